@@ -1,0 +1,114 @@
+package wire
+
+import (
+	"context"
+	"errors"
+
+	"github.com/hashicorp/go-plugin"
+	"google.golang.org/grpc"
+
+	pluginv1 "github.com/tasker-systems/tasker-host/sdk/proto/tasker/plugin/v1"
+)
+
+const (
+	// Name is the key of the one plugin in the plugin set: what the host
+	// dispenses.
+	Name = "tasker"
+
+	// ProtocolVersion is the version of the contract in
+	// sdk/proto/tasker/plugin/v1 that this package speaks.
+	ProtocolVersion = 1
+
+	// MaxResultBytes is the largest result of a step. A larger one fails the
+	// step for good with the error type InvalidResult.
+	MaxResultBytes = 4 << 20
+
+	// MaxMessageBytes is the largest message either end takes: 8 MiB of steps
+	// and their inputs, and room for what goes around them.
+	MaxMessageBytes = 8<<20 + 64<<10
+)
+
+// CodeCancelled is the code of a failure that is no verdict of the handler: the
+// host cancelled the attempt, or the plugin drains and did not run or finish
+// it. The attempt should be counted as released.
+const CodeCancelled = "CANCELLED"
+
+// Handshake is how a host and a plugin recognise each other. The cookie tells a
+// start by a host from a start by hand; it protects nothing.
+var Handshake = plugin.HandshakeConfig{
+	MagicCookieKey:   "TASKER_PLUGIN_COOKIE",
+	MagicCookieValue: "3f5b8a1e-7d0c-4c55-9c62-7a1f0e6d9b24",
+}
+
+// Server is the plugin's end: the services it registers.
+type Server interface {
+	Register(grpc.ServiceRegistrar)
+}
+
+// Client is the host's end of one plugin process.
+type Client struct {
+	// Plugin is served by every plugin.
+	Plugin pluginv1.PluginClient
+	// Handler is served by plugins with slots of kind handler.
+	Handler pluginv1.HandlerClient
+	// Exited is closed when the process has ended, within a millisecond of it.
+	Exited <-chan struct{}
+}
+
+// Plugins returns the plugin sets by protocol version: with the server in a
+// plugin, with nil in a host. Each call returns new ones, because go-plugin
+// writes into them.
+func Plugins(server Server) map[int]plugin.PluginSet {
+	return map[int]plugin.PluginSet{ProtocolVersion: {Name: &Plugin{Services: server}}}
+}
+
+// DialOptions returns the host's gRPC options: the caps on messages, which
+// replace go-plugin's 2 GiB.
+func DialOptions() []grpc.DialOption {
+	return []grpc.DialOption{grpc.WithDefaultCallOptions(
+		grpc.MaxCallRecvMsgSize(MaxMessageBytes),
+		grpc.MaxCallSendMsgSize(MaxMessageBytes),
+	)}
+}
+
+// ServerOptions returns the plugin's gRPC options: the caps on messages.
+func ServerOptions() []grpc.ServerOption {
+	return []grpc.ServerOption{
+		grpc.MaxRecvMsgSize(MaxMessageBytes),
+		grpc.MaxSendMsgSize(MaxMessageBytes),
+	}
+}
+
+// Plugin is the go-plugin value of both ends. Use [Plugins] to make it.
+type Plugin struct {
+	plugin.NetRPCUnsupportedPlugin
+	// Services is what a plugin serves; nil in a host.
+	Services Server
+}
+
+var _ plugin.GRPCPlugin = (*Plugin)(nil)
+
+// GRPCServer registers the plugin's services; go-plugin calls it.
+func (p *Plugin) GRPCServer(_ *plugin.GRPCBroker, s *grpc.Server) error {
+	if p.Services == nil {
+		return errors.New("serve plugin: no server given")
+	}
+	p.Services.Register(s)
+	return nil
+}
+
+// GRPCClient returns a *[Client]; go-plugin calls it with a context that ends
+// with the process.
+func (p *Plugin) GRPCClient(process context.Context, _ *plugin.GRPCBroker, conn *grpc.ClientConn) (any, error) {
+	return NewClient(process, conn), nil
+}
+
+// NewClient returns the host's end of a connection. Exited closes when the
+// context ends.
+func NewClient(process context.Context, conn grpc.ClientConnInterface) *Client {
+	return &Client{
+		Plugin:  pluginv1.NewPluginClient(conn),
+		Handler: pluginv1.NewHandlerClient(conn),
+		Exited:  process.Done(),
+	}
+}
