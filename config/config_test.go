@@ -1,0 +1,422 @@
+package config
+
+import (
+	"encoding/json"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+)
+
+const secretURL = "postgres://app:hunter2@db/app"
+
+// load loads with nothing of the process's own environment.
+func load(t *testing.T, opts Options, environ ...string) (*Config, error) {
+	t.Helper()
+	opts.Environ = append([]string{"HOME=/home/op"}, environ...)
+	return Load(opts)
+}
+
+// writeFiles makes an operator's directory.
+func writeFiles(t *testing.T, files map[string]string) string {
+	t.Helper()
+	dir := t.TempDir()
+	for name, text := range files {
+		at := filepath.Join(dir, name)
+		require.NoError(t, os.MkdirAll(filepath.Dir(at), 0o750))
+		require.NoError(t, os.WriteFile(at, []byte(text), 0o600))
+	}
+	return dir
+}
+
+// report renders an error's problems with the directory's name taken out.
+func report(t *testing.T, err error, dir string) []string {
+	t.Helper()
+	problems, ok := err.(*Error)
+	require.True(t, ok, "want *Error, got %v", err)
+	var lines []string
+	for _, p := range problems.Problems {
+		lines = append(lines, strings.ReplaceAll(p.String(), dir+"/", ""))
+	}
+	return lines
+}
+
+func TestEveryBuiltinEnvironmentIsValid(t *testing.T) {
+	t.Parallel()
+	require.Equal(t, []string{"development", "production", "test"}, builtinEnvironments())
+	for _, env := range builtinEnvironments() {
+		c, err := load(t, Options{Environment: env})
+		require.NoError(t, err, env)
+		require.Equal(t, env, c.Environment)
+	}
+}
+
+func TestBaseSetsEveryKeyInTheFileOfItsComponent(t *testing.T) {
+	t.Parallel()
+	set := map[string]bool{}
+	files, err := fs.Glob(builtin, "base/*.toml")
+	require.NoError(t, err)
+	for _, file := range files {
+		src, err := builtin.ReadFile(file)
+		require.NoError(t, err)
+		entries, problem := parseDocument(file, src)
+		require.Nil(t, problem)
+		for _, e := range entries {
+			require.Equal(t, strings.TrimSuffix(path.Base(file), ".toml"), e.path[0], "%s:%d", file, e.line)
+			set[strings.Join(e.path, ".")] = true
+		}
+	}
+	for _, key := range schemaOf(reflect.TypeFor[Config]()).keys() {
+		require.True(t, set[key], "%s has no default in base/", key)
+	}
+}
+
+func TestEveryNumberHasARange(t *testing.T) {
+	t.Parallel()
+	for _, of := range []reflect.Type{reflect.TypeFor[Config](), reflect.TypeFor[PluginSettings]()} {
+		for key, leaf := range schemaOf(of) {
+			if leaf.typ == reflect.TypeFor[int]() || leaf.typ == reflect.TypeFor[time.Duration]() {
+				for _, bound := range []string{leaf.limits.min, leaf.limits.max} {
+					_, err := leaf.fromText(bound)
+					require.NoError(t, err, "%s: bound %q", key, bound)
+				}
+			}
+			if leaf.limits.match != "" {
+				pattern, _ := form(leaf.limits.match)
+				require.NotNil(t, pattern, key)
+			}
+		}
+	}
+}
+
+func TestDefaultsAndDerivedPaths(t *testing.T) {
+	t.Parallel()
+	c, err := load(t, Options{})
+	require.NoError(t, err)
+	require.Equal(t, "development", c.Environment)
+	require.Equal(t, 30*time.Second, c.Orchestration.Lease)
+	require.Equal(t, 500, c.Engine.SettleBatch)
+	require.Equal(t, "console", c.System.LogFormat)
+	require.Equal(t, "/home/op/.local/state/tasker", c.System.StateDir)
+	require.Equal(t, "/home/op/.local/state/tasker/tasker.sock", c.System.Socket)
+	require.Equal(t, "/home/op/.local/state/tasker/postgres", c.Database.Embedded.StateDir)
+	require.True(t, c.Database.URL.IsZero())
+
+	origin, ok := c.Origin("orchestration.lease")
+	require.True(t, ok)
+	require.Equal(t, "built-in base/orchestration.toml:3", origin.String())
+}
+
+func TestLaterLayersWinKeyByKey(t *testing.T) {
+	t.Parallel()
+	dir := writeFiles(t, map[string]string{
+		"tasker.toml":                        "[engine]\nsubmit_batch = 1\nsettle_batch = 1\ncommitters = 1\nmax_steps = 1\n",
+		"plugins.toml":                       "[plugin.handler.x]\npath = \"x\"\n",
+		"environments/staging/engine.toml":   "[engine]\nsettle_batch = 2\ncommitters = 2\nmax_steps = 2\n",
+		"environments/elsewhere/engine.toml": "[engine]\nsettle_batch = 9\n",
+	})
+	c, err := load(t, Options{
+		Environment: "staging", Dir: dir,
+		Overrides: map[string]string{"engine.max_steps": "4"},
+	}, "TASKER__ENGINE__COMMITTERS=3", "TASKER__ENGINE__MAX_STEPS=3", "TASKER_ENV=ignored")
+	require.NoError(t, err)
+	require.Equal(t, Engine{SubmitBatch: 1, SettleBatch: 2, Committers: 3, MaxSteps: 4, MaxInFlight: 2000}, c.Engine)
+	require.Equal(t, filepath.Join(dir, "plugins.toml"), c.System.Plugins)
+
+	for key, want := range map[string]string{
+		"engine.max_in_flight": "built-in base/engine.toml:6",
+		"engine.submit_batch":  dir + "/tasker.toml:2",
+		"engine.settle_batch":  dir + "/environments/staging/engine.toml:2",
+		"engine.committers":    "environment variable TASKER__ENGINE__COMMITTERS",
+		"engine.max_steps":     "override",
+	} {
+		origin, ok := c.Origin(key)
+		require.True(t, ok, key)
+		require.Equal(t, want, origin.String(), key)
+	}
+}
+
+func TestDirectoryAndEnvironmentComeFromVariables(t *testing.T) {
+	t.Parallel()
+	dir := writeFiles(t, map[string]string{"e.toml": "[engine]\nmax_steps = 7\n"})
+	c, err := load(t, Options{}, "TASKER_ENV=production", "TASKER_CONFIG="+dir)
+	require.NoError(t, err)
+	require.Equal(t, "production", c.Environment)
+	require.Equal(t, 7, c.Engine.MaxSteps)
+	require.False(t, c.Database.Embedded.Install)
+}
+
+func TestPathsInFilesStartFromTheirFolder(t *testing.T) {
+	t.Parallel()
+	dir := writeFiles(t, map[string]string{
+		"s.toml": "[system]\nplugins = \"p/plugins.toml\"\nstate_dir = \"/var/lib/tasker\"\n",
+	})
+	c, err := load(t, Options{Dir: dir})
+	require.NoError(t, err)
+	require.Equal(t, dir+"/p/plugins.toml", c.System.Plugins)
+	require.Equal(t, "/var/lib/tasker/tasker.sock", c.System.Socket)
+}
+
+func TestAllProblemsAtOnceWithPlaceAndNearestKey(t *testing.T) {
+	t.Parallel()
+	dir := writeFiles(t, map[string]string{
+		"a.toml": `[database]
+max_conections = 5
+statement_timeout = 5
+connect_timeout = "5"
+embedded = { bin_dri = "/x", install = "yes" }
+
+[engine]
+committers = 0
+max_steps = 1.5
+`,
+		"b.toml": `[engine]
+settle_batch = 1_000_000
+max_steps = 10
+[engine.batches]
+[orchestraton]
+lease = "30s"
+[[pgmq]]
+batch = 1
+[system]
+log_level = "loud"
+`,
+		"c.toml": "[engine]\nmax_steps = 11\n",
+		"d.toml": "[telemetry]\nmetrics = maybe\n",
+		"e.toml": "[telemetry]\nmetrics = true\nmetrics = true\n",
+		"z.md":   "not read",
+	})
+	_, err := load(t, Options{Dir: dir, Overrides: map[string]string{"engine.maxsteps": "1"}},
+		"TASKER__ENGINE__SUBMIT_BATCH=many", "TASKER__ENGIN__SUBMIT_BATCH=1", "TASKER__SYSTEM__LOG_FORMAT=json")
+	require.Error(t, err)
+	require.Equal(t, []string{
+		`a.toml:2: database.max_conections: unknown key, did you mean database.max_connections?`,
+		`a.toml:3: database.statement_timeout: want a duration with its unit, such as "30s", got an integer`,
+		`a.toml:4: database.connect_timeout: want a duration with its unit, such as 30s, got "5"`,
+		`a.toml:5: database.embedded.bin_dri: unknown key, did you mean database.embedded.bin_dir?`,
+		`a.toml:5: database.embedded.install: want true or false, got a string`,
+		`a.toml:8: engine.committers: 0 is out of range: want 1 to 64`,
+		`a.toml:9: engine.max_steps: want a whole number, got a float`,
+		`b.toml:2: engine.settle_batch: 1000000 is out of range: want 1 to 10000`,
+		`b.toml:4: engine.batches: unknown key; engine has committers, max_in_flight, max_steps, settle_batch, submit_batch`,
+		`b.toml:6: orchestraton.lease: unknown key, did you mean orchestration.lease?`,
+		`b.toml:7: pgmq: want a table, [pgmq], got an array`,
+		`b.toml:10: system.log_level: "loud" is not one of trace, debug, info, warn, error`,
+		`c.toml:2: engine.max_steps: already set in b.toml:3: one file of a layer owns a key`,
+		`d.toml:2: toml: unexpected character U+006D 'm' at start of value`,
+		`e.toml:3: toml: key metrics is already defined`,
+		`environment variable TASKER__ENGINE__SUBMIT_BATCH: engine.submit_batch: want a whole number, got "many"`,
+		`environment variable TASKER__ENGIN__SUBMIT_BATCH: engin.submit_batch: unknown key, did you mean engine.submit_batch?`,
+		`override: engine.maxsteps: unknown key, did you mean engine.max_steps?`,
+	}, report(t, err, dir))
+}
+
+func TestTimeBudgetsThatContradictEachOther(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct{ set, want string }{
+		"heartbeat":  {"orchestration.heartbeat=11s", "override: orchestration.heartbeat: 11s must be at most a third of orchestration.lease (30s)"},
+		"statement":  {"database.statement_timeout=8s", "override: database.statement_timeout: 11s with database.lock_timeout must be at most a third of orchestration.lease (30s)"},
+		"connect":    {"database.connect_timeout=11s", "override: database.connect_timeout: 11s must be at most a third of orchestration.lease (30s)"},
+		"sweep":      {"orchestration.sweep_interval=6s", "override: orchestration.sweep_interval: 6s must be at most a sixth of orchestration.lease (30s)"},
+		"grace":      {"orchestration.dead_host_grace=31s", "override: orchestration.dead_host_grace: 31s must be at most orchestration.lease (30s)"},
+		"poll":       {"orchestration.poll_min=2s", "override: orchestration.poll_min: 2s must be at most orchestration.poll_max (1s)"},
+		"idle poll":  {"orchestration.poll_max=11s", "override: orchestration.poll_max: 11s must be at most a third of orchestration.lease (30s)"},
+		"claim":      {"orchestration.finalization_claim=15s", "override: orchestration.finalization_claim: 15s must be at least twice database.statement_timeout + lock_timeout (8s)"},
+		"visibility": {"pgmq.visibility_timeout=15s", "override: pgmq.visibility_timeout: 15s must be at least twice database.statement_timeout + lock_timeout (8s)"},
+		"drain":      {"orchestration.drain_timeout=26s", "override: orchestration.drain_timeout: 31s with orchestration.emergency_timeout must be at most orchestration.supervisor_timeout (30s)"},
+		"queues":     {"orchestration.step_results_queue=task_requests_queue", "override: orchestration.step_results_queue: must differ from orchestration.task_requests_queue"},
+		"queue name": {`orchestration.step_results_queue=q"; drop`, `override: orchestration.step_results_queue: "q\"; drop" does not fit: want lower-case letters, digits and _, at most 47`},
+		"pool":       {"engine.committers=9", "override: engine.committers: must leave 2 of the 10 database.max_connections free"},
+		"socket":     {"system.socket=/" + strings.Repeat("s", 100), "override: system.socket: a socket's path has at most 100 bytes: set a shorter one"},
+		"listen":     {"system.http_listen=0.0.0.0:80", `override: system.http_listen: "0.0.0.0:80" is not a loopback address: requests are not authenticated, so only this machine may send them`},
+		"all":        {"system.http_listen=:8080", `override: system.http_listen: ":8080" is not a loopback address: requests are not authenticated, so only this machine may send them`},
+		"no port":    {"system.http_listen=localhost", `override: system.http_listen: "localhost" is not an address: want host:port, such as 127.0.0.1:8080`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			key, value, _ := strings.Cut(test.set, "=")
+			_, err := load(t, Options{Overrides: map[string]string{key: value}})
+			require.Error(t, err)
+			require.Equal(t, []string{test.want}, report(t, err, ""))
+		})
+	}
+	for _, ok := range []string{"127.0.0.1:80", "[::1]:80", "localhost:0", ""} {
+		_, err := load(t, Options{Overrides: map[string]string{"system.http_listen": ok}})
+		require.NoError(t, err, ok)
+	}
+}
+
+func TestWhereTheEnvironmentOrDirectoryIsWrong(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(writeFiles(t, map[string]string{"x.toml": ""}), "x.toml")
+	for name, test := range map[string]struct {
+		opts Options
+		want string
+	}{
+		"unknown environment": {Options{Environment: "prodution"}, "environment prodution is neither built in (development, production, test) nor a folder environments/prodution of the configuration directory"},
+		"hostile environment": {Options{Environment: "../../etc"}, `--env: "../../etc" is not the name of an environment: want lower-case letters, digits, _ and -`},
+		"missing directory":   {Options{Dir: "/does/not/exist"}, "--config: stat /does/not/exist: no such file or directory"},
+		"not a directory":     {Options{Dir: file}, "--config: " + file + " is not a directory: name the one that holds the *.toml files"},
+	} {
+		_, err := load(t, test.opts)
+		require.EqualError(t, err, test.want, name)
+	}
+}
+
+func TestNoHomeAndNoStateDirectory(t *testing.T) {
+	t.Parallel()
+	_, err := Load(Options{Environ: []string{"PATH=/bin"}})
+	require.EqualError(t, err, "configuration: system.state_dir: neither XDG_STATE_HOME nor HOME is set: say where the host keeps its state")
+	c, err := Load(Options{Environ: []string{"XDG_STATE_HOME=/state"}})
+	require.NoError(t, err)
+	require.Equal(t, "/state/tasker", c.System.StateDir)
+}
+
+func TestDatabaseURL(t *testing.T) {
+	t.Parallel()
+	secrets := t.TempDir()
+	file := filepath.Join(secrets, "url")
+	require.NoError(t, os.WriteFile(file, []byte(secretURL+"\n"), 0o600))
+	open := filepath.Join(secrets, "open")
+	require.NoError(t, os.WriteFile(open, []byte(secretURL), 0o600))
+	require.NoError(t, os.Chmod(open, 0o644)) //nolint:gosec // the case under test
+	inFile := func(text string) Options {
+		return Options{Dir: writeFiles(t, map[string]string{"database.toml": "[database]\n" + text})}
+	}
+
+	t.Run("from DATABASE_URL", func(t *testing.T) {
+		t.Parallel()
+		c, err := load(t, Options{}, "DATABASE_URL="+secretURL)
+		require.NoError(t, err)
+		require.Equal(t, secretURL, c.Database.URL.Reveal())
+	})
+	t.Run("from a file of its own", func(t *testing.T) {
+		t.Parallel()
+		c, err := load(t, inFile(fmt.Sprintf("url_file = %q", file)))
+		require.NoError(t, err)
+		require.Equal(t, secretURL, c.Database.URL.Reveal())
+		require.Empty(t, c.Warnings)
+	})
+	t.Run("the environment wins over a file", func(t *testing.T) {
+		t.Parallel()
+		c, err := load(t, inFile(fmt.Sprintf("url_file = %q", file)), "DATABASE_URL=postgres://other/db")
+		require.NoError(t, err)
+		require.Equal(t, "postgres://other/db", c.Database.URL.Reveal())
+	})
+	t.Run("a file that all may read is a warning", func(t *testing.T) {
+		t.Parallel()
+		c, err := load(t, inFile(fmt.Sprintf("url_file = %q", open)))
+		require.NoError(t, err)
+		require.Len(t, c.Warnings, 1)
+		require.Contains(t, c.Warnings[0], "chmod 600 "+open)
+	})
+	t.Run("without a password it may stand in a file", func(t *testing.T) {
+		t.Parallel()
+		c, err := load(t, inFile(`url = "postgres:///app?host=/run/postgresql"`))
+		require.NoError(t, err)
+		require.Equal(t, "postgres:///app?host=/run/postgresql", c.Database.URL.Reveal())
+	})
+	for name, text := range map[string]string{
+		"a password in a file":      fmt.Sprintf("url = %q", secretURL),
+		"a password as a parameter": `url = "postgres://db/app?password=hunter2"`,
+		"a password as key=value":   `url = "host=db password=hunter2"`,
+		"two sources":               fmt.Sprintf("url = \"postgres://db/app\"\nurl_file = %q", file),
+		"a missing file":            `url_file = "nowhere"`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			_, err := load(t, inFile(text))
+			require.Error(t, err)
+			require.NotContains(t, err.Error(), "hunter2")
+		})
+	}
+	t.Run("two variables", func(t *testing.T) {
+		t.Parallel()
+		_, err := load(t, Options{}, "DATABASE_URL="+secretURL, "TASKER__DATABASE__URL="+secretURL)
+		require.ErrorContains(t, err, "already set in environment variable TASKER__DATABASE__URL")
+		require.NotContains(t, err.Error(), "hunter2")
+	})
+}
+
+func TestSecretsShowThemselvesToNobody(t *testing.T) {
+	t.Parallel()
+	c, err := load(t, Options{}, "DATABASE_URL="+secretURL)
+	require.NoError(t, err)
+
+	var shown strings.Builder
+	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%X", "%d"} {
+		fmt.Fprintf(&shown, verb, c.Database)
+		fmt.Fprintf(&shown, verb, c.Database.URL)
+		fmt.Fprintf(&shown, verb, &c.Database.URL)
+	}
+	encoded, err := json.Marshal(c)
+	require.NoError(t, err)
+	shown.Write(encoded)
+	slog.New(slog.NewTextHandler(&shown, nil)).Info("config", "url", c.Database.URL, "config", c)
+	slog.New(slog.NewJSONHandler(&shown, nil)).Info("config", "url", c.Database.URL, "config", c)
+
+	require.Contains(t, shown.String(), redacted)
+	require.NotContains(t, shown.String(), "hunter2")
+	require.NotContains(t, shown.String(), fmt.Sprintf("%x", "hunter2"))
+	require.Empty(t, Secret{}.String())
+}
+
+func TestValidateChecksRangesOfAConfigMadeByHand(t *testing.T) {
+	t.Parallel()
+	c, err := load(t, Options{})
+	require.NoError(t, err)
+	require.NoError(t, c.Validate())
+	c.Engine.MaxSteps, c.System.LogLevel, c.Orchestration.Lease = -1, "", time.Nanosecond
+	require.ErrorContains(t, c.Validate(), "engine.max_steps: -1 is out of range: want 1 to 100000")
+	require.ErrorContains(t, c.Validate(), `system.log_level: "" is not one of`)
+	require.ErrorContains(t, c.Validate(), "orchestration.lease: 1ns is out of range: want 1s to 1h")
+}
+
+// Whatever durations an operator writes, what Load accepts keeps the budgets.
+func TestAcceptedConfigurationsKeepTheirBudgets(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		overrides := map[string]string{}
+		for _, key := range []string{
+			"orchestration.lease", "orchestration.heartbeat", "orchestration.sweep_interval",
+			"database.statement_timeout", "database.lock_timeout", "orchestration.drain_timeout",
+		} {
+			if rapid.Bool().Draw(t, "set "+key) {
+				overrides[key] = fmt.Sprint(rapid.IntRange(-1, 3600).Draw(t, key)) + "s"
+			}
+		}
+		c, err := Load(Options{Environ: []string{"HOME=/h"}, Overrides: overrides})
+		if err != nil {
+			require.NotEmpty(t, err.(*Error).Problems)
+			return
+		}
+		require.LessOrEqual(t, 3*c.Orchestration.Heartbeat, c.Orchestration.Lease)
+		require.LessOrEqual(t, 3*(c.Database.StatementTimeout+c.Database.LockTimeout), c.Orchestration.Lease)
+		require.LessOrEqual(t, 6*c.Orchestration.SweepInterval, c.Orchestration.Lease)
+	})
+}
+
+func FuzzParseDocument(f *testing.F) {
+	f.Add([]byte("[a]\nb = 1\nc = { d = [1, { e = 2 }] }\n[[f]]\ng = 1\n[f.h]\ni = 1\n"))
+	f.Add([]byte("a.b.c = 1979-05-27T07:32:00Z\n\"\" = ''\n"))
+	f.Fuzz(func(t *testing.T, src []byte) {
+		entries, problem := parseDocument("fuzz.toml", src)
+		if problem != nil {
+			return
+		}
+		for _, e := range entries {
+			if len(e.path) == 0 || e.line < 1 {
+				t.Fatalf("entry without path or line: %+v", e)
+			}
+		}
+	})
+}
