@@ -1,0 +1,80 @@
+// Package telemetry makes what the host shows of itself: the root logger and
+// the metrics registry. Core makes one Telemetry before everything else and
+// hands out named loggers and the registry; there are no globals. The package
+// starts nothing and knows no other part.
+package telemetry
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+// LogOptions configures the root logger.
+type LogOptions struct {
+	Level  string    // trace, debug, info, warn or error
+	Format string    // json, or console for people
+	Output io.Writer // nil: standard error
+}
+
+// NewLogger returns the root logger. Its parts come from Named, one name per
+// component; keys are lower_snake and the same everywhere: task, step, plugin,
+// generation, attempt. Times are UTC.
+func NewLogger(opts LogOptions) (hclog.Logger, error) {
+	level := hclog.LevelFromString(opts.Level)
+	if level == hclog.NoLevel {
+		return nil, fmt.Errorf("log level %q is not one of trace, debug, info, warn, error", opts.Level)
+	}
+	if opts.Format != "json" && opts.Format != "console" {
+		return nil, fmt.Errorf("log format %q is not json or console", opts.Format)
+	}
+	if opts.Output == nil {
+		opts.Output = os.Stderr
+	}
+	return hclog.New(&hclog.LoggerOptions{
+		Name:       "tasker",
+		Level:      level,
+		Output:     opts.Output,
+		JSONFormat: opts.Format == "json",
+		Color:      hclog.ColorOff,
+		TimeFormat: "2006-01-02T15:04:05.000Z07:00",
+		TimeFn:     func() time.Time { return time.Now().UTC() },
+	}), nil
+}
+
+// NewRegistry returns a metrics registry of its own with the collectors of the
+// process, of the Go runtime and of the build.
+func NewRegistry(build Build) *prometheus.Registry {
+	registry := prometheus.NewRegistry()
+	info := prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "tasker_build_info",
+		Help: "Always 1; the labels say what runs.",
+		ConstLabels: prometheus.Labels{
+			"version": build.Version, "revision": build.Revision, "go": build.Go,
+		},
+	})
+	info.Set(1)
+	registry.MustRegister(
+		info,
+		collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+	)
+	return registry
+}
+
+// Handler serves a registry's metrics in the format of Prometheus. A collector
+// that fails is logged; the others are served all the same.
+func Handler(registry *prometheus.Registry, log hclog.Logger) http.Handler {
+	return promhttp.HandlerFor(registry, promhttp.HandlerOpts{
+		ErrorLog:      log.StandardLogger(&hclog.StandardLoggerOptions{ForceLevel: hclog.Error}),
+		ErrorHandling: promhttp.ContinueOnError,
+		Registry:      registry,
+	})
+}
