@@ -102,7 +102,7 @@ func (g *Group) stopRunning(ctx context.Context) error {
 // stopWithin stops a service in its share of the time: one part of as many as
 // there are members left.
 func stopWithin(ctx context.Context, service Service, left int) error {
-	if deadline, ok := ctx.Deadline(); ok {
+	if deadline, ok := ctx.Deadline(); ok && left > 1 {
 		share := time.Until(deadline) / time.Duration(left)
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeoutCause(ctx, share, fmt.Errorf("not done within its %s", share.Round(time.Millisecond)))
