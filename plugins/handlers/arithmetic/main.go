@@ -1,0 +1,12 @@
+// Command arithmetic is the handler plugin of the example workflows that square
+// numbers. The host starts and stops it; see plugins/examples/arithmetic.
+package main
+
+import (
+	"github.com/tasker-systems/tasker-host/plugins/examples/arithmetic"
+	"github.com/tasker-systems/tasker-host/sdk"
+)
+
+func main() {
+	sdk.Serve(sdk.Handlers("arithmetic", "1.0.0", arithmetic.Handlers()))
+}

@@ -1,0 +1,13 @@
+// Command bench is the handler plugin of the benchmark command: handlers that
+// cost nothing, so that what is measured is the host. The host starts and stops
+// it; see plugins/examples/bench.
+package main
+
+import (
+	"github.com/tasker-systems/tasker-host/plugins/examples/bench"
+	"github.com/tasker-systems/tasker-host/sdk"
+)
+
+func main() {
+	sdk.Serve(sdk.Handlers("bench", "1.0.0", bench.Handlers()))
+}
