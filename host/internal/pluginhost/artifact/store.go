@@ -1,0 +1,196 @@
+package artifact
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// MaxBytes is the largest executable that is taken in.
+const MaxBytes = 1 << 30
+
+const tempPrefix = ".intake-"
+
+// Artifact is an executable in the store.
+type Artifact struct {
+	// Path is the copy in the store. It is what to execute.
+	Path string
+	// SHA256 is the hash of the copy, 64 hexadecimal digits in lower case.
+	SHA256 string
+	// Size is in bytes.
+	Size int64
+}
+
+// Error says why a file was not taken in, and what to do about it.
+type Error struct {
+	Path   string // the file
+	Reason string // what is wrong with it
+	Fix    string // what to do
+	Err    error  // the cause, if there is one
+}
+
+var _ error = (*Error)(nil)
+
+// Error returns path, reason and fix in one line.
+func (e *Error) Error() string {
+	s := e.Path + ": " + e.Reason
+	if e.Err != nil {
+		s += ": " + e.Err.Error()
+	}
+	if e.Fix != "" {
+		s += " (" + e.Fix + ")"
+	}
+	return s
+}
+
+// Unwrap returns the cause.
+func (e *Error) Unwrap() error { return e.Err }
+
+// Store is a private directory of executables. Its methods may be called from
+// many goroutines.
+type Store struct {
+	dir string
+}
+
+// Open returns the store in a directory, which is made if it is missing. A
+// directory that others may write to, or that belongs to another user, is
+// refused.
+func Open(dir string) (*Store, error) {
+	abs, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, fmt.Errorf("open plugin store %s: %w", dir, err)
+	}
+	if err := os.MkdirAll(abs, 0o700); err != nil {
+		return nil, fmt.Errorf("open plugin store: %w", err)
+	}
+	info, err := os.Lstat(abs)
+	if err != nil {
+		return nil, fmt.Errorf("open plugin store: %w", err)
+	}
+	switch {
+	case !info.IsDir():
+		return nil, &Error{Path: abs, Reason: "the plugin store is not a directory", Fix: "name a directory of its own"}
+	case !owned(info, false):
+		return nil, &Error{Path: abs, Reason: "the plugin store belongs to another user", Fix: "name a directory of the host's own"}
+	case info.Mode().Perm()&0o077 != 0:
+		return nil, &Error{Path: abs, Reason: fmt.Sprintf("the plugin store is open to others (mode %04o)", info.Mode().Perm()), Fix: "chmod 0700 " + abs}
+	}
+	return &Store{dir: abs}, nil
+}
+
+// Intake checks an executable, copies it into the store and returns the copy.
+// With want, 64 hexadecimal digits, the hash must be that one; an empty want
+// takes any. The file is opened once and not followed if it is a symbolic link.
+func (s *Store) Intake(path, want string) (Artifact, error) {
+	if err := checkDigest(path, want); err != nil {
+		return Artifact{}, err
+	}
+	src, err := open(path)
+	if err != nil {
+		return Artifact{}, err
+	}
+	defer src.Close()
+	if err := checkExecutable(path, src); err != nil {
+		return Artifact{}, err
+	}
+	temp, sum, size, err := s.copy(src)
+	if err != nil {
+		return Artifact{}, fmt.Errorf("copy %s into the plugin store: %w", path, err)
+	}
+	if want != "" && !strings.EqualFold(want, sum) {
+		return Artifact{}, errors.Join(&Error{
+			Path:   path,
+			Reason: fmt.Sprintf("checksum mismatch: sha256 is %s, configured is %s", sum, strings.ToLower(want)),
+			Fix:    "if the new file is the one you want, set sha256 of the plugin to the first value; else put the right file back",
+		}, os.Remove(temp))
+	}
+	final := filepath.Join(s.dir, sum)
+	if err := os.Rename(temp, final); err != nil {
+		return Artifact{}, errors.Join(fmt.Errorf("copy %s into the plugin store: %w", path, err), os.Remove(temp))
+	}
+	return Artifact{Path: final, SHA256: sum, Size: size}, nil
+}
+
+// Verify reports whether the copy in the store is still what was taken in. Call
+// it before the artifact is executed again.
+func (s *Store) Verify(a Artifact) error {
+	f, err := os.OpenFile(a.Path, os.O_RDONLY|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return fmt.Errorf("verify stored plugin: %w", err)
+	}
+	defer f.Close()
+	h := sha256.New()
+	if _, err := io.Copy(h, f); err != nil {
+		return fmt.Errorf("verify stored plugin %s: %w", a.Path, err)
+	}
+	if sum := hex.EncodeToString(h.Sum(nil)); sum != a.SHA256 {
+		return &Error{Path: a.Path, Reason: "the stored copy has changed: sha256 is " + sum, Fix: "find out who writes there"}
+	}
+	return nil
+}
+
+// Prune removes files that were taken in longer ago than age and are not in
+// keep, and what broken intakes left behind. Processes that run from a removed
+// file are not disturbed.
+func (s *Store) Prune(age time.Duration, keep ...Artifact) error {
+	entries, err := os.ReadDir(s.dir)
+	if err != nil {
+		return fmt.Errorf("prune plugin store: %w", err)
+	}
+	kept := make(map[string]bool, len(keep))
+	for _, a := range keep {
+		kept[a.SHA256] = true
+	}
+	var errs []error
+	for _, e := range entries {
+		info, err := e.Info()
+		if err != nil || kept[e.Name()] || !info.Mode().IsRegular() || time.Since(info.ModTime()) < age {
+			continue
+		}
+		if err := os.Remove(filepath.Join(s.dir, e.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, fmt.Errorf("prune plugin store: %w", err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// copy writes src to a temporary file of the store and returns its name, hash
+// and size. The read lock on ForkLock keeps any other goroutine from forking a
+// child that would hold the file open for writing: the kernel refuses to
+// execute such a file (ETXTBSY).
+func (s *Store) copy(src *os.File) (temp, sum string, size int64, err error) {
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
+
+	dst, err := os.CreateTemp(s.dir, tempPrefix+"*")
+	if err != nil {
+		return "", "", 0, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, os.Remove(dst.Name()))
+		}
+	}()
+	h := sha256.New()
+	size, err = io.Copy(io.MultiWriter(dst, h), io.LimitReader(src, MaxBytes+1))
+	if err == nil && size > MaxBytes {
+		err = fmt.Errorf("larger than %d MiB", MaxBytes>>20)
+	}
+	if err == nil {
+		err = dst.Chmod(0o500)
+	}
+	if err = errors.Join(err, dst.Close()); err != nil {
+		return "", "", 0, err
+	}
+	return dst.Name(), hex.EncodeToString(h.Sum(nil)), size, nil
+}

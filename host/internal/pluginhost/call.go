@@ -1,0 +1,76 @@
+package pluginhost
+
+import (
+	"encoding/json"
+	"time"
+
+	pluginv1 "github.com/tasker-systems/tasker-host/sdk/proto/tasker/plugin/v1"
+	"github.com/tasker-systems/tasker-host/sdk/vocab"
+)
+
+// Call is one attempt of one step.
+type Call struct {
+	// Handler names the handler that runs the step.
+	Handler string
+	// Step is what the plugin gets. The host sets its call id and its handler;
+	// the caller leaves it alone from then on.
+	Step *pluginv1.Step
+	// Done is called exactly once with what came of it, from any goroutine, and
+	// before Dispatch returns if no plugin serves the handler. It must be quick
+	// and must not block: other outcomes wait for it.
+	Done func(Outcome)
+}
+
+// Outcome is what came of a call.
+type Outcome struct {
+	// Kind says what to do with the step.
+	Kind vocab.Outcome
+	// Result is what the handler returned, at most 4 MiB. It is bytes from a
+	// plugin: whether they are JSON is for the receiver to check.
+	Result json.RawMessage
+	// Metadata is as Result; may be empty.
+	Metadata json.RawMessage
+	// Failure is set for every kind but success. For released calls its code is
+	// one of the reasons below.
+	Failure *Failure
+	// Execution is how long the handler ran, by the plugin's account; zero if
+	// the plugin did not tell.
+	Execution time.Duration
+	// Generation is the number of the process that the call went to; zero if it
+	// went to none.
+	Generation uint64
+}
+
+// Failure says why a call did not succeed.
+type Failure struct {
+	Type       vocab.ErrorType // empty for released calls
+	Code       string
+	Message    string
+	RetryAfter time.Duration   // zero: the step's back-off decides
+	Context    json.RawMessage // bytes from a plugin; may be empty
+}
+
+// The codes of released calls: why no handler gave a verdict.
+const (
+	ReasonCrashed   = "plugin_crashed"  // the process ended, or its stream broke
+	ReasonReplaced  = "plugin_replaced" // the process was exchanged before the call ended
+	ReasonDraining  = "plugin_draining" // the plugin handed the step back
+	ReasonStopping  = "host_stopping"   // the host shut down before the call ended
+	ReasonCancelled = "cancelled"       // Cancel was called for the step
+	ReasonNoPlugin  = "no_plugin"       // no plugin serves the handler now
+)
+
+// Service is one plugin that serves now.
+type Service struct {
+	Name     string   // the plugin's
+	Handlers []string // in order
+	Window   int      // steps it runs at once; what is dispatched beyond waits here
+}
+
+func released(reason, message string, generation uint64) Outcome {
+	return Outcome{
+		Kind:       vocab.OutcomeReleased,
+		Failure:    &Failure{Code: reason, Message: message},
+		Generation: generation,
+	}
+}

@@ -1,0 +1,24 @@
+// Package process starts one plugin process, keeps it in a box, and ends it
+// for certain. It is all that the host knows of go-plugin and of Linux
+// processes; what a plugin says, and when one is started, is not its business.
+//
+// The box, and why:
+//
+//   - A process group of its own, killed as a whole: a plugin's children die
+//     with it, and a terminal's signals do not reach it.
+//   - It dies with the host, even if the host is killed: the parent-death signal
+//     is set by a [Launcher], a goroutine on a thread that lives as long as it
+//     does, because the kernel ties the signal to the thread that forked.
+//   - A clean environment: what [Config] names and nothing of the host's.
+//   - Standard input is /dev/null. Of standard output only the handshake reaches
+//     go-plugin, whose reader stops at a long line. Standard error is logged
+//     with a cap on lines and bytes a second; what is over is counted.
+//   - A private directory (0700) for its socket, working directory and
+//     temporary files, removed when it ends.
+//   - Limits on open files and core dumps, a cap on message sizes, mutual TLS.
+//   - Every call into go-plugin has a deadline here, because none has one there.
+//
+// The owner of a [Process] calls [Process.Stop] exactly once it needs it no
+// more, also after the process has ended by itself: that frees what go-plugin
+// holds. Errors of [Launch] are of type [*StartError]. Linux only.
+package process

@@ -1,0 +1,38 @@
+package process
+
+import (
+	"os"
+	"strconv"
+)
+
+const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+// environment returns all that the plugin sees: the variables of the handshake,
+// a path, a language, its own directory for temporary files, the limits of the
+// Go runtime, and those of the host's variables that are allowed by name.
+func environment(cfg Config, handshake []string, dir string) []string {
+	env := []string{
+		"PATH=" + lookupOr("PATH", defaultPath),
+		"LANG=" + lookupOr("LANG", "C.UTF-8"),
+		"TMPDIR=" + dir,
+	}
+	if cfg.MemoryLimit > 0 {
+		env = append(env, "GOMEMLIMIT="+strconv.FormatInt(cfg.MemoryLimit, 10))
+	}
+	if cfg.MaxProcs > 0 {
+		env = append(env, "GOMAXPROCS="+strconv.Itoa(cfg.MaxProcs))
+	}
+	for _, name := range cfg.PassEnv {
+		if value, ok := os.LookupEnv(name); ok {
+			env = append(env, name+"="+value)
+		}
+	}
+	return append(env, handshake...) // last, so that nothing overrides it
+}
+
+func lookupOr(name, fallback string) string {
+	if v := os.Getenv(name); v != "" {
+		return v
+	}
+	return fallback
+}

@@ -1,0 +1,249 @@
+package process
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/go-plugin"
+	"github.com/hashicorp/go-plugin/runner"
+	"google.golang.org/grpc"
+
+	"github.com/tasker-systems/tasker-host/sdk/wire"
+)
+
+const (
+	// How long go-plugin may take to return after its process was killed.
+	unwind = 2 * time.Second
+
+	defaultStartTimeout = 10 * time.Second
+	defaultMaxFiles     = 256
+)
+
+// Config says what to run and in which box.
+type Config struct {
+	Name   string   // for messages
+	Path   string   // the executable: an absolute path nobody else can write to
+	Args   []string // beside the path
+	RunDir string   // of a [RunDir]; the process gets a directory in it
+
+	StartTimeout time.Duration // until the process can be called; default 10s
+	MaxFiles     uint64        // open files; default 256
+	MemoryLimit  int64         // GOMEMLIMIT in bytes; 0: not set
+	MaxProcs     int           // GOMAXPROCS; 0: not set
+	PassEnv      []string      // names of the host's variables that it may see
+
+	Log       hclog.Logger // what the process prints goes here
+	LogLimits LogLimits
+	Dropped   func(lines int) // called for lines that were not logged; may be nil
+}
+
+// Process is a running plugin process that has made the handshake. Its methods
+// may be called from many goroutines.
+type Process struct {
+	*wire.Client
+
+	runner *processRunner
+	client *plugin.Client
+	conns  *connections
+
+	stop    sync.Once
+	stopErr error
+}
+
+// Launch starts a process and makes the handshake. The process outlives ctx;
+// a ctx that ends before the handshake ends the process too. On an error
+// nothing is left behind.
+func Launch(ctx context.Context, l *Launcher, cfg Config) (*Process, error) {
+	if cfg.StartTimeout <= 0 {
+		cfg.StartTimeout = defaultStartTimeout
+	}
+	if cfg.MaxFiles == 0 {
+		cfg.MaxFiles = defaultMaxFiles
+	}
+	p := &Process{runner: newRunner(cfg, l), conns: &connections{}}
+	p.client = plugin.NewClient(p.clientConfig(cfg))
+
+	ctx, cancel := context.WithTimeoutCause(ctx, cfg.StartTimeout, errStartTimeout)
+	defer cancel()
+	connected := make(chan error, 1)
+	go func() { connected <- p.connect() }()
+	var err error
+	select {
+	case err = <-connected:
+	case <-ctx.Done():
+		err = context.Cause(ctx)
+		p.runner.kill()
+		select {
+		case <-connected:
+		case <-time.After(unwind):
+		}
+	}
+	if err == nil {
+		return p, nil
+	}
+	return nil, p.startError(cfg, err)
+}
+
+var errStartTimeout = errors.New("no answer in time")
+
+func (p *Process) clientConfig(cfg Config) *plugin.ClientConfig {
+	prints := p.runner.sink
+	return &plugin.ClientConfig{
+		HandshakeConfig:  wire.Handshake,
+		VersionedPlugins: wire.Plugins(nil),
+		AllowedProtocols: []plugin.Protocol{plugin.ProtocolGRPC},
+		GRPCDialOptions:  append(wire.DialOptions(), grpc.WithChainStreamInterceptor(p.conns.intercept)),
+		AutoMTLS:         true,
+		SkipHostEnv:      true,
+		UnixSocketConfig: &plugin.UnixSocketConfig{TempDir: cfg.RunDir},
+		StartTimeout:     cfg.StartTimeout,
+		Logger:           hclog.NewNullLogger(), // all that matters is said here
+		SyncStdout:       prints.stream("stdout", false),
+		SyncStderr:       prints.stream("stderr", true),
+		RunnerFunc: func(_ hclog.Logger, cmd *exec.Cmd, dir string) (runner.Runner, error) {
+			p.runner.prepare(cmd, dir)
+			return p.runner, nil
+		},
+	}
+}
+
+// connect drives go-plugin. It blocks as long as the process makes it.
+func (p *Process) connect() error {
+	protocol, err := p.client.Client()
+	if err != nil {
+		return err
+	}
+	raw, err := protocol.Dispense(wire.Name)
+	if err != nil {
+		return err
+	}
+	client, ok := raw.(*wire.Client)
+	if !ok {
+		return fmt.Errorf("dispensed a %T", raw)
+	}
+	p.Client = client
+	return nil
+}
+
+// startError cleans up and says what went wrong, in the order of what explains
+// most.
+func (p *Process) startError(cfg Config, cause error) error {
+	cleanup := p.Stop(0)
+	ran, exit, garbage, startErr := p.runner.outcome()
+	e := &StartError{Plugin: cfg.Name, Stdout: garbage}
+	if ran {
+		e.Exit = &exit
+	}
+	switch {
+	case startErr != nil:
+		e.Reason, e.Err = "execute "+cfg.Path, startErr
+		if errors.Is(startErr, os.ErrPermission) {
+			e.Hint = "is the plugin store on a file system mounted noexec?"
+		} else if errors.Is(startErr, os.ErrNotExist) {
+			e.Hint = "its interpreter or dynamic loader is missing"
+		}
+	case garbage != "":
+		e.Reason = fmt.Sprintf("it printed %.200q on standard output before the handshake", garbage)
+		e.Hint = "a plugin must print nothing there before it serves: use standard error, and look at what its imports print"
+	case errors.Is(cause, errStartTimeout):
+		e.Reason = fmt.Sprintf("no handshake within %s", cfg.StartTimeout)
+		e.Hint = "it hangs, or the machine is overloaded: raise start_timeout"
+	case ran && exit.Signal != syscall.SIGKILL: // which is how it is ended here
+		e.Reason = "it ended before the handshake: " + exit.String()
+		if strings.Contains(exit.Stderr, "This binary is a plugin") {
+			e.Hint = "it is a plugin of another product: rebuild it with this SDK"
+		}
+	default:
+		e.Reason, e.Err = "handshake", cause
+	}
+	if cleanup != nil {
+		return errors.Join(e, cleanup)
+	}
+	return e
+}
+
+// Pid returns the process id.
+func (p *Process) Pid() int { return p.runner.proc.Pid }
+
+// Exited is closed when the process has ended.
+func (p *Process) Exited() <-chan struct{} { return p.runner.exited }
+
+// Exit returns how the process ended. It is complete once Exited is closed.
+func (p *Process) Exit() Exit {
+	_, exit, _, _ := p.runner.outcome()
+	return exit
+}
+
+// Kill ends the process and its group at once. Stop is still to be called.
+func (p *Process) Kill() { p.runner.kill() }
+
+// Stop asks the process to end, kills its group after grace, and frees what
+// was held for it. Calls in flight fail. It returns within grace and a few
+// seconds even if the process is stopped or stuck, and is fit to be called
+// after the process has ended; a second call does nothing. An error means that
+// something was left behind.
+func (p *Process) Stop(grace time.Duration) error {
+	p.stop.Do(func() { p.stopErr = p.end(grace) })
+	return p.stopErr
+}
+
+func (p *Process) end(grace time.Duration) error {
+	p.runner.ask()
+	if grace <= 0 {
+		p.runner.kill()
+	}
+	ended := make(chan struct{})
+	go func() {
+		p.client.Kill()
+		close(ended)
+	}()
+	select {
+	case <-ended:
+	case <-time.After(grace):
+	}
+	p.runner.kill() // the group may have outlived the process
+	var err error
+	select {
+	case <-ended:
+	case <-time.After(unwind):
+		err = fmt.Errorf("stop plugin %s: go-plugin still waits for process %s", p.runner.cfg.Name, p.runner.ID())
+	}
+	p.conns.close()
+	if p.runner.dir != "" {
+		err = errors.Join(err, os.RemoveAll(p.runner.dir))
+	}
+	return err
+}
+
+// connections remembers the gRPC connections that go-plugin opened: it forgets
+// one if the process ends while it connects.
+type connections struct {
+	mu  sync.Mutex
+	all map[*grpc.ClientConn]struct{}
+}
+
+func (c *connections) intercept(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, streamer grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+	c.mu.Lock()
+	if c.all == nil {
+		c.all = make(map[*grpc.ClientConn]struct{})
+	}
+	c.all[cc] = struct{}{}
+	c.mu.Unlock()
+	return streamer(ctx, desc, cc, method, opts...)
+}
+
+func (c *connections) close() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for cc := range c.all {
+		_ = cc.Close() // closed already, as a rule
+	}
+}

@@ -1,0 +1,109 @@
+package process
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	runDirPrefix = "tasker-run-"
+	lockName     = "lock"
+
+	// The path of a socket has at most 107 bytes on Linux. go-plugin appends
+	// "/plugin-dir" and "/plugin", each with up to ten digits.
+	maxSocketPath = 107
+	socketSuffix  = len("/plugin-dir4294967295/plugin4294967295")
+
+	// A directory this old without a live owner is left over.
+	staleAfter = time.Minute
+)
+
+// RunDir is a directory for the sockets of one host's plugins: private, short,
+// and gone when the host is.
+type RunDir struct {
+	path string
+	lock *os.File
+}
+
+// NewRunDir makes a directory below parent, or below the system's directory for
+// temporary files if parent is empty. Directories there that belonged to hosts
+// which were killed are removed: each host holds a lock on its own.
+func NewRunDir(parent string) (*RunDir, error) {
+	if parent == "" {
+		if parent = os.TempDir(); tooLong(parent) {
+			parent = "/tmp"
+		}
+	}
+	parent, err := filepath.Abs(parent)
+	if err != nil {
+		return nil, fmt.Errorf("make run directory: %w", err)
+	}
+	if tooLong(parent) {
+		return nil, fmt.Errorf("make run directory: %s is too long for the path of a socket: at most %d bytes", parent, maxSocketPath-socketSuffix-len(runDirPrefix)-11)
+	}
+	if err := os.MkdirAll(parent, 0o700); err != nil {
+		return nil, fmt.Errorf("make run directory: %w", err)
+	}
+	sweepRunDirs(parent)
+	path, err := os.MkdirTemp(parent, runDirPrefix+"*")
+	if err != nil {
+		return nil, fmt.Errorf("make run directory: %w", err)
+	}
+	lock, err := lockDir(path)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("make run directory: %w", err), os.RemoveAll(path))
+	}
+	return &RunDir{path: path, lock: lock}, nil
+}
+
+// Path returns the directory.
+func (d *RunDir) Path() string { return d.path }
+
+// Remove removes the directory and all that is in it.
+func (d *RunDir) Remove() error {
+	if err := errors.Join(os.RemoveAll(d.path), d.lock.Close()); err != nil {
+		return fmt.Errorf("remove run directory: %w", err)
+	}
+	return nil
+}
+
+func tooLong(parent string) bool {
+	return len(parent)+1+len(runDirPrefix)+10+socketSuffix > maxSocketPath
+}
+
+// lockDir takes the lock that tells other hosts that the directory is in use.
+// The kernel drops it with the process.
+func lockDir(path string) (*os.File, error) {
+	f, err := os.OpenFile(filepath.Join(path, lockName), os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
+// sweepRunDirs removes directories without a live owner. It is best effort: what
+// belongs to other users stays.
+func sweepRunDirs(parent string) {
+	dirs, err := filepath.Glob(filepath.Join(parent, runDirPrefix+"*"))
+	if err != nil {
+		return
+	}
+	for _, dir := range dirs {
+		info, err := os.Lstat(dir)
+		if err != nil || !info.IsDir() || time.Since(info.ModTime()) < staleAfter {
+			continue
+		}
+		if lock, err := lockDir(dir); err == nil {
+			_ = os.RemoveAll(dir)
+			_ = lock.Close()
+		}
+	}
+}

@@ -1,0 +1,299 @@
+package process
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/hashicorp/go-plugin/runner"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	maxHandshake = 16 << 10 // bytes of the handshake line
+	// How long output is read on after the process has ended: something that
+	// left the process group may hold the pipes open for ever.
+	drainOutput = 500 * time.Millisecond
+)
+
+var handshakeLine = regexp.MustCompile(`^\d+\|\d+\|(unix|tcp)\|[^|]+`)
+
+var (
+	errStopped = errors.New("stopped before it was started")
+	errOutput  = errors.New("it printed something else than the handshake")
+)
+
+// processRunner runs the process for go-plugin. It reads the real outputs
+// itself and shows go-plugin the handshake line and nothing else; so nothing
+// that holds a pipe open can keep go-plugin from seeing the exit.
+type processRunner struct {
+	cfg      Config
+	launcher *Launcher
+	sink     *logSink
+
+	env []string // set by prepare, before Start
+	dir string
+
+	handshakeR *io.PipeReader
+	handshakeW *io.PipeWriter
+	outputs    sync.WaitGroup // the readers of the two outputs
+	exited     chan struct{}  // closed when the process has ended and exit is set
+
+	mu      sync.Mutex // guards the following
+	proc    *os.Process
+	reaped  bool   // the process id may belong to somebody else by now
+	asked   bool   // we ended it
+	garbage string // what it printed instead of the handshake
+	err     error  // of the start
+	exit    Exit
+}
+
+var _ runner.Runner = (*processRunner)(nil)
+
+func newRunner(cfg Config, l *Launcher) *processRunner {
+	r := &processRunner{
+		cfg: cfg, launcher: l,
+		sink:   newLogSink(cfg.Log, cfg.LogLimits, cfg.Dropped),
+		exited: make(chan struct{}),
+	}
+	r.handshakeR, r.handshakeW = io.Pipe()
+	return r
+}
+
+// prepare is go-plugin's RunnerFunc: cmd is only the carrier of the handshake's
+// variables. It never fails: go-plugin would forget dir.
+func (r *processRunner) prepare(cmd *exec.Cmd, dir string) {
+	r.dir = dir
+	r.env = environment(r.cfg, cmd.Env, dir)
+}
+
+// Start forks and executes. go-plugin calls it once.
+func (r *processRunner) Start(context.Context) error {
+	err := r.start()
+	if err != nil {
+		r.mu.Lock()
+		r.err = err
+		r.mu.Unlock()
+		r.handshakeW.Close()
+		close(r.exited)
+	}
+	return err
+}
+
+func (r *processRunner) start() (err error) {
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		return err
+	}
+	defer null.Close()
+	outR, outW, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	defer outW.Close()
+	errR, errW, err := os.Pipe()
+	if err != nil {
+		return errors.Join(err, outR.Close())
+	}
+	defer errW.Close()
+	defer func() {
+		if err != nil {
+			outR.Close()
+			errR.Close()
+		}
+	}()
+
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.asked {
+		return errStopped
+	}
+	proc, err := r.launcher.start(r.cfg.Path, append([]string{r.cfg.Path}, r.cfg.Args...), &os.ProcAttr{
+		Dir: r.dir, Env: r.env, Files: []*os.File{null, outW, errW},
+		Sys: &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL},
+	})
+	if err != nil {
+		return err
+	}
+	r.proc = proc
+	r.limit()
+	r.outputs.Go(func() { r.guardStdout(outR) })
+	r.outputs.Go(func() { r.sink.stream("stderr", true).readFrom(bufio.NewReaderSize(errR, maxLogLine)) })
+	go r.wait(outR, errR)
+	return nil
+}
+
+// limit caps open files and core dumps. A plugin that ended meanwhile is not
+// an error here.
+func (r *processRunner) limit() {
+	for resource, n := range map[int]uint64{unix.RLIMIT_NOFILE: r.cfg.MaxFiles, unix.RLIMIT_CORE: 0} {
+		if err := unix.Prlimit(r.proc.Pid, resource, &unix.Rlimit{Cur: n, Max: n}, nil); err != nil && !errors.Is(err, unix.ESRCH) {
+			r.cfg.Log.Warn("limit of a plugin process not set", "resource", resource, "error", err)
+		}
+	}
+}
+
+// wait waits for the process, kills what is left of its group, and records how
+// it ended. The process stays a zombie until the group is killed, so that its
+// number cannot be somebody else's.
+func (r *processRunner) wait(outputs ...*os.File) {
+	for {
+		err := unix.Waitid(unix.P_PID, r.proc.Pid, nil, unix.WEXITED|unix.WNOWAIT, nil)
+		if !errors.Is(err, unix.EINTR) {
+			break
+		}
+	}
+	r.mu.Lock()
+	r.signalGroup()
+	state, err := r.proc.Wait()
+	r.reaped = true
+	r.mu.Unlock()
+
+	deadline := time.Now().Add(drainOutput)
+	for _, f := range outputs {
+		_ = f.SetReadDeadline(deadline)
+	}
+	r.outputs.Wait()
+	for _, f := range outputs {
+		_ = f.Close()
+	}
+	_ = r.handshakeW.Close()
+
+	r.mu.Lock()
+	r.exit = exitOf(state, err)
+	r.exit.Asked = r.asked
+	r.exit.Stderr = r.sink.stderrTail()
+	r.mu.Unlock()
+	close(r.exited)
+}
+
+func exitOf(state *os.ProcessState, err error) Exit {
+	if err != nil {
+		return Exit{Code: -1}
+	}
+	e := Exit{Code: state.ExitCode(), CPU: state.UserTime() + state.SystemTime()}
+	if ws, ok := state.Sys().(syscall.WaitStatus); ok && ws.Signaled() {
+		e.Signal = ws.Signal()
+	}
+	if ru, ok := state.SysUsage().(*syscall.Rusage); ok {
+		e.MaxRSS = ru.Maxrss << 10
+	}
+	return e
+}
+
+// guardStdout passes the handshake line on and logs the rest.
+func (r *processRunner) guardStdout(f *os.File) {
+	in := bufio.NewReaderSize(f, maxHandshake)
+	line, err := in.ReadSlice('\n')
+	if err != nil || !handshakeLine.Match(line) {
+		r.refuse(line)
+		return
+	}
+	// A copy: go-plugin reads it while the buffer is used again.
+	go func(line string) {
+		_, _ = io.WriteString(r.handshakeW, line)
+		_ = r.handshakeW.Close()
+	}(string(line))
+	r.sink.stream("stdout", false).readFrom(in)
+}
+
+// refuse ends a process that printed something else than the handshake. If it
+// printed nothing its output has just ended.
+func (r *processRunner) refuse(line []byte) {
+	if len(line) > 0 {
+		r.mu.Lock()
+		r.garbage = strings.ToValidUTF8(string(line[:min(len(line), tailBytes)]), "�")
+		r.mu.Unlock()
+		r.kill()
+	}
+	_ = r.handshakeW.CloseWithError(io.EOF)
+}
+
+// ask notes that the process is being ended by the host, so that its exit is
+// not taken for a crash.
+func (r *processRunner) ask() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.asked = true
+}
+
+// kill ends the process and its group, or keeps it from being started.
+func (r *processRunner) kill() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.reaped {
+		r.asked = true
+		r.signalGroup()
+	}
+}
+
+// signalGroup kills the group. The caller holds mu.
+func (r *processRunner) signalGroup() {
+	if r.proc != nil && !r.reaped {
+		_ = unix.Kill(-r.proc.Pid, unix.SIGKILL) // ESRCH: all of it is gone
+	}
+}
+
+// outcome returns how the process ended or why it did not start. It is complete
+// once exited is closed.
+func (r *processRunner) outcome() (ran bool, exit Exit, garbage string, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.proc != nil, r.exit, r.garbage, r.err
+}
+
+// Wait returns when the process has ended.
+func (r *processRunner) Wait(context.Context) error {
+	<-r.exited
+	if ran, exit, _, err := r.outcome(); err != nil || !ran {
+		return err
+	} else if exit.Code != 0 {
+		return fmt.Errorf("plugin process: %s", exit)
+	}
+	return nil
+}
+
+// Kill ends the process and its group.
+func (r *processRunner) Kill(context.Context) error { r.kill(); return nil }
+
+// Stdout carries the handshake line and ends.
+func (r *processRunner) Stdout() io.ReadCloser { return r.handshakeR }
+
+// Stderr is empty: the host logs it without go-plugin.
+func (r *processRunner) Stderr() io.ReadCloser { return io.NopCloser(strings.NewReader("")) }
+
+// Name returns the plugin's name.
+func (r *processRunner) Name() string { return r.cfg.Name }
+
+// ID is never empty: go-plugin cleans up only behind a runner with an ID.
+func (r *processRunner) ID() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.proc == nil {
+		return r.cfg.Name
+	}
+	return strconv.Itoa(r.proc.Pid)
+}
+
+// Diagnose adds nothing: [StartError] says it better.
+func (r *processRunner) Diagnose(context.Context) string { return "" }
+
+// PluginToHost returns the address as it is: both live in one file system.
+func (r *processRunner) PluginToHost(network, addr string) (string, string, error) {
+	return network, addr, nil
+}
+
+// HostToPlugin returns the address as it is.
+func (r *processRunner) HostToPlugin(network, addr string) (string, string, error) {
+	return network, addr, nil
+}
