@@ -1,0 +1,63 @@
+package sdk
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+
+	"google.golang.org/protobuf/encoding/protojson"
+
+	pluginv1 "github.com/tasker-systems/tasker-host/sdk/proto/tasker/plugin/v1"
+)
+
+// byHand is what the binary does when a person starts it. It returns the exit
+// code.
+func byHand(p *Plugin, args []string, stdout, stderr io.Writer) int {
+	command := ""
+	if len(args) == 2 {
+		command = args[1]
+	}
+	description, err := p.Describe(context.Background(), &pluginv1.DescribeRequest{})
+	if err != nil {
+		fmt.Fprintln(stderr, err)
+		return 1
+	}
+	switch command {
+	case "describe":
+		fmt.Fprintln(stdout, protojson.MarshalOptions{Multiline: true, UseProtoNames: true}.Format(description))
+		return 0
+	case "selftest":
+		return selfTestByHand(p, stdout, stderr)
+	default:
+		explain(filepath.Base(args[0]), description, stderr)
+		return 1
+	}
+}
+
+func selfTestByHand(p *Plugin, stdout, stderr io.Writer) int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	answer, err := p.SelfTest(ctx, &pluginv1.SelfTestRequest{})
+	switch {
+	case err != nil:
+		fmt.Fprintln(stderr, "self-test:", err)
+		return 1
+	case !answer.GetOk():
+		fmt.Fprintln(stderr, "self-test failed:", answer.GetMessage())
+		return 1
+	}
+	fmt.Fprintln(stdout, strings.TrimSpace("ok "+answer.GetMessage()))
+	return 0
+}
+
+func explain(binary string, d *pluginv1.DescribeResponse, w io.Writer) {
+	fmt.Fprintf(w, "%s %s is a Tasker plugin: a host starts it, see plugins.toml.\n\nIt serves:\n", d.GetName(), d.GetVersion())
+	for _, s := range d.GetSlots() {
+		fmt.Fprintf(w, "  %-8s %s\n", s.GetKind(), s.GetName())
+	}
+	fmt.Fprintf(w, "\nBy hand:\n  %[1]s describe   print what it is, as JSON\n  %[1]s selftest   try it out\n", binary)
+}

@@ -1,0 +1,151 @@
+package sdk
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/hashicorp/go-plugin"
+	"google.golang.org/grpc"
+
+	"github.com/tasker-systems/tasker-host/sdk/wire"
+)
+
+const (
+	drainTimeout  = 10 * time.Second       // after SIGTERM, for the steps in hand
+	cancelTimeout = time.Second            // after that, for them to notice
+	flushTimeout  = time.Second            // for the host to read the last outcomes and go
+	parentPoll    = 500 * time.Millisecond // between looks at the parent
+)
+
+// Serve is the whole main of a plugin: it serves the parts to the host that
+// started the process, and does not return.
+//
+// Started by hand, it prints what the plugin is and exits with code 1; with the
+// argument describe it prints that as JSON, with selftest it runs the
+// self-test; both exit with code 0 if all is well.
+//
+// Under a host, everything printed goes to the host's log, whatever it was
+// printed to. SIGTERM lets the steps in hand finish for up to ten seconds. When
+// the host is gone, so is the process.
+func Serve(parts ...Part) {
+	p, err := New(parts...)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	if os.Getenv(wire.Handshake.MagicCookieKey) != wire.Handshake.MagicCookieValue {
+		os.Exit(byHand(p, os.Args, os.Stdout, os.Stderr))
+	}
+	if err := p.serve(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	os.Exit(0)
+}
+
+// serve serves until the host ends it, a signal does, or the host dies.
+func (p *Plugin) serve() error {
+	parent := os.Getppid()
+	stdio, err := takeStdout()
+	if err != nil {
+		return fmt.Errorf("serve plugin %s: %w", p.name, err)
+	}
+	if p.settings.logger == nil {
+		p.logger = defaultLogger(stdio.stderr)
+	}
+	adoptLoggers(p.logger, stdio.stderr)
+	go p.watchParent(parent)
+	go p.watchSignals()
+	plugin.Serve(&plugin.ServeConfig{
+		HandshakeConfig:  wire.Handshake,
+		VersionedPlugins: wire.Plugins(p),
+		Logger:           p.logger.Named("go-plugin"),
+		GRPCServer: func(opts []grpc.ServerOption) *grpc.Server {
+			stdio.expose()
+			opts = append(opts, wire.ServerOptions()...)
+			opts = append(opts, grpc.UnaryInterceptor(stdio.unary), grpc.StreamInterceptor(stdio.stream))
+			return grpc.NewServer(opts...)
+		},
+	})
+	return nil
+}
+
+// watchSignals drains on SIGTERM and ends the process.
+func (p *Plugin) watchSignals() {
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGTERM)
+	<-signals
+	signal.Stop(signals) // a second one ends the process at once
+	p.shutdown(drainTimeout)
+	os.Exit(0)
+}
+
+// shutdown finishes the steps in hand, cancels what is left after the timeout,
+// and ends the streams once all outcomes are sent.
+func (p *Plugin) shutdown(timeout time.Duration) {
+	p.logger.Info("draining", "in_flight", p.inFlight())
+	ctx, done := context.WithTimeout(context.Background(), timeout)
+	left := p.drain(ctx)
+	done()
+	if left > 0 {
+		for _, s := range p.services {
+			s.cancel(errDraining)
+		}
+		ctx, done := context.WithTimeout(context.Background(), cancelTimeout)
+		left = p.drain(ctx)
+		done()
+	}
+	for _, s := range p.services {
+		s.close()
+	}
+	p.logger.Info("drained", "in_flight", left)
+	time.Sleep(flushTimeout)
+}
+
+// watchParent ends the process when the host is gone and the process has been
+// given to another parent. The steps in hand have nobody to report to: they
+// were cancelled with their stream.
+func (p *Plugin) watchParent(parent int) {
+	for range time.Tick(parentPoll) {
+		if os.Getppid() == parent {
+			continue
+		}
+		p.logger.Error("the host is gone, exiting", "in_flight", p.inFlight())
+		ctx, done := context.WithTimeout(context.Background(), cancelTimeout)
+		p.drain(ctx)
+		done()
+		os.Exit(3)
+	}
+}
+
+// stdio is the process's standard output while it serves. File descriptor 1 is
+// made a second stderr before anything of the author can print to it, because
+// one stray line would break the handshake. Only go-plugin gets to see the real
+// one, for the moment in which it prints the handshake. It then puts a pipe of
+// its own in place of os.Stdout and os.Stderr, whose other end hosts throw away;
+// with the first call of the host they become stderr again.
+type stdio struct {
+	real   *os.File // where the host waits for the handshake
+	stderr *os.File
+	once   sync.Once
+}
+
+// expose hands the real stdout to go-plugin, which prints the handshake next.
+func (s *stdio) expose() { os.Stdout = s.real }
+
+func (s *stdio) restore() { os.Stdout, os.Stderr = s.stderr, s.stderr }
+
+func (s *stdio) unary(ctx context.Context, req any, _ *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
+	s.once.Do(s.restore)
+	return next(ctx, req)
+}
+
+func (s *stdio) stream(srv any, rpc grpc.ServerStream, _ *grpc.StreamServerInfo, next grpc.StreamHandler) error {
+	s.once.Do(s.restore)
+	return next(srv, rpc)
+}
