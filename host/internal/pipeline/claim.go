@@ -1,0 +1,185 @@
+package pipeline
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/tasker-systems/tasker-host/host/internal/store"
+)
+
+// claimLoop takes steps from the queues whenever the host has room. It looks at
+// once when it is woken or a retry of its own is due, and else at intervals that
+// double from PollMin to PollMax while the queues are empty.
+func (e *Engine) claimLoop() {
+	wait := e.cfg.PollMin
+	marks := map[string]int64{}
+	for turn := 0; ; turn++ {
+		found, err := e.claimTurn(turn, marks)
+		switch {
+		case err != nil:
+			e.log.Warn("claim failed", "error", err)
+			wait = e.cfg.PollMax
+		case found:
+			wait = e.cfg.PollMin
+			if e.accept.Err() == nil {
+				continue
+			}
+		default:
+			wait = min(2*wait, e.cfg.PollMax)
+		}
+		select {
+		case <-e.claimNow:
+		case <-time.After(e.due.within(wait)):
+		case <-e.accept.Done():
+			return
+		}
+	}
+}
+
+// claimTurn looks at every queue once, starting with another one each turn. It
+// reports whether there may be more to take at once.
+//
+// marks holds, for each queue from which the last look took all it could, the
+// last message taken: the next look starts there and does not walk over the
+// remains of the messages before it. A look that finds less starts anew, so
+// messages that became visible behind the mark are found by the second look.
+func (e *Engine) claimTurn(turn int, marks map[string]int64) (found bool, err error) {
+	queues, err := e.queues()
+	if err != nil {
+		return false, err
+	}
+	for i := range queues {
+		queue := queues[(turn+i)%len(queues)]
+		g := e.capacity.reserve(e.cfg.ClaimBatch)
+		if g.room == 0 || e.accept.Err() != nil {
+			e.capacity.taken(g, nil)
+			return found && e.waitForRoom(), nil
+		}
+		ctx, cancel := context.WithTimeout(e.work, callTimeout)
+		out, err := e.store.Claim(ctx, g.forStore(e.HostID()), queue, g.names, marks[queue])
+		cancel()
+		if err != nil {
+			e.capacity.taken(g, nil)
+			e.noteLost(err)
+			return found, err
+		}
+		e.start(e.work, g, out.Leases)
+		switch {
+		case out.Taken == g.room:
+			marks[queue] = out.Last
+			found = true
+		case marks[queue] != 0:
+			delete(marks, queue)
+			found = true
+		case out.Taken > 0:
+			found = true
+		}
+	}
+	return found, nil
+}
+
+// waitForRoom waits until a lease ends, and reports whether one did before a
+// while had passed.
+func (e *Engine) waitForRoom() bool {
+	select {
+	case <-e.capacity.freed:
+		return true
+	case <-time.After(e.cfg.PollMax):
+		return false
+	case <-e.accept.Done():
+		return false
+	}
+}
+
+// queues returns the queues that hold steps of the handlers served. The answer
+// changes only with what is served and with new templates; serveLoop renews it.
+func (e *Engine) queues() ([]string, error) {
+	if q := e.queueList.Load(); q != nil {
+		return *q, nil
+	}
+	ctx, cancel := context.WithTimeout(e.work, callTimeout)
+	defer cancel()
+	list, err := e.store.QueuesOf(ctx, e.capacity.served())
+	if err != nil {
+		return nil, err
+	}
+	e.queueList.Store(&list)
+	return list, nil
+}
+
+// serveLoop follows what the runner serves, and templates that other hosts
+// bring.
+func (e *Engine) serveLoop() {
+	for {
+		select {
+		case <-e.runner.Changed():
+		case <-time.After(serveInterval):
+		case <-e.accept.Done():
+			return
+		}
+		ctx, cancel := context.WithTimeout(e.work, callTimeout)
+		if err := e.refreshServed(ctx); err != nil {
+			e.log.Warn("what is served could not be renewed", "error", err)
+		}
+		cancel()
+	}
+}
+
+// serveInterval bounds how long a template that another host brought, with
+// handlers new to the database, waits for this host's claims.
+const serveInterval = 10 * time.Second
+
+// TemplatesChanged says that templates were added: their handlers may be new to
+// the database.
+func (e *Engine) TemplatesChanged(ctx context.Context) error { return e.refreshServed(ctx) }
+
+func (e *Engine) refreshServed(ctx context.Context) error {
+	services := e.runner.Services()
+	var names []string
+	for _, s := range services {
+		names = append(names, s.Handlers...)
+	}
+	ids, err := e.store.HandlerIDs(ctx, names)
+	if err != nil {
+		return err
+	}
+	e.capacity.serve(services, ids)
+	e.servedNames.Store(&names)
+	e.queueList.Store(nil)
+	return nil
+}
+
+// timerHint is the earliest of the times it was given that is still to come: a
+// hint when to look, kept by nobody else.
+type timerHint struct {
+	mu   sync.Mutex
+	next time.Time
+}
+
+// at notes a time.
+func (h *timerHint) at(t time.Time) {
+	h.mu.Lock()
+	if h.next.IsZero() || t.Before(h.next) {
+		h.next = t
+	}
+	h.mu.Unlock()
+}
+
+// within returns how long to wait, at most d, until the noted time; a time that
+// is reached is forgotten.
+func (h *timerHint) within(d time.Duration) time.Duration {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.next.IsZero() {
+		return d
+	}
+	left := time.Until(h.next)
+	if left > d {
+		return d
+	}
+	h.next = time.Time{}
+	return max(left, 0)
+}
+
+var _ Store = (*store.Store)(nil)

@@ -1,0 +1,71 @@
+package pipeline
+
+import (
+	"context"
+	"sync"
+
+	"github.com/tasker-systems/tasker-host/sdk/vocab"
+)
+
+// hub tells those who wait for a task that this host has seen it end. A hint:
+// other hosts end tasks too.
+type hub struct {
+	mu      sync.Mutex
+	waiting map[vocab.UUID][]chan vocab.TaskState
+}
+
+func newHub() *hub { return &hub{waiting: map[vocab.UUID][]chan vocab.TaskState{}} }
+
+// finished tells the waiters of a task its last state.
+func (h *hub) finished(task vocab.UUID, state vocab.TaskState) {
+	h.mu.Lock()
+	waiters := h.waiting[task]
+	delete(h.waiting, task)
+	h.mu.Unlock()
+	for _, w := range waiters {
+		w <- state
+	}
+}
+
+// wait returns a channel that receives the state the task ends in. The caller
+// calls stop when it no longer waits.
+func (h *hub) wait(task vocab.UUID) (ended <-chan vocab.TaskState, stop func()) {
+	w := make(chan vocab.TaskState, 1)
+	h.mu.Lock()
+	h.waiting[task] = append(h.waiting[task], w)
+	h.mu.Unlock()
+	return w, func() {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		list := h.waiting[task]
+		for i := range list {
+			if list[i] == w {
+				list = append(list[:i:i], list[i+1:]...)
+				break
+			}
+		}
+		if len(list) == 0 {
+			delete(h.waiting, task)
+		} else {
+			h.waiting[task] = list
+		}
+	}
+}
+
+// Wait returns when this host has seen the task end, or ctx ends.
+func (e *Engine) Wait(ctx context.Context, task vocab.UUID) (vocab.TaskState, error) {
+	ended, stop := e.hub.wait(task)
+	defer stop()
+	select {
+	case s := <-ended:
+		return s, nil
+	case <-ctx.Done():
+		return "", ctx.Err()
+	}
+}
+
+// Ended returns a channel that receives the task's last state once this host has
+// seen it end; call stop when it is no longer wanted.
+func (e *Engine) Ended(task vocab.UUID) (ended <-chan vocab.TaskState, stop func()) {
+	return e.hub.wait(task)
+}

@@ -1,0 +1,77 @@
+package pipeline
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/tasker-systems/tasker-host/host/internal/store"
+	"github.com/tasker-systems/tasker-host/sdk/vocab"
+)
+
+// metrics are the pipeline's. Label values come from closed sets.
+type metrics struct {
+	created, leased, retries      prometheus.Counter
+	outcomes, verdicts            *prometheus.CounterVec
+	finished, swept, requests     *prometheus.CounterVec
+	settleSeconds, createSeconds  prometheus.Histogram
+	settleBatch, executionSeconds prometheus.Histogram
+}
+
+func newMetrics(reg prometheus.Registerer) *metrics {
+	name := func(n string) string { return "tasker_pipeline_" + n }
+	counter := func(n, help string) prometheus.Counter {
+		c := prometheus.NewCounter(prometheus.CounterOpts{Name: name(n), Help: help})
+		reg.MustRegister(c)
+		return c
+	}
+	vec := func(n, help, label string, values ...string) *prometheus.CounterVec {
+		c := prometheus.NewCounterVec(prometheus.CounterOpts{Name: name(n), Help: help}, []string{label})
+		reg.MustRegister(c)
+		for _, v := range values {
+			c.WithLabelValues(v)
+		}
+		return c
+	}
+	histogram := func(n, help string, buckets []float64) prometheus.Histogram {
+		h := prometheus.NewHistogram(prometheus.HistogramOpts{Name: name(n), Help: help, Buckets: buckets})
+		reg.MustRegister(h)
+		return h
+	}
+	m := &metrics{
+		created: counter("tasks_created_total", "Tasks this host has created."),
+		leased:  counter("steps_leased_total", "Leases on steps this host was given."),
+		retries: counter("database_retries_total", "Calls to the database that were made again."),
+		outcomes: vec("step_outcomes_total", "Outcomes of attempts, as plugins reported them.", "outcome",
+			string(vocab.OutcomeSuccess), string(vocab.OutcomeRetryable), string(vocab.OutcomePermanent), string(vocab.OutcomeReleased)),
+		verdicts: vec("step_verdicts_total", "What the database said to outcomes.", "verdict",
+			string(store.Recorded), string(store.AlreadyRecorded), string(store.StaleLease), string(store.UnknownStep)),
+		finished: vec("tasks_finished_total", "Tasks that ended with a step this host settled.", "state",
+			string(vocab.TaskComplete), string(vocab.TaskError)),
+		swept:            vec("swept_total", "Work found left behind, by kind.", "kind", "host", "message", "task", "lease"),
+		requests:         vec("requests_total", "Task requests read from the queue, by what became of them.", "result", "created", "duplicate", "refused"),
+		settleSeconds:    histogram("settle_seconds", "Duration of the transaction that records outcomes.", prometheus.ExponentialBuckets(0.0005, 2, 14)),
+		createSeconds:    histogram("create_seconds", "Duration of the transaction that creates tasks.", prometheus.ExponentialBuckets(0.0005, 2, 14)),
+		settleBatch:      histogram("settle_batch_steps", "Outcomes recorded in one transaction.", prometheus.ExponentialBuckets(1, 2, 11)),
+		executionSeconds: histogram("execution_seconds", "Duration of attempts, as plugins measured it.", prometheus.ExponentialBuckets(0.0001, 4, 12)),
+	}
+	return m
+}
+
+// observe registers the gauges that look into the engine.
+func (m *metrics) observe(reg prometheus.Registerer, e *Engine) {
+	gauge := func(n, help string, f func() float64) {
+		reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "tasker_pipeline_" + n, Help: help}, f))
+	}
+	gauge("steps_held", "Steps this host holds a lease on.", func() float64 { return float64(e.held.len()) })
+	gauge("outcomes_waiting", "Outcomes that wait to be recorded.", func() float64 { return float64(e.outcomes.len()) })
+	gauge("requests_waiting", "Tasks that wait to be created.", func() float64 { return float64(e.requests.len()) })
+	gauge("lease_left_seconds", "Time until the leases of this host end if no heartbeat works.", func() float64 { return e.leaseLeft().Seconds() })
+}
+
+func (m *metrics) outcome(o vocab.Outcome, execution time.Duration) {
+	m.outcomes.WithLabelValues(string(o)).Inc()
+	if execution > 0 {
+		m.executionSeconds.Observe(execution.Seconds())
+	}
+}

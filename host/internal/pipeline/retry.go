@@ -1,0 +1,61 @@
+package pipeline
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"github.com/tasker-systems/tasker-host/host/internal/store"
+)
+
+// callTimeout bounds one call to the database, the wait for a connection
+// included. A statement has a shorter limit of its own in its session.
+const callTimeout = 15 * time.Second
+
+const (
+	retryMin = 20 * time.Millisecond
+	retryMax = 2 * time.Second
+)
+
+// insist makes a call until it has an answer: what the database refuses is
+// returned; a rolled back transaction, a broken connection or a database that is
+// not there is tried again, with growing waits, until ctx ends. The call must be
+// repeatable by its keys: it may have committed before its connection broke.
+func (e *Engine) insist(ctx context.Context, what string, call func(ctx context.Context) error) error {
+	wait := retryMin
+	for try := 1; ; try++ {
+		bounded, cancel := context.WithTimeout(ctx, callTimeout)
+		err := call(bounded)
+		cancel()
+		if err == nil {
+			return nil
+		}
+		class := store.Classify(err)
+		e.noteLost(err)
+		switch {
+		case ctx.Err() != nil:
+			return fmt.Errorf("%s: gave up: %w", what, context.Cause(ctx))
+		case class == store.BadInput || class == store.Permanent:
+			return err
+		case class != store.Retry && try == 1:
+			e.log.Warn("the database does not answer; trying again", "call", what, "error", err)
+		}
+		e.metrics.retries.Inc()
+		if class != store.Retry {
+			wait = min(2*wait, retryMax)
+		}
+		select {
+		case <-time.After(wait/2 + rand.N(wait/2+1)): //nolint:gosec // jitter
+		case <-ctx.Done():
+		}
+	}
+}
+
+// noteLost remembers that a call may have committed without our hearing of the
+// leases it granted.
+func (e *Engine) noteLost(err error) {
+	if c := store.Classify(err); c == store.Unknown || c == store.Cancelled {
+		e.lost.Store(true)
+	}
+}

@@ -1,0 +1,203 @@
+package pipeline
+
+import (
+	"context"
+	"encoding/json"
+	"time"
+
+	"github.com/tasker-systems/tasker-host/host/internal/payload"
+	"github.com/tasker-systems/tasker-host/host/internal/pluginhost"
+	"github.com/tasker-systems/tasker-host/host/internal/store"
+	"github.com/tasker-systems/tasker-host/sdk/vocab"
+)
+
+// settlement is an outcome on its way to the database.
+type settlement struct {
+	store.Settlement
+	attempt  *attempt              // nil for an outside worker's
+	answered func(v store.Verdict) // for an outside worker's; else nil
+}
+
+// settle takes the outcome of an attempt. It is called from the runner's
+// goroutines and does not block.
+func (e *Engine) settle(a *attempt, o pluginhost.Outcome) {
+	s := settlement{attempt: a, Settlement: store.Settlement{
+		StepKey: a.StepKey, Lease: a.ID, Outcome: o.Kind, Generation: int64(o.Generation), //nolint:gosec // from a bigint sequence
+	}}
+	if o.Kind == vocab.OutcomeSuccess {
+		if fault := e.checkResult(&o); fault != nil {
+			s.Outcome, s.Error = vocab.OutcomePermanent, failureOf(fault)
+		} else {
+			s.Result, s.Metadata = o.Result, o.Metadata
+		}
+	} else if o.Failure != nil {
+		s.Error, s.RetryAfter = failureOf(o.Failure), o.Failure.RetryAfter
+	} else {
+		s.Error = failureOf(&pluginhost.Failure{Type: vocab.UnexpectedError, Message: "the plugin gave no reason"})
+	}
+	e.metrics.outcome(s.Outcome, o.Execution)
+	e.outcomes.add(s)
+}
+
+// checkResult is the JSON gate in front of results: what passes, the database
+// stores as it is.
+func (e *Engine) checkResult(o *pluginhost.Outcome) *pluginhost.Failure {
+	if len(o.Result) > 0 {
+		if err := payload.Check(o.Result, e.cfg.Results); err != nil {
+			return &pluginhost.Failure{Type: vocab.InvalidResult, Code: "RESULT_INVALID", Message: "result: " + err.Error()}
+		}
+	}
+	if len(o.Metadata) > 0 {
+		if err := payload.CheckObject(o.Metadata, e.cfg.Results); err != nil {
+			return &pluginhost.Failure{Type: vocab.InvalidResult, Code: "METADATA_INVALID", Message: "metadata: " + err.Error()}
+		}
+	}
+	return nil
+}
+
+// maxErrorText bounds what a handler's error text may take in the database.
+const maxErrorText = 8 << 10
+
+func failureOf(f *pluginhost.Failure) json.RawMessage {
+	j := failureJSON{
+		Type: f.Type, Code: payload.Text(f.Code, 200), Message: payload.Text(f.Message, maxErrorText),
+		Retryable:  f.Type == vocab.RetryableError || f.Type == vocab.UnexpectedError || f.Type == vocab.TimeoutError,
+		RetryAfter: f.RetryAfter.Seconds(),
+	}
+	if len(f.Context) > 0 && payload.CheckObject(f.Context, payload.Limits{MaxBytes: maxErrorText, MaxDepth: 32}) == nil {
+		j.Context = f.Context
+	}
+	raw, err := json.Marshal(j)
+	if err != nil { // a struct of checked texts always marshals
+		raw = json.RawMessage(`{"type":"UnexpectedError","message":"the failure could not be described","retryable":true}`)
+	}
+	return raw
+}
+
+// settleLoop records outcomes, a batch at a time, until the engine is stopped
+// and nothing is left to record.
+func (e *Engine) settleLoop() {
+	for {
+		select {
+		case <-e.outcomes.ready:
+			if batch := e.outcomes.take(e.cfg.SettleBatch); len(batch) > 0 {
+				e.record(batch)
+			}
+		case <-e.work.Done():
+			return
+		}
+	}
+}
+
+// record settles one batch and starts what that made ready.
+func (e *Engine) record(batch []settlement) {
+	began := time.Now()
+	g := e.capacity.reserve(children(batch))
+	out, err := e.settleBatch(g, batch)
+	switch {
+	case err == nil:
+	case store.Classify(err) == store.BadInput && len(batch) > 1:
+		e.capacity.taken(g, nil)
+		for i := range batch { // one of them is poison: each on its own
+			e.record(batch[i : i+1])
+		}
+		return
+	case store.Classify(err) == store.BadInput && batch[0].Outcome == vocab.OutcomeSuccess:
+		e.capacity.taken(g, nil)
+		b := batch[0]
+		b.Outcome, b.Result, b.Metadata = vocab.OutcomePermanent, nil, nil
+		b.Error = failureOf(&pluginhost.Failure{Type: vocab.InvalidResult, Code: "RESULT_REFUSED",
+			Message: "the database refused the result: " + err.Error()})
+		e.record([]settlement{b})
+		return
+	default:
+		e.capacity.taken(g, nil)
+		e.giveUp(batch, err)
+		return
+	}
+	e.metrics.settleSeconds.Observe(time.Since(began).Seconds())
+	e.metrics.settleBatch.Observe(float64(len(batch)))
+	e.conclude(batch, out)
+	e.start(e.work, g, out.Leases)
+}
+
+// children returns how many steps a batch may make ready.
+func children(batch []settlement) int {
+	n := 0
+	for i := range batch {
+		if a := batch[i].attempt; a != nil {
+			n += len(a.plan.Steps[a.Number].Children)
+		}
+	}
+	return n
+}
+
+// settleBatch sends a batch until the database has answered. A repeated call is
+// harmless: what an earlier one recorded is answered as recorded already. The
+// leases that such a lost reply granted are found by reconcile.
+func (e *Engine) settleBatch(g grant, batch []settlement) (store.Settled, error) {
+	byKey := make(map[store.StepKey]settlement, len(batch))
+	send := make([]store.Settlement, len(batch))
+	for i := range batch {
+		send[i] = batch[i].Settlement
+		byKey[batch[i].StepKey] = batch[i]
+	}
+	var out store.Settled
+	err := e.insist(e.work, "settle", func(ctx context.Context) (err error) {
+		out, err = e.store.Settle(ctx, g.forStore(e.HostID()), e.cfg.Policy, send)
+		return err
+	})
+	for i := range send { // Settle has sorted them
+		batch[i] = byKey[send[i].StepKey]
+	}
+	return out, err
+}
+
+// conclude lets go of what a batch settled and tells who waits for it.
+func (e *Engine) conclude(batch []settlement, out store.Settled) {
+	handlers := make([]int32, 0, len(batch))
+	for i := range batch {
+		s, verdict := &batch[i], out.Verdicts[i]
+		e.metrics.verdicts.WithLabelValues(string(verdict)).Inc()
+		if verdict == store.Recorded && s.Outcome == vocab.OutcomeSuccess {
+			e.inputs.keepResult(s.StepKey, s.Result)
+		} else if verdict == store.StaleLease || verdict == store.UnknownStep {
+			e.log.Debug("outcome refused", "step", s.UUID(), "verdict", verdict, "outcome", s.Outcome)
+		}
+		if s.attempt != nil {
+			handlers = append(handlers, s.attempt.handlerID())
+			e.held.remove(s.attempt)
+		}
+		if s.answered != nil {
+			s.answered(verdict)
+		}
+	}
+	e.capacity.settled(handlers)
+	for _, f := range out.Finished {
+		e.inputs.forget(f.UUID)
+		e.metrics.finished.WithLabelValues(string(f.State)).Inc()
+		e.hub.finished(f.UUID, f.State)
+	}
+	if !out.Due.IsZero() {
+		e.due.at(out.Due)
+		e.wake()
+	}
+	if out.Enqueued > 0 {
+		e.wake()
+	}
+}
+
+// giveUp lets go of outcomes that could not be recorded because the engine was
+// stopped: the leases end with the host, and the steps run again elsewhere.
+func (e *Engine) giveUp(batch []settlement, err error) {
+	e.log.Error("outcomes not recorded; their steps will run again", "steps", len(batch), "error", err)
+	handlers := make([]int32, 0, len(batch))
+	for i := range batch {
+		if a := batch[i].attempt; a != nil {
+			handlers = append(handlers, a.handlerID())
+			e.held.remove(a)
+		}
+	}
+	e.capacity.settled(handlers)
+	e.lost.Store(true)
+}

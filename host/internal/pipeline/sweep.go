@@ -1,0 +1,128 @@
+package pipeline
+
+import (
+	"context"
+	"time"
+
+	"github.com/tasker-systems/tasker-host/host/internal/pluginhost"
+	"github.com/tasker-systems/tasker-host/host/internal/store"
+	"github.com/tasker-systems/tasker-host/sdk/vocab"
+)
+
+// sweepLoop finds what others left behind: the steps of dead hosts every
+// SweepInterval; steps without a message, tasks nobody finished and leases of
+// our own that we know nothing of every LostAfter.
+func (e *Engine) sweepLoop() {
+	tick := time.NewTicker(e.cfg.SweepInterval)
+	defer tick.Stop()
+	looked := time.Now()
+	var suspects map[store.Held]bool
+	for {
+		select {
+		case <-tick.C:
+		case <-e.work.Done():
+			return
+		}
+		e.sweepHosts()
+		due := time.Since(looked) >= e.cfg.LostAfter
+		if due {
+			looked = time.Now()
+			e.sweepMessages()
+			e.ensurePartitions()
+		}
+		if due || e.lost.Load() || len(suspects) > 0 {
+			e.lost.Store(false)
+			suspects = e.reconcile(suspects)
+		}
+	}
+}
+
+func (e *Engine) sweepHosts() {
+	gone, err := e.store.SweepHosts(e.work)
+	if err != nil {
+		e.log.Warn("sweep of hosts failed", "error", err)
+		return
+	}
+	for _, g := range gone {
+		n, err := e.store.ReleaseHost(e.work, g.ID, "host_lost", e.cfg.Policy.ClaimFactor)
+		if err != nil {
+			e.log.Warn("steps of a dead host could not be given back", "host", g.ID, "error", err)
+			return
+		}
+		if n > 0 {
+			e.metrics.swept.WithLabelValues("host").Add(float64(n))
+			e.log.Warn("took over the steps of a host that is gone", "host", g.ID, "name", g.Name, "steps", n, "late", g.Late)
+			e.wake()
+		}
+	}
+}
+
+func (e *Engine) sweepMessages() {
+	n, stalled, err := e.store.SweepMessages(e.work, e.cfg.LostAfter)
+	if err != nil {
+		e.log.Warn("sweep of messages failed", "error", err)
+		return
+	}
+	if n > 0 {
+		e.metrics.swept.WithLabelValues("message").Add(float64(n))
+		e.log.Warn("enqueued steps that had lost their message", "steps", n)
+		e.wake()
+	}
+	for _, task := range stalled {
+		e.finalize(task)
+	}
+}
+
+func (e *Engine) finalize(task vocab.UUID) {
+	state, err := e.finalizer.Finalize(e.work, task)
+	if err != nil {
+		e.log.Warn("finalization failed; it will be tried again", "task", task, "error", err)
+		return
+	}
+	if !state.Active() {
+		e.metrics.swept.WithLabelValues("task").Inc()
+		e.log.Warn("finished a task that was left behind", "task", task, "state", state)
+		e.hub.finished(task, state)
+	}
+}
+
+// partitionDays is how many days ahead partitions are made.
+const partitionDays = 3
+
+func (e *Engine) ensurePartitions() {
+	if err := e.store.EnsurePartitions(e.work, partitionDays); err != nil {
+		e.log.Warn("partitions could not be made; rows go to the default ones", "error", err)
+	}
+}
+
+// reconcile gives back leases that the database says this host holds and that it
+// knows nothing of: the reply that brought them was lost. A lease must be
+// unknown on two looks in a row, because a reply may be on its way.
+func (e *Engine) reconcile(before map[store.Held]bool) map[store.Held]bool {
+	ctx, cancel := context.WithTimeout(e.work, callTimeout)
+	defer cancel()
+	leases, err := e.store.HostLeases(ctx, e.HostID())
+	if err != nil {
+		e.log.Warn("leases could not be compared with the database", "error", err)
+		e.lost.Store(true)
+		return before
+	}
+	var suspects map[store.Held]bool
+	for _, l := range leases {
+		switch {
+		case e.held.find(l.StepKey, l.Lease) != nil:
+		case before[l]:
+			e.metrics.swept.WithLabelValues("lease").Inc()
+			e.outcomes.add(settlement{Settlement: store.Settlement{
+				StepKey: l.StepKey, Lease: l.Lease, Outcome: vocab.OutcomeReleased,
+				Error: failureOf(&pluginhost.Failure{Code: "REPLY_LOST", Message: "reply_lost"}),
+			}})
+		default:
+			if suspects == nil {
+				suspects = map[store.Held]bool{}
+			}
+			suspects[l] = true
+		}
+	}
+	return suspects
+}

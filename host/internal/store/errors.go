@@ -1,0 +1,71 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"strings"
+
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// ErrNotFound is returned for a task, step or template that does not exist.
+var ErrNotFound = errors.New("not found")
+
+// Class says what may be done about an error of the database.
+type Class int
+
+const (
+	// Permanent: the call can never succeed; its input or our SQL is wrong.
+	Permanent Class = iota
+	// Retry: the transaction was rolled back and may be repeated at once.
+	Retry
+	// Unavailable: the database cannot answer now; back off and repeat.
+	Unavailable
+	// Unknown: the connection broke; the call may have committed. Repeat it by
+	// its key.
+	Unknown
+	// BadInput: a value of the batch is refused by the database; the others are
+	// fine on their own.
+	BadInput
+	// Cancelled: the caller's context ended. The call may have committed.
+	Cancelled
+)
+
+// IsDuplicate reports whether the database refused a row because its key exists.
+func IsDuplicate(err error) bool {
+	pg, ok := errors.AsType[*pgconn.PgError](err)
+	return ok && pg.Code == "23505"
+}
+
+// Classify sorts an error by what may be done about it. It looks at SQLSTATEs,
+// never at texts.
+func Classify(err error) Class {
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return Cancelled
+	}
+	pg, ok := errors.AsType[*pgconn.PgError](err)
+	if !ok {
+		if pgconn.SafeToRetry(err) {
+			return Unavailable
+		}
+		if _, isConnect := errors.AsType[*pgconn.ConnectError](err); isConnect {
+			return Unavailable
+		}
+		return Unknown
+	}
+	switch {
+	case pg.Code == "40001", pg.Code == "40P01", pg.Code == "55P03":
+		return Retry
+	case strings.HasPrefix(pg.Code, "08"):
+		return Unknown
+	case strings.HasPrefix(pg.Code, "57P"), strings.HasPrefix(pg.Code, "53"), pg.Code == "57014",
+		pg.Code == "25006", strings.HasPrefix(pg.Code, "28"), pg.Code == "42501":
+		return Unavailable
+	case strings.HasPrefix(pg.Code, "22"), strings.HasPrefix(pg.Code, "23"), strings.HasPrefix(pg.Code, "54"):
+		return BadInput
+	case pg.Code == "0A000", pg.Code == "26000":
+		return Retry // a prepared statement was dropped or its plan changed
+	default:
+		return Permanent
+	}
+}

@@ -1,0 +1,182 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/tasker-systems/tasker-host/sdk/vocab"
+)
+
+// Store sends the statements. Safe for concurrent use.
+type Store struct {
+	pool  *pgxpool.Pool
+	plans planCache
+}
+
+// New returns a store on the pool.
+func New(pool *pgxpool.Pool) *Store { return &Store{pool: pool} }
+
+// HostInfo is what a host tells of itself.
+type HostInfo struct {
+	Name, Version, Environment, State string
+}
+
+// RegisterHost enters a host that is alive for the given time and returns its
+// number.
+func (s *Store) RegisterHost(ctx context.Context, h HostInfo, lease time.Duration) (int32, error) {
+	var id int32
+	err := s.pool.QueryRow(ctx, sqlRegisterHost, h.Name, h.Version, h.Environment, h.State, lease.Milliseconds()).Scan(&id)
+	if err != nil {
+		return 0, fmt.Errorf("register host %s: %w", h.Name, err)
+	}
+	return id, nil
+}
+
+// StepKey names a step.
+type StepKey struct {
+	Task   vocab.UUID
+	Number int32
+}
+
+// UUID returns the step's UUID.
+func (k StepKey) UUID() vocab.UUID { return vocab.StepID(k.Task, int(k.Number)) }
+
+// Held is a lease that a host holds according to the database.
+type Held struct {
+	StepKey
+	Lease vocab.UUID
+}
+
+// Revoked is a lease that somebody ended.
+type Revoked struct {
+	Held
+	Reason string
+}
+
+// Heartbeat extends a host's life. alive is false if the host has been declared
+// dead: its leases are void and it must register anew.
+func (s *Store) Heartbeat(ctx context.Context, host int32, state string, served []string, lease time.Duration) (alive bool, revoked []Revoked, err error) {
+	var tasks, leases []vocab.UUID
+	var steps []int32
+	var reasons []string
+	err = s.pool.QueryRow(ctx, sqlHeartbeat, host, state, served, lease.Milliseconds()).
+		Scan(&alive, &tasks, &steps, &leases, &reasons)
+	if err != nil {
+		return false, nil, fmt.Errorf("heartbeat of host %d: %w", host, err)
+	}
+	for i := range tasks {
+		revoked = append(revoked, Revoked{Held{StepKey{tasks[i], steps[i]}, leases[i]}, reasons[i]})
+	}
+	return alive, revoked, nil
+}
+
+// HostLeases returns every lease the host holds according to the database.
+func (s *Store) HostLeases(ctx context.Context, host int32) ([]Held, error) {
+	var held []Held
+	after := &vocab.UUID{}
+	for after != nil {
+		var tasks, leases []vocab.UUID
+		var steps []int32
+		var last *vocab.UUID
+		if err := s.pool.QueryRow(ctx, sqlHostLeases, host, *after, sweepPage).Scan(&tasks, &steps, &leases, &last); err != nil {
+			return nil, fmt.Errorf("list leases of host %d: %w", host, err)
+		}
+		for i := range tasks {
+			held = append(held, Held{StepKey{tasks[i], steps[i]}, leases[i]})
+		}
+		after = last
+	}
+	return held, nil
+}
+
+// GoneHost is a host that ended with steps in its hands.
+type GoneHost struct {
+	ID   int32
+	Name string
+	Late time.Duration // since its lease ran out
+}
+
+// SweepHosts declares hosts dead whose lease has run out and returns those whose
+// steps have not been given back.
+func (s *Store) SweepHosts(ctx context.Context) ([]GoneHost, error) {
+	rows, err := s.pool.Query(ctx, sqlSweepHosts)
+	if err != nil {
+		return nil, fmt.Errorf("sweep hosts: %w", err)
+	}
+	defer rows.Close()
+	var gone []GoneHost
+	for rows.Next() {
+		var g GoneHost
+		if err := rows.Scan(&g.ID, &g.Name, &g.Late); err != nil {
+			return nil, fmt.Errorf("sweep hosts: %w", err)
+		}
+		gone = append(gone, g)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, fmt.Errorf("sweep hosts: %w", err)
+	}
+	return gone, nil
+}
+
+// sweepPage is how many active tasks one statement of a sweep looks at: small
+// enough to hold locks for milliseconds only.
+const sweepPage = 500
+
+// ReleaseHost gives every step of a host that is gone back to its queue, in
+// pages, and marks the host as swept. Safe to run on several hosts at once.
+func (s *Store) ReleaseHost(ctx context.Context, host int32, reason string, claimFactor int) (released int, err error) {
+	after := &vocab.UUID{}
+	for after != nil {
+		var n int
+		var last *vocab.UUID
+		if err := s.pool.QueryRow(ctx, sqlReleaseHostSteps, host, reason, *after, sweepPage, claimFactor).Scan(&n, &last); err != nil {
+			return released, fmt.Errorf("release steps of host %d: %w", host, err)
+		}
+		released += n
+		after = last
+	}
+	if _, err := s.pool.Exec(ctx, sqlHostSwept, host); err != nil {
+		return released, fmt.Errorf("mark host %d as swept: %w", host, err)
+	}
+	return released, nil
+}
+
+// SweepMessages looks at all active tasks: steps that could run but have had no
+// message for longer than age are enqueued again, and the tasks in which nothing
+// can move are returned, to be finalized.
+func (s *Store) SweepMessages(ctx context.Context, age time.Duration) (enqueued int, stalled []vocab.UUID, err error) {
+	after := &vocab.UUID{}
+	for after != nil {
+		var n int
+		var last *vocab.UUID
+		var found []vocab.UUID
+		if err := s.pool.QueryRow(ctx, sqlSweepMessages, *after, sweepPage, age).Scan(&n, &last, &found); err != nil {
+			return enqueued, stalled, fmt.Errorf("sweep messages: %w", err)
+		}
+		enqueued += n
+		stalled = append(stalled, found...)
+		after = last
+	}
+	return enqueued, stalled, nil
+}
+
+// EnsurePartitions makes the partitions of today and the days to come.
+func (s *Store) EnsurePartitions(ctx context.Context, days int) error {
+	if _, err := s.pool.Exec(ctx, sqlEnsurePartitions, days); err != nil {
+		return fmt.Errorf("make partitions: %w", err)
+	}
+	return nil
+}
+
+// NextGeneration returns a number for a plugin process that no other process
+// ever has.
+func (s *Store) NextGeneration(ctx context.Context) (uint64, error) {
+	var n int64
+	if err := s.pool.QueryRow(ctx, sqlNextGeneration).Scan(&n); err != nil {
+		return 0, fmt.Errorf("next plugin generation: %w", err)
+	}
+	return uint64(n), nil //nolint:gosec // a sequence that starts at 1
+}

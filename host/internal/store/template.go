@@ -1,0 +1,319 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/tasker-systems/tasker-host/host/internal/workflow"
+	"github.com/tasker-systems/tasker-host/sdk/vocab"
+)
+
+// ErrTemplateDiffers is returned when a template version exists with another
+// source. A version never changes: tasks run by it.
+var ErrTemplateDiffers = errors.New("the version exists with another content")
+
+const (
+	sqlUpsertNamespace = `
+with made as (
+  insert into tasker_task_namespaces (name) values ($1::text) on conflict (name) do nothing returning namespace_id
+)
+select namespace_id from made
+union all
+select namespace_id from tasker_task_namespaces where name = $1::text
+limit 1`
+
+	sqlUpsertHandlers = `
+insert into tasker_handlers (name) select distinct n from unnest($1::text[]) n order by n on conflict (name) do nothing`
+
+	sqlTemplateDigest = `
+select digest from tasker_named_tasks where namespace_id = $1::integer and name = $2::text and version = $3::text`
+
+	sqlInsertTemplate = `
+insert into tasker_named_tasks (namespace_id, name, version, description, source, digest, input_schema)
+values ($1::integer, $2::text, $3::text, $4::text, $5::text, $6::bytea, $7::text::jsonb)
+on conflict (namespace_id, name, version) do nothing
+returning named_task_uuid`
+
+	sqlInsertPlan = `
+insert into tasker_task_plans (named_task_uuid, environment, priority, step_count, sink_count, namespace_id)
+values ($1::uuid, $2::text, $3::smallint, $4::integer, $5::integer, $6::integer)
+returning plan_id`
+
+	// One row of JSON per step: the arrays in it have different lengths, which
+	// unnest cannot express.
+	sqlInsertSteps = `
+insert into tasker_named_steps (plan_id, step_no, handler_id, name, description, parents, children, config,
+                                retryable, max_attempts, backoff, base_ms, cap_ms, jitter, timeout_ms, priority)
+select $1::integer, s.step_no, h.handler_id, s.name, s.description, s.parents, s.children, s.config,
+       s.retryable, s.max_attempts, s.backoff, s.base_ms, s.cap_ms, s.jitter, s.timeout_ms, s.priority
+  from jsonb_to_recordset($2::text::jsonb) s(
+         step_no integer, handler text, name text, description text, parents integer[], children integer[], config jsonb,
+         retryable boolean, max_attempts smallint, backoff tasker_backoff, base_ms bigint, cap_ms bigint, jitter real,
+         timeout_ms bigint, priority smallint)
+  join tasker_handlers h on h.name = s.handler`
+
+	sqlFindPlan = `
+select p.plan_id
+  from tasker_task_namespaces ns
+  join tasker_named_tasks t on t.namespace_id = ns.namespace_id
+  join tasker_task_plans p on p.named_task_uuid = t.named_task_uuid
+ where ns.name = $1::text and t.name = $2::text and t.version = $3::text and p.environment in ('', $4::text)
+ order by p.environment desc
+ limit 1`
+
+	sqlLoadPlan = `
+select ns.name, t.name, t.version, t.description, p.environment, p.priority, t.input_schema
+  from tasker_task_plans p
+  join tasker_named_tasks t on t.named_task_uuid = p.named_task_uuid
+  join tasker_task_namespaces ns on ns.namespace_id = p.namespace_id
+ where p.plan_id = $1::integer`
+
+	sqlLoadPlanSteps = `
+select s.name, h.name, h.handler_id, s.description, s.parents, s.children, s.config, s.retryable, s.max_attempts,
+       s.backoff::text, s.base_ms, s.cap_ms, s.jitter, s.timeout_ms, s.priority
+  from tasker_named_steps s
+  join tasker_handlers h on h.handler_id = s.handler_id
+ where s.plan_id = $1::integer
+ order by s.step_no`
+
+	sqlHandlerIDs = `select name, handler_id from tasker_handlers where name = any($1::text[])`
+
+	sqlQueuesOf = `
+select distinct ns.name || '_queue' as queue
+  from tasker_named_steps s
+  join tasker_task_plans p on p.plan_id = s.plan_id
+  join tasker_task_namespaces ns on ns.namespace_id = p.namespace_id
+ where s.handler_id = any($1::integer[])
+ order by queue`
+
+	sqlCreateQueue = `select pgmq.create($1::text)`
+)
+
+// QueueOf returns the name of a namespace's queue.
+func QueueOf(namespace string) string { return namespace + "_queue" }
+
+// ApplyTemplate stores a template version with its plans, and makes its
+// namespace's queue. created is false if the same version with the same source
+// was there already; with another source the error is [ErrTemplateDiffers].
+func (s *Store) ApplyTemplate(ctx context.Context, source []byte, plans []workflow.Plan) (created bool, err error) {
+	base := &plans[0]
+	name := fmt.Sprintf("%s/%s@%s", base.Namespace, base.Name, base.Version)
+	err = pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+		created, err = applyTemplate(ctx, tx, source, plans)
+		return err
+	})
+	if err != nil {
+		return false, fmt.Errorf("apply template %s: %w", name, err)
+	}
+	return created, nil
+}
+
+func applyTemplate(ctx context.Context, tx pgx.Tx, source []byte, plans []workflow.Plan) (bool, error) {
+	base := &plans[0]
+	digest := sha256.Sum256(source)
+	if _, err := tx.Exec(ctx, sqlCreateQueue, QueueOf(base.Namespace)); err != nil {
+		return false, fmt.Errorf("create queue: %w", err)
+	}
+	var namespace int32
+	if err := tx.QueryRow(ctx, sqlUpsertNamespace, base.Namespace).Scan(&namespace); err != nil {
+		return false, fmt.Errorf("namespace: %w", err)
+	}
+	var schema *string
+	if len(base.InputSchema) > 0 {
+		schema = text(base.InputSchema)
+	}
+	var id vocab.UUID
+	err := tx.QueryRow(ctx, sqlInsertTemplate, namespace, base.Name, base.Version, base.Description, string(source), digest[:], schema).Scan(&id)
+	if errors.Is(err, pgx.ErrNoRows) {
+		var have []byte
+		if err := tx.QueryRow(ctx, sqlTemplateDigest, namespace, base.Name, base.Version).Scan(&have); err != nil {
+			return false, err
+		}
+		if !bytes.Equal(have, digest[:]) {
+			return false, ErrTemplateDiffers
+		}
+		return false, nil
+	} else if err != nil {
+		return false, err
+	}
+	for i := range plans {
+		if err := insertPlan(ctx, tx, id, namespace, &plans[i]); err != nil {
+			return false, fmt.Errorf("plan for environment %q: %w", plans[i].Environment, err)
+		}
+	}
+	return true, nil
+}
+
+// planStep is a step as sqlInsertSteps reads it.
+type planStep struct {
+	Number      int32           `json:"step_no"`
+	Handler     string          `json:"handler"`
+	Name        string          `json:"name"`
+	Description string          `json:"description"`
+	Parents     []int32         `json:"parents"`
+	Children    []int32         `json:"children"`
+	Config      json.RawMessage `json:"config"`
+	Retryable   bool            `json:"retryable"`
+	MaxAttempts int             `json:"max_attempts"`
+	Backoff     string          `json:"backoff"`
+	BaseMS      int64           `json:"base_ms"`
+	CapMS       int64           `json:"cap_ms"`
+	Jitter      float64         `json:"jitter"`
+	TimeoutMS   int64           `json:"timeout_ms"`
+	Priority    *int            `json:"priority"`
+}
+
+func insertPlan(ctx context.Context, tx pgx.Tx, template vocab.UUID, namespace int32, p *workflow.Plan) error {
+	steps := make([]planStep, len(p.Steps))
+	handlers := make([]string, len(p.Steps))
+	sinks := 0
+	for i := range p.Steps {
+		st := &p.Steps[i]
+		handlers[i] = st.Handler
+		if len(st.Children) == 0 {
+			sinks++
+		}
+		steps[i] = planStep{
+			Number: int32(i), Handler: st.Handler, Name: st.Name, Description: st.Description, //nolint:gosec // bounded by vocab.MaxSteps
+			Parents: orEmpty(st.Parents), Children: orEmpty(st.Children), Config: st.Config,
+			Retryable: st.Retry.Retryable, MaxAttempts: st.Retry.MaxAttempts, Backoff: string(st.Retry.Backoff),
+			BaseMS: st.Retry.Base.Milliseconds(), CapMS: st.Retry.Cap.Milliseconds(), Jitter: st.Retry.Jitter,
+			TimeoutMS: st.Timeout.Milliseconds(), Priority: st.Priority,
+		}
+	}
+	if _, err := tx.Exec(ctx, sqlUpsertHandlers, handlers); err != nil {
+		return fmt.Errorf("handlers: %w", err)
+	}
+	var id int32
+	if err := tx.QueryRow(ctx, sqlInsertPlan, template, p.Environment, p.Priority, len(steps), sinks, namespace).Scan(&id); err != nil {
+		return err
+	}
+	rows, err := json.Marshal(steps)
+	if err != nil {
+		return fmt.Errorf("marshal steps: %w", err)
+	}
+	if _, err := tx.Exec(ctx, sqlInsertSteps, id, string(rows)); err != nil {
+		return fmt.Errorf("steps: %w", err)
+	}
+	return nil
+}
+
+func orEmpty(numbers []int32) []int32 {
+	if numbers == nil {
+		return []int32{}
+	}
+	return numbers
+}
+
+// Plan is a stored plan.
+type Plan struct {
+	ID int32
+	workflow.Plan
+	HandlerIDs []int32 // of the steps, by number
+}
+
+// planCache keeps plans, which never change, by number.
+type planCache struct{ byID sync.Map }
+
+// Plan returns the plan of that number.
+func (s *Store) Plan(ctx context.Context, id int32) (*Plan, error) {
+	if p, ok := s.plans.byID.Load(id); ok {
+		return p.(*Plan), nil
+	}
+	p, err := s.loadPlan(ctx, id)
+	if err != nil {
+		return nil, fmt.Errorf("load plan %d: %w", id, err)
+	}
+	kept, _ := s.plans.byID.LoadOrStore(id, p)
+	return kept.(*Plan), nil
+}
+
+// FindPlan returns the plan of a template version in an environment. The error
+// is [ErrNotFound] if the version was never applied.
+func (s *Store) FindPlan(ctx context.Context, namespace, name, version, environment string) (*Plan, error) {
+	var id int32
+	err := s.pool.QueryRow(ctx, sqlFindPlan, namespace, name, version, environment).Scan(&id)
+	if errors.Is(err, pgx.ErrNoRows) {
+		err = ErrNotFound
+	}
+	if err != nil {
+		return nil, fmt.Errorf("find template %s/%s@%s: %w", namespace, name, version, err)
+	}
+	return s.Plan(ctx, id)
+}
+
+func (s *Store) loadPlan(ctx context.Context, id int32) (*Plan, error) {
+	p := &Plan{ID: id}
+	err := s.pool.QueryRow(ctx, sqlLoadPlan, id).
+		Scan(&p.Namespace, &p.Name, &p.Version, &p.Description, &p.Environment, &p.Priority, &p.InputSchema)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, ErrNotFound
+	} else if err != nil {
+		return nil, err
+	}
+	rows, err := s.pool.Query(ctx, sqlLoadPlanSteps, id)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var st workflow.Step
+		var handler int32
+		var base, limit, timeout int64
+		err := rows.Scan(&st.Name, &st.Handler, &handler, &st.Description, &st.Parents, &st.Children, &st.Config,
+			&st.Retry.Retryable, &st.Retry.MaxAttempts, &st.Retry.Backoff, &base, &limit, &st.Retry.Jitter, &timeout, &st.Priority)
+		if err != nil {
+			return nil, err
+		}
+		st.Retry.Base, st.Retry.Cap = time.Duration(base)*time.Millisecond, time.Duration(limit)*time.Millisecond
+		st.Timeout = time.Duration(timeout) * time.Millisecond
+		p.Steps = append(p.Steps, st)
+		p.HandlerIDs = append(p.HandlerIDs, handler)
+	}
+	return p, rows.Err()
+}
+
+// HandlerIDs returns the ids of the handlers that templates name, by name.
+// Handlers no template names have none.
+func (s *Store) HandlerIDs(ctx context.Context, names []string) (map[string]int32, error) {
+	rows, err := s.pool.Query(ctx, sqlHandlerIDs, names)
+	if err != nil {
+		return nil, fmt.Errorf("read handler ids: %w", err)
+	}
+	defer rows.Close()
+	ids := make(map[string]int32, len(names))
+	for rows.Next() {
+		var name string
+		var id int32
+		if err := rows.Scan(&name, &id); err != nil {
+			return nil, fmt.Errorf("read handler ids: %w", err)
+		}
+		ids[name] = id
+	}
+	if err := rows.Err(); err != nil {
+		return nil, fmt.Errorf("read handler ids: %w", err)
+	}
+	return ids, nil
+}
+
+// QueuesOf returns the queues of the namespaces whose templates use one of the
+// handlers, in order.
+func (s *Store) QueuesOf(ctx context.Context, handlers []int32) ([]string, error) {
+	rows, err := s.pool.Query(ctx, sqlQueuesOf, handlers)
+	if err != nil {
+		return nil, fmt.Errorf("read queues: %w", err)
+	}
+	queues, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return nil, fmt.Errorf("read queues: %w", err)
+	}
+	return queues, nil
+}

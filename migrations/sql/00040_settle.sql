@@ -1,0 +1,393 @@
+-- Settling: the one truth about what the outcome of an attempt does. In one
+-- transaction: fence, record, count down the children, hand the ready ones back
+-- or enqueue them, and finish the task with its last step.
+--
+-- Locks are taken in one order: step rows by (task, number), then task rows,
+-- then queues by name. The caller sorts its batch.
+--
+-- Why a task finishes exactly once and never early: a task's open_sinks counts
+-- its steps without children that are not complete. Every step lies above some
+-- sink and runs only when its parents are satisfied, so open_sinks = 0 exactly
+-- when all steps are. The counter goes down in the statement that completes a
+-- sink, which the fence lets happen once, under the task row's lock; whoever
+-- takes it to zero finishes the task. Where a step has failed for good, sinks
+-- below it stay open for ever: the failure marks the steps of its task as
+-- doomed, and from then on whoever settles one of them looks, under the task
+-- row's lock and with a fresh snapshot, whether anything can still move. The
+-- last one to get the lock sees what all others did.
+
+-- +goose Up
+
+-- Finishes the task if nothing in it can move any more: complete if every step
+-- is satisfied, else error. Returns the state it is in then. The caller holds
+-- no lock but those of step rows.
+-- +goose StatementBegin
+create function tasker_conclude_task(p_task uuid, p_host integer)
+returns tasker_task_state language plpgsql as $$
+declare
+  v_state  tasker_task_state;
+  v_sort   integer;
+  v_now    timestamptz;
+  v_step   record;
+begin
+  select t.state, t.sort_key into v_state, v_sort from tasker_tasks t where t.task_uuid = p_task for update;
+  if v_state is distinct from 'in_progress' then
+    return v_state;
+  end if;
+  -- A new statement, so a new snapshot: taken after the lock, it sees all that
+  -- those did who held it before.
+  select bool_or(s.state in ('enqueued', 'in_progress') or s.state = 'pending' and s.remaining_parents = 0) as moving,
+         bool_and(s.state in ('complete', 'resolved_manually')) as satisfied
+    into v_step
+    from tasker_workflow_steps s where s.task_uuid = p_task;
+  if v_step.moving then
+    return v_state;
+  end if;
+  v_now := clock_timestamp();
+  v_state := case when v_step.satisfied then 'complete' else 'error' end;
+  update tasker_tasks t
+     set state = v_state, completed_at = v_now, sort_key = t.sort_key + 1,
+         finalize_lease = null, finalize_by = null, finalize_until = null,
+         error = case when v_step.satisfied then null else tasker_task_failure(p_task) end
+   where t.task_uuid = p_task;
+  insert into tasker_task_transitions (task_uuid, sort_key, from_state, to_state, created_at, host_id)
+  values (p_task, v_sort + 1, 'in_progress', v_state, v_now, p_host);
+  return v_state;
+end
+$$;
+-- +goose StatementEnd
+
+-- Why a task cannot go on: its first failed or cancelled step, and how many
+-- others there are.
+-- +goose StatementBegin
+create function tasker_task_failure(p_task uuid)
+returns jsonb language sql stable as $$
+  select jsonb_build_object(
+           'step', (array_agg(n.name order by s.updated_at, s.step_no))[1],
+           'step_uuid', (array_agg(tasker_step_uuid(p_task, s.step_no) order by s.updated_at, s.step_no))[1],
+           'error', (array_agg(case when s.state = 'cancelled' then jsonb_build_object('type', 'Cancelled', 'message', 'the step was cancelled')
+                                    else s.error end order by s.updated_at, s.step_no))[1],
+           'failed_steps', count(*))
+    from tasker_workflow_steps s
+    join tasker_named_steps n on n.plan_id = s.plan_id and n.step_no = s.step_no
+   where s.task_uuid = p_task and s.state in ('error', 'cancelled')
+  having count(*) > 0
+$$;
+-- +goose StatementEnd
+
+-- Fails a step for good: the row, its history, its dead letter, and the mark on
+-- the steps of its task. The caller holds the step row's lock and concludes the
+-- task afterwards.
+-- +goose StatementBegin
+create function tasker_bury_step(p_task uuid, p_step integer, p_host integer, p_error jsonb, p_reason text, p_charge integer)
+returns void language plpgsql as $$
+declare
+  v_now timestamptz := clock_timestamp();
+  v_old record;
+begin
+  select s.state, s.sort_key, s.lease_id, s.plugin_generation, s.plan_id, s.generation, s.attempts into v_old
+    from tasker_workflow_steps s where s.task_uuid = p_task and s.step_no = p_step;
+  update tasker_workflow_steps s
+     set state = 'error', error = p_error, attempts = s.attempts + p_charge, sort_key = s.sort_key + 1,
+         due_at = null, lease_until = null, updated_at = v_now
+   where s.task_uuid = p_task and s.step_no = p_step;
+  insert into tasker_workflow_step_transitions
+    (task_uuid, step_no, sort_key, from_state, to_state, created_at, host_id, lease_id, plugin_generation, metadata)
+  values (p_task, p_step, v_old.sort_key + 1, v_old.state, 'error', v_now, p_host, v_old.lease_id, v_old.plugin_generation,
+          jsonb_build_object('error', p_error, 'reason', p_reason));
+  insert into tasker_dead_letters (kind, task_uuid, step_no, generation, reason, detail, body)
+  values ('step', p_task, p_step, v_old.generation, p_reason, coalesce(p_error ->> 'message', ''),
+          jsonb_build_object('error', p_error, 'attempts', v_old.attempts + p_charge));
+  perform from tasker_workflow_steps s
+    where s.task_uuid = p_task and not s.doomed and s.state in ('pending', 'enqueued', 'in_progress')
+    order by s.step_no for update;
+  update tasker_workflow_steps s set doomed = true
+   where s.task_uuid = p_task and not s.doomed and s.state in ('pending', 'enqueued', 'in_progress');
+end
+$$;
+-- +goose StatementEnd
+
+-- Gives a step back to the queue without a verdict on its handler: its plugin
+-- died or was replaced, its host is gone or draining. No attempt is charged;
+-- but a step that was claimed p_claim_factor times as often as it may be
+-- attempted, and never came to an outcome, fails. The caller holds the row's
+-- lock and has checked the lease. Returns whether the step may still run.
+-- +goose StatementBegin
+create function tasker_release_step(p_task uuid, p_step integer, p_host integer, p_reason text, p_due timestamptz, p_claim_factor integer)
+returns boolean language plpgsql as $$
+declare
+  v_now timestamptz := clock_timestamp();
+  v_row record;
+begin
+  select s.sort_key, s.lease_id, s.claims, s.plugin_generation, n.max_attempts into v_row
+    from tasker_workflow_steps s
+    join tasker_named_steps n on n.plan_id = s.plan_id and n.step_no = s.step_no
+   where s.task_uuid = p_task and s.step_no = p_step;
+  if v_row.claims >= p_claim_factor * v_row.max_attempts then
+    perform tasker_bury_step(p_task, p_step, p_host, jsonb_build_object(
+      'type', 'ClaimsExhausted', 'retryable', false,
+      'message', format('claimed %s times without an outcome, most recently given back because: %s', v_row.claims, p_reason)),
+      'claims_exhausted', 0);
+    return false;
+  end if;
+  update tasker_workflow_steps s
+     set state = 'enqueued', lease_id = null, lease_host = null, lease_until = null, sort_key = s.sort_key + 1, updated_at = v_now
+   where s.task_uuid = p_task and s.step_no = p_step;
+  insert into tasker_workflow_step_transitions
+    (task_uuid, step_no, sort_key, from_state, to_state, created_at, host_id, lease_id, plugin_generation, metadata)
+  values (p_task, p_step, v_row.sort_key + 1, 'in_progress', 'enqueued', v_now, p_host, v_row.lease_id, v_row.plugin_generation,
+          jsonb_build_object('reason', p_reason));
+  perform tasker_enqueue(array[p_task], array[p_step], p_due);
+  return true;
+end
+$$;
+-- +goose StatementEnd
+
+-- Records one outcome that is not a success. Returns the verdict as
+-- tasker_settle_steps does, and when the next attempt is due.
+-- +goose StatementBegin
+create function tasker_settle_failure(
+  p_host integer, p_task uuid, p_step integer, p_lease uuid, p_outcome tasker_outcome,
+  p_error jsonb, p_retry_after_ms bigint, p_retry_after_cap_ms bigint, p_claim_factor integer,
+  out o_verdict text, out o_due timestamptz, out o_settled boolean)
+language plpgsql as $$
+declare
+  v_now  timestamptz;
+  v_row  record;
+  v_wait bigint;
+begin
+  o_settled := false;
+  select s.state, s.lease_id, s.attempts, s.sort_key, s.plugin_generation, s.doomed,
+         n.retryable, n.max_attempts, n.backoff, n.base_ms, n.cap_ms, n.jitter
+    into v_row
+    from tasker_workflow_steps s
+    join tasker_named_steps n on n.plan_id = s.plan_id and n.step_no = s.step_no
+   where s.task_uuid = p_task and s.step_no = p_step
+     for update of s;
+  if not found then
+    o_verdict := 'unknown'; return;
+  elsif v_row.state <> 'in_progress' or v_row.lease_id is distinct from p_lease then
+    o_verdict := case when v_row.lease_id = p_lease then 'already_recorded' else 'stale_lease' end; return;
+  end if;
+  o_verdict := 'recorded';
+  v_now := clock_timestamp();
+
+  if p_outcome = 'released' then
+    if p_retry_after_ms > 0 then o_due := v_now + p_retry_after_ms * interval '1 millisecond'; end if;
+    o_settled := not tasker_release_step(p_task, p_step, p_host, coalesce(p_error ->> 'message', 'released'), o_due, p_claim_factor)
+                 or v_row.doomed;
+    return;
+  end if;
+
+  if p_outcome = 'permanent' or not v_row.retryable or v_row.attempts + 1 >= v_row.max_attempts then
+    perform tasker_bury_step(p_task, p_step, p_host, p_error,
+      case when p_outcome = 'permanent' then 'permanent_failure' when not v_row.retryable then 'not_retryable' else 'attempts_exhausted' end, 1);
+    o_settled := true;
+    return;
+  end if;
+
+  v_wait := case
+    when p_retry_after_ms > 0 then least(p_retry_after_ms, p_retry_after_cap_ms)
+    else (tasker_backoff_ms(v_row.backoff, v_row.base_ms, v_row.cap_ms, v_row.attempts + 1) * (1 - v_row.jitter * random()))::bigint
+  end;
+  o_due := v_now + v_wait * interval '1 millisecond';
+  update tasker_workflow_steps s
+     set state = 'error', error = p_error, attempts = s.attempts + 1, sort_key = s.sort_key + 1, updated_at = v_now
+   where s.task_uuid = p_task and s.step_no = p_step;
+  update tasker_workflow_steps s
+     set state = 'pending', due_at = o_due, sort_key = s.sort_key + 1, lease_until = null
+   where s.task_uuid = p_task and s.step_no = p_step;
+  insert into tasker_workflow_step_transitions
+    (task_uuid, step_no, sort_key, from_state, to_state, created_at, host_id, lease_id, plugin_generation, metadata)
+  values
+    (p_task, p_step, v_row.sort_key + 1, 'in_progress', 'error', v_now, p_host, p_lease, v_row.plugin_generation, jsonb_build_object('error', p_error)),
+    (p_task, p_step, v_row.sort_key + 2, 'error', 'pending', v_now, p_host, null, null, jsonb_build_object('due_at', o_due));
+  perform tasker_enqueue(array[p_task], array[p_step], o_due);
+end
+$$;
+-- +goose StatementEnd
+
+-- Settles the attempts of the arrays, which must be ordered by (p_task, p_step)
+-- and hold each step once. Per attempt:
+--   p_lease           the lease it ran under
+--   p_outcome         success, retryable, permanent, released
+--   p_generation      the plugin process that ran it; null: none of ours
+--   p_result          success: a JSON value
+--   p_metadata        success: a JSON object or null
+--   p_error           otherwise: a JSON object with type, message, code, …
+--   p_retry_after_ms  otherwise: the wait its handler asked for; 0: the back-off decides
+-- Children that became ready and whose handler is in p_served are leased to
+-- p_host, as many as p_room; the others are enqueued.
+--
+-- Returns one row:
+--   o_verdict   per attempt: recorded, already_recorded (this lease has settled
+--               it before), stale_lease (the step is somebody else's: nothing
+--               was changed) or unknown
+--   o_task, o_step, o_lease, o_attempt, o_plan, o_generation
+--               the steps leased to the host
+--   o_finished, o_finished_state          the tasks this call finished
+--   o_due       when the first of the retries it caused is due; null: none
+--   o_enqueued  how many steps it put on queues, to be claimed at once
+-- +goose StatementBegin
+create function tasker_settle_steps(
+  p_host integer, p_room integer, p_served integer[],
+  p_task uuid[], p_step integer[], p_lease uuid[], p_outcome tasker_outcome[], p_generation bigint[],
+  p_result text[], p_metadata text[], p_error text[], p_retry_after_ms bigint[],
+  p_retry_after_cap_ms bigint default 300000, p_claim_factor integer default 3,
+  out o_verdict text[], out o_task uuid[], out o_step integer[], out o_lease uuid[], out o_attempt integer[],
+  out o_plan integer[], out o_generation integer[], out o_finished uuid[], out o_finished_state text[], out o_due timestamptz, out o_enqueued integer)
+language plpgsql
+set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off
+as $$
+#variable_conflict use_column
+declare
+  v_now     timestamptz := clock_timestamp();
+  v_min     uuid := p_task[1];
+  v_max     uuid := p_task[cardinality(p_task)];
+  v_good    integer[];
+  v_queued  uuid[];
+  v_numbers integer[];
+  v_doomed  uuid[];
+  v_failed  uuid[] := '{}';
+  v_row     record;
+  v_state   tasker_task_state;
+begin
+  o_verdict := array_fill(null::text, array[cardinality(p_task)]);
+
+  with given as materialized (
+    select u.ord, u.task_uuid, u.step_no, u.lease_id, u.generation, u.result, u.metadata
+      from unnest(p_task, p_step, p_lease, p_outcome, p_generation, p_result, p_metadata)
+           with ordinality u(task_uuid, step_no, lease_id, outcome, generation, result, metadata, ord)
+     where u.outcome = 'success'
+  ), done as (
+    update tasker_workflow_steps s
+       set state = 'complete', result = g.result::jsonb, metadata = g.metadata::jsonb, error = null,
+           attempts = s.attempts + 1, sort_key = s.sort_key + 1, updated_at = v_now,
+           plugin_generation = g.generation, lease_until = null, due_at = null
+      from given g
+     where s.task_uuid = g.task_uuid and s.step_no = g.step_no
+       and s.task_uuid between v_min and v_max
+       and s.state = 'in_progress' and s.lease_id = g.lease_id
+    returning g.ord, s.task_uuid, s.step_no, s.plan_id, s.sort_key, s.doomed, s.lease_id, s.plugin_generation
+  ), done_logged as (
+    insert into tasker_workflow_step_transitions
+      (task_uuid, step_no, sort_key, from_state, to_state, created_at, host_id, lease_id, plugin_generation)
+    select d.task_uuid, d.step_no, d.sort_key, 'in_progress', 'complete', v_now, p_host, d.lease_id, d.plugin_generation
+      from done d
+  ), below as (
+    select d.task_uuid, c.step_no, d.plan_id, count(*)::integer as settled
+      from done d
+      join tasker_named_steps n on n.plan_id = d.plan_id and n.step_no = d.step_no
+     cross join unnest(n.children) c(step_no)
+     group by d.task_uuid, c.step_no, d.plan_id
+  ), offered as (
+    select b.task_uuid, b.step_no, b.settled, n.handler_id = any(p_served)
+           and row_number() over (order by n.handler_id = any(p_served) desc, b.task_uuid, b.step_no) <= p_room as hand
+      from below b
+      join tasker_named_steps n on n.plan_id = b.plan_id and n.step_no = b.step_no
+     order by b.task_uuid, b.step_no
+  ), counted as (
+    update tasker_workflow_steps s
+       set remaining_parents = s.remaining_parents - o.settled,
+           state = case when s.remaining_parents > o.settled or s.state <> 'pending' then s.state
+                        when o.hand then 'in_progress' else 'enqueued' end,
+           sort_key = s.sort_key + (s.remaining_parents = o.settled and s.state = 'pending')::integer,
+           lease_no = s.lease_no + (o.hand and s.remaining_parents = o.settled and s.state = 'pending')::integer,
+           claims = s.claims + (o.hand and s.remaining_parents = o.settled and s.state = 'pending')::integer,
+           lease_host = case when o.hand and s.remaining_parents = o.settled and s.state = 'pending' then p_host else s.lease_host end,
+           lease_id = case when o.hand and s.remaining_parents = o.settled and s.state = 'pending' then gen_random_uuid() else s.lease_id end,
+           updated_at = v_now
+      from offered o
+     where s.task_uuid = o.task_uuid and s.step_no = o.step_no
+       and s.task_uuid between v_min and v_max
+    returning s.task_uuid, s.step_no, s.state, s.sort_key, s.lease_id, s.attempts, s.remaining_parents, s.plan_id, s.generation
+  ), ready as (
+    select c.task_uuid, c.step_no, c.state, c.sort_key, c.lease_id, c.attempts, c.plan_id, c.generation
+      from counted c
+     where c.remaining_parents = 0 and c.state in ('in_progress', 'enqueued')
+  ), ready_logged as (
+    insert into tasker_workflow_step_transitions
+      (task_uuid, step_no, sort_key, from_state, to_state, created_at, host_id, lease_id)
+    select r.task_uuid, r.step_no, r.sort_key, 'pending', r.state, v_now, p_host, case when r.state = 'in_progress' then r.lease_id end
+      from ready r
+  ), sinks as (
+    select d.task_uuid, count(*)::integer as settled
+      from done d
+      join tasker_named_steps n on n.plan_id = d.plan_id and n.step_no = d.step_no
+     where n.children = '{}'
+     group by d.task_uuid
+     order by d.task_uuid
+  ), finished as (
+    update tasker_tasks t
+       set open_sinks = t.open_sinks - k.settled,
+           state = case when t.open_sinks = k.settled and t.state = 'in_progress' then 'complete' else t.state end,
+           completed_at = case when t.open_sinks = k.settled and t.state = 'in_progress' then v_now else t.completed_at end,
+           sort_key = t.sort_key + (t.open_sinks = k.settled and t.state = 'in_progress')::integer
+      from sinks k
+     where t.task_uuid = k.task_uuid and t.task_uuid between v_min and v_max
+    returning t.task_uuid, t.open_sinks, t.sort_key, t.state
+  ), finished_logged as (
+    insert into tasker_task_transitions (task_uuid, sort_key, from_state, to_state, created_at, host_id)
+    select f.task_uuid, f.sort_key, 'in_progress', 'complete', v_now, p_host
+      from finished f where f.open_sinks = 0 and f.state = 'complete'
+  )
+  select (select array_agg(d.ord) from done d),
+         (select array_agg(distinct d.task_uuid) from done d where d.doomed),
+         l.tasks, l.steps, l.leases, l.attempts, l.plans, l.generations, q.tasks, q.steps, f.tasks
+    into v_good, v_doomed, o_task, o_step, o_lease, o_attempt, o_plan, o_generation, v_queued, v_numbers, o_finished
+    from (select array_agg(r.task_uuid) as tasks, array_agg(r.step_no) as steps, array_agg(r.lease_id) as leases,
+                 array_agg(r.attempts + 1) as attempts, array_agg(r.plan_id) as plans, array_agg(r.generation::integer) as generations
+            from ready r where r.state = 'in_progress') l,
+         (select array_agg(r.task_uuid) as tasks, array_agg(r.step_no) as steps from ready r where r.state = 'enqueued') q,
+         (select array_agg(x.task_uuid) as tasks from finished x where x.open_sinks = 0 and x.state = 'complete') f;
+
+  o_enqueued := coalesce(cardinality(v_queued), 0);
+  if o_enqueued > 0 then
+    perform tasker_enqueue(v_queued, v_numbers);
+  end if;
+  o_finished_state := array_fill('complete'::text, array[coalesce(cardinality(o_finished), 0)]);
+
+  if coalesce(cardinality(v_good), 0) < cardinality(p_task) then
+    for i in 1 .. cardinality(p_task) loop
+      if i = any(v_good) then
+        o_verdict[i] := 'recorded';
+      elsif p_outcome[i] = 'success' then
+        o_verdict[i] := coalesce((
+          select case when s.state = 'complete' and s.lease_id = p_lease[i] then 'already_recorded' else 'stale_lease' end
+            from tasker_workflow_steps s where s.task_uuid = p_task[i] and s.step_no = p_step[i]), 'unknown');
+      else
+        v_row := tasker_settle_failure(p_host, p_task[i], p_step[i], p_lease[i], p_outcome[i], p_error[i]::jsonb,
+                                       p_retry_after_ms[i], p_retry_after_cap_ms, p_claim_factor);
+        o_verdict[i] := v_row.o_verdict;
+        o_due := least(o_due, v_row.o_due);
+        if v_row.o_verdict = 'recorded' and p_outcome[i] = 'released' and v_row.o_due is null then
+          o_enqueued := o_enqueued + 1;
+        end if;
+        if v_row.o_settled then v_failed := v_failed || p_task[i]; end if;
+      end if;
+    end loop;
+  else
+    o_verdict := array_fill('recorded'::text, array[cardinality(p_task)]);
+  end if;
+
+  if v_doomed is not null or v_failed <> '{}' then
+    for v_row in select distinct u.task_uuid from unnest(v_doomed || v_failed) u(task_uuid) order by 1 loop
+      v_state := tasker_conclude_task(v_row.task_uuid, p_host);
+      if v_state in ('complete', 'error') and not v_row.task_uuid = any(coalesce(o_finished, '{}')) then
+        o_finished := o_finished || v_row.task_uuid;
+        o_finished_state := o_finished_state || v_state::text;
+      end if;
+    end loop;
+  end if;
+end
+$$;
+-- +goose StatementEnd
+
+-- +goose Down
+drop function tasker_settle_steps(integer, integer, integer[], uuid[], integer[], uuid[], tasker_outcome[], bigint[],
+                                  text[], text[], text[], bigint[], bigint, integer);
+drop function tasker_settle_failure(integer, uuid, integer, uuid, tasker_outcome, jsonb, bigint, bigint, integer);
+drop function tasker_release_step(uuid, integer, integer, text, timestamptz, integer);
+drop function tasker_bury_step(uuid, integer, integer, jsonb, text, integer);
+drop function tasker_task_failure(uuid);
+drop function tasker_conclude_task(uuid, integer);

@@ -1,0 +1,167 @@
+-- Claiming: taking enqueued steps from their queues. The message is deleted in
+-- the transaction that leases the step, so a step in flight has no message: its
+-- wake-up source is its lease, and the message's was the queue.
+
+-- +goose Up
+
+-- Leases to p_host up to p_qty steps from the queue whose handler is among
+-- p_served (names) and p_served_ids (their ids). Only messages after p_after are
+-- looked at: a caller that has just emptied the queue up to there spares itself
+-- the dead rows before it, and looks from 0 once in a while.
+--
+-- Of the visible messages those with the highest computed priority come first:
+-- the head of the queue is compared with the heads of the priorities' lanes.
+-- Messages that cannot be read are set aside as dead letters; those whose step
+-- cannot be claimed (any more) are dropped.
+--
+-- Returns one row: the leased steps, the last message seen, and how many
+-- messages were taken.
+-- +goose StatementBegin
+create function tasker_claim_steps(
+  p_host integer, p_queue text, p_served text[], p_served_ids integer[], p_qty integer, p_after bigint default 0,
+  out o_task uuid[], out o_step integer[], out o_lease uuid[], out o_attempt integer[], out o_plan integer[], out o_generation integer[],
+  out o_last bigint, out o_taken integer)
+language plpgsql
+set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off
+as $$
+#variable_conflict use_column
+declare
+  v_now     timestamptz := clock_timestamp();
+  v_ids     bigint[];
+  v_bodies  jsonb[];
+  v_headers jsonb[];
+  v_uuid    constant text := '^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}$';
+begin
+  execute format($q$
+    with head as (
+      select q.msg_id, q.message, q.headers from pgmq.%1$I q
+       where q.vt <= clock_timestamp() and q.msg_id > $1
+         and (q.headers ->> 'handler' is null or q.headers ->> 'handler' = any($2))
+       order by q.msg_id limit $3
+    ), lane as (
+      select q.msg_id, q.message, q.headers
+        from (select distinct m.priority from tasker_priority_messages m where m.queue_name = $4) p
+       cross join lateral (
+         select q.msg_id, q.message, q.headers
+           from tasker_priority_messages m join pgmq.%1$I q on q.msg_id = m.msg_id
+          where m.queue_name = $4 and m.priority = p.priority
+            and q.vt <= clock_timestamp() and (q.headers ->> 'handler' is null or q.headers ->> 'handler' = any($2))
+          order by m.msg_id limit $3) q
+    ), best as (
+      select c.msg_id from (select h.msg_id, h.message, h.headers from head h union select l.msg_id, l.message, l.headers from lane l) c
+       order by tasker_computed_priority(
+                  case when jsonb_typeof(c.headers -> 'priority') = 'number' then (c.headers ->> 'priority')::numeric::integer else 0 end,
+                  case when c.message ->> 'task_uuid' ~ $5
+                       then extract(epoch from clock_timestamp() - tasker_uuid_time((c.message ->> 'task_uuid')::uuid))::double precision
+                       else 1e6 end) desc, c.msg_id
+       limit $3
+    ), locked as (
+      select q.msg_id from pgmq.%1$I q join best b on b.msg_id = q.msg_id
+       order by q.msg_id for update of q skip locked
+    ), taken as (
+      delete from pgmq.%1$I q using locked l where q.msg_id = l.msg_id
+      returning q.msg_id, q.message, q.headers
+    )
+    select array_agg(t.msg_id order by t.msg_id), array_agg(t.message order by t.msg_id), array_agg(t.headers order by t.msg_id) from taken t
+  $q$, 'q_' || p_queue)
+  into v_ids, v_bodies, v_headers
+  using p_after, p_served, p_qty, p_queue, v_uuid;
+
+  o_taken := coalesce(cardinality(v_ids), 0);
+  if o_taken = 0 then
+    return;
+  end if;
+  o_last := v_ids[o_taken];
+
+  delete from tasker_priority_messages m
+   using unnest(v_ids, v_headers) u(msg_id, headers)
+   where m.queue_name = p_queue and m.priority = (u.headers ->> 'priority')::numeric::smallint and m.msg_id = u.msg_id
+     and jsonb_typeof(u.headers -> 'priority') = 'number' and (u.headers ->> 'priority')::numeric > 0;
+
+  with message as materialized (
+    select u.msg_id, u.body, u.headers,
+           case when jsonb_typeof(u.body) is distinct from 'object' then 'not_an_object'
+                when u.body ->> 'step_uuid' is null then 'no_step_uuid'
+                when u.body ->> 'task_uuid' is null then 'no_task_uuid'
+                when u.body ->> 'step_uuid' !~ v_uuid or u.body ->> 'task_uuid' !~ v_uuid then 'not_a_uuid'
+                when left(lower(u.body ->> 'step_uuid'), 31) <> left(lower(u.body ->> 'task_uuid'), 31)
+                  or right(u.body ->> 'task_uuid', 5) <> '00000' then 'foreign_step'
+           end as fault
+      from unnest(v_ids, v_bodies, v_headers) u(msg_id, body, headers)
+  ), named as materialized (
+    select m.msg_id, m.body, m.headers, s.task_uuid, s.step_no,
+           (m.body ->> 'task_uuid')::uuid as wanted_task, tasker_step_no((m.body ->> 'step_uuid')::uuid) as wanted_step,
+           n.handler_id = any(p_served_ids) as served
+      from message m
+      left join tasker_workflow_steps s
+        on s.task_uuid = (m.body ->> 'task_uuid')::uuid and s.step_no = tasker_step_no((m.body ->> 'step_uuid')::uuid)
+      left join tasker_named_steps n on n.plan_id = s.plan_id and n.step_no = s.step_no
+     where m.fault is null
+  ), poison as (
+    insert into tasker_dead_letters (kind, queue_name, msg_id, reason, detail, body, headers)
+    select 'message', p_queue, m.msg_id, m.fault, 'a step message holds task_uuid, step_uuid and ready_dependency_step_uuids', m.body, m.headers
+      from message m where m.fault is not null
+    union all
+    select 'message', p_queue, n.msg_id, 'unknown_step', 'no step has this UUID', n.body, n.headers
+      from named n where n.task_uuid is null
+  ), claimed as (
+    update tasker_workflow_steps s
+       set state = 'in_progress', sort_key = s.sort_key + 1, lease_no = s.lease_no + 1, claims = s.claims + 1,
+           lease_host = p_host, lease_id = gen_random_uuid(), lease_until = null, due_at = null, updated_at = v_now
+      from (select distinct on (n.task_uuid, n.step_no) n.task_uuid, n.step_no from named n where n.served order by n.task_uuid, n.step_no) n
+     where s.task_uuid = n.task_uuid and s.step_no = n.step_no
+       and s.state in ('enqueued', 'pending') and s.remaining_parents = 0 and coalesce(s.due_at, v_now) <= v_now
+    returning s.task_uuid, s.step_no, s.sort_key, s.lease_id, s.attempts, s.plan_id, s.generation
+  ), logged as (
+    insert into tasker_workflow_step_transitions (task_uuid, step_no, sort_key, from_state, to_state, created_at, host_id, lease_id)
+    select c.task_uuid, c.step_no, c.sort_key,
+           (case when exists (select from tasker_workflow_steps o
+                               where o.task_uuid = c.task_uuid and o.step_no = c.step_no and o.state = 'pending')
+                 then 'pending' else 'enqueued' end)::tasker_step_state,
+           'in_progress', v_now, p_host, c.lease_id
+      from claimed c
+  )
+  select l.tasks, l.steps, l.leases, l.attempts, l.plans, l.generations
+    into o_task, o_step, o_lease, o_attempt, o_plan, o_generation
+    from (select array_agg(c.task_uuid) as tasks, array_agg(c.step_no) as steps, array_agg(c.lease_id) as leases,
+                 array_agg(c.attempts + 1) as attempts, array_agg(c.plan_id) as plans, array_agg(c.generation::integer) as generations
+            from claimed c) l;
+
+  -- Messages whose headers did not say what the plan says: send them anew, with
+  -- the right ones, for a host that serves the handler.
+  perform tasker_enqueue(array_agg(u.task_uuid), array_agg(u.step_no))
+     from (select s.task_uuid, s.step_no
+             from unnest(v_bodies, v_headers) b(body, headers)
+             join tasker_workflow_steps s
+               on s.task_uuid = case when b.body ->> 'task_uuid' ~ v_uuid then (b.body ->> 'task_uuid')::uuid end
+              and s.step_no = case when b.body ->> 'step_uuid' ~ v_uuid then tasker_step_no((b.body ->> 'step_uuid')::uuid) end
+             join tasker_named_steps n on n.plan_id = s.plan_id and n.step_no = s.step_no
+            where s.state = 'enqueued' and not n.handler_id = any(p_served_ids)) u
+   having count(*) > 0;
+end
+$$;
+-- +goose StatementEnd
+
+-- What a step needs to run, for those a host holds a lease on: the input of its
+-- task and the results of the steps named. Read-only.
+-- +goose StatementBegin
+create function tasker_step_inputs(p_task uuid[], p_wanted_task uuid[], p_wanted_step integer[])
+returns table (o_task uuid, o_step integer, o_value jsonb)
+language plpgsql stable
+set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off
+as $$
+begin
+  return query
+  select t.task_uuid, -1, t.context from unnest(p_task) u(task_uuid) join tasker_tasks t on t.task_uuid = u.task_uuid;
+  return query
+  select s.task_uuid, s.step_no, s.result
+    from unnest(p_wanted_task, p_wanted_step) u(task_uuid, step_no)
+    join tasker_workflow_steps s on s.task_uuid = u.task_uuid and s.step_no = u.step_no
+   where s.state in ('complete', 'resolved_manually');
+end
+$$;
+-- +goose StatementEnd
+
+-- +goose Down
+drop function tasker_step_inputs(uuid[], uuid[], integer[]);
+drop function tasker_claim_steps(integer, text, text[], integer[], integer, bigint);

@@ -1,0 +1,203 @@
+-- Hosts and the sweep: what finds the work that a lost process, a lost message
+-- or a lost decision left behind. Every function may be run by any number of
+-- hosts at once and repeated at will.
+
+-- +goose Up
+
+-- +goose StatementBegin
+create function tasker_register_host(p_name text, p_version text, p_environment text, p_state text, p_lease_ms bigint)
+returns integer language sql as $$
+  insert into tasker_hosts (name, version, environment, state, alive_until)
+  values (p_name, p_version, p_environment, p_state, clock_timestamp() + p_lease_ms * interval '1 millisecond')
+  returning host_id
+$$;
+-- +goose StatementEnd
+
+-- Extends the lease of all steps of a host and returns the leases that were
+-- revoked since. o_alive is false if the host was declared dead: its steps are
+-- given to others, and it must stop them and register anew.
+-- +goose StatementBegin
+create function tasker_heartbeat(
+  p_host integer, p_state text, p_served text[], p_lease_ms bigint,
+  out o_alive boolean, out o_task uuid[], out o_step integer[], out o_lease uuid[], out o_reason text[])
+language plpgsql as $$
+begin
+  update tasker_hosts h
+     set heartbeat_at = clock_timestamp(), alive_until = clock_timestamp() + p_lease_ms * interval '1 millisecond',
+         state = p_state, served = p_served
+   where h.host_id = p_host and h.state <> 'dead';
+  o_alive := found;
+  with gone as (delete from tasker_revocations r where r.host_id = p_host returning r.task_uuid, r.step_no, r.lease_id, r.reason)
+  select array_agg(g.task_uuid), array_agg(g.step_no), array_agg(g.lease_id), array_agg(g.reason)
+    into o_task, o_step, o_lease, o_reason from gone g;
+end
+$$;
+-- +goose StatementEnd
+
+-- Gives back up to p_limit steps of a host that is gone, of the active tasks
+-- after p_after. Returns how many it gave back, and the last task it looked at;
+-- null: it has seen all.
+-- +goose StatementBegin
+create function tasker_release_host_steps(
+  p_host integer, p_reason text, p_after uuid, p_limit integer, p_claim_factor integer,
+  out o_released integer, out o_last uuid)
+language plpgsql
+set plan_cache_mode = force_generic_plan set enable_hashjoin = off set enable_mergejoin = off set jit = off
+as $$
+declare
+  v_row  record;
+  v_seen integer := 0;
+  v_conclude uuid[] := '{}';   -- task rows are locked after all step rows
+begin
+  o_released := 0;
+  for v_row in
+    with page as (
+      select t.task_uuid from tasker_tasks t
+       where t.state in ('pending', 'in_progress') and t.task_uuid > p_after
+       order by t.task_uuid limit p_limit
+    )
+    select p.task_uuid, s.step_no, s.doomed, s.held
+      from page p
+      left join lateral (
+        select s.step_no, s.doomed, true as held from tasker_workflow_steps s
+         where s.task_uuid = p.task_uuid and s.state = 'in_progress' and s.lease_host = p_host
+      ) s on true
+     order by p.task_uuid, s.step_no
+  loop
+    if o_last is distinct from v_row.task_uuid then v_seen := v_seen + 1; end if;
+    o_last := v_row.task_uuid;
+    if v_row.held then
+      -- The lock may have to wait for a settle of the same step: look again.
+      perform from tasker_workflow_steps s
+        where s.task_uuid = v_row.task_uuid and s.step_no = v_row.step_no
+          and s.state = 'in_progress' and s.lease_host = p_host for update;
+      if found then
+        o_released := o_released + 1;
+        if not tasker_release_step(v_row.task_uuid, v_row.step_no, null, p_reason, null, p_claim_factor) or v_row.doomed then
+          v_conclude := v_conclude || v_row.task_uuid;
+        end if;
+      end if;
+    end if;
+  end loop;
+  for v_row in select distinct u.task_uuid from unnest(v_conclude) u(task_uuid) order by 1 loop
+    perform tasker_conclude_task(v_row.task_uuid, null);
+  end loop;
+  if v_seen < p_limit then o_last := null; end if;
+end
+$$;
+-- +goose StatementEnd
+
+-- Declares dead the hosts whose lease has run out, and returns all hosts that
+-- are gone and whose steps have not been given back yet.
+-- +goose StatementBegin
+create function tasker_sweep_hosts()
+returns table (o_host integer, o_name text, o_late interval)
+language plpgsql as $$
+begin
+  update tasker_hosts h set state = 'dead'
+   where h.host_id in (select x.host_id from tasker_hosts x
+                        where x.state not in ('dead', 'stopped') and x.alive_until < clock_timestamp()
+                        order by x.host_id for update skip locked);
+  return query
+    select h.host_id, h.name, clock_timestamp() - h.alive_until from tasker_hosts h
+     where h.state in ('dead', 'stopped') and h.swept_at is null
+     order by h.host_id;
+end
+$$;
+-- +goose StatementEnd
+
+-- The leases a host holds, of up to p_limit active tasks after p_after; for a
+-- host that lost the reply to a call and must learn what it was given. o_last is
+-- null when it has seen all.
+-- +goose StatementBegin
+create function tasker_host_leases(
+  p_host integer, p_after uuid, p_limit integer,
+  out o_task uuid[], out o_step integer[], out o_lease uuid[], out o_last uuid)
+language sql stable as $$
+  with page as (
+    select t.task_uuid from tasker_tasks t
+     where t.state in ('pending', 'in_progress') and t.task_uuid > p_after
+     order by t.task_uuid limit p_limit
+  ), held as (
+    select s.task_uuid, s.step_no, s.lease_id
+      from page p join tasker_workflow_steps s on s.task_uuid = p.task_uuid
+     where s.state = 'in_progress' and s.lease_host = p_host
+  )
+  select (select array_agg(h.task_uuid) from held h), (select array_agg(h.step_no) from held h), (select array_agg(h.lease_id) from held h),
+         (select case when count(*) = p_limit then (array_agg(p.task_uuid order by p.task_uuid desc))[1] end from page p)
+$$;
+-- +goose StatementEnd
+
+-- The steps of active tasks that could run but have no message: enqueued, or
+-- waiting for a time that has come, longer ago than p_age. Looks at up to
+-- p_limit active tasks after p_after and puts what it finds on its queue again.
+-- A second message for one step does no harm: it is dropped when its turn comes.
+-- Also returns, as o_stalled, the tasks in which nothing can move: they wait to
+-- be finalized.
+-- +goose StatementBegin
+create function tasker_sweep_messages(
+  p_after uuid, p_limit integer, p_age interval,
+  out o_enqueued integer, out o_last uuid, out o_stalled uuid[])
+language plpgsql
+set plan_cache_mode = force_generic_plan set enable_hashjoin = on set enable_mergejoin = off set jit = off
+as $$
+#variable_conflict use_column
+declare
+  v_tasks  uuid[];
+  v_queue  record;
+  v_lost   record;
+begin
+  o_enqueued := 0;
+  select array_agg(t.task_uuid order by t.task_uuid) into v_tasks
+    from (select t.task_uuid from tasker_tasks t
+           where t.state in ('pending', 'in_progress') and t.task_uuid > p_after
+           order by t.task_uuid limit p_limit) t;
+  if v_tasks is null then
+    return;
+  end if;
+  if cardinality(v_tasks) = p_limit then o_last := v_tasks[p_limit]; end if;
+
+  -- Tasks in which nothing can move and which nobody has finished.
+  select array_agg(u.task_uuid) into o_stalled
+    from unnest(v_tasks) u(task_uuid)
+   where not exists (select from tasker_workflow_steps s
+                      where s.task_uuid = u.task_uuid
+                        and (s.state in ('enqueued', 'in_progress') or s.state = 'pending' and s.remaining_parents = 0));
+
+  for v_queue in
+    select ns.name || '_queue' as name,
+           array_agg(s.task_uuid order by s.task_uuid, s.step_no) as tasks, array_agg(s.step_no order by s.task_uuid, s.step_no) as steps
+      from unnest(v_tasks) u(task_uuid)
+      join tasker_tasks t on t.task_uuid = u.task_uuid
+      join tasker_task_namespaces ns on ns.namespace_id = t.namespace_id
+      join tasker_workflow_steps s on s.task_uuid = u.task_uuid
+     where s.remaining_parents = 0
+       and (s.state = 'enqueued' or s.state = 'pending')
+       and greatest(s.updated_at, s.due_at) < clock_timestamp() - p_age
+     group by ns.name
+     order by ns.name
+  loop
+    execute format($q$
+      select array_agg(u.task_uuid order by u.task_uuid, u.step_no) as tasks,
+             array_agg(u.step_no order by u.task_uuid, u.step_no) as steps, count(*)::integer as found
+        from unnest($1, $2) u(task_uuid, step_no)
+       where not exists (select from pgmq.%I q
+                          where q.message ->> 'step_uuid' = tasker_step_uuid(u.task_uuid, u.step_no)::text)
+    $q$, 'q_' || v_queue.name)
+    into v_lost using v_queue.tasks, v_queue.steps;
+    if v_lost.found > 0 then
+      perform tasker_enqueue(v_lost.tasks, v_lost.steps);
+      o_enqueued := o_enqueued + v_lost.found;
+    end if;
+  end loop;
+end
+$$;
+-- +goose StatementEnd
+
+-- +goose Down
+drop function tasker_sweep_messages(uuid, integer, interval);
+drop function tasker_host_leases(integer, uuid, integer);
+drop function tasker_sweep_hosts();
+drop function tasker_release_host_steps(integer, text, uuid, integer, integer);
+drop function tasker_heartbeat(integer, text, text[], bigint);
+drop function tasker_register_host(text, text, text, text, bigint);
