@@ -1,0 +1,107 @@
+package pgcluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"syscall"
+)
+
+// account is the operating system's user the server runs as.
+type account struct {
+	name     string
+	uid, gid uint32
+	switched bool // another than ours: we are root
+}
+
+// serverAccount is our own account, or for root the first of the usual
+// unprivileged ones. A name, if given, is binding for root.
+func serverAccount(name string) (account, error) {
+	if os.Geteuid() != 0 {
+		me, err := user.Current()
+		if err != nil {
+			return account{}, fmt.Errorf("look up our own account, which PostgreSQL needs: %w", err)
+		}
+		return newAccount(me, false)
+	}
+	names := []string{"postgres", "nobody"}
+	if name != "" {
+		names = []string{name}
+	}
+	for _, name := range names {
+		if u, err := user.Lookup(name); err == nil && u.Uid != "0" {
+			return newAccount(u, true)
+		}
+	}
+	return account{}, fmt.Errorf("find an account to run PostgreSQL under, which refuses to run as root: none of %q exists", names)
+}
+
+func newAccount(u *user.User, switched bool) (account, error) {
+	uid, err := strconv.ParseUint(u.Uid, 10, 32)
+	if err != nil {
+		return account{}, fmt.Errorf("account %s: %w", u.Username, err)
+	}
+	gid, err := strconv.ParseUint(u.Gid, 10, 32)
+	if err != nil {
+		return account{}, fmt.Errorf("account %s: %w", u.Username, err)
+	}
+	return account{name: u.Username, uid: uint32(uid), gid: uint32(gid), switched: switched}, nil
+}
+
+// own gives a file or directory of ours to the server's account.
+func (a account) own(path string) error {
+	if !a.switched {
+		return nil
+	}
+	return os.Lchown(path, int(a.uid), int(a.gid))
+}
+
+// command prepares a program to run under the account. It inherits nothing of
+// our environment: PG* variables and locales would change what it does. It gets
+// a process group of its own, so that a ^C at the terminal reaches only us.
+func (a account) command(ctx context.Context, dir, program string, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, program, args...)
+	cmd.Dir = dir
+	cmd.Env = []string{"PATH=/usr/bin:/bin:/usr/sbin:/sbin", "LC_ALL=C", "HOME=" + dir}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if a.switched {
+		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: a.uid, Gid: a.gid}
+	}
+	return cmd
+}
+
+// reaches checks that the account may pass through every directory above dir.
+func (a account) reaches(dir string) error {
+	if !a.switched {
+		return nil
+	}
+	for p := filepath.Dir(dir); ; p = filepath.Dir(p) {
+		info, err := os.Stat(p)
+		if err != nil {
+			return err
+		}
+		st, ok := info.Sys().(*syscall.Stat_t)
+		if !ok {
+			return errors.New("this system does not tell who owns a directory")
+		}
+		need := os.FileMode(0o001)
+		switch {
+		case st.Uid == a.uid:
+			need = 0o100
+		case st.Gid == a.gid:
+			need = 0o010
+		}
+		if info.Mode()&need == 0 {
+			return fmt.Errorf("%s is closed to account %q, under which PostgreSQL runs for root: choose a state directory elsewhere, such as %s",
+				p, a.name, rootStateDir)
+		}
+		if p == filepath.Dir(p) {
+			return nil
+		}
+	}
+}

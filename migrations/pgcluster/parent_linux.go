@@ -1,0 +1,6 @@
+package pgcluster
+
+import "syscall"
+
+// dieWithParent has the kernel stop the server when we die.
+func dieWithParent(attr *syscall.SysProcAttr) { attr.Pdeathsig = syscall.SIGQUIT }
