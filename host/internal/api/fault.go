@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/tasker-systems/tasker-host/host/internal/readmodel"
 )
 
 // The kinds of errors that a backend tells apart. An error may wrap one of
@@ -40,11 +42,7 @@ const (
 )
 
 // Issue is one thing that is wrong with a request.
-type Issue struct {
-	Pointer  string `json:"pointer,omitempty" doc:"JSON pointer into the request body, such as /context/amount."`
-	Location string `json:"location,omitempty" doc:"Where, if not in a JSON body: query.limit, path.task_uuid, or file:line:column."`
-	Message  string `json:"message"`
-}
+type Issue = readmodel.Issue
 
 // Fault is an error that a client may see: Detail and Issues are shown, Cause
 // is only logged.

@@ -65,7 +65,7 @@ type DoctorCheck struct {
 // DoctorReport is all that the doctor found.
 type DoctorReport struct {
 	Status DoctorStatus  `json:"status" enum:"ok,warn,fail" doc:"The worst of the checks."`
-	Checks []DoctorCheck `json:"checks" nullable:"false"`
+	Checks []DoctorCheck `json:"checks"`
 }
 
 // NewDoctorReport sums up checks.

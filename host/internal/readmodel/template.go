@@ -13,7 +13,7 @@ type Template struct {
 	Description string          `json:"description,omitempty"`
 	Priority    int             `json:"priority"`
 	InputSchema json.RawMessage `json:"input_schema,omitempty" doc:"JSON Schema of the task's context."`
-	Steps       []TemplateStep  `json:"steps" nullable:"false" doc:"In topological order."`
+	Steps       []TemplateStep  `json:"steps" doc:"In topological order."`
 	// Environments lists the environments with overrides.
 	Environments []string   `json:"environments,omitempty" doc:"The environments that the template overrides something for."`
 	AppliedAt    *time.Time `json:"applied_at,omitempty" doc:"Absent for a template that was only validated."`

@@ -1,0 +1,203 @@
+package api
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"maps"
+	"mime"
+	"net"
+	"net/http"
+	"net/netip"
+	"runtime/debug"
+	"slices"
+	"strings"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humago"
+	"github.com/hashicorp/go-hclog"
+)
+
+type requestIDKey struct{}
+
+func requestID(ctx context.Context) string {
+	id, _ := ctx.Value(requestIDKey{}).(string)
+	return id
+}
+
+// withRequestID names every request: by the client's X-Request-Id if it is
+// harmless, else by a random one.
+func withRequestID(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		id := r.Header.Get("X-Request-Id")
+		if !harmlessID(id) {
+			id = rand.Text()
+		}
+		w.Header().Set("X-Request-Id", id)
+		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), requestIDKey{}, id)))
+	})
+}
+
+func harmlessID(id string) bool {
+	if id == "" || len(id) > 64 {
+		return false
+	}
+	for _, c := range []byte(id) {
+		letter := c|0x20 >= 'a' && c|0x20 <= 'z'
+		if !letter && (c < '0' || c > '9') && c != '-' && c != '_' && c != '.' {
+			return false
+		}
+	}
+	return true
+}
+
+// withRecovery answers a panic with a problem; the stack goes to the log only.
+func withRecovery(log hclog.Logger, next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		tracked := &trackingWriter{ResponseWriter: w}
+		defer func() {
+			p := recover()
+			if p == nil {
+				return
+			}
+			if r.Context().Err() != nil {
+				panic(http.ErrAbortHandler) // the client left; there is nobody to answer
+			}
+			log.Error("panic in request", "request", requestID(r.Context()), "method", r.Method,
+				"path", r.URL.Path, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+			if tracked.started {
+				panic(http.ErrAbortHandler) // a broken response must not look whole
+			}
+			writeProblem(w, r, internal())
+		}()
+		next.ServeHTTP(tracked, r)
+	})
+}
+
+// trackingWriter remembers whether a response has begun.
+type trackingWriter struct {
+	http.ResponseWriter
+	started bool
+}
+
+func (w *trackingWriter) WriteHeader(status int) {
+	w.started = true
+	w.ResponseWriter.WriteHeader(status)
+}
+
+func (w *trackingWriter) Write(b []byte) (int, error) {
+	w.started = true
+	return w.ResponseWriter.Write(b) //nolint:wrapcheck // a writer's errors pass through
+}
+
+// Unwrap lets http.ResponseController find flushing and deadlines.
+func (w *trackingWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+// withRoutes serves the mux and answers what no route matches with a problem.
+func withRoutes(mux *http.ServeMux) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h, pattern := mux.Handler(r)
+		if pattern != "" {
+			mux.ServeHTTP(w, r)
+			return
+		}
+		probe := &headerProbe{header: http.Header{}}
+		h.ServeHTTP(probe, r)
+		if allow := probe.header.Get("Allow"); allow != "" {
+			w.Header().Set("Allow", allow)
+			writeProblem(w, r, newProblem(http.StatusMethodNotAllowed, CodeMethodNotAllowed,
+				fmt.Sprintf("%s is not possible here; use one of: %s", r.Method, allow)))
+			return
+		}
+		writeProblem(w, r, newProblem(http.StatusNotFound, CodeNotFound,
+			"there is no such route; GET /v1/openapi.json lists all of them"))
+	})
+}
+
+// headerProbe learns what a handler would answer.
+type headerProbe struct{ header http.Header }
+
+func (p *headerProbe) Header() http.Header         { return p.header }
+func (p *headerProbe) WriteHeader(int)             {}
+func (p *headerProbe) Write(b []byte) (int, error) { return len(b), nil }
+
+// withBodyLimit refuses a body that announces itself as too large before a
+// byte of it is read. Bodies without a length are bounded by their route.
+func withBodyLimit(limit int64, next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.ContentLength > limit {
+			w.Header().Set("Connection", "close")
+			writeProblem(w, r, newProblem(http.StatusRequestEntityTooLarge, CodePayloadTooLarge,
+				fmt.Sprintf("the body has %d bytes; at most %d are accepted", r.ContentLength, limit)))
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// withLocalOnly guards the TCP listener, which any web page on this machine
+// could reach: the Host must be the loopback (DNS rebinding), and a browser's
+// request must come from our own origin.
+func withLocalOnly(next http.Handler) http.Handler {
+	origin := http.NewCrossOriginProtection()
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !loopbackHost(r.Host) || origin.Check(r) != nil {
+			writeProblem(w, r, newProblem(http.StatusForbidden, CodeForbidden,
+				"this address serves local clients only"))
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+func loopbackHost(hostport string) bool {
+	host, _, err := net.SplitHostPort(hostport)
+	if err != nil {
+		host = strings.Trim(hostport, "[]")
+	}
+	addr, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && addr.IsLoopback()
+}
+
+// checkContentType refuses bodies of another type than the route reads, and
+// compressed ones.
+func checkContentType(api huma.API) func(ctx huma.Context, next func(huma.Context)) {
+	return func(ctx huma.Context, next func(huma.Context)) {
+		body := ctx.Operation().RequestBody
+		r, _ := humago.Unwrap(ctx)
+		if body == nil || (r.ContentLength == 0 && !body.Required) {
+			next(ctx)
+			return
+		}
+		if err := acceptable(r.Header, slices.Sorted(maps.Keys(body.Content))); err != nil {
+			_ = huma.WriteErr(api, ctx, http.StatusUnsupportedMediaType, err.Error())
+			return
+		}
+		next(ctx)
+	}
+}
+
+func acceptable(h http.Header, want []string) error {
+	if e := h.Get("Content-Encoding"); e != "" && e != "identity" {
+		return fmt.Errorf("content-encoding %.40q is not accepted; send the body as it is", e)
+	}
+	got, params, err := mime.ParseMediaType(h.Get("Content-Type"))
+	if err != nil || !slices.Contains(want, got) {
+		return fmt.Errorf("content-type %.80q is not accepted here; use %s", h.Get("Content-Type"), strings.Join(want, " or "))
+	}
+	if c := params["charset"]; c != "" && !strings.EqualFold(c, "utf-8") {
+		return fmt.Errorf("charset %.40q is not accepted; use UTF-8", c)
+	}
+	return nil
+}
+
+// writeProblem answers outside of huma's routes.
+func writeProblem(w http.ResponseWriter, r *http.Request, p *problem) {
+	p.RequestID = requestID(r.Context())
+	for k, v := range p.header {
+		w.Header()[k] = v
+	}
+	w.Header().Set("Content-Type", problemType)
+	w.WriteHeader(p.Status)
+	_ = marshalJSON(w, p)
+}

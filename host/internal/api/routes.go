@@ -1,0 +1,127 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"reflect"
+	"strings"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humago"
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/tasker-systems/tasker-host/host/internal/readmodel"
+)
+
+// Backend is what the API serves. The parts may be one object.
+type Backend struct {
+	Tasks     Tasks
+	Details   TaskDetails
+	Templates Templates
+	System    System
+}
+
+const (
+	bodySlack       = 64 << 10         // what a request carries beside its payload
+	bodyReadTimeout = 15 * time.Second // for a whole body
+)
+
+// routes registers operations on one huma API.
+type routes struct {
+	api     huma.API
+	backend Backend
+	log     hclog.Logger
+	limit   int64 // bytes of a body
+	streams *streams
+}
+
+func newRoutes(mux *http.ServeMux, b Backend, cfg Config, log hclog.Logger, streams *streams) *routes {
+	c := huma.Config{
+		OpenAPI: &huma.OpenAPI{
+			OpenAPI: "3.1.0",
+			Info: &huma.Info{
+				Title:   "Tasker Host",
+				Version: apiVersion,
+				Description: "Submit tasks, watch them, keep their templates. " +
+					"Every error is a problem (RFC 9457) with a stable code. Lists come in pages.",
+			},
+		},
+		Formats:                      map[string]huma.Format{"application/json": jsonFormat, "json": jsonFormat},
+		DefaultFormat:                "application/json",
+		RejectUnknownQueryParameters: true,
+		Transformers:                 []huma.Transformer{transform},
+	}
+	r := &routes{api: humago.New(mux, c), backend: b, log: log, limit: cfg.MaxPayload + bodySlack, streams: streams}
+	r.api.UseMiddleware(checkContentType(r.api))
+	r.taskRoutes()
+	r.detailRoutes()
+	r.templateRoutes()
+	r.systemRoutes()
+	describeAnswers(r.api.OpenAPI().Components.Schemas.Map())
+	return r
+}
+
+// register adds an operation whose errors are problems.
+func register[I, O any](r *routes, op huma.Operation, handle func(context.Context, *I) (*O, error)) {
+	op.MaxBodyBytes = r.limit + 1 // huma refuses at the bound, we above it
+	op.BodyReadTimeout = bodyReadTimeout
+	if op.Responses == nil {
+		op.Responses = map[string]*huma.Response{}
+	}
+	op.Responses["default"] = r.problemResponse()
+	huma.Register(r.api, op, func(ctx context.Context, in *I) (*O, error) {
+		out, err := handle(ctx, in)
+		if err != nil {
+			return nil, r.problem(ctx, op.OperationID, err)
+		}
+		return out, nil
+	})
+}
+
+// problem translates an error of a handler, and logs what the client will not
+// see.
+func (r *routes) problem(ctx context.Context, operation string, err error) *problem {
+	if p, ok := errors.AsType[*problem](err); ok {
+		return p
+	}
+	p := problemOf(err)
+	switch {
+	case p.Status == http.StatusInternalServerError:
+		r.log.Error("request failed", "operation", operation, "request", requestID(ctx), "error", err)
+	case p.Status > http.StatusInternalServerError && ctx.Err() == nil:
+		r.log.Warn("request not served", "operation", operation, "request", requestID(ctx), "error", err)
+	}
+	return p
+}
+
+func (r *routes) problemResponse() *huma.Response {
+	return &huma.Response{
+		Description: "A problem",
+		Content: map[string]*huma.MediaType{
+			problemType: {Schema: schemaOf[readmodel.Problem](r.api)},
+		},
+	}
+}
+
+func schemaOf[T any](api huma.API) *huma.Schema {
+	return api.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[T](), true, "")
+}
+
+// describeAnswers corrects the generated schemas of what we answer: answers
+// may grow by fields, and an absent field is absent, never null. Schemas of
+// requests, whose names end in Request, stay strict.
+func describeAnswers(schemas map[string]*huma.Schema) {
+	delete(schemas, "ErrorModel") // huma's own error shape, which nothing returns
+	delete(schemas, "ErrorDetail")
+	for name, s := range schemas {
+		if strings.HasSuffix(name, "Request") {
+			continue
+		}
+		s.AdditionalProperties = nil
+		for _, p := range s.Properties {
+			p.Nullable = false
+		}
+	}
+}

@@ -1,0 +1,155 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"golang.org/x/net/netutil"
+)
+
+// Bounds on clients. A request that outlives them is cut off.
+const (
+	readHeaderTimeout = 5 * time.Second
+	readTimeout       = 20 * time.Second // header and body
+	writeTimeout      = 60 * time.Second // handling and answer; event streams extend it
+	idleTimeout       = 2 * time.Minute
+	maxHeaderBytes    = 64 << 10
+	maxConnections    = 1024
+)
+
+// Config says where the API listens and what it accepts.
+type Config struct {
+	Socket      string // path of the unix socket; empty: none
+	SocketGroup bool   // the socket's group may connect too (0660 instead of 0600)
+	TCP         string // loopback address such as 127.0.0.1:8085; empty: none
+	MaxPayload  int64  // bytes of a context or a template; 0: 1 MiB
+}
+
+// Server serves the API. Start and Stop follow the lifecycle contract: each
+// may be called again after the other.
+type Server struct {
+	cfg     Config
+	handler http.Handler
+	log     hclog.Logger
+	streams *streams
+	failed  chan error
+
+	mu        sync.Mutex // guards what follows
+	servers   []*http.Server
+	listeners []net.Listener
+	serving   sync.WaitGroup
+}
+
+// New builds the API over a backend. metrics serves GET /metrics and may be
+// nil.
+func New(cfg Config, b Backend, metrics http.Handler, log hclog.Logger) (*Server, error) {
+	if cfg.Socket == "" && cfg.TCP == "" {
+		return nil, errors.New("the API has nowhere to listen: neither a socket nor an address is set")
+	}
+	if cfg.MaxPayload <= 0 {
+		cfg.MaxPayload = 1 << 20
+	}
+	s := &Server{cfg: cfg, log: log, streams: &streams{}, failed: make(chan error, 2)}
+	mux := http.NewServeMux()
+	r := newRoutes(mux, b, cfg, log, s.streams)
+	description, err := describe(r.api)
+	if err != nil {
+		return nil, err
+	}
+	mux.HandleFunc("GET /v1/openapi.json", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = w.Write(description)
+	})
+	if metrics != nil {
+		mux.Handle("GET /metrics", metrics)
+	}
+	s.handler = withRequestID(withRecovery(log, withBodyLimit(cfg.MaxPayload+bodySlack, withRoutes(mux))))
+	return s, nil
+}
+
+// Start listens and serves until Stop. It returns once clients can connect.
+func (s *Server) Start(ctx context.Context) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.servers) > 0 {
+		return errors.New("the API is serving already")
+	}
+	s.streams.reopen()
+	if s.cfg.Socket != "" {
+		l, err := listenUnix(ctx, s.cfg.Socket, s.cfg.SocketGroup)
+		if err != nil {
+			return err
+		}
+		s.serve(l, s.handler)
+	}
+	if s.cfg.TCP != "" {
+		l, err := listenLoopback(ctx, s.cfg.TCP)
+		if err != nil {
+			return errors.Join(err, s.close(ctx))
+		}
+		s.serve(l, withLocalOnly(s.handler))
+	}
+	return nil
+}
+
+func (s *Server) serve(l net.Listener, h http.Handler) {
+	srv := &http.Server{
+		Handler:           h,
+		ReadHeaderTimeout: readHeaderTimeout,
+		ReadTimeout:       readTimeout,
+		WriteTimeout:      writeTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeaderBytes,
+		ErrorLog:          s.log.StandardLogger(&hclog.StandardLoggerOptions{ForceLevel: hclog.Debug}),
+	}
+	srv.RegisterOnShutdown(s.streams.end)
+	s.servers = append(s.servers, srv)
+	s.listeners = append(s.listeners, l)
+	s.log.Info("serving the API", "network", l.Addr().Network(), "address", l.Addr().String())
+	s.serving.Go(func() {
+		if err := srv.Serve(netutil.LimitListener(l, maxConnections)); !errors.Is(err, http.ErrServerClosed) {
+			s.log.Error("the API stopped serving", "address", l.Addr().String(), "error", err)
+			s.failed <- fmt.Errorf("serve the API on %s: %w", l.Addr(), err)
+		}
+	})
+}
+
+// Failed delivers the error of a listener that broke while it served.
+func (s *Server) Failed() <-chan error { return s.failed }
+
+// Addresses returns where the server listens, in the order socket, TCP.
+func (s *Server) Addresses() []net.Addr {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	addrs := make([]net.Addr, len(s.listeners))
+	for i, l := range s.listeners {
+		addrs[i] = l.Addr()
+	}
+	return addrs
+}
+
+// Stop ends the event streams, lets requests in flight finish until ctx ends,
+// and then cuts them off.
+func (s *Server) Stop(ctx context.Context) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.close(ctx)
+}
+
+func (s *Server) close(ctx context.Context) error {
+	var errs []error
+	for _, srv := range s.servers {
+		if err := srv.Shutdown(ctx); err != nil {
+			errs = append(errs, fmt.Errorf("stop the API: requests were cut off: %w", err), srv.Close())
+		}
+	}
+	s.serving.Wait()
+	s.servers, s.listeners = nil, nil
+	return errors.Join(errs...)
+}

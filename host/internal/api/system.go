@@ -1,0 +1,73 @@
+package api
+
+import (
+	"context"
+	"net/http"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/tasker-systems/tasker-host/host/internal/readmodel"
+)
+
+type pluginsOutput struct{ Body readmodel.PluginPage }
+
+type doctorOutput struct{ Body readmodel.DoctorReport }
+
+type healthOutput struct {
+	Status int
+	Body   readmodel.Health
+}
+
+func (r *routes) systemRoutes() {
+	register(r, huma.Operation{
+		OperationID: "list-plugins", Method: http.MethodGet, Path: "/v1/plugins", Tags: []string{"system"},
+		Summary: "List the plugins of this host and the handlers they serve",
+	}, r.plugins)
+	register(r, huma.Operation{
+		OperationID: "doctor", Method: http.MethodGet, Path: "/v1/system/doctor", Tags: []string{"system"},
+		Summary: "Look for what is wrong and say how to fix it",
+	}, r.doctor)
+	r.probe("live", "Whether the process works", System.Live)
+	r.probe("ready", "Whether the host takes work now", System.Ready)
+}
+
+func (r *routes) plugins(ctx context.Context, _ *struct{}) (*pluginsOutput, error) {
+	plugins, err := r.backend.System.Plugins(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if plugins == nil {
+		plugins = []readmodel.Plugin{}
+	}
+	return &pluginsOutput{Body: readmodel.PluginPage{Items: plugins}}, nil
+}
+
+func (r *routes) doctor(ctx context.Context, _ *struct{}) (*doctorOutput, error) {
+	report, err := r.backend.System.Doctor(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &doctorOutput{Body: report}, nil
+}
+
+// probe adds a health route: 200 if the answer is ok, else 503 with the same
+// shape, as probes expect.
+func (r *routes) probe(name, summary string, ask func(System, context.Context) readmodel.Health) {
+	register(r, huma.Operation{
+		OperationID: "health-" + name, Method: http.MethodGet, Path: "/health/" + name, Tags: []string{"system"},
+		Summary: summary,
+		Responses: map[string]*huma.Response{
+			"503": {
+				Description: "It does not",
+				Content:     map[string]*huma.MediaType{"application/json": {Schema: schemaOf[readmodel.Health](r.api)}},
+			},
+		},
+	}, func(ctx context.Context, _ *struct{}) (*healthOutput, error) {
+		h := ask(r.backend.System, ctx)
+		out := &healthOutput{Status: http.StatusOK, Body: h}
+		if h.Status != readmodel.HealthOK {
+			out.Status = http.StatusServiceUnavailable
+		}
+		return out, nil
+	})
+}

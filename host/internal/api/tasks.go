@@ -1,0 +1,163 @@
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/tasker-systems/tasker-host/host/internal/readmodel"
+	"github.com/tasker-systems/tasker-host/sdk/vocab"
+)
+
+// taskRequest is the body of a submission.
+type taskRequest struct {
+	Namespace    string      `json:"namespace" pattern:"^[a-z][a-z0-9_]{0,39}$" patternDescription:"1 to 40 lower-case letters, digits and underscores, a letter first"`
+	Name         string      `json:"name" pattern:"^[a-z][a-z0-9_]{0,62}$" patternDescription:"1 to 63 lower-case letters, digits and underscores, a letter first"`
+	Version      string      `json:"version,omitempty" maxLength:"64" pattern:"^(\\d+\\.\\d+\\.\\d+)?$" patternDescription:"major.minor.patch" doc:"Left out: the highest version there is."`
+	Context      *jsonObject `json:"context,omitempty" doc:"The task's input, checked against the template's schema. Every digit is kept. Left out: an empty object."`
+	Priority     *int        `json:"priority,omitempty" minimum:"0" maximum:"32767" doc:"1 low, 2 normal, 3 high, 4 urgent; larger is more urgent still. Left out: the template's."`
+	Tags         []string    `json:"tags,omitempty" maxItems:"64"`
+	Initiator    string      `json:"initiator,omitempty" maxLength:"255"`
+	SourceSystem string      `json:"source_system,omitempty" maxLength:"255"`
+	Reason       string      `json:"reason,omitempty" maxLength:"1000"`
+}
+
+type submitInput struct {
+	IdempotencyKey string `header:"Idempotency-Key" maxLength:"255" pattern:"^[!-~]+$" patternDescription:"printable ASCII without spaces" doc:"Repeating a request with the same key returns the task of the first."`
+	Body           taskRequest
+}
+
+type submitOutput struct {
+	Status   int
+	Location string `header:"Location"`
+	Body     readmodel.Task
+}
+
+type taskOutput struct{ Body readmodel.Task }
+
+type taskPath struct {
+	TaskUUID string `path:"task_uuid" format:"uuid"`
+}
+
+type listTasksInput struct {
+	State     []vocab.TaskState `query:"state" doc:"Any of these states, separated by commas." enum:"pending,in_progress,complete,error,cancelled,resolved_manually" maxItems:"6"`
+	Namespace string            `query:"namespace" maxLength:"63"`
+	Name      string            `query:"name" maxLength:"63"`
+	Cursor    string            `query:"cursor" maxLength:"200" doc:"next_cursor of the page before."`
+	Limit     int               `query:"limit" minimum:"1" maximum:"500" default:"50"`
+}
+
+type listTasksOutput struct{ Body readmodel.TaskPage }
+
+type cancelRequest struct {
+	Reason string `json:"reason,omitempty" maxLength:"1000" doc:"Kept in the task's history."`
+}
+
+type cancelInput struct {
+	TaskUUID string `path:"task_uuid" format:"uuid"`
+	Body     *cancelRequest
+}
+
+func (r *routes) taskRoutes() {
+	register(r, huma.Operation{
+		OperationID: "submit-task", Method: http.MethodPost, Path: "/v1/tasks", Tags: []string{"tasks"},
+		Summary:       "Submit a task",
+		Description:   "Answers 201 with the new task, or 200 with the earlier one if the idempotency key came before with the same request.",
+		DefaultStatus: http.StatusCreated,
+		Responses: map[string]*huma.Response{
+			"200": {
+				Description: "The task that an earlier request with this key created",
+				Content:     map[string]*huma.MediaType{"application/json": {Schema: schemaOf[readmodel.Task](r.api)}},
+			},
+		},
+	}, r.submit)
+	register(r, huma.Operation{
+		OperationID: "list-tasks", Method: http.MethodGet, Path: "/v1/tasks", Tags: []string{"tasks"},
+		Summary: "List tasks, newest first",
+	}, r.listTasks)
+	register(r, huma.Operation{
+		OperationID: "show-task", Method: http.MethodGet, Path: "/v1/tasks/{task_uuid}", Tags: []string{"tasks"},
+		Summary: "Show a task with its context",
+	}, r.showTask)
+	register(r, huma.Operation{
+		OperationID: "cancel-task", Method: http.MethodPost, Path: "/v1/tasks/{task_uuid}/cancel", Tags: []string{"tasks"},
+		Summary:     "Cancel a task",
+		Description: "Running steps are told through their context. Cancelling a cancelled task changes nothing.",
+	}, r.cancelTask)
+}
+
+func (r *routes) submit(ctx context.Context, in *submitInput) (*submitOutput, error) {
+	b := &in.Body
+	s := Submission{
+		Namespace: b.Namespace, Name: b.Name, Version: b.Version,
+		Context:  json.RawMessage("{}"),
+		Priority: b.Priority, Tags: b.Tags,
+		Initiator: b.Initiator, SourceSystem: b.SourceSystem, Reason: b.Reason,
+		IdempotencyKey: in.IdempotencyKey,
+	}
+	if b.Context != nil {
+		s.Context = b.Context.RawMessage
+	}
+	task, created, err := r.backend.Tasks.Submit(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	out := &submitOutput{Status: http.StatusOK, Location: "/v1/tasks/" + task.UUID, Body: task}
+	if created {
+		out.Status = http.StatusCreated
+	}
+	return out, nil
+}
+
+func (r *routes) listTasks(ctx context.Context, in *listTasksInput) (*listTasksOutput, error) {
+	q := TaskQuery{States: in.State, Namespace: in.Namespace, Name: in.Name, Limit: in.Limit + 1}
+	if in.Cursor != "" {
+		key, err := decodeCursor("t", in.Cursor)
+		if err != nil {
+			return nil, err
+		}
+		if q.Before, err = vocab.ParseUUID(key); err != nil {
+			return nil, badCursor()
+		}
+	}
+	tasks, err := r.backend.Tasks.ListTasks(ctx, q)
+	if err != nil {
+		return nil, err
+	}
+	items, more := trim(tasks, in.Limit)
+	out := &listTasksOutput{Body: readmodel.TaskPage{Items: items}}
+	if more {
+		out.Body.NextCursor = encodeCursor("t", items[len(items)-1].UUID)
+	}
+	return out, nil
+}
+
+func (r *routes) showTask(ctx context.Context, in *taskPath) (*taskOutput, error) {
+	id, err := taskID(in.TaskUUID)
+	if err != nil {
+		return nil, err
+	}
+	task, err := r.backend.Tasks.Task(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	return &taskOutput{Body: task}, nil
+}
+
+func (r *routes) cancelTask(ctx context.Context, in *cancelInput) (*taskOutput, error) {
+	id, err := taskID(in.TaskUUID)
+	if err != nil {
+		return nil, err
+	}
+	reason := ""
+	if in.Body != nil {
+		reason = in.Body.Reason
+	}
+	task, err := r.backend.Tasks.CancelTask(ctx, id, reason)
+	if err != nil {
+		return nil, err
+	}
+	return &taskOutput{Body: task}, nil
+}
