@@ -1,0 +1,286 @@
+package payload
+
+import (
+	"bytes"
+	"fmt"
+	"hash/maphash"
+	"slices"
+)
+
+// Check reports whether raw is one JSON value that jsonb stores as it is:
+// valid JSON in UTF-8, without NUL, lone surrogates or duplicate keys, with
+// numbers in the range of numeric, within lim. The error is an [*Error] and
+// names the first fault. Valid documents of ordinary shape cost no allocation.
+func Check(raw []byte, lim Limits) error { return check(raw, lim, false) }
+
+// CheckObject is [Check] for what must be a JSON object.
+func CheckObject(raw []byte, lim Limits) error { return check(raw, lim, true) }
+
+func check(raw []byte, lim Limits, object bool) error {
+	lim = lim.withDefaults()
+	if len(raw) > lim.MaxBytes {
+		return &Error{Code: TooLarge, Offset: lim.MaxBytes, Message: fmt.Sprintf(
+			"the document has %d bytes, the limit is %d: keep large data elsewhere and pass a reference", len(raw), lim.MaxBytes)}
+	}
+	var open [stackDepth]container
+	var members [stackMembers]member
+	s := scanner{raw: raw, lim: lim, budget: lim.MaxBytes - len(raw), open: open[:0], members: members[:0]}
+	if f := s.document(object); f != nil {
+		return f.locate(raw)
+	}
+	return nil
+}
+
+// member is a key of an object that is still open.
+type member struct {
+	hash       uint64
+	start, end int32 // of the text between the quotes
+	escaped    bool
+}
+
+// container is an open array or object.
+type container struct {
+	object  bool
+	members int32 // where its keys begin in scanner.members
+}
+
+// scanner reads a document once, front to back. It keeps its own stack, so the
+// depth of a document costs no Go stack.
+type scanner struct {
+	raw    []byte
+	lim    Limits
+	budget int // bytes that numbers may still grow by when written out
+	seed   maphash.Seed
+	seeded bool
+
+	open    []container
+	members []member
+}
+
+// The buffers on the stack: what does not fit is allocated.
+const (
+	stackDepth   = 16
+	stackMembers = 48
+)
+
+// document reads the whole text.
+func (s *scanner) document(object bool) *fault {
+	i := s.space(0)
+	if object && i < len(s.raw) && s.raw[i] != '{' {
+		return &fault{NotObject, i, "must be a JSON object: write {…}"}
+	}
+	for {
+		next, f := s.value(i) // or the beginning of one
+		if f != nil {
+			return f
+		}
+		if next, f = s.after(next); f != nil {
+			return f
+		}
+		if len(s.open) == 0 {
+			if next < len(s.raw) {
+				return &fault{Syntax, next, "there is more after the end of the value: send one JSON value"}
+			}
+			return nil
+		}
+		i = next
+	}
+}
+
+// value reads a scalar, an empty container, or the opening of a container up
+// to its first value, which is then read next.
+func (s *scanner) value(i int) (int, *fault) {
+	for {
+		if i >= len(s.raw) {
+			return i, s.truncated()
+		}
+		switch c := s.raw[i]; c {
+		case '"':
+			end, _, f := s.text(i)
+			return end, f
+		case '{', '[':
+			next, empty, f := s.enter(i, c == '{')
+			if f != nil || empty {
+				return next, f
+			}
+			i = next
+		case 't':
+			return s.word(i, "true")
+		case 'f':
+			return s.word(i, "false")
+		case 'n':
+			return s.word(i, "null")
+		default:
+			if c == '-' || c-'0' <= 9 {
+				return s.number(i)
+			}
+			return i, &fault{Syntax, i, "unexpected " + quoteByte(c) + " where a JSON value should begin"}
+		}
+	}
+}
+
+// enter opens the container at i. It returns where its first value begins, or,
+// if it is empty, where it ends.
+func (s *scanner) enter(i int, object bool) (next int, empty bool, _ *fault) {
+	if len(s.open) >= s.lim.MaxDepth {
+		return i, false, &fault{TooDeep, i, fmt.Sprintf("nested deeper than %d levels: flatten the data", s.lim.MaxDepth)}
+	}
+	next = s.space(i + 1)
+	if next >= len(s.raw) {
+		return next, false, s.truncated()
+	}
+	if c := s.raw[next]; object && c == '}' || !object && c == ']' {
+		return next + 1, true, nil
+	}
+	s.open = append(s.open, container{object, int32(len(s.members))}) //nolint:gosec // bounded by HardMaxBytes
+	if !object {
+		return next, false, nil
+	}
+	next, f := s.key(next)
+	return next, false, f
+}
+
+// after reads what follows a value: the ends of containers, and the comma (and
+// key) before the next value.
+func (s *scanner) after(i int) (int, *fault) {
+	for {
+		i = s.space(i)
+		if len(s.open) == 0 {
+			return i, nil
+		}
+		top := &s.open[len(s.open)-1]
+		if i >= len(s.raw) {
+			return i, s.truncated()
+		}
+		switch c := s.raw[i]; {
+		case c == ',':
+			i = s.space(i + 1)
+			if top.object {
+				return s.key(i)
+			}
+			return i, nil
+		case c == '}' && top.object:
+			if f := s.unique(s.members[top.members:]); f != nil {
+				return i, f
+			}
+			s.members = s.members[:top.members]
+		case c == ']' && !top.object:
+		case top.object:
+			return i, &fault{Syntax, i, "unexpected " + quoteByte(c) + " after a member: write ',' or '}'"}
+		default:
+			return i, &fault{Syntax, i, "unexpected " + quoteByte(c) + " after an element: write ',' or ']'"}
+		}
+		s.open = s.open[:len(s.open)-1]
+		i++
+	}
+}
+
+// key reads a key and its colon, and returns where the value begins.
+func (s *scanner) key(i int) (int, *fault) {
+	if i >= len(s.raw) {
+		return i, s.truncated()
+	}
+	if s.raw[i] != '"' {
+		return i, &fault{Syntax, i, "unexpected " + quoteByte(s.raw[i]) + " where a key should begin: keys are strings in double quotes"}
+	}
+	end, escaped, f := s.text(i)
+	if f != nil {
+		return i, f
+	}
+	s.members = append(s.members, s.member(i+1, end-1, escaped))
+	i = s.space(end)
+	if i >= len(s.raw) {
+		return i, s.truncated()
+	}
+	if s.raw[i] != ':' {
+		return i, &fault{Syntax, i, "unexpected " + quoteByte(s.raw[i]) + " after a key: write ':'"}
+	}
+	return s.space(i + 1), nil
+}
+
+func (s *scanner) member(start, end int, escaped bool) member {
+	if !s.seeded { // a fresh seed for each document: nobody can make keys collide
+		s.seed, s.seeded = maphash.MakeSeed(), true
+	}
+	m := member{start: int32(start), end: int32(end), escaped: escaped} //nolint:gosec // bounded by HardMaxBytes
+	if escaped {
+		var buffer [64]byte
+		key, _ := unquote(buffer[:0], s.raw[start:end])
+		m.hash = maphash.Bytes(s.seed, key)
+	} else {
+		m.hash = maphash.Bytes(s.seed, s.raw[start:end])
+	}
+	return m
+}
+
+// few is how many keys are compared each with each; more are sorted.
+const few = 12
+
+// unique finds the first key that is there twice. It may reorder the keys.
+func (s *scanner) unique(keys []member) *fault {
+	if len(keys) <= few {
+		for j := 1; j < len(keys); j++ {
+			for k := range j {
+				if s.same(keys[k], keys[j]) {
+					return s.duplicate(keys[j])
+				}
+			}
+		}
+		return nil
+	}
+	slices.SortFunc(keys, func(a, b member) int {
+		switch {
+		case a.hash < b.hash:
+			return -1
+		case a.hash > b.hash:
+			return 1
+		}
+		return int(a.start - b.start)
+	})
+	for j := 1; j < len(keys); j++ {
+		if s.same(keys[j-1], keys[j]) {
+			return s.duplicate(keys[j])
+		}
+	}
+	return nil
+}
+
+func (s *scanner) same(a, b member) bool {
+	if a.hash != b.hash {
+		return false
+	}
+	keyA, keyB := s.raw[a.start:a.end], s.raw[b.start:b.end]
+	if a.escaped {
+		keyA, _ = unquote(nil, keyA)
+	}
+	if b.escaped {
+		keyB, _ = unquote(nil, keyB)
+	}
+	return bytes.Equal(keyA, keyB)
+}
+
+func (s *scanner) duplicate(m member) *fault {
+	return &fault{DuplicateKey, int(m.start) - 1, "the key is there twice in one object: remove one, readers would disagree which counts"}
+}
+
+func (s *scanner) word(i int, word string) (int, *fault) {
+	end := i + len(word)
+	if end > len(s.raw) || string(s.raw[i:end]) != word {
+		return i, &fault{Syntax, i, "not a JSON value: did you mean " + word + "?"}
+	}
+	return end, nil
+}
+
+func (s *scanner) space(i int) int {
+	for i < len(s.raw) && s.raw[i] <= ' ' && (s.raw[i] == ' ' || s.raw[i] == '\n' || s.raw[i] == '\t' || s.raw[i] == '\r') {
+		i++
+	}
+	return i
+}
+
+func (s *scanner) truncated() *fault {
+	if len(s.raw) == s.space(0) {
+		return &fault{Syntax, len(s.raw), "the document is empty: write a JSON value"}
+	}
+	return &fault{Syntax, len(s.raw), "the document ends in the middle of a value"}
+}
