@@ -26,7 +26,7 @@ func adoptLoggers(l hclog.Logger, w io.Writer) {
 			}
 			switch a.Key {
 			case slog.TimeKey:
-				a.Key = "@timestamp"
+				a = slog.String("@timestamp", a.Value.Time().Format(hclog.TimeFormatJSON))
 			case slog.MessageKey:
 				a.Key = "@message"
 			case slog.LevelKey:

@@ -20,11 +20,10 @@ import (
 type Part struct {
 	name, version string
 	settings      settings
-	problem       error // of the arguments; New returns it
-	build         func(*Plugin) service
+	handlers      map[string]handler.Handler
 }
 
-// service is what a part becomes in a running plugin. It has more than a few
+// service is what parts of one kind become in a running plugin. It has more than a few
 // methods because it mirrors the Plugin service of the contract, which asks the
 // same of every kind.
 type service interface {
@@ -83,20 +82,14 @@ var (
 // templates use: lower-case letters, digits, and _ . - inside, at most 128
 // characters. The name is the plugin's, the version its semantic version.
 func Handlers(name, version string, handlers map[string]handler.Handler, opts ...Option) Part {
-	p := Part{name: name, version: version}
+	p := Part{name: name, version: version, handlers: maps.Clone(handlers)}
 	for _, opt := range opts {
 		opt(&p.settings)
 	}
-	p.problem = checkHandlers(handlers)
-	handlers = maps.Clone(handlers)
-	p.build = func(plugin *Plugin) service { return newSteps(plugin, handlers) }
 	return p
 }
 
 func checkHandlers(handlers map[string]handler.Handler) error {
-	if len(handlers) == 0 {
-		return errors.New("no handlers given")
-	}
 	var problems []error
 	for _, name := range slices.Sorted(maps.Keys(handlers)) {
 		if !handlerName.MatchString(name) {

@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/tasker-systems/tasker-host/sdk/handler"
 	pluginv1 "github.com/tasker-systems/tasker-host/sdk/proto/tasker/plugin/v1"
 	"github.com/tasker-systems/tasker-host/sdk/wire"
 )
@@ -43,11 +44,20 @@ func New(parts ...Part) (*Plugin, error) {
 		return nil, errors.New("make plugin: no parts given")
 	}
 	p := &Plugin{name: parts[0].name, version: parts[0].version}
+	handlers := map[string]handler.Handler{}
 	var problems []error
 	for _, part := range parts {
-		problems = append(problems, part.problem)
 		problems = append(problems, part.settings.problems...)
-		problems = append(problems, p.adopt(part))
+		problems = append(problems, p.adopt(part), checkHandlers(part.handlers))
+		for name, h := range part.handlers {
+			if handlers[name] != nil {
+				problems = append(problems, fmt.Errorf("handler %s is given twice", name))
+			}
+			handlers[name] = h
+		}
+	}
+	if len(handlers) == 0 {
+		problems = append(problems, errors.New("no handlers given"))
 	}
 	if !pluginName.MatchString(p.name) {
 		problems = append(problems, fmt.Errorf("plugin name %q: want %s", p.name, pluginName))
@@ -62,9 +72,7 @@ func New(parts ...Part) (*Plugin, error) {
 	if p.logger == nil {
 		p.logger = defaultLogger(os.Stderr)
 	}
-	for _, part := range parts {
-		p.services = append(p.services, part.build(p))
-	}
+	p.services = append(p.services, newSteps(p, handlers))
 	return p, nil
 }
 

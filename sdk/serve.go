@@ -55,9 +55,6 @@ func (p *Plugin) serve() error {
 	if err != nil {
 		return fmt.Errorf("serve plugin %s: %w", p.name, err)
 	}
-	if p.settings.logger == nil {
-		p.logger = defaultLogger(stdio.stderr)
-	}
 	adoptLoggers(p.logger, stdio.stderr)
 	go p.watchParent(parent)
 	go p.watchSignals()
@@ -104,7 +101,7 @@ func (p *Plugin) shutdown(timeout time.Duration) {
 		s.close()
 	}
 	p.logger.Info("drained", "in_flight", left)
-	time.Sleep(flushTimeout)
+	<-time.After(flushTimeout) // a host that sees its streams end stops the process sooner
 }
 
 // watchParent ends the process when the host is gone and the process has been

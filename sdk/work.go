@@ -7,6 +7,7 @@ import (
 	"io"
 	"maps"
 	"runtime"
+
 	"slices"
 	"sync"
 	"sync/atomic"

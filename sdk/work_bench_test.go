@@ -1,0 +1,92 @@
+package sdk
+
+import (
+	"context"
+	"fmt"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/tasker-systems/tasker-host/sdk/handler"
+	pluginv1 "github.com/tasker-systems/tasker-host/sdk/proto/tasker/plugin/v1"
+)
+
+// BenchmarkWork measures a step's way from the host through the plugin and
+// back, both ends in this process: host and plugin share the processors, so the
+// figure is the cost of both. One operation is one step; 512 are outstanding.
+func BenchmarkWork(b *testing.B) {
+	for _, batch := range []int{1, 16, 64} {
+		for _, timeout := range []uint32{0, 30_000} {
+			b.Run(fmt.Sprintf("batch=%d/timeout=%dms", batch, timeout), func(b *testing.B) {
+				benchmarkWork(b, batch, timeout)
+			})
+		}
+	}
+}
+
+func benchmarkWork(b *testing.B, batch int, timeout uint32) {
+	const window = 512
+	echo := handler.Func(func(_ context.Context, s handler.Step) (handler.Result, error) {
+		return handler.Result{Value: s.Context}, nil
+	})
+	_, client := connect(b, Handlers("bench", "1.0.0", map[string]handler.Handler{"bench.echo": echo}))
+	configure(b, client, "")
+	stream := open(b, client)
+	b.ReportAllocs()
+	b.ResetTimer()
+
+	credit := make(chan struct{}, window/batch)
+	messages := (b.N + batch - 1) / batch
+	sent := make(chan error, 1)
+	go func() {
+		steps := make([]*pluginv1.Step, batch)
+		for i := range steps {
+			steps[i] = benchStep(timeout)
+		}
+		request := &pluginv1.WorkRequest{Steps: steps}
+		for m := range messages {
+			credit <- struct{}{}
+			for i, s := range steps {
+				s.CallId = uint64(m*batch + i)
+			}
+			if err := stream.Send(request); err != nil {
+				sent <- err
+				return
+			}
+		}
+		sent <- stream.CloseSend()
+	}()
+	received, responses := 0, 0
+	for received < messages*batch {
+		response, err := stream.Recv()
+		require.NoError(b, err)
+		before := received / batch
+		received += len(response.GetOutcomes())
+		responses++
+		for range received/batch - before {
+			<-credit
+		}
+	}
+	require.NoError(b, <-sent)
+	b.ReportMetric(float64(received)/float64(responses), "outcomes/message")
+}
+
+func benchStep(timeout uint32) *pluginv1.Step {
+	return &pluginv1.Step{
+		Handler:        "bench.echo",
+		TaskUuid:       "0190a1b2-c3d4-7e5f-8a6b-7c8d9e000000",
+		StepUuid:       "0190a1b2-c3d4-7e5f-8a6b-7c8d9e000001",
+		Namespace:      "bench",
+		TaskName:       "linear",
+		TaskVersion:    "1.0.0",
+		StepName:       "step_1",
+		Attempt:        1,
+		MaxAttempts:    3,
+		IdempotencyKey: "0190a1b2-c3d4-7e5f-8a6b-7c8d9e000001:1",
+		LeaseId:        "5f1e0d7c-1111-4222-8333-444455556666",
+		Context:        []byte(`{"even_number": 12345678901234567890, "note": "some text"}`),
+		Config:         []byte(`{}`),
+		Dependencies:   []*pluginv1.Dependency{{StepName: "step_0", Result: []byte(`152399025`)}},
+		TimeoutMs:      timeout,
+	}
+}
