@@ -3,10 +3,11 @@ package api
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"strconv"
+	"strings"
+	"unicode"
 
 	"github.com/danielgtaylor/huma/v2"
 )
@@ -29,28 +30,34 @@ func unmarshalJSON(data []byte, v any) error {
 	dec := json.NewDecoder(bytes.NewReader(data))
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(v); err != nil {
-		return describeJSON(data, err)
+		return fmt.Errorf("decode: %w", err)
 	}
 	return nil
 }
 
-// unmarshalGeneric passes the body through the payload gate and decodes it for
-// the schema check, which understands float64 only. Numbers are approximated
-// here and nowhere else: the values that are kept are decoded as raw bytes.
+// unmarshalGeneric decodes the body for the schema check, which understands
+// float64 only. Numbers are approximated here and nowhere else: the values that
+// are kept are decoded as raw bytes.
 func unmarshalGeneric(data []byte, v *any) error {
-	if err := gate(data); err != nil {
-		return err
-	}
 	dec := json.NewDecoder(bytes.NewReader(data))
 	dec.UseNumber()
 	if err := dec.Decode(v); err != nil {
-		return describeJSON(data, err)
+		return fmt.Errorf("decode: %w", err)
 	}
-	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
-		return fmt.Errorf("unexpected data after the JSON value at byte %d", dec.InputOffset())
+	if fields, ok := (*v).(map[string]any); ok {
+		for name := range fields {
+			// Go's decoder would take NAME for name, the schema check as well.
+			if strings.ToLower(name) != name || !isASCII(name) {
+				return fmt.Errorf("unknown field %q: names of fields are lower case", name)
+			}
+		}
 	}
 	*v = approximate(*v)
 	return nil
+}
+
+func isASCII(s string) bool {
+	return !strings.ContainsFunc(s, func(r rune) bool { return r > unicode.MaxASCII })
 }
 
 func approximate(v any) any {
@@ -68,29 +75,6 @@ func approximate(v any) any {
 		}
 	}
 	return v
-}
-
-// describeJSON gives a decoding error its place in words of the client's.
-func describeJSON(data []byte, err error) error {
-	if e, ok := errors.AsType[*json.SyntaxError](err); ok {
-		line, col := position(data, e.Offset)
-		return fmt.Errorf("not valid JSON at line %d, column %d: %s", line, col, e.Error())
-	}
-	if e, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
-		return fmt.Errorf("%s: unexpected JSON %s", e.Field, e.Value)
-	}
-	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		return errors.New("not valid JSON: it ends too early")
-	}
-	return err
-}
-
-// position returns the 1-based line and column of the byte before offset.
-func position(data []byte, offset int64) (line, col int) {
-	before := data[:min(max(offset-1, 0), int64(len(data)))]
-	line = bytes.Count(before, []byte{'\n'}) + 1
-	col = len(before) - bytes.LastIndexByte(before, '\n')
-	return line, col
 }
 
 // jsonObject is a JSON object whose bytes are kept as they came.

@@ -39,6 +39,7 @@ type answer struct {
 	status int
 	header http.Header
 	body   string
+	close  bool // the server hangs up afterwards
 }
 
 // call sends one request; headers are name and value in turn.
@@ -62,7 +63,7 @@ func do(t *testing.T, c *http.Client, req *http.Request) answer {
 	defer func() { _ = resp.Body.Close() }()
 	text, err := io.ReadAll(resp.Body)
 	require.NoError(t, err)
-	return answer{status: resp.StatusCode, header: resp.Header, body: string(text)}
+	return answer{status: resp.StatusCode, header: resp.Header, body: string(text), close: resp.Close}
 }
 
 // field reads a string out of a JSON answer.
@@ -82,14 +83,12 @@ func raw(t *testing.T, socket, request string) answer {
 	require.NoError(t, err)
 	defer func() { _ = c.Close() }()
 	require.NoError(t, c.SetDeadline(time.Now().Add(30*time.Second)))
-	_, err = io.WriteString(c, request)
-	require.NoError(t, err)
+	_, _ = io.WriteString(c, request) // the server need not read to the end
 	resp, err := http.ReadResponse(bufio.NewReader(c), nil)
 	require.NoError(t, err)
 	defer func() { _ = resp.Body.Close() }()
-	text, err := io.ReadAll(resp.Body)
-	require.NoError(t, err)
-	return answer{status: resp.StatusCode, header: resp.Header, body: string(text)}
+	text, _ := io.ReadAll(resp.Body) // the server may hang up on what it did not read
+	return answer{status: resp.StatusCode, header: resp.Header, body: string(text), close: resp.Close}
 }
 
 var requestIDs = regexp.MustCompile(`"request_id": "[^"]+"`)

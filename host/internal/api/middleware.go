@@ -4,17 +4,12 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
-	"maps"
-	"mime"
 	"net"
 	"net/http"
 	"net/netip"
 	"runtime/debug"
-	"slices"
 	"strings"
 
-	"github.com/danielgtaylor/huma/v2"
-	"github.com/danielgtaylor/huma/v2/adapters/humago"
 	"github.com/hashicorp/go-hclog"
 )
 
@@ -126,9 +121,7 @@ func (p *headerProbe) Write(b []byte) (int, error) { return len(b), nil }
 func withBodyLimit(limit int64, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.ContentLength > limit {
-			w.Header().Set("Connection", "close")
-			writeProblem(w, r, newProblem(http.StatusRequestEntityTooLarge, CodePayloadTooLarge,
-				fmt.Sprintf("the body has %d bytes; at most %d are accepted", r.ContentLength, limit)))
+			writeProblem(w, r, tooLarge(limit))
 			return
 		}
 		next.ServeHTTP(w, r)
@@ -157,38 +150,6 @@ func loopbackHost(hostport string) bool {
 	}
 	addr, err := netip.ParseAddr(host)
 	return host == "localhost" || err == nil && addr.IsLoopback()
-}
-
-// checkContentType refuses bodies of another type than the route reads, and
-// compressed ones.
-func checkContentType(api huma.API) func(ctx huma.Context, next func(huma.Context)) {
-	return func(ctx huma.Context, next func(huma.Context)) {
-		body := ctx.Operation().RequestBody
-		r, _ := humago.Unwrap(ctx)
-		if body == nil || (r.ContentLength == 0 && !body.Required) {
-			next(ctx)
-			return
-		}
-		if err := acceptable(r.Header, slices.Sorted(maps.Keys(body.Content))); err != nil {
-			_ = huma.WriteErr(api, ctx, http.StatusUnsupportedMediaType, err.Error())
-			return
-		}
-		next(ctx)
-	}
-}
-
-func acceptable(h http.Header, want []string) error {
-	if e := h.Get("Content-Encoding"); e != "" && e != "identity" {
-		return fmt.Errorf("content-encoding %.40q is not accepted; send the body as it is", e)
-	}
-	got, params, err := mime.ParseMediaType(h.Get("Content-Type"))
-	if err != nil || !slices.Contains(want, got) {
-		return fmt.Errorf("content-type %.80q is not accepted here; use %s", h.Get("Content-Type"), strings.Join(want, " or "))
-	}
-	if c := params["charset"]; c != "" && !strings.EqualFold(c, "utf-8") {
-		return fmt.Errorf("charset %.40q is not accepted; use UTF-8", c)
-	}
-	return nil
 }
 
 // writeProblem answers outside of huma's routes.

@@ -106,10 +106,6 @@ func transform(ctx huma.Context, _ string, v any) (any, error) {
 	default:
 		return v, nil
 	}
-	if p.Status == http.StatusRequestEntityTooLarge || p.Status == http.StatusRequestTimeout {
-		// The rest of the body is not worth reading.
-		ctx.SetHeader("Connection", "close")
-	}
 	p.RequestID = requestID(ctx.Context())
 	return p, nil
 }
@@ -124,8 +120,6 @@ func problemOfHuma(e *huma.ErrorModel) *problem {
 		return p
 	case e.Status == http.StatusUnprocessableEntity:
 		p.Detail = "the request has values that are not allowed"
-	case len(e.Errors) == 1 && e.Errors[0].Location == "body":
-		return refusedBody(e.Errors[0].Message)
 	}
 	for _, d := range e.Errors {
 		if d != nil {

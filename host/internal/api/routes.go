@@ -6,7 +6,6 @@ import (
 	"net/http"
 	"reflect"
 	"strings"
-	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
@@ -23,10 +22,7 @@ type Backend struct {
 	System    System
 }
 
-const (
-	bodySlack       = 64 << 10         // what a request carries beside its payload
-	bodyReadTimeout = 15 * time.Second // for a whole body
-)
+const bodySlack = 64 << 10 // bytes that a request carries beside its payload
 
 // routes registers operations on one huma API.
 type routes struct {
@@ -54,7 +50,7 @@ func newRoutes(mux *http.ServeMux, b Backend, cfg Config, log hclog.Logger, stre
 		Transformers:                 []huma.Transformer{transform},
 	}
 	r := &routes{api: humago.New(mux, c), backend: b, log: log, limit: cfg.MaxPayload + bodySlack, streams: streams}
-	r.api.UseMiddleware(checkContentType(r.api))
+	r.api.UseMiddleware(bodyGate(r.limit))
 	r.taskRoutes()
 	r.detailRoutes()
 	r.templateRoutes()
@@ -65,7 +61,7 @@ func newRoutes(mux *http.ServeMux, b Backend, cfg Config, log hclog.Logger, stre
 
 // register adds an operation whose errors are problems.
 func register[I, O any](r *routes, op huma.Operation, handle func(context.Context, *I) (*O, error)) {
-	op.MaxBodyBytes = r.limit + 1 // huma refuses at the bound, we above it
+	op.MaxBodyBytes = r.limit + 1 // bodyGate has read and bounded it
 	op.BodyReadTimeout = bodyReadTimeout
 	if op.Responses == nil {
 		op.Responses = map[string]*huma.Response{}

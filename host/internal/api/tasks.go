@@ -13,15 +13,15 @@ import (
 
 // taskRequest is the body of a submission.
 type taskRequest struct {
-	Namespace    string      `json:"namespace" pattern:"^[a-z][a-z0-9_]{0,39}$" patternDescription:"1 to 40 lower-case letters, digits and underscores, a letter first"`
-	Name         string      `json:"name" pattern:"^[a-z][a-z0-9_]{0,62}$" patternDescription:"1 to 63 lower-case letters, digits and underscores, a letter first"`
-	Version      string      `json:"version,omitempty" maxLength:"64" pattern:"^(\\d+\\.\\d+\\.\\d+)?$" patternDescription:"major.minor.patch" doc:"Left out: the highest version there is."`
-	Context      *jsonObject `json:"context,omitempty" doc:"The task's input, checked against the template's schema. Every digit is kept. Left out: an empty object."`
-	Priority     *int        `json:"priority,omitempty" minimum:"0" maximum:"32767" doc:"1 low, 2 normal, 3 high, 4 urgent; larger is more urgent still. Left out: the template's."`
-	Tags         []string    `json:"tags,omitempty" maxItems:"64"`
-	Initiator    string      `json:"initiator,omitempty" maxLength:"255"`
-	SourceSystem string      `json:"source_system,omitempty" maxLength:"255"`
-	Reason       string      `json:"reason,omitempty" maxLength:"1000"`
+	Namespace    string     `json:"namespace" pattern:"^[a-z][a-z0-9_]{0,39}$" patternDescription:"1 to 40 lower-case letters, digits and underscores, a letter first"`
+	Name         string     `json:"name" pattern:"^[a-z][a-z0-9_]{0,62}$" patternDescription:"1 to 63 lower-case letters, digits and underscores, a letter first"`
+	Version      string     `json:"version,omitempty" maxLength:"64" pattern:"^(\\d+\\.\\d+\\.\\d+)?$" patternDescription:"major.minor.patch" doc:"Left out: the highest version there is."`
+	Context      jsonObject `json:"context,omitempty" doc:"The task's input, checked against the template's schema. Every digit is kept. Left out: an empty object."`
+	Priority     *int       `json:"priority,omitempty" minimum:"0" maximum:"32767" doc:"1 low, 2 normal, 3 high, 4 urgent; larger is more urgent still. Left out: the template's."`
+	Tags         []string   `json:"tags,omitempty" maxItems:"64"`
+	Initiator    string     `json:"initiator,omitempty" maxLength:"255"`
+	SourceSystem string     `json:"source_system,omitempty" maxLength:"255"`
+	Reason       string     `json:"reason,omitempty" maxLength:"1000"`
 }
 
 type submitInput struct {
@@ -97,8 +97,12 @@ func (r *routes) submit(ctx context.Context, in *submitInput) (*submitOutput, er
 		Initiator: b.Initiator, SourceSystem: b.SourceSystem, Reason: b.Reason,
 		IdempotencyKey: in.IdempotencyKey,
 	}
-	if b.Context != nil {
-		s.Context = b.Context.RawMessage
+	if raw := b.Context.RawMessage; raw != nil {
+		if raw[0] != '{' { // null: the schema check takes it for an absent field
+			return nil, Invalid(CodeValidationFailed, "the request has values that are not allowed",
+				Issue{Pointer: "/context", Detail: "expected object"})
+		}
+		s.Context = raw
 	}
 	task, created, err := r.backend.Tasks.Submit(ctx, s)
 	if err != nil {
