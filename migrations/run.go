@@ -1,0 +1,162 @@
+package migrations
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/jackc/pgerrcode"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/stdlib"
+	"github.com/pressly/goose/v3"
+)
+
+const (
+	// lockKey is the advisory lock that lets one process migrate at a time. It is
+	// also held while pgmq is installed, which goose's own lock would not cover.
+	lockKey = 0x7461736b6572 // "tasker"
+
+	// lockTimeout bounds how long a statement of a migration may wait for a
+	// table, since all others wait behind it meanwhile; then it is tried again.
+	lockTimeout  = "5s"
+	lockAttempts = 6
+)
+
+// Up brings the schema of the database to the version of this binary, pgmq
+// included. Any number of processes may call it at once: one works, the others
+// wait until ctx is done. It refuses what [Check] refuses, except that the
+// schema is older.
+func Up(ctx context.Context, db *pgx.ConnConfig, log hclog.Logger) error {
+	s, err := embeddedSeries()
+	if err != nil {
+		return err
+	}
+	return s.up(ctx, db, log)
+}
+
+// Down takes the schema back to the given version; 0 removes everything but
+// pgmq and its queues.
+func Down(ctx context.Context, db *pgx.ConnConfig, to int64, log hclog.Logger) error {
+	s, err := embeddedSeries()
+	if err != nil {
+		return err
+	}
+	return s.down(ctx, db, to, log)
+}
+
+func (s *series) up(ctx context.Context, db *pgx.ConnConfig, log hclog.Logger) error {
+	return s.run(ctx, db, log, func(ctx context.Context, conn *pgx.Conn, p *goose.Provider) ([]*goose.MigrationResult, error) {
+		if err := installPGMQ(ctx, conn, log); err != nil {
+			return nil, err
+		}
+		return p.Up(ctx)
+	})
+}
+
+func (s *series) down(ctx context.Context, db *pgx.ConnConfig, to int64, log hclog.Logger) error {
+	if _, ok := s.byVersion(to); !ok && to != 0 {
+		return fmt.Errorf("migrate down: there is no schema version %d", to)
+	}
+	return s.run(ctx, db, log, func(ctx context.Context, _ *pgx.Conn, p *goose.Provider) ([]*goose.MigrationResult, error) {
+		return p.DownTo(ctx, to)
+	})
+}
+
+type work func(ctx context.Context, conn *pgx.Conn, p *goose.Provider) ([]*goose.MigrationResult, error)
+
+// run does the work under the lock, after checking that it may be done.
+func (s *series) run(ctx context.Context, db *pgx.ConnConfig, log hclog.Logger, do work) (err error) {
+	cfg := session(db)
+	conn, err := pgx.ConnectConfig(ctx, cfg)
+	if err != nil {
+		return fmt.Errorf("migrate: %w", err)
+	}
+	// Closing the session frees its lock.
+	defer func() { err = errors.Join(err, conn.Close(context.WithoutCancel(ctx))) }()
+	if err := lock(ctx, conn, log); err != nil {
+		return fmt.Errorf("migrate: wait for another migration to end: %w", err)
+	}
+	all, err := s.status(ctx, conn)
+	if err == nil {
+		err = s.check(all, false)
+	}
+	if err != nil {
+		return fmt.Errorf("migrate: %w", err)
+	}
+	sqlDB := stdlib.OpenDB(*cfg)
+	defer func() { err = errors.Join(err, sqlDB.Close()) }()
+	p, err := goose.NewProvider(goose.DialectCustom, sqlDB, s.fsys,
+		goose.WithStore(ledger{series: s}), goose.WithDisableGlobalRegistry(true), goose.WithLogger(goose.NopLogger()))
+	if err != nil {
+		return fmt.Errorf("migrate: %w", err)
+	}
+	return attempt(ctx, conn, p, log, do)
+}
+
+// attempt repeats work that could not get its locks in time. What it did before
+// stays; each file is a transaction of its own.
+func attempt(ctx context.Context, conn *pgx.Conn, p *goose.Provider, log hclog.Logger, do work) error {
+	for n := 1; ; n++ {
+		done, err := do(ctx, conn, p)
+		if partial, ok := errors.AsType[*goose.PartialError](err); ok {
+			done = partial.Applied
+		}
+		for _, m := range done {
+			log.Info("migrated the schema", "file", m.Source.Path, "direction", m.Direction, "took", m.Duration.Round(time.Millisecond))
+		}
+		if err == nil {
+			return nil
+		}
+		if pgErr, ok := errors.AsType[*pgconn.PgError](err); !ok || pgErr.Code != pgerrcode.LockNotAvailable || n == lockAttempts {
+			return fmt.Errorf("migrate: %w", err)
+		}
+		pause := time.Duration(n) * time.Second
+		log.Warn("a migration could not lock a table, trying again", "attempt", n, "pause", pause, "error", err)
+		if err := wait(ctx, pause); err != nil {
+			return err
+		}
+	}
+}
+
+// session is the configuration of a connection that migrates.
+func session(db *pgx.ConnConfig) *pgx.ConnConfig {
+	cfg := db.Copy()
+	cfg.RuntimeParams["application_name"] = "tasker/migrate"
+	cfg.RuntimeParams["lock_timeout"] = lockTimeout
+	cfg.RuntimeParams["statement_timeout"] = "0"
+	cfg.RuntimeParams["idle_in_transaction_session_timeout"] = "0"
+	cfg.RuntimeParams["TimeZone"] = "UTC"
+	return cfg
+}
+
+// lock takes the advisory lock. It asks again and again instead of waiting in
+// the server: a waiting statement holds a snapshot, for which a concurrent
+// index build of the process that has the lock would wait in turn.
+func lock(ctx context.Context, conn *pgx.Conn, log hclog.Logger) error {
+	for told := false; ; told = true {
+		var locked bool
+		if err := conn.QueryRow(ctx, "select pg_try_advisory_lock($1)", int64(lockKey)).Scan(&locked); err != nil || locked {
+			return err
+		}
+		if !told {
+			log.Info("another process is migrating the schema, waiting for it")
+		}
+		if err := wait(ctx, 100*time.Millisecond); err != nil {
+			return err
+		}
+	}
+}
+
+func wait(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-timer.C:
+		return nil
+	}
+}
