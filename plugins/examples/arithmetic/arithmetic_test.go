@@ -243,6 +243,21 @@ func TestTemplates(t *testing.T) {
 	}
 }
 
+// The schema refuses what is no number in range, and leaves odd numbers to the
+// first step: their tasks are made, and fail with a message.
+func TestInputSchema(t *testing.T) {
+	t.Parallel()
+	for name, maximum := range map[string]int{"linear": 100, "diamond": 100, "tree": 20, "mixed_dag": 10} {
+		tmpl := template(t, name)
+		for _, accepted := range []string{input(2), input(7), input("6.0"), input(maximum)} {
+			require.NoError(t, tmpl.Accepts(t, accepted), "%s %s", name, accepted)
+		}
+		for _, refused := range []string{`{}`, `[]`, input(0), input(-2), input(maximum + 2), input(2.5), input("null"), input(`"6"`)} {
+			require.Error(t, tmpl.Accepts(t, refused), "%s %s", name, refused)
+		}
+	}
+}
+
 func TestSampleInputs(t *testing.T) {
 	t.Parallel()
 	for file, want := range map[string]struct{ template, last, result string }{
@@ -256,6 +271,7 @@ func TestSampleInputs(t *testing.T) {
 			t.Parallel()
 			sample, err := os.ReadFile("inputs/" + file + ".json")
 			require.NoError(t, err)
+			require.NoError(t, template(t, want.template).Accepts(t, string(sample)))
 			run := template(t, want.template).Execute(t, arithmetic.Handlers(), "test", string(sample))
 			require.NoError(t, run.Err)
 			require.Equal(t, want.result, string(run.Results[want.last]))

@@ -17,15 +17,16 @@ import (
 
 type path = []any
 
-// Orders that a caller can submit, and the step and code they fail with.
-func TestOrdersThatFail(t *testing.T) {
-	t.Parallel()
+// failingOrder is a change to the sample order, and how it makes the task fail.
+type failingOrder struct {
+	step, code string
+	at         path
+	value      string // "" removes
+}
+
+func failingOrders() []failingOrder {
 	manyItems := "[" + strings.Repeat(`{"product_id":101,"quantity":1,"price":1},`, 50) + `{"product_id":101,"quantity":1,"price":1}]`
-	tests := []struct {
-		step, code string
-		at         path
-		value      string // "" removes
-	}{
+	return []failingOrder{
 		{"validate_order", fulfillment.CodeMissingCustomerID, path{"customer_info"}, ``},
 		{"validate_order", fulfillment.CodeMissingCustomerID, path{"customer_info"}, `null`},
 		{"validate_order", fulfillment.CodeMissingCustomerID, path{"customer_info", "id"}, ``},
@@ -73,7 +74,11 @@ func TestOrdersThatFail(t *testing.T) {
 		{"ship_order", fulfillment.CodeMissingShippingAddress, path{"shipping_info", "address"}, ``},
 		{"ship_order", fulfillment.CodeMissingShippingAddress, path{"shipping_info", "address"}, `""`},
 	}
-	for _, tt := range tests {
+}
+
+func TestOrdersThatFail(t *testing.T) {
+	t.Parallel()
+	for _, tt := range failingOrders() {
 		t.Run(tt.code, func(t *testing.T) {
 			t.Parallel()
 			run := template(t).Execute(t, fulfillment.Handlers(at(friday)), "", changed(t, tt.value, tt.at...))
@@ -86,6 +91,25 @@ func TestOrdersThatFail(t *testing.T) {
 			require.Equal(t, want, err.Type)
 		})
 	}
+}
+
+// A caller sees every code: for each there is an order that the input schema
+// lets pass and that fails with it.
+func TestSchemaHidesNoErrorCode(t *testing.T) {
+	t.Parallel()
+	tmpl := template(t)
+	require.NoError(t, tmpl.Accepts(t, sampleOrder(t)))
+	reachable := map[string]bool{}
+	for _, o := range failingOrders() {
+		reachable[o.code] = reachable[o.code] || tmpl.Accepts(t, changed(t, o.value, o.at...)) == nil
+	}
+	delete(reachable, fulfillment.CodeInvalidContext) // refusing these is what the schema is for
+	for code, ok := range reachable {
+		require.True(t, ok, code)
+	}
+	require.Error(t, tmpl.Accepts(t, changed(t, `"two"`, "order_items")))
+	require.Error(t, tmpl.Accepts(t, changed(t, `"cash"`, "payment_info", "method")))
+	require.Error(t, tmpl.Accepts(t, changed(t, `"pigeon"`, "shipping_info", "method")))
 }
 
 // The limits themselves are allowed.

@@ -7,6 +7,8 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk"
 )
 
-func main() {
-	sdk.Serve(sdk.Handlers("arithmetic", "1.0.0", arithmetic.Handlers()))
+func main() { sdk.Serve(plugin()) }
+
+func plugin() sdk.Part {
+	return sdk.Handlers("arithmetic", "1.0.0", arithmetic.Handlers())
 }

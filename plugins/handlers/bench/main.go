@@ -8,6 +8,8 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk"
 )
 
-func main() {
-	sdk.Serve(sdk.Handlers("bench", "1.0.0", bench.Handlers()))
+func main() { sdk.Serve(plugin()) }
+
+func plugin() sdk.Part {
+	return sdk.Handlers("bench", "1.0.0", bench.Handlers())
 }

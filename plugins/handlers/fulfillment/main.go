@@ -10,6 +10,8 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk"
 )
 
-func main() {
-	sdk.Serve(sdk.Handlers("fulfillment", "1.0.0", fulfillment.Handlers(time.Now)))
+func main() { sdk.Serve(plugin()) }
+
+func plugin() sdk.Part {
+	return sdk.Handlers("fulfillment", "1.0.0", fulfillment.Handlers(time.Now))
 }

@@ -1,18 +1,21 @@
 // Package dagtest runs an example workflow in process, without a host: it walks
 // the DAG of a template and calls the handlers, giving each step the results of
 // all its ancestors as the host does. It is for tests of the examples, knows
-// nothing of retries, timeouts or input schemas (tests of the host cover those),
-// and starts nothing that would have to be stopped.
+// nothing of retries and timeouts (tests of the host cover those), and starts
+// nothing that would have to be stopped.
 package dagtest
 
 import (
+	"bytes"
 	"encoding/json"
 	"maps"
 	"os"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/goccy/go-yaml"
+	"github.com/santhosh-tekuri/jsonschema/v6"
 	"github.com/stretchr/testify/require"
 
 	"github.com/tasker-systems/tasker-host/sdk/handler"
@@ -73,6 +76,23 @@ func (tmpl Template) Step(t testing.TB, name string) Step {
 	i := slices.IndexFunc(tmpl.Steps, func(s Step) bool { return s.Name == name })
 	require.GreaterOrEqual(t, i, 0, "the template has no step %s", name)
 	return tmpl.Steps[i]
+}
+
+// Accepts returns the error with which the template's input schema refuses the
+// context, or nil.
+func (tmpl Template) Accepts(t testing.TB, taskContext string) error {
+	t.Helper()
+	raw, err := json.Marshal(tmpl.InputSchema)
+	require.NoError(t, err)
+	schema, err := jsonschema.UnmarshalJSON(bytes.NewReader(raw))
+	require.NoError(t, err)
+	compiler := jsonschema.NewCompiler()
+	require.NoError(t, compiler.AddResource("input.json", schema))
+	compiled, err := compiler.Compile("input.json")
+	require.NoError(t, err)
+	value, err := jsonschema.UnmarshalJSON(strings.NewReader(taskContext))
+	require.NoError(t, err)
+	return compiled.Validate(value)
 }
 
 // Run is what became of a task.
