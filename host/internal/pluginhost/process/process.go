@@ -22,6 +22,8 @@ import (
 const (
 	// How long go-plugin may take to return after its process was killed.
 	unwind = 2 * time.Second
+	// How long the news of an exit may lag behind a broken call.
+	exitNotice = 50 * time.Millisecond
 
 	defaultStartTimeout = 10 * time.Second
 	defaultMaxFiles     = 256
@@ -71,7 +73,7 @@ func Launch(ctx context.Context, l *Launcher, cfg Config) (*Process, error) {
 	p := &Process{runner: newRunner(cfg, l), conns: &connections{}}
 	p.client = plugin.NewClient(p.clientConfig(cfg))
 
-	ctx, cancel := context.WithTimeoutCause(ctx, cfg.StartTimeout, errStartTimeout)
+	ctx, cancel := context.WithTimeoutCause(ctx, cfg.StartTimeout, ErrTimeout)
 	defer cancel()
 	connected := make(chan error, 1)
 	go func() { connected <- p.connect() }()
@@ -92,7 +94,8 @@ func Launch(ctx context.Context, l *Launcher, cfg Config) (*Process, error) {
 	return nil, p.startError(cfg, err)
 }
 
-var errStartTimeout = errors.New("no answer in time")
+// ErrTimeout is the cause of a start that took too long.
+var ErrTimeout = errors.New("no answer within start_timeout")
 
 func (p *Process) clientConfig(cfg Config) *plugin.ClientConfig {
 	prints := p.runner.sink
@@ -153,7 +156,7 @@ func (p *Process) startError(cfg Config, cause error) error {
 	case garbage != "":
 		e.Reason = fmt.Sprintf("it printed %.200q on standard output before the handshake", garbage)
 		e.Hint = "a plugin must print nothing there before it serves: use standard error, and look at what its imports print"
-	case errors.Is(cause, errStartTimeout):
+	case errors.Is(cause, ErrTimeout):
 		e.Reason = fmt.Sprintf("no handshake within %s", cfg.StartTimeout)
 		e.Hint = "it hangs, or the machine is overloaded: raise start_timeout"
 	case ran && exit.Signal != syscall.SIGKILL: // which is how it is ended here
@@ -246,4 +249,32 @@ func (c *connections) close() {
 	for cc := range c.all {
 		_ = cc.Close() // closed already, as a rule
 	}
+}
+
+// Ended reports whether the process has ended. News of an exit may lag a little
+// behind a call that broke by it, so it waits a moment.
+func (p *Process) Ended() bool {
+	select {
+	case <-p.Exited():
+		return true
+	case <-time.After(exitNotice):
+		return false
+	}
+}
+
+// Abort ends a process that made the handshake but is of no use, and returns
+// the reason as a *[StartError]: phase says what was tried. A process that has
+// ended by itself explains the failure better than the cause does.
+func (p *Process) Abort(phase string, cause error) error {
+	ended := p.Ended()
+	cleanup := p.Stop(0)
+	exit := p.Exit()
+	e := &StartError{Plugin: p.runner.cfg.Name, Reason: phase, Exit: &exit, Err: cause}
+	if ended {
+		e.Reason = "it ended during " + phase + ": " + exit.String()
+	}
+	if cleanup != nil {
+		return errors.Join(e, cleanup)
+	}
+	return e
 }

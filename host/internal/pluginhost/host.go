@@ -1,0 +1,291 @@
+package pluginhost
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/tasker-systems/tasker-host/host/internal/lifecycle"
+	"github.com/tasker-systems/tasker-host/host/internal/pluginhost/artifact"
+	"github.com/tasker-systems/tasker-host/host/internal/pluginhost/process"
+)
+
+// pruneAfter is how long a stored executable is kept that nobody has started.
+const pruneAfter = 7 * 24 * time.Hour
+
+// Host manages the plugins of one host. Its methods may be called from many
+// goroutines.
+type Host struct {
+	cfg     Config
+	log     hclog.Logger
+	metrics *metrics
+	router  *router
+	slots   []*slot // in the order of the configuration
+
+	stopping atomic.Bool
+	live     liveSet
+
+	abort     atomic.Pointer[context.CancelCauseFunc] // of a Start under way
+	lifecycle sync.Mutex                              // one Start or Stop at a time; guards the following
+	now       *life                                   // nil: stopped
+}
+
+var _ lifecycle.Service = (*Host)(nil)
+
+// life is what exists between Start and Stop. It is immutable but for bound.
+type life struct {
+	store    *artifact.Store
+	runDir   *process.RunDir
+	launcher *process.Launcher
+	starts   chan struct{} // as many places as processes may be started at once
+
+	ctx    context.Context // ends when Stop is called
+	end    context.CancelFunc
+	bound  context.Context // given to Stop; set before ctx ends
+	slots  sync.WaitGroup
+	mu     sync.Mutex // guards errors
+	errors []error    // of the slots' ends
+}
+
+// errOvertaken ends a Start that a Stop has overtaken.
+var errOvertaken = errors.New("the plugin host was stopped while it started")
+
+// New makes a host; Start starts it. The error names all that is wrong with the
+// configuration.
+func New(cfg Config, reg prometheus.Registerer, log hclog.Logger) (*Host, error) {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, fmt.Errorf("configure plugins: %w", err)
+	}
+	h := &Host{cfg: cfg, log: log, metrics: newMetrics(), router: newRouter()}
+	for _, spec := range cfg.Plugins {
+		h.slots = append(h.slots, newSlot(h, spec))
+	}
+	if err := reg.Register(collector{h}); err != nil {
+		return nil, fmt.Errorf("register metrics of plugins: %w", err)
+	}
+	return h, nil
+}
+
+// Start starts all plugins, some at a time. It returns when each has been tried
+// once: with an error, and nothing left running, if one that is required did not
+// start. Others are tried again for as long as the host runs.
+func (h *Host) Start(ctx context.Context) error {
+	h.lifecycle.Lock()
+	defer h.lifecycle.Unlock()
+	if err := context.Cause(ctx); err != nil {
+		return fmt.Errorf("start plugins: %w", err)
+	}
+	if h.now != nil {
+		return nil
+	}
+	ctx, abort := context.WithCancelCause(ctx)
+	defer abort(nil)
+	h.abort.Store(&abort)
+	defer h.abort.Store(nil)
+
+	l, err := h.begin(ctx)
+	if err != nil {
+		return fmt.Errorf("start plugins: %w", err)
+	}
+	h.now = l
+	if err := h.await(ctx); err != nil {
+		give, cancel := context.WithCancel(context.WithoutCancel(ctx))
+		cancel() // nothing to wait for
+		return errors.Join(err, h.finish(give))
+	}
+	if err := l.store.Prune(pruneAfter); err != nil {
+		h.log.Warn("plugin store not pruned", "error", err)
+	}
+	return nil
+}
+
+// begin makes what the plugins need and sets the slots going.
+func (h *Host) begin(ctx context.Context) (*life, error) {
+	store, err := artifact.Open(h.cfg.StoreDir)
+	if err != nil {
+		return nil, err
+	}
+	runDir, err := process.NewRunDir(h.cfg.RunDir)
+	if err != nil {
+		return nil, err
+	}
+	l := &life{
+		store: store, runDir: runDir, launcher: process.NewLauncher(),
+		starts: make(chan struct{}, h.cfg.StartParallel),
+	}
+	l.ctx, l.end = context.WithCancel(context.WithoutCancel(ctx))
+	h.stopping.Store(false)
+	for _, s := range h.slots {
+		s.reset(l)
+		l.slots.Go(func() { s.run(l.ctx) })
+	}
+	return l, nil
+}
+
+// await waits for the first try of every slot.
+func (h *Host) await(ctx context.Context) error {
+	var errs []error
+	for _, s := range h.slots {
+		select {
+		case err := <-s.first:
+			if err != nil && s.spec.Required {
+				errs = append(errs, err)
+			}
+		case <-ctx.Done():
+			return fmt.Errorf("start plugins: %w", context.Cause(ctx))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Stop takes no more calls, waits for those under way until ctx ends, releases
+// what is left, and ends all plugin processes. It returns ctx's cause if calls
+// were cut short, and what could not be cleaned up.
+func (h *Host) Stop(ctx context.Context) error {
+	if abort := h.abort.Load(); abort != nil {
+		(*abort)(errOvertaken)
+	}
+	h.lifecycle.Lock()
+	defer h.lifecycle.Unlock()
+	if h.now == nil {
+		return nil
+	}
+	return h.finish(ctx)
+}
+
+// finish ends the life that now is. The caller holds lifecycle.
+func (h *Host) finish(ctx context.Context) error {
+	l := h.now
+	h.now = nil
+	h.stopping.Store(true)
+	l.bound = ctx
+	l.end()
+	l.slots.Wait()
+	h.router.clear()
+	l.launcher.Close()
+	l.errors = append(l.errors, l.runDir.Remove())
+	return errors.Join(l.errors...)
+}
+
+// failed notes what went wrong while a slot ended.
+func (l *life) failed(errs ...error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.errors = append(l.errors, errs...)
+}
+
+// acquire takes a place to start a process in.
+func (l *life) acquire(ctx context.Context) error {
+	select {
+	case l.starts <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+func (l *life) release() { <-l.starts }
+
+// Dispatch runs a step. It never blocks: what the plugin has no room for waits
+// here, so the caller bounds how much it dispatches. See [Call.Done] for how the
+// outcome comes.
+func (h *Host) Dispatch(call Call) {
+	g, ok := h.router.acquire(call.Handler)
+	if !ok {
+		reason, message := ReasonNoPlugin, fmt.Sprintf("no plugin serves handler %q now", call.Handler)
+		if h.stopping.Load() {
+			reason, message = ReasonStopping, "the host shuts down"
+		}
+		call.Done(released(reason, message, 0))
+		return
+	}
+	g.work.dispatch(call)
+}
+
+// Cancel ends the calls of a step. One that waits is released at once. One that
+// runs is cancelled in the plugin; a success that still comes counts, anything
+// else is released, after two seconds at the latest. It does nothing if there
+// is no such call.
+func (h *Host) Cancel(stepUUID, reason string) {
+	for _, g := range h.live.all() {
+		g.work.cancelStep(stepUUID, reason)
+	}
+}
+
+// Services returns the plugins that serve now, by name. The caller must not
+// change what it gets.
+func (h *Host) Services() []Service { return h.router.table.Load().services }
+
+// Handlers returns the handlers that are served now, in order.
+func (h *Host) Handlers() []string {
+	var names []string
+	for _, s := range h.Services() {
+		names = append(names, s.Handlers...)
+	}
+	slices.Sort(names)
+	return names
+}
+
+// Changed is ready when Services may answer otherwise than before. It is for
+// one receiver.
+func (h *Host) Changed() <-chan struct{} { return h.router.changed }
+
+// Room returns how many more steps of a handler could run at once now. The
+// handlers of one plugin share its room.
+func (h *Host) Room(handler string) int {
+	g := h.router.table.Load().handlers[handler]
+	if g == nil {
+		return 0
+	}
+	return g.work.room()
+}
+
+// Status returns what people see of the plugins, in the order of the
+// configuration.
+func (h *Host) Status() []Status {
+	all := make([]Status, len(h.slots))
+	for i, s := range h.slots {
+		all[i] = s.status()
+	}
+	return all
+}
+
+// liveSet is the generations whose calls may not have ended, retired ones
+// included.
+type liveSet struct {
+	mu  sync.Mutex
+	set map[*generation]struct{}
+}
+
+func (l *liveSet) add(g *generation) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.set == nil {
+		l.set = make(map[*generation]struct{})
+	}
+	l.set[g] = struct{}{}
+}
+
+func (l *liveSet) remove(g *generation) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.set, g)
+}
+
+func (l *liveSet) all() []*generation {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	all := make([]*generation, 0, len(l.set))
+	for g := range l.set {
+		all = append(all, g)
+	}
+	return all
+}

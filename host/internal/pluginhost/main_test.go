@@ -1,0 +1,178 @@
+package pluginhost
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	pluginv1 "github.com/tasker-systems/tasker-host/sdk/proto/tasker/plugin/v1"
+)
+
+// The test binary is the plugin too: scripts made by [script] execute it with a
+// mode, see plugin_test.go.
+func TestMain(m *testing.M) {
+	if len(os.Args) == 3 && os.Args[1] == "plugin-mode" {
+		pluginMain(os.Args[2])
+	}
+	goleak.VerifyTestMain(m)
+}
+
+// wait is how long tests wait for what should come soon.
+const wait = 20 * time.Second
+
+// bench is a host under test and what it was made from.
+type bench struct {
+	*Host
+	reg *prometheus.Registry
+	log *logBuffer
+	cfg Config
+}
+
+// script makes an executable that becomes the test binary in a mode.
+func script(t testing.TB, mode string) string {
+	t.Helper()
+	self, err := os.Executable()
+	require.NoError(t, err)
+	return shell(t, fmt.Sprintf("exec '%s' plugin-mode %s", self, mode))
+}
+
+// shell makes an executable shell script.
+func shell(t testing.TB, lines string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "plugin")
+	require.NoError(t, os.WriteFile(path, []byte("#!/bin/sh\n"+lines+"\n"), 0o700))
+	return path
+}
+
+func spec(name, path string) Spec {
+	return Spec{Kind: KindHandler, Name: name, Path: path, Required: true}
+}
+
+var generations atomic.Uint64
+
+// newBench makes a host that is not started yet.
+func newBench(t testing.TB, change func(*Config), specs ...Spec) *bench {
+	t.Helper()
+	b := &bench{reg: prometheus.NewRegistry(), log: &logBuffer{}}
+	b.cfg = Config{
+		Plugins: specs, StoreDir: filepath.Join(t.TempDir(), "store"), Environment: "test",
+		NextGeneration: func(context.Context) (uint64, error) { return generations.Add(1), nil },
+		Restart:        Restart{Base: time.Millisecond, Cap: 10 * time.Millisecond},
+	}
+	if change != nil {
+		change(&b.cfg)
+	}
+	h, err := New(b.cfg, b.reg, hclog.New(&hclog.LoggerOptions{Level: hclog.Debug, Output: b.log}))
+	require.NoError(t, err)
+	b.Host = h
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), wait)
+		defer cancel()
+		require.NoError(t, h.Stop(ctx))
+		if t.Failed() {
+			t.Logf("log of the host:\n%s", b.log)
+		}
+	})
+	return b
+}
+
+// started makes a host and starts it.
+func started(t testing.TB, change func(*Config), specs ...Spec) *bench {
+	t.Helper()
+	b := newBench(t, change, specs...)
+	require.NoError(t, b.Start(t.Context()))
+	return b
+}
+
+// call dispatches a step and returns where its outcome comes.
+func (b *bench) call(handler string, step *pluginv1.Step) <-chan Outcome {
+	done := make(chan Outcome, 2) // room to see a second one
+	if step == nil {
+		step = &pluginv1.Step{}
+	}
+	b.Dispatch(Call{Handler: handler, Step: step, Done: func(o Outcome) { done <- o }})
+	return done
+}
+
+// run dispatches a step and waits for its outcome.
+func (b *bench) run(t testing.TB, handler, input string) Outcome {
+	t.Helper()
+	return outcome(t, b.call(handler, &pluginv1.Step{Context: []byte(input)}))
+}
+
+func outcome(t testing.TB, done <-chan Outcome) Outcome {
+	t.Helper()
+	select {
+	case o := <-done:
+		return o
+	case <-time.After(wait):
+		require.FailNow(t, "no outcome")
+		return Outcome{}
+	}
+}
+
+// eventually waits until a condition holds.
+func eventually(t testing.TB, what string, condition func() bool) {
+	t.Helper()
+	require.Eventually(t, condition, wait, 5*time.Millisecond, what)
+}
+
+// serves waits until a plugin serves with a generation beyond the one given.
+func (b *bench) serves(t testing.TB, beyond uint64) Status {
+	t.Helper()
+	var s Status
+	eventually(t, "the plugin serves again", func() bool {
+		s = b.Status()[0]
+		return s.State == Serving && s.Generation > beyond
+	})
+	return s
+}
+
+// dead reports whether a process is gone.
+func dead(pid int) bool {
+	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return true
+	}
+	_, after, _ := strings.Cut(string(raw), ") ")
+	return strings.HasPrefix(after, "Z") // orphans of a test that nobody reaps here
+}
+
+func result[T any](t testing.TB, o Outcome) T {
+	t.Helper()
+	var v T
+	require.Nil(t, o.Failure, "%+v", o.Failure)
+	require.NoError(t, json.Unmarshal(o.Result, &v))
+	return v
+}
+
+// logBuffer is the host's log.
+type logBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *logBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *logBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
