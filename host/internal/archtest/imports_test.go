@@ -1,0 +1,202 @@
+package archtest
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// rule says what the packages of a room may import.
+type rule struct {
+	room    string   // a pattern; the first that names a package counts
+	imports []string // rooms of ours its code may import, beside itself
+	tests   []string // … and its tests too
+	reaches []string // modules and packages that its code must not reach, however far away
+	direct  []string // packages of the standard library that its code must not import
+}
+
+const (
+	pgx        = "github.com/jackc/pgx/v5"
+	koanf      = "github.com/knadh/koanf"
+	prometheus = "github.com/prometheus/client_golang"
+	goPlugin   = "github.com/hashicorp/go-plugin"
+	grpc       = "google.golang.org/grpc"
+)
+
+// The input and output that rooms of pure thinking do without.
+var inputOutput = []string{"net", "net/http", "os", "os/exec", "database/sql", "io/ioutil"}
+
+// rules is the table of design and house style: arrows point one way. A new
+// package needs a row.
+var rules = []rule{
+	// What plugin authors import.
+	{room: "sdk/vocab", reaches: []string{"*"}},
+	{room: "sdk/handler", imports: []string{"sdk/vocab"}, reaches: []string{goPlugin, grpc, pgx, koanf, prometheus}},
+	{room: "sdk/scaler", imports: []string{"sdk/vocab"}, reaches: []string{goPlugin, grpc, pgx, koanf, prometheus}},
+	{room: "sdk/health", imports: []string{"sdk/vocab"}, reaches: []string{goPlugin, grpc, pgx, koanf, prometheus}},
+	{room: "sdk/**", imports: []string{"sdk/**"}, reaches: []string{pgx, koanf, prometheus}},
+
+	// Pure rooms and plugins.
+	{room: "scaling/**", imports: []string{"sdk/vocab", "sdk/scaler", "scaling/**"}, reaches: []string{pgx, goPlugin, grpc, koanf, prometheus}, direct: inputOutput},
+	{room: "plugins/**", imports: []string{"sdk/**", "scaling/**", "plugins/**"}, reaches: []string{pgx, koanf}},
+
+	// The libraries of the host at top level.
+	{room: "config", reaches: []string{pgx, goPlugin, grpc}},
+	{room: "migrations/**", imports: []string{"migrations/**"}, tests: []string{"sdk/vocab"}, reaches: []string{goPlugin, grpc, koanf}},
+	{room: "finalizer", imports: []string{"sdk/vocab"}, tests: []string{"migrations/**"}, reaches: []string{goPlugin, grpc, koanf}},
+
+	// The trusted core. Leaves first.
+	{room: "host/internal/archtest", tests: []string{"sdk/vocab"}},
+	{room: "host/internal/payload", reaches: []string{pgx, goPlugin, grpc, koanf}, direct: inputOutput},
+	{room: "host/internal/readmodel", imports: []string{"sdk/vocab"}, reaches: []string{pgx, goPlugin, grpc, koanf, prometheus}, direct: inputOutput},
+	{room: "host/internal/workflow", imports: []string{"sdk/vocab", "host/internal/payload"}, reaches: []string{pgx, goPlugin, grpc, koanf, prometheus}, direct: inputOutput},
+	{room: "host/internal/telemetry", reaches: []string{pgx, goPlugin, grpc, koanf}},
+	{room: "host/internal/lifecycle/**", imports: []string{"host/internal/lifecycle"}, tests: []string{"host/internal/lifecycle/**"}, reaches: []string{pgx, goPlugin, grpc, koanf}},
+	{room: "host/internal/opstate", imports: []string{"host/internal/lifecycle"}, reaches: []string{pgx, goPlugin, grpc, koanf}},
+	{room: "host/internal/breaker", imports: []string{"host/internal/lifecycle"}, reaches: []string{pgx, goPlugin, grpc, koanf}},
+	{room: "host/internal/health", imports: []string{"host/internal/lifecycle", "host/internal/opstate"}, reaches: []string{goPlugin, grpc, koanf}},
+
+	// Its parts. They receive values and small interfaces; only core builds them.
+	{room: "host/internal/pgmq", imports: []string{"sdk/vocab", "migrations/**", "host/internal/breaker"}, reaches: []string{goPlugin, grpc, koanf}},
+	{room: "host/internal/store", imports: []string{"sdk/vocab", "migrations", "finalizer", "host/internal/workflow", "host/internal/payload", "host/internal/readmodel"}, tests: []string{"migrations/**"}, reaches: []string{goPlugin, grpc, koanf}},
+	{room: "host/internal/pluginhost/**", imports: []string{"sdk/**", "host/internal/pluginhost/**", "host/internal/lifecycle", "host/internal/breaker", "host/internal/payload"}, reaches: []string{pgx, koanf}},
+	{
+		room: "host/internal/pipeline",
+		imports: []string{
+			"sdk/**", "finalizer", "host/internal/workflow", "host/internal/payload", "host/internal/store", "host/internal/pgmq",
+			"host/internal/pluginhost", "host/internal/lifecycle", "host/internal/opstate", "host/internal/breaker",
+		},
+		tests: []string{"migrations/**"}, reaches: []string{koanf},
+	},
+	{
+		room:    "host/internal/bench",
+		imports: []string{"sdk/vocab", "host/internal/pipeline", "host/internal/readmodel", "host/internal/workflow"},
+		tests:   []string{"sdk/**", "migrations/**", "plugins/examples/**", "host/internal/**"},
+	},
+	{room: "host/internal/api/**", imports: []string{"sdk/vocab", "host/internal/readmodel", "host/internal/payload", "host/internal/opstate", "host/internal/lifecycle", "host/internal/api/**"}, reaches: []string{pgx, goPlugin, koanf}},
+	{room: "host/internal/client", imports: []string{"sdk/vocab", "host/internal/readmodel", "host/internal/payload"}, tests: []string{"host/internal/api/**"}, reaches: []string{pgx, goPlugin, koanf}},
+	{
+		room: "host/internal/cli/**",
+		imports: []string{
+			"sdk/vocab", "config", "host/internal/core", "host/internal/client", "host/internal/readmodel", "host/internal/workflow",
+			"host/internal/payload", "host/internal/telemetry", "host/internal/cli/**", "plugins/examples/**",
+		},
+		tests: []string{"host/internal/api/**", "migrations/**"},
+	},
+	{
+		room:    "host/internal/core/**",
+		imports: []string{"sdk/**", "config", "migrations/**", "finalizer", "scaling/**", "plugins/examples/**", "host/internal/**"},
+	},
+	{room: "host/internal/e2e/**", imports: []string{"sdk/**", "config", "migrations/**", "finalizer", "plugins/examples/**", "host/internal/**"}},
+	{room: "host", imports: []string{"host/internal/cli"}},
+}
+
+// forTests is what every test may import beside its room's own imports.
+var forTests = []string{"sdk/plugintest", "host/internal/lifecycle/lifecycletest"}
+
+func ruleFor(path string) (rule, bool) {
+	for _, r := range rules {
+		if matches(r.room, path) {
+			return r, true
+		}
+	}
+	return rule{}, false
+}
+
+func TestEveryPackageHasARoom(t *testing.T) {
+	t.Parallel()
+	for _, p := range packages(t) {
+		if p.Error != nil {
+			t.Errorf("%s: %s", p.room(), p.Error.Err)
+		}
+		if _, ok := ruleFor(p.room()); !ok {
+			t.Errorf("%s: no row in the table of imports names this package", p.room())
+		}
+	}
+}
+
+func TestArrowsPointOneWay(t *testing.T) {
+	t.Parallel()
+	for _, p := range packages(t) {
+		r, ok := ruleFor(p.room())
+		if !ok {
+			continue
+		}
+		code := append([]string{p.room()}, r.imports...)
+		for _, i := range p.Imports {
+			if ours(i) && !anyMatches(code, room(i)) {
+				t.Errorf("%s must not import %s", p.room(), room(i))
+			}
+		}
+		tests := slices.Concat(code, r.tests, forTests)
+		for _, i := range slices.Concat(p.TestImports, p.XTestImports) {
+			if ours(i) && !anyMatches(tests, room(i)) {
+				t.Errorf("tests of %s must not import %s", p.room(), room(i))
+			}
+		}
+	}
+}
+
+func TestOnlyTheCommandsKnowTheCore(t *testing.T) {
+	t.Parallel()
+	for _, p := range packages(t) {
+		for _, i := range p.Imports {
+			known := matches("host/internal/core/**", p.room()) || matches("host/internal/cli/**", p.room())
+			if ours(i) && matches("host/internal/core/**", room(i)) && !known && !strings.HasPrefix(p.room(), "host/internal/e2e") {
+				t.Errorf("%s must not import %s", p.room(), room(i))
+			}
+			if ours(i) && matches("host/internal/cli/**", room(i)) && p.room() != "host" && !matches("host/internal/cli/**", p.room()) {
+				t.Errorf("%s must not import %s", p.room(), room(i))
+			}
+		}
+	}
+}
+
+func TestWhatARoomMustNotReach(t *testing.T) {
+	t.Parallel()
+	for _, p := range packages(t) {
+		r, ok := ruleFor(p.room())
+		if !ok {
+			continue
+		}
+		for _, dep := range p.Deps {
+			for _, forbidden := range r.reaches {
+				outside := strings.Contains(strings.SplitN(dep, "/", 2)[0], ".")
+				if forbidden == "*" && outside && !ours(dep) || forbidden != "*" && matches(forbidden+"/**", dep) {
+					t.Errorf("%s must not reach %s", p.room(), dep)
+				}
+			}
+		}
+		for _, i := range p.Imports {
+			if slices.Contains(r.direct, i) {
+				t.Errorf("%s does no input and output: it must not import %s", p.room(), i)
+			}
+			if i == "github.com/stretchr/testify/assert" || i == "github.com/stretchr/testify/suite" {
+				t.Errorf("%s imports %s", p.room(), i)
+			}
+		}
+		for _, i := range slices.Concat(p.TestImports, p.XTestImports) {
+			if i == "github.com/stretchr/testify/assert" || i == "github.com/stretchr/testify/suite" {
+				t.Errorf("tests of %s import %s: use require alone", p.room(), i)
+			}
+		}
+	}
+}
+
+func anyMatches(patterns []string, path string) bool {
+	return slices.ContainsFunc(patterns, func(pattern string) bool { return matches(pattern, path) })
+}
+
+func TestRowsAreFoundByTheirRoom(t *testing.T) {
+	t.Parallel()
+	for path, want := range map[string]string{
+		"sdk": "sdk/**", "sdk/vocab": "sdk/vocab", "sdk/wire/deep": "sdk/**", "host": "host",
+		"host/internal/api/apitest": "host/internal/api/**", "host/internal/unheard": "", "sdkx": "",
+	} {
+		r, ok := ruleFor(path)
+		require.Equal(t, want != "", ok, path)
+		require.Equal(t, want, r.room, path)
+	}
+}
