@@ -32,11 +32,11 @@ func Identity(namespace, name, version string, context []byte) string {
 	case Check(context, Limits{MaxBytes: HardMaxBytes, MaxDepth: HardMaxDepth}) == nil:
 		out = canonical(out, context)
 	default:
-		out = appendString(out, context)
+		out = AppendString(out, context)
 	}
-	out = appendString(append(out, `,"name":`...), []byte(name))
-	out = appendString(append(out, `,"namespace":`...), []byte(namespace))
-	out = appendString(append(out, `,"version":`...), []byte(version))
+	out = AppendString(append(out, `,"name":`...), name)
+	out = AppendString(append(out, `,"namespace":`...), namespace)
+	out = AppendString(append(out, `,"version":`...), version)
 	sum := sha256.Sum256(append(out, '}'))
 	return hex.EncodeToString(sum[:])
 }
@@ -149,7 +149,7 @@ func (c *canon) text() {
 	if bytes.IndexByte(text, '\\') >= 0 {
 		text, _ = unquote(nil, text)
 	}
-	c.out = appendString(c.out, text)
+	c.out = AppendString(c.out, text)
 }
 
 func (c *canon) space() {
@@ -158,9 +158,9 @@ func (c *canon) space() {
 	}
 }
 
-// appendString appends text as a JSON string with no more escapes than it
+// AppendString appends text as a JSON string with no more escapes than it
 // needs. Bytes that are not UTF-8 become U+FFFD.
-func appendString(dst, text []byte) []byte {
+func AppendString[T string | []byte](dst []byte, text T) []byte {
 	const hexDigits = "0123456789abcdef"
 	dst = append(dst, '"')
 	for i := 0; i < len(text); {
@@ -172,7 +172,7 @@ func appendString(dst, text []byte) []byte {
 		case b < utf8.RuneSelf:
 			dst = append(dst, b)
 		default:
-			r, n := utf8.DecodeRune(text[i:])
+			r, n := utf8.DecodeRuneInString(string(text[i:min(i+utf8.UTFMax, len(text))]))
 			dst = utf8.AppendRune(dst, r)
 			i += n
 			continue

@@ -13,7 +13,7 @@ type Limits struct {
 	MaxSteps        int           // steps of a template; default 1000, never more than [vocab.MaxSteps]
 	MaxEnvironments int           // environments a template may name; default 32
 	MaxConfig       int           // bytes of one step's configuration, or of the input schema, as JSON; default 1 MiB
-	MaxPlanConfig   int           // bytes of all configurations of a plan together; default 16 MiB
+	MaxTotalConfig  int           // bytes of all configurations in all plans together; default 16 MiB
 	MaxRetryAfter   time.Duration // the longest wait a handler may ask for; default 300 s
 }
 
@@ -23,7 +23,7 @@ func (l Limits) withDefaults() Limits {
 	l.MaxSteps = min(orDefault(l.MaxSteps, 1000), vocab.MaxSteps)
 	l.MaxEnvironments = orDefault(l.MaxEnvironments, 32)
 	l.MaxConfig = orDefault(l.MaxConfig, 1<<20)
-	l.MaxPlanConfig = orDefault(l.MaxPlanConfig, 16<<20)
+	l.MaxTotalConfig = orDefault(l.MaxTotalConfig, 16<<20)
 	l.MaxRetryAfter = orDefault(l.MaxRetryAfter, 300*time.Second)
 	return l
 }

@@ -1,0 +1,116 @@
+package workflow
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// Problem is one fault of a template.
+type Problem struct {
+	Line, Col int    // in the source, from 1; 0 if the fault has no place
+	Path      string // what it concerns, such as steps[2].retry.base; empty if the whole
+	Message   string // what is wrong and what to write instead
+}
+
+// TemplateError is everything that is wrong with a template, in the order of
+// the source.
+type TemplateError struct {
+	File     string
+	Problems []Problem
+}
+
+// Error lists the problems, one on a line: file:line:col: path: message.
+func (e *TemplateError) Error() string {
+	lines := make([]string, len(e.Problems))
+	for i, p := range e.Problems {
+		lines[i] = p.in(e.File)
+	}
+	return strings.Join(lines, "\n")
+}
+
+func (p Problem) in(file string) string {
+	place := file
+	if p.Line > 0 {
+		place = fmt.Sprintf("%s:%d:%d", file, p.Line, p.Col)
+	}
+	if p.Path == "" {
+		return place + ": " + p.Message
+	}
+	return place + ": " + p.Path + ": " + p.Message
+}
+
+// maxProblems bounds how many problems of a template are told.
+const maxProblems = 200
+
+// problems collects what is wrong with a template.
+type problems struct {
+	list []Problem
+	more bool
+}
+
+func (ps *problems) add(at position, path, format string, args ...any) {
+	if len(ps.list) >= maxProblems {
+		ps.more = true
+		return
+	}
+	ps.list = append(ps.list, Problem{at.line, at.col, path, fmt.Sprintf(format, args...)})
+}
+
+// err returns the problems as an error, nil if there are none.
+func (ps *problems) err(file string) error {
+	if len(ps.list) == 0 {
+		return nil
+	}
+	slices.SortStableFunc(ps.list, func(a, b Problem) int {
+		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Col, b.Col))
+	})
+	list := slices.Compact(ps.list)
+	if ps.more {
+		list = append(list, Problem{Message: fmt.Sprintf("more than %d problems: the rest is not listed", maxProblems)})
+	}
+	return &TemplateError{File: file, Problems: list}
+}
+
+// suggest returns `: did you mean "x"?` for the candidate most like word, or
+// nothing if none is alike: at most a third of the letters (and two) differ.
+func suggest(word string, candidates []string) string {
+	if len(word) > 128 {
+		return ""
+	}
+	best, bestDistance := "", max(2, len(word)/3)+1
+	for _, c := range candidates {
+		if d := len(c) - len(word); d >= bestDistance || -d >= bestDistance {
+			continue
+		}
+		if d := distance(word, c); d < bestDistance {
+			best, bestDistance = c, d
+		}
+	}
+	if best == "" {
+		return ""
+	}
+	return fmt.Sprintf(": did you mean %q?", best)
+}
+
+// distance is the Levenshtein distance of two short words.
+func distance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			substitution := diagonal
+			if a[i] != b[j] {
+				substitution++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(substitution, row[j]+1, row[j+1]+1)
+		}
+	}
+	return row[len(b)]
+}
