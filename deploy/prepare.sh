@@ -84,3 +84,7 @@ apt install --no-install-recommends "${packages[@]}" || {
   tail -n 20 "$log" >&2
   die "could not install ${packages[*]}; by hand: $by_hand"
 }
+# An old distribution's PostgreSQL may be too old.
+case " ${packages[*]} " in
+  *" postgresql "*) have_postgres || die "the distribution's PostgreSQL is older than 15: set PG_BINDIR to the binaries of a newer one, or DATABASE_URL to a server" ;;
+esac
