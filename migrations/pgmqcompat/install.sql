@@ -229,7 +229,7 @@ begin
     'with sent as (
        insert into pgmq.%I (vt, message, headers)
        select $1, given.message, given.headers
-         from pg_catalog.unnest($2, $3) with ordinality as given (message, headers, ord)
+         from rows from (pg_catalog.unnest($2), pg_catalog.unnest($3)) with ordinality as given (message, headers, ord)
         order by given.ord
        returning msg_id)
      select sent.msg_id from sent order by sent.msg_id',

@@ -5,15 +5,9 @@ import (
 	"sync"
 	"time"
 
+	"github.com/tasker-systems/tasker-host/host/internal/pluginhost"
 	"github.com/tasker-systems/tasker-host/host/internal/store"
 )
-
-// Service is a set of handlers that share a window of steps at once: a plugin.
-type Service struct {
-	Name     string   // the plugin's
-	Handlers []string // the handlers it serves now
-	Window   int      // steps it runs at once
-}
 
 // capacity decides how many steps the host may hold leases on, and of which
 // handlers. A host holds more than its plugins run at once, so that they never
@@ -58,7 +52,7 @@ func newCapacity(most int, now func() time.Time) *capacity {
 }
 
 // serve replaces what is served. ids maps names of handlers to their ids.
-func (c *capacity) serve(services []Service, ids map[string]int32) {
+func (c *capacity) serve(services []pluginhost.Service, ids map[string]int32) {
 	c.mu.Lock()
 	old := c.groups
 	c.groups, c.byName = make(map[string]*group, len(services)), ids

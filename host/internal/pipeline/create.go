@@ -68,6 +68,35 @@ func (e *Engine) Submit(ctx context.Context, s Submission) (Submitted, error) {
 	return e.create(ctx, t)
 }
 
+// SubmitAll creates tasks in bulk, in as few transactions as their number allows,
+// and returns when all are durable or one was refused. The answers are in the
+// order of the submissions; those of a refused or unfinished submission are
+// zero. Errors are those of Submit, joined, each with its index.
+func (e *Engine) SubmitAll(ctx context.Context, all []Submission) ([]Submitted, error) {
+	if e.accept.Err() != nil {
+		return nil, ErrDraining
+	}
+	requests := make([]*request, len(all))
+	for i := range all {
+		t, err := e.prepare(ctx, all[i])
+		if err != nil {
+			return nil, fmt.Errorf("submission %d: %w", i, err)
+		}
+		requests[i] = &request{NewTask: t, done: make(chan created, 1)}
+	}
+	e.requests.add(requests...)
+	answers := make([]Submitted, len(all))
+	var errs []error
+	for i, r := range requests {
+		answer, err := e.await(ctx, r)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("submission %d: %w", i, err))
+		}
+		answers[i] = answer
+	}
+	return answers, errors.Join(errs...)
+}
+
 // prepare checks a submission and makes the task it asks for.
 func (e *Engine) prepare(ctx context.Context, s Submission) (store.NewTask, error) {
 	plan, err := e.store.FindPlan(ctx, s.Namespace, s.Name, s.Version, e.cfg.Environment)
@@ -131,6 +160,10 @@ func (e *Engine) create(ctx context.Context, t store.NewTask) (Submitted, error)
 		return Submitted{}, ErrDraining
 	}
 	e.requests.add(r)
+	return e.await(ctx, r)
+}
+
+func (e *Engine) await(ctx context.Context, r *request) (Submitted, error) {
 	select {
 	case c := <-r.done:
 		switch {

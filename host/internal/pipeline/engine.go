@@ -38,7 +38,9 @@ type Config struct {
 	LostAfter     time.Duration // a step without a message for so long is enqueued again; also the interval of that look
 	PollMin       time.Duration // wait after an empty look at the queues, at first
 	PollMax       time.Duration // and at most
-	RequestVT     time.Duration // a request that was read and not answered comes back after this
+	InboxVT       time.Duration // a message of an inbox that was read and not answered for comes back after this, whole seconds
+	InboxBatch    int           // messages read from an inbox at once
+	InboxMaxReads int           // after so many reads without an answer a message is set aside
 
 	RequestQueue string
 	ResultQueue  string
@@ -51,6 +53,7 @@ type Config struct {
 type Store interface {
 	reader
 	hostStore
+	inboxStore
 	CreateTasks(ctx context.Context, g store.Grant, batch []store.NewTask, requestQueue string) ([]store.Created, error)
 	Claim(ctx context.Context, g store.Grant, queue string, names []string, after int64) (store.Claimed, error)
 	Settle(ctx context.Context, g store.Grant, p store.Policy, batch []store.Settlement) (store.Settled, error)
@@ -64,7 +67,7 @@ type Store interface {
 // Runner runs steps: the plugin host, or handlers in process.
 type Runner interface {
 	// Services returns what is served now.
-	Services() []Service
+	Services() []pluginhost.Service
 	// Changed is signalled when Services may answer otherwise.
 	Changed() <-chan struct{}
 	// Dispatch runs a step and never blocks. The call's Done is called exactly
@@ -147,6 +150,12 @@ func (e *Engine) Start(ctx context.Context) error {
 	e.loops.Go(e.serveLoop)
 	e.loops.Go(e.heartbeatLoop)
 	e.loops.Go(e.sweepLoop)
+	requests := e.newInbox(e.cfg.RequestQueue)
+	requests.handle = requests.handleRequests
+	e.loops.Go(requests.loop)
+	results := e.newInbox(e.cfg.ResultQueue)
+	results.handle = results.handleResults
+	e.loops.Go(results.loop)
 	return nil
 }
 

@@ -12,15 +12,22 @@ import (
 type hub struct {
 	mu      sync.Mutex
 	waiting map[vocab.UUID][]chan vocab.TaskState
+	all     map[int]func(vocab.UUID, vocab.TaskState)
+	next    int
 }
 
-func newHub() *hub { return &hub{waiting: map[vocab.UUID][]chan vocab.TaskState{}} }
+func newHub() *hub {
+	return &hub{waiting: map[vocab.UUID][]chan vocab.TaskState{}, all: map[int]func(vocab.UUID, vocab.TaskState){}}
+}
 
 // finished tells the waiters of a task its last state.
 func (h *hub) finished(task vocab.UUID, state vocab.TaskState) {
 	h.mu.Lock()
 	waiters := h.waiting[task]
 	delete(h.waiting, task)
+	for _, f := range h.all {
+		f(task, state)
+	}
 	h.mu.Unlock()
 	for _, w := range waiters {
 		w <- state
@@ -68,4 +75,20 @@ func (e *Engine) Wait(ctx context.Context, task vocab.UUID) (vocab.TaskState, er
 // seen it end; call stop when it is no longer wanted.
 func (e *Engine) Ended(task vocab.UUID) (ended <-chan vocab.TaskState, stop func()) {
 	return e.hub.wait(task)
+}
+
+// OnFinished calls f for every task this host sees end, until stop is called. f
+// must be quick: settling waits for it.
+func (e *Engine) OnFinished(f func(vocab.UUID, vocab.TaskState)) (stop func()) {
+	h := e.hub
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	id := h.next
+	h.next++
+	h.all[id] = f
+	return func() {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		delete(h.all, id)
+	}
 }

@@ -14,6 +14,7 @@ type metrics struct {
 	created, leased, retries      prometheus.Counter
 	outcomes, verdicts            *prometheus.CounterVec
 	finished, swept, requests     *prometheus.CounterVec
+	setAside                      *prometheus.CounterVec
 	settleSeconds, createSeconds  prometheus.Histogram
 	settleBatch, executionSeconds prometheus.Histogram
 }
@@ -50,6 +51,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			string(vocab.TaskComplete), string(vocab.TaskError)),
 		swept:            vec("swept_total", "Work found left behind, by kind.", "kind", "host", "message", "task", "lease"),
 		requests:         vec("requests_total", "Task requests read from the queue, by what became of them.", "result", "created", "duplicate", "refused"),
+		setAside:         vec("messages_set_aside_total", "Messages moved to the dead letters, by reason.", "reason"),
 		settleSeconds:    histogram("settle_seconds", "Duration of the transaction that records outcomes.", prometheus.ExponentialBuckets(0.0005, 2, 14)),
 		createSeconds:    histogram("create_seconds", "Duration of the transaction that creates tasks.", prometheus.ExponentialBuckets(0.0005, 2, 14)),
 		settleBatch:      histogram("settle_batch_steps", "Outcomes recorded in one transaction.", prometheus.ExponentialBuckets(1, 2, 11)),

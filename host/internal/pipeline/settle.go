@@ -3,6 +3,7 @@ package pipeline
 import (
 	"context"
 	"encoding/json"
+	"slices"
 	"time"
 
 	"github.com/tasker-systems/tasker-host/host/internal/payload"
@@ -21,8 +22,17 @@ type settlement struct {
 // settle takes the outcome of an attempt. It is called from the runner's
 // goroutines and does not block.
 func (e *Engine) settle(a *attempt, o pluginhost.Outcome) {
-	s := settlement{attempt: a, Settlement: store.Settlement{
-		StepKey: a.StepKey, Lease: a.ID, Outcome: o.Kind, Generation: int64(o.Generation), //nolint:gosec // from a bigint sequence
+	s := e.settlementOf(a.StepKey, a.ID, o)
+	s.attempt = a
+	e.metrics.outcome(s.Outcome, o.Execution)
+	e.outcomes.add(s)
+}
+
+// settlementOf makes of an outcome what can be recorded: a result that does not
+// pass the JSON gate is a permanent failure.
+func (e *Engine) settlementOf(key store.StepKey, lease vocab.UUID, o pluginhost.Outcome) settlement {
+	s := settlement{Settlement: store.Settlement{
+		StepKey: key, Lease: lease, Outcome: o.Kind, Generation: int64(o.Generation), //nolint:gosec // from a bigint sequence
 	}}
 	if o.Kind == vocab.OutcomeSuccess {
 		if fault := e.checkResult(&o); fault != nil {
@@ -32,11 +42,13 @@ func (e *Engine) settle(a *attempt, o pluginhost.Outcome) {
 		}
 	} else if o.Failure != nil {
 		s.Error, s.RetryAfter = failureOf(o.Failure), o.Failure.RetryAfter
+		if o.Failure.Code == pluginhost.ReasonCrashed {
+			s.RetryAfter = crashPause
+		}
 	} else {
 		s.Error = failureOf(&pluginhost.Failure{Type: vocab.UnexpectedError, Message: "the plugin gave no reason"})
 	}
-	e.metrics.outcome(s.Outcome, o.Execution)
-	e.outcomes.add(s)
+	return s
 }
 
 // checkResult is the JSON gate in front of results: what passes, the database
@@ -121,6 +133,10 @@ func (e *Engine) record(batch []settlement) {
 	e.start(e.work, g, out.Leases)
 }
 
+// crashPause is how long a step waits after its plugin died under it; the wait
+// doubles each time, so that a step that kills its plugin comes seldom.
+const crashPause = 100 * time.Millisecond
+
 // children returns how many steps a batch may make ready.
 func children(batch []settlement) int {
 	n := 0
@@ -136,20 +152,16 @@ func children(batch []settlement) int {
 // harmless: what an earlier one recorded is answered as recorded already. The
 // leases that such a lost reply granted are found by reconcile.
 func (e *Engine) settleBatch(g grant, batch []settlement) (store.Settled, error) {
-	byKey := make(map[store.StepKey]settlement, len(batch))
+	slices.SortStableFunc(batch, func(a, b settlement) int { return store.CompareKeys(a.StepKey, b.StepKey) })
 	send := make([]store.Settlement, len(batch))
 	for i := range batch {
 		send[i] = batch[i].Settlement
-		byKey[batch[i].StepKey] = batch[i]
 	}
 	var out store.Settled
 	err := e.insist(e.work, "settle", func(ctx context.Context) (err error) {
 		out, err = e.store.Settle(ctx, g.forStore(e.HostID()), e.cfg.Policy, send)
 		return err
 	})
-	for i := range send { // Settle has sorted them
-		batch[i] = byKey[send[i].StepKey]
-	}
 	return out, err
 }
 

@@ -59,6 +59,9 @@ type Revoked struct {
 // Heartbeat extends a host's life. alive is false if the host has been declared
 // dead: its leases are void and it must register anew.
 func (s *Store) Heartbeat(ctx context.Context, host int32, state string, served []string, lease time.Duration) (alive bool, revoked []Revoked, err error) {
+	if served == nil {
+		served = []string{}
+	}
 	var tasks, leases []vocab.UUID
 	var steps []int32
 	var reasons []string

@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
@@ -15,6 +15,7 @@ type PoolConfig struct {
 	MaxConns         int32         // at least 4: settling, claiming, heartbeats and readers never wait for each other for long
 	ConnectTimeout   time.Duration // for one connection
 	StatementTimeout time.Duration // for one statement; must stay well below the lease
+	LockTimeout      time.Duration // for the wait for one lock
 	ApplicationName  string        // shown in pg_stat_activity
 }
 
@@ -31,8 +32,9 @@ func OpenPool(ctx context.Context, cfg PoolConfig) (*pgxpool.Pool, error) {
 	pc.MaxConnLifetime = time.Hour
 	pc.MaxConnLifetimeJitter = 10 * time.Minute
 	pc.ConnConfig.ConnectTimeout = cfg.ConnectTimeout
-	if len(pc.ConnConfig.Fallbacks) > 0 && pc.ConnConfig.ValidateConnect == nil {
-		pc.ConnConfig.ValidateConnect = nil
+	if pc.ConnConfig.ValidateConnect == nil {
+		// A standby, or a server that is read-only, cannot hold leases.
+		pc.ConnConfig.ValidateConnect = pgconn.ValidateConnectTargetSessionAttrsReadWrite
 	}
 	for name, value := range sessionSettings(cfg) {
 		pc.ConnConfig.RuntimeParams[name] = value
@@ -50,24 +52,11 @@ func sessionSettings(cfg PoolConfig) map[string]string {
 		"application_name":                    cfg.ApplicationName,
 		"timezone":                            "UTC",
 		"statement_timeout":                   ms(cfg.StatementTimeout),
-		"lock_timeout":                        "3000",
+		"lock_timeout":                        ms(cfg.LockTimeout),
 		"idle_in_transaction_session_timeout": "5000",
 		"tcp_keepalives_idle":                 "5",
 		"tcp_keepalives_interval":             "2",
 		"tcp_keepalives_count":                "3",
 		"client_connection_check_interval":    "2000",
-		"default_transaction_read_only":       "off",
 	}
-}
-
-// exactly one row, or none, of a query scanned by position into a value.
-func queryOne[T any](ctx context.Context, q querier, sql string, scan func(pgx.Row, *T) error, args ...any) (T, error) {
-	var value T
-	err := scan(q.QueryRow(ctx, sql, args...), &value)
-	return value, err
-}
-
-type querier interface {
-	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
-	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
 }

@@ -60,4 +60,11 @@ var statements = map[string]string{
 	"upsert namespace": sqlUpsertNamespace, "upsert handlers": sqlUpsertHandlers, "insert template": sqlInsertTemplate,
 	"template digest": sqlTemplateDigest, "insert plan": sqlInsertPlan, "insert steps": sqlInsertSteps,
 	"find plan": sqlFindPlan, "load plan": sqlLoadPlan, "load plan steps": sqlLoadPlanSteps, "handler ids": sqlHandlerIDs, "queues of": sqlQueuesOf, "create queue": sqlCreateQueue,
+	"read messages": sqlReadMessages, "delete messages": sqlDeleteMessages, "set aside": sqlSetAside, "adopt steps": sqlAdoptSteps,
+	"read task": sqlReadTask, "list tasks": sqlListTasks, "list active tasks": sqlListActiveTasks, "snapshot": sqlSnapshot,
+	"task plan": sqlTaskPlan, "read steps": sqlReadSteps, "read history": sqlReadHistory,
+	"list templates": sqlListTemplates, "read template": sqlReadTemplate, "latest version": sqlLatestVersion,
+	"served now": sqlServedNow, "unserved": sqlUnserved,
+	"server facts": sqlServerFacts, "clock": sqlClock, "host facts": sqlHostFacts, "work facts": sqlWorkFacts,
+	"limbo": sqlLimbo, "queue depths": sqlQueueDepths,
 }

@@ -16,7 +16,8 @@ func sortByUUID(batch []NewTask) {
 	slices.SortFunc(batch, func(a, b NewTask) int { return bytes.Compare(a.UUID[:], b.UUID[:]) })
 }
 
-func compareKeys(a, b StepKey) int {
+// CompareKeys orders steps by task and number: the order in which rows are locked.
+func CompareKeys(a, b StepKey) int {
 	if c := bytes.Compare(a.Task[:], b.Task[:]); c != 0 {
 		return c
 	}
@@ -30,10 +31,9 @@ type Policy struct {
 }
 
 // Settle records a batch of outcomes in one transaction. The batch is sorted in
-// place by step; the verdicts are in its order then. A batch must not name a
-// step twice.
+// place by step (a stable sort); the verdicts are in its order then.
 func (s *Store) Settle(ctx context.Context, g Grant, p Policy, batch []Settlement) (Settled, error) {
-	slices.SortFunc(batch, func(a, b Settlement) int { return compareKeys(a.StepKey, b.StepKey) })
+	slices.SortStableFunc(batch, func(a, b Settlement) int { return CompareKeys(a.StepKey, b.StepKey) })
 	a := settleArgs(batch)
 	var out Settled
 	var got leaseArrays

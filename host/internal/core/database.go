@@ -1,0 +1,98 @@
+package core
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/tasker-systems/tasker-host/config"
+	"github.com/tasker-systems/tasker-host/migrations"
+	"github.com/tasker-systems/tasker-host/migrations/pgcluster"
+)
+
+// database is the server the host works on.
+type database struct {
+	url     string
+	cluster *pgcluster.Cluster // nil: the server is not ours
+}
+
+// startDatabase finds or starts the server, and brings its schema up to date.
+func (c *Core) startDatabase(ctx context.Context) error {
+	db, err := openDatabase(ctx, c.cfg, c.log)
+	if err != nil {
+		return err
+	}
+	c.database = db
+	conn, err := pgx.ParseConfig(db.url)
+	if err != nil {
+		return fmt.Errorf("parse database url: %w", err)
+	}
+	conn.ConnectTimeout = c.cfg.Database.ConnectTimeout
+	if db.cluster == nil && c.cfg.Environment == "production" {
+		return migrations.Check(ctx, conn)
+	}
+	return migrations.Up(ctx, conn, c.log.Named("migrations"))
+}
+
+// openDatabase returns the configured server, or starts the private one.
+func openDatabase(ctx context.Context, cfg *config.Config, log hclog.Logger) (*database, error) {
+	if !cfg.Database.URL.IsZero() {
+		return &database{url: cfg.Database.URL.Reveal()}, nil
+	}
+	e := cfg.Database.Embedded
+	dir := e.StateDir
+	if dir == "" {
+		dir = filepath.Join(cfg.System.StateDir, "postgres")
+	}
+	cc := pgcluster.Config{Dir: dir, BinDir: e.BinDir, Log: log.Named("postgres"), Settings: embeddedSettings(cfg)}
+	cluster, err := pgcluster.Start(ctx, cc)
+	if errors.Is(err, pgcluster.ErrNoBinaries) && e.Install {
+		log.Info("no PostgreSQL is installed: installing the distribution's package")
+		if err := pgcluster.Install(ctx); err != nil {
+			return nil, err
+		}
+		cluster, err = pgcluster.Start(ctx, cc)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &database{url: cluster.DSN(), cluster: cluster}, nil
+}
+
+// embeddedSettings suit the host: short-lived rows, many small transactions.
+func embeddedSettings(cfg *config.Config) map[string]string {
+	return map[string]string{
+		"max_connections":    fmt.Sprint(2*cfg.Database.MaxConnections + 30),
+		"autovacuum_naptime": "10s",
+		"checkpoint_timeout": "15min",
+		"max_wal_size":       "4GB",
+		"shared_buffers":     "256MB",
+		"track_io_timing":    "off",
+	}
+}
+
+// exited is closed if a server of ours has gone; it never is for others.
+func (d *database) exited() <-chan struct{} {
+	if d.cluster == nil {
+		return nil
+	}
+	return d.cluster.Exited()
+}
+
+func (d *database) lastWords() string {
+	if d.cluster == nil {
+		return ""
+	}
+	return d.cluster.LastWords()
+}
+
+func (d *database) stop(ctx context.Context) error {
+	if d.cluster == nil {
+		return nil
+	}
+	return d.cluster.Stop(ctx)
+}

@@ -1,0 +1,17 @@
+// Package core is the composition root: it builds every part of the host from
+// the configuration, starts the parts in order and stops them in reverse. It is
+// the only package that knows them all, and nobody imports it but the command.
+//
+// Reading order: core.go names the parts and their order; each file beside it
+// makes one part out of configuration values.
+//
+//	database   the server of the configured URL, or a private one; the schema
+//	store      the SQL
+//	plugins    handler plugins as processes
+//	pipeline   what moves work
+//	api        HTTP over the unix socket
+//
+// Stopping: the host first says that it drains, then takes no more work and lets
+// what runs finish; what is left at the end of the drain time is cancelled and
+// its leases are handed back; then plugins, API and database go.
+package core

@@ -1,0 +1,143 @@
+package pipeline
+
+import (
+	"context"
+	"encoding/json"
+	"sync"
+	"time"
+
+	"github.com/tasker-systems/tasker-host/host/internal/store"
+	"github.com/tasker-systems/tasker-host/sdk/vocab"
+)
+
+// inboxStore is what the inboxes ask of the database.
+type inboxStore interface {
+	ReadMessages(ctx context.Context, queue string, vt time.Duration, most int) ([]store.Message, error)
+	DeleteMessages(ctx context.Context, queue string, ids []int64) error
+	SetAside(ctx context.Context, queue string, id int64, reason, detail string) error
+	Adopt(ctx context.Context, host int32, steps []store.StepKey) (map[store.StepKey]vocab.UUID, error)
+}
+
+// inbox reads a queue by which others ask something of the host, and hands over
+// its messages. A message is hidden while it is worked on, comes back if nobody
+// answered for it, and is set aside when it cannot be acted on or has come back
+// too often.
+type inbox struct {
+	engine   *Engine
+	queue    string
+	maxReads int
+	handle   func(messages []store.Message)
+
+	mu   sync.Mutex
+	busy map[int64]bool // messages that are being worked on in this host
+}
+
+// loop reads until the host drains. It waits between empty reads as the claim
+// loop does.
+func (b *inbox) loop() {
+	e := b.engine
+	wait := e.cfg.PollMin
+	for {
+		n, err := b.turn()
+		switch {
+		case err != nil:
+			e.log.Warn("inbox could not be read", "queue", b.queue, "error", err)
+			wait = e.cfg.PollMax
+		case n == e.cfg.InboxBatch:
+			wait = 0
+		case n > 0:
+			wait = e.cfg.PollMin
+		default:
+			wait = min(max(2*wait, e.cfg.PollMin), e.cfg.PollMax)
+		}
+		select {
+		case <-time.After(wait):
+		case <-e.accept.Done():
+			return
+		}
+	}
+}
+
+func (b *inbox) turn() (int, error) {
+	e := b.engine
+	ctx, cancel := context.WithTimeout(e.accept, callTimeout)
+	defer cancel()
+	messages, err := e.store.ReadMessages(ctx, b.queue, e.cfg.InboxVT, e.cfg.InboxBatch)
+	if err != nil {
+		if e.accept.Err() != nil {
+			return 0, nil
+		}
+		return 0, err
+	}
+	var todo []store.Message
+	for _, m := range messages {
+		switch {
+		case !b.begin(m.ID):
+		case m.Reads > b.maxReads:
+			b.setAside(m.ID, "read_too_often", "read again and again without an answer")
+		default:
+			todo = append(todo, m)
+		}
+	}
+	if len(todo) > 0 {
+		b.handle(todo)
+	}
+	return len(messages), nil
+}
+
+// begin notes that a message is being worked on; false: it is already.
+func (b *inbox) begin(id int64) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.busy[id] {
+		return false
+	}
+	b.busy[id] = true
+	return true
+}
+
+func (b *inbox) done(ids ...int64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, id := range ids {
+		delete(b.busy, id)
+	}
+}
+
+// setAside moves a message to the dead letters. If that fails the message comes
+// back and is judged again.
+func (b *inbox) setAside(id int64, reason, detail string) {
+	defer b.done(id)
+	e := b.engine
+	err := e.insist(e.work, "set message aside", func(ctx context.Context) error {
+		return e.store.SetAside(ctx, b.queue, id, reason, detail)
+	})
+	if err != nil {
+		e.log.Warn("message could not be set aside", "queue", b.queue, "message", id, "error", err)
+		return
+	}
+	e.metrics.setAside.WithLabelValues(reason).Inc()
+	e.log.Warn("message set aside", "queue", b.queue, "message", id, "reason", reason, "detail", detail)
+}
+
+// remove deletes messages that have been acted on. If that fails they come back,
+// and acting on them again changes nothing.
+func (b *inbox) remove(ids ...int64) {
+	defer b.done(ids...)
+	e := b.engine
+	err := e.insist(e.work, "delete messages", func(ctx context.Context) error {
+		return e.store.DeleteMessages(ctx, b.queue, ids)
+	})
+	if err != nil {
+		e.log.Warn("messages could not be deleted", "queue", b.queue, "error", err)
+	}
+}
+
+func (e *Engine) newInbox(queue string) *inbox {
+	return &inbox{engine: e, queue: queue, maxReads: e.cfg.InboxMaxReads, busy: map[int64]bool{}}
+}
+
+// asObject returns a message's body if it is a JSON object.
+func asObject(body json.RawMessage) (json.RawMessage, bool) {
+	return body, len(body) > 0 && body[0] == '{'
+}

@@ -1,0 +1,216 @@
+package pipeline
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/tasker-systems/tasker-host/host/internal/pluginhost"
+	"github.com/tasker-systems/tasker-host/host/internal/store"
+	"github.com/tasker-systems/tasker-host/sdk/vocab"
+)
+
+// stepResult is a message of the result queue: what a worker that polls a
+// namespace's queue itself says of a step it ran.
+type stepResult struct {
+	StepUUID string          `json:"step_uuid"`
+	TaskUUID string          `json:"task_uuid"`
+	Status   string          `json:"status"`
+	Results  json.RawMessage `json:"results"` // a JSON value, or one as a text
+	Error    *struct {
+		Message   string          `json:"message"`
+		Type      string          `json:"error_type"`
+		Code      string          `json:"error_code"`
+		Retryable bool            `json:"retryable"`
+		Context   json.RawMessage `json:"context"`
+	} `json:"error"`
+	// LeaseID is the lease under which a worker ran the step. One that claims
+	// nothing leaves it out: its result counts if the step is still enqueued.
+	LeaseID       string `json:"lease_id"`
+	Orchestration *struct {
+		Headers map[string]string `json:"headers"`
+		Hint    *struct {
+			Seconds float64 `json:"delay_seconds"`
+		} `json:"backoff_hint"`
+	} `json:"orchestration_metadata"`
+	Metadata json.RawMessage `json:"metadata"`
+}
+
+// outsideResult is a checked [stepResult].
+type outsideResult struct {
+	message int64
+	settlement
+}
+
+// handleResults records what outside workers have posted. A message is removed
+// once its result is recorded; one that comes too late, or names what does not
+// exist, is set aside.
+func (b *inbox) handleResults(messages []store.Message) {
+	var named, unnamed []outsideResult
+	for _, m := range messages {
+		r, reason, err := b.parseResult(m)
+		switch {
+		case err != nil:
+			b.setAside(m.ID, reason, err.Error())
+		case r.Lease == vocab.UUID{}:
+			unnamed = append(unnamed, r)
+		default:
+			named = append(named, r)
+		}
+	}
+	named = append(named, b.adopt(unnamed)...)
+	for _, r := range named {
+		r.answered = func(v store.Verdict) { go b.answer(r.message, v) }
+		b.engine.outcomes.add(r.settlement)
+	}
+}
+
+// answer acts on the verdict of a posted result.
+func (b *inbox) answer(message int64, v store.Verdict) {
+	switch v {
+	case store.Recorded, store.AlreadyRecorded:
+		b.remove(message)
+	case store.UnknownStep:
+		b.setAside(message, "unknown_step", "no step has this UUID")
+	default:
+		b.setAside(message, "stale_result", "the step is not (or no longer) run under this lease")
+	}
+}
+
+// adopt leases the steps for which a result came without a lease. Those that are
+// not enqueued keep a lease of zeros, which settling refuses.
+func (b *inbox) adopt(results []outsideResult) []outsideResult {
+	if len(results) == 0 {
+		return nil
+	}
+	e := b.engine
+	keys := make([]store.StepKey, len(results))
+	for i := range results {
+		keys[i] = results[i].StepKey
+	}
+	var leases map[store.StepKey]vocab.UUID
+	err := e.insist(e.work, "adopt steps", func(ctx context.Context) (err error) {
+		leases, err = e.store.Adopt(ctx, e.HostID(), keys)
+		return err
+	})
+	if err != nil {
+		e.log.Warn("results not recorded; their messages will be read again", "error", err)
+		for _, r := range results {
+			b.done(r.message)
+		}
+		return nil
+	}
+	for i := range results {
+		results[i].Lease = leases[results[i].StepKey]
+		delete(leases, results[i].StepKey) // of two results for one step the first counts
+	}
+	return results
+}
+
+// parseResult checks a message. A reason comes with every error.
+func (b *inbox) parseResult(m store.Message) (outsideResult, string, error) {
+	none := outsideResult{}
+	body, ok := asObject(m.Body)
+	if !ok {
+		return none, "not_an_object", errors.New("a step result is a JSON object with step_uuid, task_uuid and status")
+	}
+	var r stepResult
+	if err := json.Unmarshal(body, &r); err != nil {
+		return none, "malformed", err
+	}
+	step, err := vocab.ParseUUID(r.StepUUID)
+	if err != nil {
+		return none, "malformed", fmt.Errorf("step_uuid: %w", err)
+	}
+	named, err := vocab.ParseUUID(r.TaskUUID)
+	if err != nil {
+		return none, "malformed", fmt.Errorf("task_uuid: %w", err)
+	}
+	task, number, ok := vocab.SplitStepID(step)
+	if !ok || task != named {
+		return none, "foreign_step", fmt.Errorf("step %s is not a step of task %s", step, named)
+	}
+	out := outsideResult{message: m.ID}
+	out.StepKey = store.StepKey{Task: task, Number: int32(number)} //nolint:gosec // 20 bits
+	if r.LeaseID != "" {
+		if out.Lease, err = vocab.ParseUUID(r.LeaseID); err != nil {
+			return none, "malformed", fmt.Errorf("lease_id: %w", err)
+		}
+	}
+	o, err := r.outcome()
+	if err != nil {
+		return none, "malformed", err
+	}
+	out.settlement = b.engine.settlementOf(out.StepKey, out.Lease, o)
+	return out, "", nil
+}
+
+// outcome translates the status words of the reference.
+func (r *stepResult) outcome() (pluginhost.Outcome, error) {
+	failed := func(kind vocab.Outcome, typ vocab.ErrorType, message string) pluginhost.Outcome {
+		f := &pluginhost.Failure{Type: typ, Message: message, RetryAfter: r.retryAfter(time.Now())}
+		if r.Error != nil {
+			f.Message, f.Code, f.Context = r.Error.Message, r.Error.Code, r.Error.Context
+			if r.Error.Type != "" {
+				f.Type = vocab.ErrorType(r.Error.Type)
+			}
+		}
+		return pluginhost.Outcome{Kind: kind, Failure: f}
+	}
+	switch strings.ToLower(r.Status) {
+	case "success":
+		return pluginhost.Outcome{Kind: vocab.OutcomeSuccess, Result: unwrapText(r.Results), Metadata: r.Metadata}, nil
+	case "skipped":
+		return pluginhost.Outcome{Kind: vocab.OutcomeSuccess, Metadata: json.RawMessage(`{"skipped":true}`)}, nil
+	case "failed":
+		if r.Error != nil && r.Error.Retryable {
+			return failed(vocab.OutcomeRetryable, vocab.RetryableError, "the worker reported a failure"), nil
+		}
+		return failed(vocab.OutcomePermanent, vocab.PermanentError, "the worker reported a failure"), nil
+	case "timeout":
+		return failed(vocab.OutcomeRetryable, vocab.TimeoutError, "the worker reported a timeout"), nil
+	case "cancelled":
+		return failed(vocab.OutcomePermanent, vocab.PermanentError, "the worker cancelled the step"), nil
+	default:
+		return pluginhost.Outcome{}, fmt.Errorf("status %.20q is not Success, Failed, Skipped, Timeout or Cancelled", r.Status)
+	}
+}
+
+// unwrapText returns the JSON inside a text: the reference's workers post their
+// results that way. A text that holds no JSON is a result of its own.
+func unwrapText(raw json.RawMessage) json.RawMessage {
+	var inner string
+	if len(raw) > 0 && raw[0] == '"' && json.Unmarshal(raw, &inner) == nil && json.Valid([]byte(inner)) {
+		return json.RawMessage(inner)
+	}
+	return raw
+}
+
+// retryAfter is the wait a worker asked for: its hint, or the Retry-After header
+// it was given, seconds or a date. Zero: none.
+func (r *stepResult) retryAfter(now time.Time) time.Duration {
+	if r.Orchestration == nil {
+		return 0
+	}
+	if h := r.Orchestration.Hint; h != nil && h.Seconds > 0 && h.Seconds < 1e6 {
+		return time.Duration(h.Seconds * float64(time.Second))
+	}
+	for name, value := range r.Orchestration.Headers {
+		if !strings.EqualFold(name, "Retry-After") {
+			continue
+		}
+		if n, err := strconv.ParseUint(strings.TrimSpace(value), 10, 20); err == nil {
+			return time.Duration(n) * time.Second //nolint:gosec // 20 bits
+		}
+		for _, layout := range []string{time.RFC1123, time.RFC1123Z, time.RFC850, time.ANSIC} {
+			if at, err := time.Parse(layout, strings.TrimSpace(value)); err == nil {
+				return max(at.Sub(now), 0)
+			}
+		}
+	}
+	return 0
+}

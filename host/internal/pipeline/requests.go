@@ -1,0 +1,155 @@
+package pipeline
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/tasker-systems/tasker-host/host/internal/store"
+)
+
+// taskRequest is a message of the request queue: what a client sends, in its
+// own transaction if it likes, to have a task made. Other keys are ignored.
+type taskRequest struct {
+	RequestID string          `json:"request_id"` // sent twice with the same content, it makes one task
+	Namespace string          `json:"namespace"`
+	Name      string          `json:"task_name"`
+	Version   string          `json:"task_version"`
+	Input     json.RawMessage `json:"input_data"`
+	Metadata  struct {
+		RequestedAt *time.Time      `json:"requested_at"`
+		Requester   string          `json:"requester"`
+		Priority    requestPriority `json:"priority"`
+	} `json:"metadata"`
+}
+
+// requestPriority accepts the reference's words and plain numbers.
+type requestPriority struct{ value *int32 }
+
+var priorityWords = map[string]int32{"Low": 1, "Normal": 2, "High": 3, "Urgent": 4}
+
+// UnmarshalJSON reads a word or an integer.
+func (p *requestPriority) UnmarshalJSON(raw []byte) error {
+	var word string
+	if json.Unmarshal(raw, &word) == nil {
+		n, ok := priorityWords[word]
+		if !ok {
+			return fmt.Errorf("metadata.priority %.20q is not Low, Normal, High, Urgent or an integer", word)
+		}
+		p.value = &n
+		return nil
+	}
+	if bytes.Equal(raw, []byte("null")) {
+		return nil
+	}
+	n, err := strconv.ParseInt(string(raw), 10, 16)
+	if err != nil || n < 0 {
+		return fmt.Errorf("metadata.priority %.20s is not Low, Normal, High, Urgent or an integer from 0 to 32767", raw)
+	}
+	small := int32(n)
+	p.value = &small
+	return nil
+}
+
+// handleRequests creates the tasks that messages ask for. Each message is
+// removed in the transaction that creates its task.
+func (b *inbox) handleRequests(messages []store.Message) {
+	var all sync.WaitGroup
+	for _, m := range messages {
+		all.Go(func() { b.handleRequest(m) })
+	}
+	all.Wait()
+}
+
+func (b *inbox) handleRequest(m store.Message) {
+	e := b.engine
+	t, reason, err := b.parseRequest(m)
+	if err != nil {
+		if reason == "" { // not the message's fault: it comes back
+			e.log.Warn("task request not handled; it will be read again", "message", m.ID, "error", err)
+			b.done(m.ID)
+			return
+		}
+		e.metrics.requests.WithLabelValues("refused").Inc()
+		b.setAside(m.ID, reason, err.Error())
+		return
+	}
+	answer, err := e.create(e.work, t)
+	b.done(m.ID)
+	switch {
+	case errors.Is(err, ErrKeyReused):
+		e.metrics.requests.WithLabelValues("refused").Inc()
+	case err != nil:
+		e.log.Warn("task request not handled; it will be read again", "message", m.ID, "error", err)
+	case answer.Created:
+		e.metrics.requests.WithLabelValues("created").Inc()
+	default:
+		e.metrics.requests.WithLabelValues("duplicate").Inc()
+	}
+}
+
+// parseRequest makes a task of a message. A reason comes with an error that is
+// the message's own fault.
+func (b *inbox) parseRequest(m store.Message) (t store.NewTask, reason string, err error) {
+	body, ok := asObject(m.Body)
+	if !ok {
+		return t, "not_an_object", errors.New("a task request is a JSON object with namespace, task_name, task_version and input_data")
+	}
+	var r taskRequest
+	if err := json.Unmarshal(body, &r); err != nil {
+		return t, "malformed", err
+	}
+	for key, value := range map[string]string{"namespace": r.Namespace, "task_name": r.Name, "task_version": r.Version} {
+		if value == "" {
+			return t, "missing_key", fmt.Errorf("the key %q is missing or empty", key)
+		}
+	}
+	attributes, err := requestAttributes(&r)
+	if err != nil {
+		return t, "malformed", err
+	}
+	s := Submission{
+		Namespace: r.Namespace, Name: r.Name, Version: r.Version, Context: r.Input,
+		Priority: r.Metadata.Priority.value, Attributes: attributes,
+	}
+	if r.RequestID != "" {
+		if len(r.RequestID) > 200 {
+			return t, "malformed", errors.New("request_id is longer than 200 bytes")
+		}
+		s.IdempotencyKey = "request:" + r.RequestID
+	}
+	e := b.engine
+	t, err = e.prepare(e.work, s)
+	if err == nil {
+		t.RequestMsg = m.ID
+		return t, "", nil
+	}
+	if _, bad := errors.AsType[*ContextError](err); bad {
+		return t, "input_invalid", err
+	} else if errors.Is(err, store.ErrNotFound) {
+		return t, "unknown_template", err
+	}
+	return t, "", err
+}
+
+func requestAttributes(r *taskRequest) (json.RawMessage, error) {
+	a := map[string]any{"source_system": "task_request_processor"}
+	if r.Metadata.Requester != "" {
+		a["initiator"] = r.Metadata.Requester
+	}
+	if r.RequestID != "" {
+		a["reason"] = "Task request " + r.RequestID
+	}
+	if r.Metadata.RequestedAt != nil {
+		a["requested_at"] = r.Metadata.RequestedAt
+	}
+	raw, err := json.Marshal(a)
+	if err != nil {
+		return nil, fmt.Errorf("attributes of the request: %w", err)
+	}
+	return raw, nil
+}
