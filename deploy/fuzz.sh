@@ -6,8 +6,10 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 found=0
-for pkg in $(go list ./...); do
-  for target in $(go test -list '^Fuzz' "$pkg" | grep '^Fuzz' || true); do
+packages=$(go list ./...)
+for pkg in $packages; do
+  listed=$(go test -list '^Fuzz' "$pkg")
+  for target in $(grep '^Fuzz' <<<"$listed" || true); do
     found=1
     printf '== %s %s\n' "$pkg" "$target"
     go test -run '^$' -fuzz "^$target\$" -fuzztime "$1" "$pkg"
