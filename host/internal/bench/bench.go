@@ -130,7 +130,7 @@ type loaded struct {
 var benchContext = json.RawMessage(`{"order_id":"7b1f0a52-4f6e-4f43-9d6b-2f7c9b1d5e10","amount":"209.97"}`)
 
 func (r *run) submission() pipeline.Submission {
-	return pipeline.Submission{Namespace: benchNamespace, Name: r.shape.Name, Version: benchVersion, Context: benchContext}
+	return pipeline.Submission{Namespace: Namespace, Name: r.shape.Name, Version: benchVersion, Context: benchContext}
 }
 
 // load runs tasks with a window of them under way, and returns when all have

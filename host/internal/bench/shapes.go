@@ -6,8 +6,9 @@ import (
 )
 
 const (
-	benchNamespace = "tasker_bench"
-	benchVersion   = "1.0.0"
+	// Namespace is that of all tasks of benchmarks.
+	Namespace    = "tasker_bench"
+	benchVersion = "1.0.0"
 )
 
 // Shape is a workload.
@@ -29,7 +30,7 @@ var Shapes = map[string]Shape{
 // named.
 func shape(name string, parents ...[]string) Shape {
 	var b strings.Builder
-	fmt.Fprintf(&b, "namespace: %s\nname: %s\nversion: %s\ndescription: benchmark\nsteps:\n", benchNamespace, name, benchVersion)
+	fmt.Fprintf(&b, "namespace: %s\nname: %s\nversion: %s\ndescription: benchmark\nsteps:\n", Namespace, name, benchVersion)
 	for i, p := range parents {
 		fmt.Fprintf(&b, "  - name: %c\n    handler: bench.noop\n", 'a'+rune(i))
 		if p[0] != "" {

@@ -175,7 +175,9 @@ func (c *Core) stopEngine(ctx context.Context) error {
 }
 
 func (c *Core) makeStateDir(context.Context) error {
-	if err := os.MkdirAll(c.cfg.System.StateDir, 0o700); err != nil {
+	// Others may pass through, to what is theirs in it (the private server's
+	// account, if we are root), but not list it; what is ours is closed.
+	if err := os.MkdirAll(c.cfg.System.StateDir, 0o711); err != nil { //nolint:gosec // see above
 		return fmt.Errorf("make the state directory: %w", err)
 	}
 	return nil
@@ -212,7 +214,7 @@ func (c *Core) startPlugins(ctx context.Context) error {
 			Window: c.cfg.CircuitBreakers.PluginCrashLoop.Window,
 			Open:   c.cfg.CircuitBreakers.PluginCrashLoop.Timeout,
 		},
-	}, c.log.Named("plugins"), c.registry)
+	}, c.registry, c.log.Named("plugins"))
 	if err != nil {
 		return err
 	}

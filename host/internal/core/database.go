@@ -33,9 +33,20 @@ func (c *Core) startDatabase(ctx context.Context) error {
 	}
 	conn.ConnectTimeout = c.cfg.Database.ConnectTimeout
 	if db.cluster == nil && c.cfg.Environment == "production" {
-		return migrations.Check(ctx, conn)
+		return checkSchema(ctx, conn)
 	}
 	return migrations.Up(ctx, conn, c.log.Named("migrations"))
+}
+
+// checkSchema refuses a schema that is not this binary's. In production it is
+// migrated on purpose, with tasker migrate.
+func checkSchema(ctx context.Context, cfg *pgx.ConnConfig) (err error) {
+	conn, err := pgx.ConnectConfig(ctx, cfg)
+	if err != nil {
+		return fmt.Errorf("connect: %w", err)
+	}
+	defer func() { err = errors.Join(err, conn.Close(context.WithoutCancel(ctx))) }()
+	return migrations.Check(ctx, conn)
 }
 
 // openDatabase returns the configured server, or starts the private one.
