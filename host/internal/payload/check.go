@@ -2,8 +2,10 @@ package payload
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"hash/maphash"
+	"math"
 	"slices"
 )
 
@@ -22,9 +24,7 @@ func check(raw []byte, lim Limits, object bool) error {
 		return &Error{Code: TooLarge, Offset: lim.MaxBytes, Message: fmt.Sprintf(
 			"the document has %d bytes, the limit is %d: keep large data elsewhere and pass a reference", len(raw), lim.MaxBytes)}
 	}
-	var open [stackDepth]container
-	var members [stackMembers]member
-	s := scanner{raw: raw, lim: lim, budget: lim.MaxBytes - len(raw), open: open[:0], members: members[:0]}
+	s := scanner{raw: raw, lim: lim, budget: lim.MaxBytes - len(raw)}
 	if f := s.document(object); f != nil {
 		return f.locate(raw)
 	}
@@ -38,14 +38,12 @@ type member struct {
 	escaped    bool
 }
 
-// container is an open array or object.
-type container struct {
-	object  bool
-	members int32 // where its keys begin in scanner.members
-}
+// smallKeys is how many keys of open objects are kept without allocating.
+const smallKeys = 32
 
 // scanner reads a document once, front to back. It keeps its own stack, so the
-// depth of a document costs no Go stack.
+// depth of a document costs no Go stack. Its buffers are arrays, not slices of
+// arrays, because only so they stay off the heap.
 type scanner struct {
 	raw    []byte
 	lim    Limits
@@ -53,15 +51,34 @@ type scanner struct {
 	seed   maphash.Seed
 	seeded bool
 
-	open    []container
-	members []member
+	depth int
+	open  [HardMaxDepth]int32 // per open container: an array is -1, an object where its keys begin
+
+	count int // keys of all open objects
+	few   [smallKeys]member
+	many  []member // instead of few, once it was full
 }
 
-// The buffers on the stack: what does not fit is allocated.
-const (
-	stackDepth   = 16
-	stackMembers = 48
-)
+// push keeps a key.
+func (s *scanner) push(m member) {
+	switch {
+	case s.many != nil:
+		s.many = append(s.many[:s.count], m)
+	case s.count < smallKeys:
+		s.few[s.count] = m
+	default:
+		s.many = append(append(make([]member, 0, 8*smallKeys), s.few[:]...), m)
+	}
+	s.count++
+}
+
+// keys returns the keys from the one with the number given.
+func (s *scanner) keys(from int32) []member {
+	if s.many != nil {
+		return s.many[from:s.count]
+	}
+	return s.few[from:s.count]
+}
 
 // document reads the whole text.
 func (s *scanner) document(object bool) *fault {
@@ -77,7 +94,7 @@ func (s *scanner) document(object bool) *fault {
 		if next, f = s.after(next); f != nil {
 			return f
 		}
-		if len(s.open) == 0 {
+		if s.depth == 0 {
 			if next < len(s.raw) {
 				return &fault{Syntax, next, "there is more after the end of the value: send one JSON value"}
 			}
@@ -122,7 +139,7 @@ func (s *scanner) value(i int) (int, *fault) {
 // enter opens the container at i. It returns where its first value begins, or,
 // if it is empty, where it ends.
 func (s *scanner) enter(i int, object bool) (next int, empty bool, _ *fault) {
-	if len(s.open) >= s.lim.MaxDepth {
+	if s.depth >= s.lim.MaxDepth {
 		return i, false, &fault{TooDeep, i, fmt.Sprintf("nested deeper than %d levels: flatten the data", s.lim.MaxDepth)}
 	}
 	next = s.space(i + 1)
@@ -132,10 +149,12 @@ func (s *scanner) enter(i int, object bool) (next int, empty bool, _ *fault) {
 	if c := s.raw[next]; object && c == '}' || !object && c == ']' {
 		return next + 1, true, nil
 	}
-	s.open = append(s.open, container{object, int32(len(s.members))}) //nolint:gosec // bounded by HardMaxBytes
+	s.depth++
 	if !object {
+		s.open[s.depth-1] = -1
 		return next, false, nil
 	}
+	s.open[s.depth-1] = int32(s.count) //nolint:gosec // bounded by HardMaxBytes
 	next, f := s.key(next)
 	return next, false, f
 }
@@ -145,32 +164,33 @@ func (s *scanner) enter(i int, object bool) (next int, empty bool, _ *fault) {
 func (s *scanner) after(i int) (int, *fault) {
 	for {
 		i = s.space(i)
-		if len(s.open) == 0 {
+		if s.depth == 0 {
 			return i, nil
 		}
-		top := &s.open[len(s.open)-1]
+		first := s.open[s.depth-1]
+		object := first >= 0
 		if i >= len(s.raw) {
 			return i, s.truncated()
 		}
 		switch c := s.raw[i]; {
 		case c == ',':
 			i = s.space(i + 1)
-			if top.object {
+			if object {
 				return s.key(i)
 			}
 			return i, nil
-		case c == '}' && top.object:
-			if f := s.unique(s.members[top.members:]); f != nil {
+		case c == '}' && object:
+			if f := s.unique(s.keys(first)); f != nil {
 				return i, f
 			}
-			s.members = s.members[:top.members]
-		case c == ']' && !top.object:
-		case top.object:
+			s.count = int(first)
+		case c == ']' && !object:
+		case object:
 			return i, &fault{Syntax, i, "unexpected " + quoteByte(c) + " after a member: write ',' or '}'"}
 		default:
 			return i, &fault{Syntax, i, "unexpected " + quoteByte(c) + " after an element: write ',' or ']'"}
 		}
-		s.open = s.open[:len(s.open)-1]
+		s.depth--
 		i++
 	}
 }
@@ -187,7 +207,7 @@ func (s *scanner) key(i int) (int, *fault) {
 	if f != nil {
 		return i, f
 	}
-	s.members = append(s.members, s.member(i+1, end-1, escaped))
+	s.push(s.member(i+1, end-1, escaped))
 	i = s.space(end)
 	if i >= len(s.raw) {
 		return i, s.truncated()
@@ -213,34 +233,32 @@ func (s *scanner) member(start, end int, escaped bool) member {
 	return m
 }
 
-// few is how many keys are compared each with each; more are sorted.
-const few = 12
+// pairwise is how many keys are compared each with each; more are sorted.
+const pairwise = 12
 
 // unique finds the first key that is there twice. It may reorder the keys.
 func (s *scanner) unique(keys []member) *fault {
-	if len(keys) <= few {
+	if len(keys) <= pairwise {
 		for j := 1; j < len(keys); j++ {
 			for k := range j {
 				if s.same(keys[k], keys[j]) {
-					return s.duplicate(keys[j])
+					return duplicate(keys[j].start)
 				}
 			}
 		}
 		return nil
 	}
 	slices.SortFunc(keys, func(a, b member) int {
-		switch {
-		case a.hash < b.hash:
-			return -1
-		case a.hash > b.hash:
-			return 1
-		}
-		return int(a.start - b.start)
+		return cmp.Or(cmp.Compare(a.hash, b.hash), cmp.Compare(a.start, b.start))
 	})
+	first := int32(math.MaxInt32)
 	for j := 1; j < len(keys); j++ {
 		if s.same(keys[j-1], keys[j]) {
-			return s.duplicate(keys[j])
+			first = min(first, keys[j].start)
 		}
+	}
+	if first < math.MaxInt32 {
+		return duplicate(first)
 	}
 	return nil
 }
@@ -259,8 +277,9 @@ func (s *scanner) same(a, b member) bool {
 	return bytes.Equal(keyA, keyB)
 }
 
-func (s *scanner) duplicate(m member) *fault {
-	return &fault{DuplicateKey, int(m.start) - 1, "the key is there twice in one object: remove one, readers would disagree which counts"}
+// duplicate is the fault of a key whose text starts there.
+func duplicate(start int32) *fault {
+	return &fault{DuplicateKey, int(start) - 1, "the key is there twice in one object: remove one, readers would disagree which counts"}
 }
 
 func (s *scanner) word(i int, word string) (int, *fault) {

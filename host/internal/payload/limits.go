@@ -3,7 +3,7 @@ package payload
 // Limits bounds a document. A field that is zero or less means its default.
 type Limits struct {
 	MaxBytes int // of the text, with numbers written out; default 1 MiB, never more than 64 MiB
-	MaxDepth int // of nested arrays and objects; default 64, never more than 256
+	MaxDepth int // of nested arrays and objects; default 64, never more than 128
 }
 
 // The defaults and the bounds of the bounds.
@@ -14,7 +14,7 @@ const (
 	// HardMaxBytes stays below what jsonb can hold (strings of 256 MiB).
 	HardMaxBytes = 64 << 20
 	// HardMaxDepth stays far below where the stack of a server ends.
-	HardMaxDepth = 256
+	HardMaxDepth = 128
 )
 
 // ContextLimits bounds the context of a task.

@@ -64,7 +64,7 @@ func (ps *problems) err(file string) error {
 		return nil
 	}
 	slices.SortStableFunc(ps.list, func(a, b Problem) int {
-		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Col, b.Col))
+		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Col, b.Col), cmp.Compare(a.Path, b.Path))
 	})
 	list := slices.Compact(ps.list)
 	if ps.more {
