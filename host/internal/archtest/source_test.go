@@ -37,7 +37,6 @@ var (
 	sleeps        = map[string]string{
 		"host/internal/pluginhost/process/launcher.go": "no event tells when another process lets go of a fresh executable",
 		"host/internal/bench/bench.go":                 "the pause between two samples",
-		"sdk/work_test.go":                             "what a handler under test does, not a wait for something",
 	}
 	clocksInScaling = map[string]string{}
 )
