@@ -1,9 +1,13 @@
 package pgtest_test
 
 import (
+	"context"
+	"os"
+	"sync"
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
@@ -13,12 +17,95 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-func TestNew(t *testing.T) {
+func TestDatabasesAreMigratedAndSeparate(t *testing.T) {
 	t.Parallel()
-	for range 5 {
-		began := time.Now()
+	a, b := pgtest.New(t), pgtest.New(t)
+	require.NoError(t, migrations.Check(t.Context(), a))
+	_, err := a.Exec(t.Context(), "create table only_here (x integer)")
+	require.NoError(t, err)
+	var there bool
+	require.NoError(t, b.QueryRow(t.Context(), "select to_regclass('only_here') is not null").Scan(&there))
+	require.False(t, there)
+	var zone, timeout string
+	require.NoError(t, b.QueryRow(t.Context(), "select current_setting('TimeZone'), current_setting('statement_timeout')").Scan(&zone, &timeout))
+	require.Equal(t, "UTC", zone)
+	require.Equal(t, "30s", timeout)
+}
+
+func TestDatabaseGoesAwayWithItsTest(t *testing.T) {
+	t.Parallel()
+	var name string
+	t.Run("inner", func(t *testing.T) {
 		pool := pgtest.New(t)
-		t.Log("clone", time.Since(began))
-		require.NoError(t, migrations.Check(t.Context(), pool))
+		require.NoError(t, pool.QueryRow(t.Context(), "select current_database()").Scan(&name))
+	})
+	var exists bool
+	require.NoError(t, pgtest.New(t).QueryRow(t.Context(), "select exists (select from pg_database where datname = $1)", name).Scan(&exists))
+	require.False(t, exists)
+}
+
+func TestManyAtOnce(t *testing.T) {
+	t.Parallel()
+	began := time.Now()
+	var wg sync.WaitGroup
+	for range 20 {
+		wg.Go(func() {
+			conn, err := pgx.Connect(t.Context(), pgtest.DSN(t))
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			if err := conn.Close(context.Background()); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	t.Logf("20 databases in %v", time.Since(began))
+}
+
+func TestEmptyHasNoSchema(t *testing.T) {
+	t.Parallel()
+	pool := pgtest.Pool(t, pgtest.Empty(t))
+	require.Error(t, migrations.Check(t.Context(), pool))
+	info, err := migrations.PGMQ(t.Context(), pool)
+	require.NoError(t, err)
+	require.Contains(t, []migrations.PGMQKind{migrations.PGMQNone}, info.Kind)
+}
+
+func TestClusterSurvivesCrash(t *testing.T) {
+	t.Parallel()
+	c := pgtest.Cluster(t, map[string]string{"max_connections": "300"})
+	pool := pgtest.Pool(t, c.DSN())
+	require.NoError(t, migrations.Check(t.Context(), pool))
+	_, err := pool.Exec(t.Context(), "create table kept as select 1")
+	require.NoError(t, err)
+	require.NoError(t, c.StopImmediate(t.Context()))
+	require.Error(t, pool.Ping(t.Context()))
+	require.NoError(t, c.Restart(t.Context()))
+	require.NoError(t, migrations.Check(t.Context(), pool))
+	require.NoError(t, c.Stop(t.Context()))
+	require.NoDirExists(t, c.Dir())
+}
+
+func TestExtensionServer(t *testing.T) {
+	t.Parallel()
+	pool := pgtest.ExtensionServer(t).New(t)
+	info, err := migrations.PGMQ(t.Context(), pool)
+	require.NoError(t, err)
+	require.Equal(t, migrations.PGMQExtension, info.Kind)
+	require.Empty(t, info.Missing)
+	var owned int
+	require.NoError(t, pool.QueryRow(t.Context(),
+		`select count(*) from pg_depend d join pg_extension e on e.oid = d.refobjid and e.extname = 'pgmq' where d.deptype = 'e'`).Scan(&owned))
+	require.Greater(t, owned, 20)
+}
+
+func TestExternalServer(t *testing.T) {
+	t.Parallel()
+	_, set := os.LookupEnv("TEST_DATABASE_URL")
+	dsn := pgtest.DSN(t)
+	if !set {
+		require.Contains(t, dsn, "tasker-pgtest-")
 	}
 }

@@ -1,0 +1,201 @@
+package pgtest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgerrcode"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+const (
+	// patience bounds what we do for a test, on a machine that is busy.
+	patience = time.Minute
+
+	databasePrefix = "test_"
+)
+
+// Server makes databases for tests. The functions of the package of the same
+// names do so on the usual server.
+type Server struct {
+	admin string // URL of an administrator
+}
+
+func usual(t testing.TB) Server {
+	t.Helper()
+	found, err := findServer()
+	if err != nil {
+		t.Fatalf("pgtest: %v", err)
+	}
+	return Server{admin: found.url}
+}
+
+// New returns a pool on a migrated, empty database of the test's own. Both go
+// away with the test. Its sessions are in UTC, and no statement may take longer
+// than 30 seconds.
+func New(t testing.TB) *pgxpool.Pool {
+	t.Helper()
+	return usual(t).New(t)
+}
+
+// DSN returns the URL of a migrated, empty database of the test's own, which
+// goes away with the test.
+func DSN(t testing.TB) string {
+	t.Helper()
+	return usual(t).DSN(t)
+}
+
+// Empty returns the URL of a database without any schema, which goes away with
+// the test.
+func Empty(t testing.TB) string {
+	t.Helper()
+	return usual(t).Empty(t)
+}
+
+// New is like the function New.
+func (s Server) New(t testing.TB) *pgxpool.Pool {
+	t.Helper()
+	return Pool(t, s.DSN(t))
+}
+
+// DSN is like the function DSN.
+func (s Server) DSN(t testing.TB) string {
+	t.Helper()
+	return s.database(t, func(ctx context.Context, name string) error {
+		template, err := templateName()
+		if err != nil {
+			return err
+		}
+		err = s.clone(ctx, name, template)
+		if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok && pgErr.Code == pgerrcode.InvalidCatalogName {
+			if err := s.makeTemplate(ctx, template); err != nil {
+				return err
+			}
+			err = s.clone(ctx, name, template)
+		}
+		return err
+	})
+}
+
+// Empty is like the function Empty.
+func (s Server) Empty(t testing.TB) string {
+	t.Helper()
+	return s.database(t, func(ctx context.Context, name string) error {
+		return execute(ctx, s.admin, "create database "+name)
+	})
+}
+
+// Pool opens a pool for the test, as [New] does, on a database that exists.
+func Pool(t testing.TB, dsn string) *pgxpool.Pool {
+	t.Helper()
+	cfg, err := pgxpool.ParseConfig(dsn)
+	if err != nil {
+		t.Fatalf("pgtest: %v", err)
+	}
+	cfg.MaxConns = max(cfg.MaxConns, 8)
+	cfg.ConnConfig.RuntimeParams["TimeZone"] = "UTC"
+	cfg.ConnConfig.RuntimeParams["statement_timeout"] = "30s"
+	pool, err := pgxpool.NewWithConfig(t.Context(), cfg)
+	if err != nil {
+		t.Fatalf("pgtest: %v", err)
+	}
+	t.Cleanup(func() {
+		closed := make(chan struct{})
+		go func() { pool.Close(); close(closed) }()
+		select {
+		case <-closed:
+		case <-time.After(10 * time.Second):
+			t.Errorf("pgtest: the test ended with %d connections in use", pool.Stat().AcquiredConns())
+		}
+	})
+	return pool
+}
+
+// database makes a database for the test.
+func (s Server) database(t testing.TB, create func(ctx context.Context, name string) error) string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	name := newName()
+	if err := create(ctx, name); err != nil {
+		t.Fatalf("pgtest: make a database: %v", err)
+	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		if err := execute(ctx, s.admin, "drop database if exists "+name+" with (force)"); err != nil {
+			t.Errorf("pgtest: %v", err)
+		}
+	})
+	dsn, err := withDatabase(s.admin, name)
+	if err != nil {
+		t.Fatalf("pgtest: %v", err)
+	}
+	return dsn
+}
+
+var counter atomic.Int64
+
+// newName makes a database's name that tells whose it is, see sweep.
+func newName() string {
+	return fmt.Sprintf("%s%d_%x_%d", databasePrefix, os.Getpid(), time.Now().UnixMicro(), counter.Add(1))
+}
+
+// sweep drops the databases of processes that are gone.
+func sweep(ctx context.Context, admin string) error {
+	conn, err := pgx.Connect(ctx, admin)
+	if err != nil {
+		return err
+	}
+	defer conn.Close(ctx)
+	rows, err := conn.Query(ctx, `select datname from pg_database where datname like 'test\_%'`)
+	if err != nil {
+		return err
+	}
+	names, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		pid, _, _ := strings.Cut(strings.TrimPrefix(name, databasePrefix), "_")
+		n, err := strconv.Atoi(pid)
+		if err != nil || syscall.Kill(n, 0) == nil {
+			continue
+		}
+		// Another process may do the same now.
+		if _, err := conn.Exec(ctx, "drop database if exists "+name+" with (force)"); err != nil && ctx.Err() != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func execute(ctx context.Context, dsn, sql string) error {
+	conn, err := pgx.Connect(ctx, dsn)
+	if err != nil {
+		return err
+	}
+	_, err = conn.Exec(ctx, sql)
+	return errors.Join(err, conn.Close(ctx))
+}
+
+// withDatabase replaces the database's name in a URL.
+func withDatabase(dsn, database string) (string, error) {
+	u, err := url.Parse(dsn)
+	if err != nil || u.Scheme == "" {
+		return "", fmt.Errorf("TEST_DATABASE_URL must be a URL such as postgres://user@host/database")
+	}
+	u.Path = "/" + database
+	return u.String(), nil
+}
