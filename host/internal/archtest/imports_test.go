@@ -71,6 +71,14 @@ var rules = []rule{
 		tests: []string{"migrations/**"}, reaches: []string{koanf},
 	},
 	{
+		room: "host/internal/backend",
+		imports: []string{
+			"sdk/vocab", "host/internal/api", "host/internal/readmodel", "host/internal/workflow", "host/internal/payload",
+			"host/internal/store", "host/internal/pipeline", "host/internal/pluginhost", "host/internal/opstate",
+		},
+		tests: []string{"migrations/**"}, reaches: []string{koanf},
+	},
+	{
 		room:    "host/internal/bench",
 		imports: []string{"sdk/vocab", "host/internal/pipeline", "host/internal/readmodel", "host/internal/workflow"},
 		tests:   []string{"sdk/**", "migrations/**", "plugins/examples/**", "host/internal/**"},
