@@ -69,7 +69,7 @@ type work func(ctx context.Context, conn *pgx.Conn, p *goose.Provider) ([]*goose
 
 // run does the work under the lock, after checking that it may be done.
 func (s *series) run(ctx context.Context, db *pgx.ConnConfig, log hclog.Logger, do work) (err error) {
-	cfg := session(db)
+	cfg := s.session(db)
 	conn, err := pgx.ConnectConfig(ctx, cfg)
 	if err != nil {
 		return fmt.Errorf("migrate: %w", err)
@@ -102,7 +102,7 @@ func attempt(ctx context.Context, conn *pgx.Conn, p *goose.Provider, log hclog.L
 	for n := 1; ; n++ {
 		done, err := do(ctx, conn, p)
 		if partial, ok := errors.AsType[*goose.PartialError](err); ok {
-			done = partial.Applied
+			done, err = partial.Applied, fmt.Errorf("file %s: %w", partial.Failed.Source.Path, partial.Err)
 		}
 		for _, m := range done {
 			log.Info("migrated the schema", "file", m.Source.Path, "direction", m.Direction, "took", m.Duration.Round(time.Millisecond))
@@ -122,10 +122,10 @@ func attempt(ctx context.Context, conn *pgx.Conn, p *goose.Provider, log hclog.L
 }
 
 // session is the configuration of a connection that migrates.
-func session(db *pgx.ConnConfig) *pgx.ConnConfig {
+func (s *series) session(db *pgx.ConnConfig) *pgx.ConnConfig {
 	cfg := db.Copy()
 	cfg.RuntimeParams["application_name"] = "tasker/migrate"
-	cfg.RuntimeParams["lock_timeout"] = lockTimeout
+	cfg.RuntimeParams["lock_timeout"] = s.lockTimeout
 	cfg.RuntimeParams["statement_timeout"] = "0"
 	cfg.RuntimeParams["idle_in_transaction_session_timeout"] = "0"
 	cfg.RuntimeParams["TimeZone"] = "UTC"

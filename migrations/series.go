@@ -19,8 +19,9 @@ var embedded embed.FS
 
 // series is an ordered set of migration files.
 type series struct {
-	fsys  fs.FS
-	files []file
+	fsys        fs.FS
+	files       []file
+	lockTimeout string // of the statements
 }
 
 type file struct {
@@ -42,7 +43,7 @@ func readSeries(fsys fs.FS) (*series, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &series{fsys: fsys}
+	s := &series{fsys: fsys, lockTimeout: lockTimeout}
 	for _, name := range names {
 		text, err := fs.ReadFile(fsys, name)
 		if err != nil {
