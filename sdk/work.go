@@ -88,6 +88,7 @@ func (s *steps) drain(ctx context.Context) int {
 			return s.inFlight()
 		}
 	}
+	s.wakeDrain() // another caller may wait too
 	return 0
 }
 
@@ -108,10 +109,14 @@ func (s *steps) live() []*stream {
 // settle counts n steps as done.
 func (s *steps) settle(n int) {
 	if s.open.Add(int64(-n)) == 0 && s.draining.Load() {
-		select {
-		case s.idle <- struct{}{}:
-		default:
-		}
+		s.wakeDrain()
+	}
+}
+
+func (s *steps) wakeDrain() {
+	select {
+	case s.idle <- struct{}{}:
+	default:
 	}
 }
 
