@@ -7,6 +7,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/tasker-systems/tasker-host/migrations"
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
 )
 
@@ -21,9 +22,7 @@ select current_setting('server_version'), current_setting('server_version_num'):
           from (select clock_timestamp() - a.xact_start as age from pg_stat_activity a
                  where a.backend_type = 'client backend' and a.pid <> pg_backend_pid()
                 union all
-                select clock_timestamp() - p.prepared from pg_prepared_xacts p where p.database = current_database()) x),
-       (select e.extversion from pg_extension e where e.extname = 'pgmq'),
-       to_regnamespace('pgmq') is not null, coalesce(obj_description(to_regnamespace('pgmq'), 'pg_namespace'), '')`
+                select clock_timestamp() - p.prepared from pg_prepared_xacts p where p.database = current_database()) x)`
 
 	sqlClock = `select clock_timestamp()`
 
@@ -67,10 +66,6 @@ type ServerFacts struct {
 
 	Connections, MaxConnections int           // of clients; without those reserved for superusers
 	OldestTransaction           time.Duration // of others, as far as this role may see them
-
-	PgmqExtension *string // version of the extension; nil: not installed
-	PgmqSchema    bool
-	PgmqComment   string // on the schema: our own installation marks itself there
 }
 
 // ServerFacts asks the server about itself.
@@ -79,13 +74,22 @@ func (s *Store) ServerFacts(ctx context.Context) (ServerFacts, error) {
 	var oldest float64
 	err := s.pool.QueryRow(ctx, sqlServerFacts).Scan(
 		&f.Version, &f.VersionNum, &f.Fsync, &f.FullPageWrites, &f.SynchronousCommit, &f.InRecovery, &f.Encoding,
-		&f.MaxConnections, &f.Connections, &oldest, &f.PgmqExtension, &f.PgmqSchema, &f.PgmqComment)
+		&f.MaxConnections, &f.Connections, &oldest)
 	if err != nil {
 		return ServerFacts{}, fmt.Errorf("ask the server about itself: %w", err)
 	}
 	f.OldestTransaction = seconds(oldest)
 	return f, nil
 }
+
+// PGMQ says where the queues of the database come from.
+func (s *Store) PGMQ(ctx context.Context) (migrations.PGMQInfo, error) {
+	return migrations.PGMQ(ctx, s.pool)
+}
+
+// CheckSchema says whether this program may work with the database; see
+// [migrations.Check] for the errors.
+func (s *Store) CheckSchema(ctx context.Context) error { return migrations.Check(ctx, s.pool) }
 
 // ClockSkew compares the database's clock with now's: how far it is ahead, and
 // how wrong that may be because of the way there and back.

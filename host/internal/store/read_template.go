@@ -11,9 +11,8 @@ import (
 )
 
 const (
-	// Versions order by their numbers, which may be too large for any integer
-	// type; what is no x.y.z comes first.
-	versionOrder = `coalesce(regexp_match(%[1]s, '^(\d+)\.(\d+)\.(\d+)')::numeric[], '{}')`
+	// Versions order by their numbers, x.y.z-beta before x.y.z.
+	versionOrder = `regexp_match(%[1]s, '^(\d+)\.(\d+)\.(\d+)')::numeric[] || (%[1]s !~ '-')::integer::numeric`
 
 	// The handlers that a host which takes work serves now.
 	servedNow = `
@@ -61,7 +60,7 @@ select t.named_task_uuid, t.source, t.created_at, p.plan_id,
 	sqlLatestVersion = `
 select t.version` + templateFrom + `
  where ns.name = $1::text and t.name = $2::text
- order by ` + fmt.Sprintf(versionOrder, "t.version") + ` desc, t.version collate "C" desc
+ order by t.version !~ '-' desc, ` + fmt.Sprintf(versionOrder, "t.version") + ` desc, t.version collate "C" desc
  limit 1`
 )
 
@@ -147,8 +146,8 @@ func (s *Store) ReadTemplate(ctx context.Context, namespace, name, version strin
 	return &t, nil
 }
 
-// LatestVersion returns the highest version of a template. The error is
-// [ErrNotFound] if there is none.
+// LatestVersion returns the highest version of a template; one such as 2.0.0-beta
+// only if there is no other. The error is [ErrNotFound] if there is none.
 func (s *Store) LatestVersion(ctx context.Context, namespace, name string) (string, error) {
 	var version string
 	if err := s.pool.QueryRow(ctx, sqlLatestVersion, namespace, name).Scan(&version); err != nil {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/tasker-systems/tasker-host/host/internal/readmodel"
 	"github.com/tasker-systems/tasker-host/host/internal/workflow"
+	"github.com/tasker-systems/tasker-host/migrations"
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
 )
 
@@ -23,14 +24,15 @@ func TestTemplatesAreOrderedByTheNumbersOfTheirVersions(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	huge := "1.0.99999999999999999999999999"
-	for _, v := range []string{"1.10.0", "1.9.0", huge, "1.2.0"} {
+	for _, v := range []string{"1.10.0", "1.9.0", huge, "1.2.0", "1.10.0-beta", "2.0.0-alpha"} {
 		w.apply(t, line("linear", "pair", v, "math.square"))
 	}
 	w.apply(t, line("billing", "pair", "1.0.0", "math.square"))
 	w.apply(t, line("linear", "pa_r", "1.0.0", "math.square"))
 	want := []string{
 		"billing/pair@1.0.0", "linear/pa_r@1.0.0", "linear/pair@1.0.0", "linear/pair@" + huge,
-		"linear/pair@1.2.0", "linear/pair@1.9.0", "linear/pair@1.10.0",
+		"linear/pair@1.2.0", "linear/pair@1.9.0", "linear/pair@1.10.0-beta",
+		"linear/pair@1.10.0", "linear/pair@2.0.0-alpha",
 	}
 	for size := 1; size <= len(want)+1; size++ {
 		got := pages(t, size, readmodel.TemplateSummary{}, func(after readmodel.TemplateSummary) ([]readmodel.TemplateSummary, error) {
@@ -45,7 +47,7 @@ func TestTemplatesAreOrderedByTheNumbersOfTheirVersions(t *testing.T) {
 	require.Equal(t, []string{"linear/pa_r@1.0.0"}, versions(some))
 	latest, err := w.LatestVersion(t.Context(), "linear", "pair")
 	require.NoError(t, err)
-	require.Equal(t, "1.10.0", latest)
+	require.Equal(t, "1.10.0", latest, "an alpha is not what somebody means who names no version")
 }
 
 func TestReadTemplateWarnsOfHandlersNobodyServes(t *testing.T) {
@@ -101,7 +103,10 @@ func TestFactsOfAHealthyServer(t *testing.T) {
 	require.GreaterOrEqual(t, f.VersionNum, 150000)
 	require.Equal(t, "UTF8", f.Encoding)
 	require.False(t, f.InRecovery)
-	require.True(t, f.PgmqSchema)
+	queues, err := w.PGMQ(t.Context())
+	require.NoError(t, err)
+	require.NotEqual(t, migrations.PGMQNone, queues.Kind)
+	require.NoError(t, w.CheckSchema(t.Context()))
 	require.Positive(t, f.MaxConnections)
 	require.Positive(t, f.Connections)
 	require.GreaterOrEqual(t, f.OldestTransaction, time.Duration(0))

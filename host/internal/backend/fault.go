@@ -1,0 +1,105 @@
+package backend
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/tasker-systems/tasker-host/host/internal/api"
+	"github.com/tasker-systems/tasker-host/host/internal/payload"
+	"github.com/tasker-systems/tasker-host/host/internal/pipeline"
+	"github.com/tasker-systems/tasker-host/host/internal/store"
+	"github.com/tasker-systems/tasker-host/host/internal/workflow"
+	"github.com/tasker-systems/tasker-host/sdk/vocab"
+)
+
+const (
+	databaseRetry = 2 * time.Second // that clients are told while the database is away
+	drainRetry    = 5 * time.Second // and while the host shuts down: another one may be up then
+)
+
+// fault makes of an error what a client may see. Errors that are no fault of the
+// client and do not go away by themselves stay as they are: internal.
+func fault(err error) error {
+	if err == nil {
+		return nil
+	}
+	if errors.Is(err, pipeline.ErrDraining) {
+		return api.Unavailable("the host is shutting down", drainRetry, err)
+	}
+	switch store.Classify(err) {
+	case store.Unavailable, store.Unknown:
+		return api.Unavailable("the database does not answer now", databaseRetry, err)
+	case store.Retry:
+		return api.Unavailable("the database was busy with the same rows", time.Second, err)
+	case store.Cancelled:
+		return api.Unavailable("the host did not answer in time", time.Second, err)
+	case store.BadInput:
+		f := api.Invalid(api.CodeValidationFailed, "the database refuses a value of the request")
+		f.Cause = err
+		return f
+	default:
+		return err
+	}
+}
+
+// taskFault is fault for a call about one task.
+func taskFault(task vocab.UUID, err error) error {
+	if errors.Is(err, store.ErrNotFound) {
+		return api.NotFound(api.CodeTaskNotFound, "there is no task %s", task)
+	}
+	return fault(err)
+}
+
+// submitFault is fault for a submission.
+func submitFault(s *api.Submission, err error) error {
+	if e, ok := errors.AsType[*pipeline.ContextError](err); ok {
+		return contextFault(s, e)
+	}
+	if errors.Is(err, pipeline.ErrKeyReused) {
+		return api.Conflict(api.CodeIdempotencyKeyReused,
+			"the idempotency key %q was used for another request; use a new key", s.IdempotencyKey)
+	}
+	return fault(err)
+}
+
+// contextFault lists what is wrong with a context. The pointers are those of the
+// request's body.
+func contextFault(s *api.Submission, e *pipeline.ContextError) error {
+	f := api.Invalid(api.CodeContextInvalid,
+		fmt.Sprintf("the context is not what template %s/%s asks for", s.Namespace, s.Name))
+	if invalid, ok := errors.AsType[*workflow.InputError](e); ok {
+		for _, p := range invalid.Problems {
+			f.Issues = append(f.Issues, api.Issue{Pointer: "/context" + p.Pointer, Detail: p.Message})
+		}
+		return f
+	}
+	f.Code, f.Detail = api.CodePayloadInvalid, "the context cannot be stored exactly as it is"
+	if refused, ok := errors.AsType[*payload.Error](e); ok {
+		f.Issues = append(f.Issues, api.Issue{Pointer: "/context" + refused.Pointer, Detail: refused.Message})
+		return f
+	}
+	f.Issues = append(f.Issues, api.Issue{Pointer: "/context", Detail: e.Err.Error()})
+	return f
+}
+
+// templateFault lists what is wrong with a template's source.
+func templateFault(source string, err error) error {
+	f := api.Invalid(api.CodeTemplateInvalid, fmt.Sprintf("%s is not a template that can be run", source))
+	invalid, ok := errors.AsType[*workflow.TemplateError](err)
+	if !ok {
+		f.Issues = append(f.Issues, api.Issue{Location: source, Detail: err.Error()})
+		return f
+	}
+	for _, p := range invalid.Problems {
+		issue := api.Issue{Location: source, Detail: p.Message}
+		if p.Line > 0 {
+			issue.Location = fmt.Sprintf("%s:%d:%d", source, p.Line, p.Col)
+		}
+		if p.Path != "" {
+			issue.Detail = p.Path + ": " + p.Message
+		}
+		f.Issues = append(f.Issues, issue)
+	}
+	return f
+}
