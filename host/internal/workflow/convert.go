@@ -16,8 +16,8 @@ type converter struct {
 	merged   int
 }
 
-// node converts a value. It returns an empty scalar where it has found a
-// problem, so that the rest can still be read.
+// node converts a value. Where it finds a problem it returns a lost scalar, so
+// that the rest can still be read.
 func (c *converter) node(n ast.Node) *node {
 	switch n := n.(type) {
 	case *ast.MappingNode:
@@ -52,7 +52,7 @@ func (c *converter) node(n ast.Node) *node {
 		return &node{position: position{1, 1}, plain: true}
 	}
 	c.problems.add(placeAt(n.GetToken()), "", "a %s cannot stand here", strings.ToLower(n.Type().YAMLName()))
-	return &node{position: placeAt(n.GetToken()), plain: true}
+	return &node{position: placeAt(n.GetToken()), plain: true, lost: true}
 }
 
 func (c *converter) scalar(tk *token.Token, text string, plain bool) *node {
@@ -70,7 +70,7 @@ func (c *converter) alias(n *ast.AliasNode) *node {
 		return target
 	}
 	c.problems.add(placeAt(n.GetToken()), "", "no anchor &%s stands before *%s (an anchor cannot hold itself)", name, name)
-	return &node{position: placeAt(n.GetToken()), plain: true}
+	return &node{position: placeAt(n.GetToken()), plain: true, lost: true}
 }
 
 func (c *converter) mapping(n *ast.MappingNode) *node {

@@ -84,7 +84,11 @@ func suggest(word string, candidates []string) string {
 		if d := len(c) - len(word); d >= bestDistance || -d >= bestDistance {
 			continue
 		}
-		if d := distance(word, c); d < bestDistance {
+		d := distance(word, c)
+		if strings.EqualFold(word, c) {
+			d = 0
+		}
+		if d < bestDistance {
 			best, bestDistance = c, d
 		}
 	}

@@ -40,18 +40,23 @@ func (r *reader) fields(n *node, path string, known []field) {
 			r.add(p.key.position, path, "unknown key %q%s", shown(p.key.text), orList(suggest(p.key.text, names), names))
 			continue
 		}
-		at := join(path, p.key.text)
-		if p.value.null() {
-			r.add(p.key.position, at, "has no value: write one, or remove the key")
-			continue
+		if at := join(path, p.key.text); r.given(p, at) {
+			known[i].read(p.value, at)
 		}
-		known[i].read(p.value, at)
 	}
 	for _, f := range known {
 		if f.required && n.get(f.name) == nil {
 			r.add(n.position, path, "key %q is missing", f.name)
 		}
 	}
+}
+
+// given reports whether a key has a value, and notes if not.
+func (r *reader) given(p pair, path string) bool {
+	if !p.value.lost && p.value.null() {
+		r.add(p.key.position, path, "has no value: write one, or remove the key")
+	}
+	return !p.value.null()
 }
 
 func orList(suggestion string, names []string) string {
@@ -84,7 +89,7 @@ func (r *reader) text(n *node, path string) (string, bool) {
 }
 
 func hintQuote(n *node) string {
-	if n.kind != scalarNode {
+	if n.kind != scalarNode || n.null() {
 		return ""
 	}
 	return ": put it in quotes"

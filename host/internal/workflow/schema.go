@@ -5,10 +5,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"iter"
 	"slices"
 	"strings"
 
 	"github.com/santhosh-tekuri/jsonschema/v6"
+	"github.com/santhosh-tekuri/jsonschema/v6/kind"
 	"golang.org/x/text/language"
 	"golang.org/x/text/message"
 )
@@ -76,24 +78,35 @@ func (s *InputSchema) Validate(context json.RawMessage) error {
 // maxInputProblems bounds how many problems of a context are told.
 const maxInputProblems = 50
 
-// inputProblems collects the leaves of a validation error: its inner nodes only
-// say that something below them is wrong.
+// inputProblems tells the leaves of a validation error.
 func inputProblems(e *jsonschema.ValidationError) []InputProblem {
 	var out []InputProblem
 	printer := message.NewPrinter(language.English)
-	open := []*jsonschema.ValidationError{e}
-	for len(open) > 0 && len(out) < maxInputProblems {
-		e := open[len(open)-1]
-		open = open[:len(open)-1]
-		if len(e.Causes) == 0 {
-			out = append(out, InputProblem{pointerOf(e.InstanceLocation), e.ErrorKind.LocalizedString(printer)})
-		}
-		for _, cause := range slices.Backward(e.Causes) {
-			open = append(open, cause)
+	for leaf := range leaves(e) {
+		out = append(out, InputProblem{pointerOf(leaf.InstanceLocation), leaf.ErrorKind.LocalizedString(printer)})
+		if len(out) == maxInputProblems {
+			break
 		}
 	}
 	slices.SortStableFunc(out, func(a, b InputProblem) int { return strings.Compare(a.Pointer, b.Pointer) })
 	return slices.Compact(out)
+}
+
+// leaves goes through what a validation error is about: its inner nodes only
+// say that something below them is wrong.
+func leaves(e *jsonschema.ValidationError) iter.Seq[*jsonschema.ValidationError] {
+	return func(yield func(*jsonschema.ValidationError) bool) {
+		for open := []*jsonschema.ValidationError{e}; len(open) > 0; {
+			e := open[len(open)-1]
+			open = open[:len(open)-1]
+			if len(e.Causes) == 0 && !yield(e) {
+				return
+			}
+			for _, cause := range slices.Backward(e.Causes) {
+				open = append(open, cause)
+			}
+		}
+	}
 }
 
 func pointerOf(tokens []string) string {
@@ -120,7 +133,27 @@ func compileSchema(raw json.RawMessage) (*jsonschema.Schema, error) {
 	if err := c.AddResource(schemaURL, doc); err != nil {
 		return nil, err
 	}
-	return c.Compile(schemaURL)
+	schema, err := c.Compile(schemaURL)
+	if err != nil {
+		return nil, err
+	}
+	return schema, checkLoops(schema)
+}
+
+// checkLoops finds a reference that leads back to itself: it compiles, and then
+// refuses every context; better that the template is refused.
+func checkLoops(schema *jsonschema.Schema) error {
+	err := schema.Validate(map[string]any{})
+	invalid, ok := errors.AsType[*jsonschema.ValidationError](err)
+	if !ok {
+		return err
+	}
+	for leaf := range leaves(invalid) {
+		if loop, ok := leaf.ErrorKind.(*kind.RefCycle); ok {
+			return fmt.Errorf("the reference %s leads back to itself", loop.KeywordLocation1)
+		}
+	}
+	return nil
 }
 
 // noLoader refuses to load schemas from anywhere.

@@ -332,10 +332,7 @@ func (b *builder) environments(n *node, path string) {
 	for _, p := range n.pairs {
 		at := join(path, p.key.text)
 		name, ok := b.word(p.key, at, environmentForm)
-		if !ok || p.value.null() {
-			if ok {
-				b.add(p.key.position, at, "has no value: write one, or remove the key")
-			}
+		if !ok || !b.given(p, at) {
 			continue
 		}
 		e := environmentSource{name: name}
@@ -356,11 +353,9 @@ func (b *builder) patches(n *node, path string) []patchOf {
 	for i, p := range n.pairs {
 		at := join(path, p.key.text)
 		out[i].reference = reference{p.key.position, at, p.key.text}
-		if p.value.null() {
-			b.add(p.key.position, at, "has no value: write one, or remove the key")
-			continue
+		if b.given(p, at) {
+			b.fields(p.value, at, b.patchFields(&out[i].patch, false))
 		}
-		b.fields(p.value, at, b.patchFields(&out[i].patch, false))
 	}
 	return out
 }

@@ -31,6 +31,7 @@ type node struct {
 	kind  nodeKind
 	text  string // scalar: its characters
 	plain bool   // scalar: not quoted, so it may be a number, a bool or null
+	lost  bool   // what stands here could not be read, and that has been noted
 	pairs []pair // mapping, in the order of the source
 	items []*node
 }
