@@ -15,6 +15,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
@@ -83,7 +84,8 @@ func newBench(t testing.TB, change func(*Config), specs ...Spec) *bench {
 		defer cancel()
 		require.NoError(t, h.Stop(ctx))
 		if t.Failed() {
-			t.Logf("log of the host:\n%s", b.log)
+			log := b.log.String()
+			t.Logf("end of the host's log:\n%s", log[max(0, len(log)-8000):])
 		}
 	})
 	return b
@@ -176,3 +178,13 @@ func (l *logBuffer) String() string {
 	defer l.mu.Unlock()
 	return l.b.String()
 }
+
+// value reads a counter.
+func value(t testing.TB, c prometheus.Counter) float64 {
+	t.Helper()
+	var m dto.Metric
+	require.NoError(t, c.Write(&m))
+	return m.GetCounter().GetValue()
+}
+
+func discard() hclog.Logger { return hclog.NewNullLogger() }

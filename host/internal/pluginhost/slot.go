@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -245,7 +246,7 @@ func (s *slot) bury(g *generation, why error) error {
 	}
 	err := fmt.Errorf("%w; it ran %s and used at most %d MiB", why, time.Since(g.since).Round(time.Millisecond), exit.MaxRSS>>20)
 	if exit.Stderr != "" {
-		err = fmt.Errorf("%w; its standard error ends with:\n%s", err, exit.Stderr)
+		err = fmt.Errorf("%w; its standard error ends with:\n%s", err, strings.TrimRight(exit.Stderr, "\n"))
 	}
 	return errors.Join(err, left)
 }

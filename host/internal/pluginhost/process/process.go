@@ -25,6 +25,12 @@ const (
 	// How long the news of an exit may lag behind a broken call.
 	exitNotice = 50 * time.Millisecond
 
+	// A batch of steps or outcomes in one system call, as a rule.
+	bufferBytes = 128 << 10
+	// A fixed window spares the pings by which gRPC estimates one: the socket is
+	// local, and its buffer holds back a plugin that sends too fast.
+	windowBytes = 4 << 20
+
 	defaultStartTimeout = 10 * time.Second
 	defaultMaxFiles     = 256
 )
@@ -103,7 +109,10 @@ func (p *Process) clientConfig(cfg Config) *plugin.ClientConfig {
 		HandshakeConfig:  wire.Handshake,
 		VersionedPlugins: wire.Plugins(nil),
 		AllowedProtocols: []plugin.Protocol{plugin.ProtocolGRPC},
-		GRPCDialOptions:  append(wire.DialOptions(), grpc.WithChainStreamInterceptor(p.conns.intercept)),
+		GRPCDialOptions: append(wire.DialOptions(),
+			grpc.WithChainStreamInterceptor(p.conns.intercept),
+			grpc.WithReadBufferSize(bufferBytes), grpc.WithWriteBufferSize(bufferBytes),
+			grpc.WithInitialWindowSize(windowBytes), grpc.WithInitialConnWindowSize(windowBytes)),
 		AutoMTLS:         true,
 		SkipHostEnv:      true,
 		UnixSocketConfig: &plugin.UnixSocketConfig{TempDir: cfg.RunDir},

@@ -1,0 +1,309 @@
+package pluginhost
+
+import (
+	"context"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	pluginv1 "github.com/tasker-systems/tasker-host/sdk/proto/tasker/plugin/v1"
+	"github.com/tasker-systems/tasker-host/sdk/vocab"
+)
+
+// A crash releases every step in the process at once, the plugin is started
+// again as a new generation, and the next step works.
+func TestCrashReleasesSiblings(t *testing.T) {
+	t.Parallel()
+	b := started(t, nil, spec("chaos", script(t, "sdk")))
+	first := b.Status()[0].Generation
+	var siblings []<-chan Outcome
+	for range 100 { // more than the window: some wait in the host
+		siblings = append(siblings, b.call("chaos.wait", nil))
+	}
+	crash := b.call("chaos.crash", nil)
+	b.Cancel("", "make room for the crash") // all steps have the UUID ""
+	o := outcome(t, crash)
+	for o.Failure.Code == ReasonCancelled {
+		crash = b.call("chaos.crash", &pluginv1.Step{StepUuid: "x"})
+		o = outcome(t, crash)
+	}
+	siblings = append(siblings, b.call("chaos.echo", nil))
+	require.Equal(t, ReasonCrashed, o.Failure.Code)
+	require.Equal(t, vocab.OutcomeReleased, o.Kind)
+	require.Equal(t, first, o.Generation)
+	require.Contains(t, o.Failure.Message, "exit code 7")
+	for _, done := range siblings {
+		outcome(t, done)
+	}
+
+	s := b.serves(t, first)
+	require.Positive(t, s.Restarts)
+	require.Contains(t, s.LastError, "exit code 7")
+	require.Contains(t, s.LastError, "last words")
+	require.Equal(t, vocab.OutcomeSuccess, b.run(t, "chaos.echo", `1`).Kind)
+	require.Equal(t, 1.0, value(t, b.metrics.of("chaos").restarts[restartCrash]))
+}
+
+func TestSiblingsInFlightAreReleased(t *testing.T) {
+	t.Parallel()
+	b := started(t, nil, spec("chaos", script(t, "sdk")))
+	var siblings []<-chan Outcome
+	for range 20 {
+		siblings = append(siblings, b.call("chaos.wait", nil))
+	}
+	require.Equal(t, ReasonCrashed, b.run(t, "chaos.crash", "").Failure.Code)
+	for _, done := range siblings {
+		o := outcome(t, done)
+		require.Equal(t, vocab.OutcomeReleased, o.Kind)
+		require.Equal(t, ReasonCrashed, o.Failure.Code)
+		require.Empty(t, done, "one outcome")
+	}
+}
+
+// The stream of a living process that ends is a crash too.
+func TestStreamEnds(t *testing.T) {
+	t.Parallel()
+	b := started(t, nil, spec("raw", script(t, "raw")))
+	first := b.Status()[0]
+	o := b.run(t, "raw.end", "")
+	require.Equal(t, ReasonCrashed, o.Failure.Code)
+	require.Contains(t, o.Failure.Message, "the stream broke")
+	b.serves(t, first.Generation)
+	require.True(t, dead(first.PID))
+}
+
+func TestTimeouts(t *testing.T) {
+	t.Parallel()
+	b := started(t, nil, spec("chaos", script(t, "sdk")))
+	first := b.Status()[0]
+
+	// A handler that obeys: the plugin reports the timeout.
+	o := outcome(t, b.call("chaos.wait", &pluginv1.Step{TimeoutMs: 50}))
+	require.Equal(t, vocab.OutcomeRetryable, o.Kind)
+	require.Equal(t, vocab.TimeoutError, o.Failure.Type)
+	require.Equal(t, first.Generation, b.Status()[0].Generation)
+
+	// One that does not: the host gives the call up two seconds later. Enough
+	// of them, and the process is replaced; a call that does not hang is
+	// released after five seconds.
+	var hung []<-chan Outcome
+	for range maxHung {
+		hung = append(hung, b.call("chaos.hang", &pluginv1.Step{TimeoutMs: 50}))
+	}
+	long := b.call("chaos.wait", nil)
+	for _, done := range hung {
+		o := outcome(t, done)
+		require.Equal(t, vocab.OutcomeRetryable, o.Kind)
+		require.Equal(t, vocab.TimeoutError, o.Failure.Type)
+		require.Equal(t, "HANDLER_HANGS", o.Failure.Code)
+	}
+	b.serves(t, first.Generation)
+	require.Equal(t, vocab.OutcomeSuccess, b.run(t, "chaos.echo", "1").Kind)
+	require.Equal(t, ReasonReplaced, outcome(t, long).Failure.Code)
+	eventually(t, "the old process is gone", func() bool { return dead(first.PID) })
+}
+
+func TestCancel(t *testing.T) {
+	t.Parallel()
+	one := spec("chaos", script(t, "sdk"))
+	one.MaxInFlight = 4
+	b := started(t, nil, one)
+
+	runs := b.call("chaos.wait", &pluginv1.Step{StepUuid: "runs"})
+	hangs := b.call("chaos.hang", &pluginv1.Step{StepUuid: "hangs"})
+	eventually(t, "both are in flight", func() bool { return b.Room("chaos.wait") == 2 })
+	b.Cancel("nobody", "no such step")
+	b.Cancel("runs", "task_cancelled")
+	b.Cancel("hangs", "task_cancelled")
+	for _, done := range []<-chan Outcome{runs, hangs} {
+		o := outcome(t, done)
+		require.Equal(t, vocab.OutcomeReleased, o.Kind)
+		require.Equal(t, ReasonCancelled, o.Failure.Code)
+		require.Equal(t, "task_cancelled", o.Failure.Message)
+	}
+}
+
+func TestCancelOfAWaitingCall(t *testing.T) {
+	t.Parallel()
+	one := spec("chaos", script(t, "sdk"))
+	one.MaxInFlight = 1
+	b := started(t, nil, one)
+	runs := b.call("chaos.wait", &pluginv1.Step{StepUuid: "runs"})
+	waits := b.call("chaos.echo", &pluginv1.Step{StepUuid: "waits"})
+	b.Cancel("waits", "why not")
+	require.Equal(t, ReasonCancelled, outcome(t, waits).Failure.Code)
+	require.Empty(t, runs)
+	b.Cancel("runs", "enough")
+	require.Equal(t, ReasonCancelled, outcome(t, runs).Failure.Code)
+}
+
+// A stopped process neither blocks Stop nor survives it.
+func TestStoppedProcessIsGoneInASecond(t *testing.T) {
+	t.Parallel()
+	b := started(t, nil, spec("chaos", script(t, "sdk")))
+	pid := b.Status()[0].PID
+	require.NoError(t, syscall.Kill(pid, syscall.SIGSTOP))
+	began := time.Now()
+	require.NoError(t, b.Stop(t.Context()))
+	require.Less(t, time.Since(began), time.Second)
+	require.True(t, dead(pid))
+}
+
+// A stopped process in service is found by health checks.
+func TestSilentProcessIsReplaced(t *testing.T) {
+	t.Parallel()
+	b := started(t, func(c *Config) {
+		c.HealthInterval, c.HealthTimeout = 20*time.Millisecond, 200*time.Millisecond
+	}, spec("chaos", script(t, "sdk")))
+	first := b.Status()[0]
+	call := b.call("chaos.wait", nil)
+	require.NoError(t, syscall.Kill(first.PID, syscall.SIGSTOP))
+	require.Equal(t, ReasonCrashed, outcome(t, call).Failure.Code)
+	s := b.serves(t, first.Generation)
+	require.Contains(t, s.LastError, "no answer to 3 health checks")
+}
+
+func TestGrandchildrenDie(t *testing.T) {
+	t.Parallel()
+	b := started(t, nil, spec("chaos", script(t, "sdk")))
+	child := result[int](t, b.run(t, "chaos.child", ""))
+	require.False(t, dead(child))
+	first := b.Status()[0].Generation
+	require.Equal(t, ReasonCrashed, b.run(t, "chaos.crash", "").Failure.Code) // it holds the pipes
+	b.serves(t, first)
+	eventually(t, "the grandchild is gone", func() bool { return dead(child) })
+
+	child = result[int](t, b.run(t, "chaos.child", ""))
+	require.NoError(t, b.Stop(t.Context()))
+	eventually(t, "the grandchild is gone", func() bool { return dead(child) })
+}
+
+func TestResultsAreBoundedAndPassedOnAsTheyAre(t *testing.T) {
+	t.Parallel()
+	b := started(t, nil, spec("chaos", script(t, "sdk")), spec("raw", script(t, "raw")))
+
+	o := b.run(t, "chaos.big", "") // the SDK refuses
+	require.Equal(t, vocab.OutcomePermanent, o.Kind)
+	require.Equal(t, vocab.InvalidResult, o.Failure.Type)
+
+	o = b.run(t, "raw.answer", "5") // the host refuses
+	require.Equal(t, vocab.OutcomePermanent, o.Kind)
+	require.Equal(t, vocab.InvalidResult, o.Failure.Type)
+	require.Equal(t, "RESULT_TOO_LARGE", o.Failure.Code)
+
+	first := b.Status()[1].Generation
+	o = b.run(t, "raw.answer", "50") // gRPC refuses: nobody knows whose it was
+	require.Equal(t, vocab.OutcomeReleased, o.Kind)
+	require.Contains(t, o.Failure.Message, "larger than max")
+	eventually(t, "raw serves again", func() bool { s := b.Status()[1]; return s.State == Serving && s.Generation > first })
+
+	o = b.run(t, "raw.answer", `{"not": json`)
+	require.Equal(t, vocab.OutcomeSuccess, o.Kind)
+	require.Equal(t, `{"not": json`, string(o.Result))
+	require.Equal(t, "null", string(b.run(t, "raw.answer", "").Result))
+}
+
+func TestTooLargeAStepIsRefused(t *testing.T) {
+	t.Parallel()
+	b := started(t, nil, spec("raw", script(t, "raw")))
+	o := b.run(t, "raw.answer", strings.Repeat(" ", 9<<20))
+	require.Equal(t, vocab.OutcomePermanent, o.Kind)
+	require.Equal(t, "INPUT_TOO_LARGE", o.Failure.Code)
+	require.Equal(t, vocab.OutcomeSuccess, b.run(t, "raw.answer", "1").Kind)
+}
+
+func TestGarbageAnswersAreIgnored(t *testing.T) {
+	t.Parallel()
+	b := started(t, nil, spec("raw", script(t, "raw")))
+	for range 10 {
+		done := b.call("raw.twice", nil)
+		require.Equal(t, vocab.OutcomeSuccess, outcome(t, done).Kind)
+		require.Empty(t, done)
+	}
+	eventually(t, "garbage is counted", func() bool { return value(t, b.metrics.of("raw").ignored) == 40 })
+}
+
+func TestPluginNarrowsItsWindow(t *testing.T) {
+	t.Parallel()
+	b := started(t, nil, spec("raw", script(t, "raw")))
+	require.Equal(t, 64, b.Room("raw.answer"))
+	outcome(t, b.call("raw.window", nil))
+	require.Equal(t, 1, b.Room("raw.answer"))
+}
+
+func TestFloodOfLogs(t *testing.T) {
+	t.Parallel()
+	loud := spec("raw", script(t, "flood"))
+	loud.LogLimits.LinesPerSecond = 100
+	b := started(t, nil, loud)
+	dropped := b.metrics.of("raw").dropped
+	eventually(t, "lines are dropped", func() bool { return value(t, dropped) > 10_000 })
+	require.Equal(t, vocab.OutcomeSuccess, b.run(t, "raw.answer", "1").Kind)
+	require.Less(t, strings.Count(b.log.String(), "xxxx\""), 5000)
+}
+
+func TestOutputGoesToTheLog(t *testing.T) {
+	t.Parallel()
+	b := started(t, nil, spec("chaos", script(t, "sdk")))
+	require.Equal(t, vocab.OutcomeSuccess, b.run(t, "chaos.print", "").Kind)
+	eventually(t, "both are logged", func() bool {
+		log := b.log.String()
+		return strings.Contains(log, "printed to stdout") && strings.Contains(log, "[WARN]  printed to stderr: generation=")
+	})
+}
+
+// A plugin that crashes in a loop rests: its handlers are not served meanwhile.
+func TestCrashLoop(t *testing.T) {
+	t.Parallel()
+	loop := spec("raw", script(t, "loop"))
+	loop.Required = false
+	b := started(t, func(c *Config) { c.Restart.Exits = 3 }, loop)
+	eventually(t, "it rests", func() bool { return b.Status()[0].State == Failed })
+	require.Empty(t, b.Handlers())
+	require.Contains(t, b.log.String(), "crash-loop breaker")
+	began := time.Now()
+	require.NoError(t, b.Stop(t.Context()))
+	require.Less(t, time.Since(began), time.Second)
+}
+
+// After its rest it gets one try, and the breaker closes if that one is stable.
+func TestCrashLoopEnds(t *testing.T) {
+	t.Parallel()
+	broken := t.TempDir() + "/broken"
+	require.NoError(t, os.WriteFile(broken, nil, 0o600))
+	self, err := os.Executable()
+	require.NoError(t, err)
+	s := spec("raw", shell(t, "test -e "+broken+" && exit 1\nexec '"+self+"' plugin-mode raw"))
+	s.Required = false
+	b := started(t, func(c *Config) {
+		c.Restart.Exits, c.Restart.Open, c.Restart.Stable = 3, 50*time.Millisecond, 10*time.Millisecond
+	}, s)
+	eventually(t, "it rests", func() bool { return b.Status()[0].State == Failed })
+	require.NoError(t, os.Remove(broken))
+	b.serves(t, 0)
+	eventually(t, "the breaker closes", func() bool { return strings.Contains(b.log.String(), "from=half-open to=closed") })
+}
+
+// Stop waits for calls until its context ends, then releases them.
+func TestStopDrains(t *testing.T) {
+	t.Parallel()
+	b := started(t, nil, spec("chaos", script(t, "sdk")))
+	pid := b.Status()[0].PID
+	ends := b.call("chaos.wait", &pluginv1.Step{TimeoutMs: 100})
+	require.NoError(t, b.Stop(t.Context()))
+	require.Equal(t, vocab.TimeoutError, outcome(t, ends).Failure.Type)
+	require.True(t, dead(pid))
+	require.Equal(t, ReasonStopping, b.run(t, "chaos.echo", "").Failure.Code)
+
+	require.NoError(t, b.Start(t.Context()))
+	stays := b.call("chaos.wait", nil)
+	eventually(t, "it is in flight", func() bool { return b.Status()[0].InFlight == 1 })
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	require.ErrorIs(t, b.Stop(ctx), context.DeadlineExceeded)
+	require.Equal(t, ReasonStopping, outcome(t, stays).Failure.Code)
+}
