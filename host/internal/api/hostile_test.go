@@ -79,7 +79,7 @@ func TestRefusedBodies(t *testing.T) {
 func TestRefusedRequests(t *testing.T) {
 	t.Parallel()
 	_, socket := setup(t)
-	const id = "019ca9d2-7c00-7000-8000-000000010000"
+	const id = "019ca9d2-7c00-7000-8000-000100000000"
 	cases := []struct {
 		name, method, path string
 		headers            []string

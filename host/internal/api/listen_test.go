@@ -1,12 +1,14 @@
 package api_test
 
 import (
+	"context"
 	"io/fs"
 	"net"
 	"net/http"
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/stretchr/testify/require"
@@ -20,7 +22,11 @@ func newServer(t *testing.T, cfg api.Config) *api.Server {
 	metrics := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("tasker_up 1\n")) })
 	s, err := api.New(cfg, apitest.New().All(), metrics, hclog.NewNullLogger())
 	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, s.Stop(t.Context())) })
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		require.NoError(t, s.Stop(ctx))
+	})
 	return s
 }
 

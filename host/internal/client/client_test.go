@@ -203,7 +203,7 @@ func TestWatch(t *testing.T) {
 	require.Equal(t, []int{0, 1, 2, 3, 4}, seen)
 	require.Equal(t, vocab.TaskComplete, last.State)
 
-	_, err = c.Watch(t.Context(), "019ca9d2-7c00-7000-8000-000000990000", nil)
+	_, err = c.Watch(t.Context(), "019ca9d2-7c00-7000-8000-000900000000", nil)
 	var problem *client.Error
 	require.ErrorAs(t, err, &problem)
 	require.Equal(t, api.CodeTaskNotFound, problem.Code)

@@ -118,3 +118,18 @@ type Quantiles struct {
 	P99 float64 `json:"p99"`
 	Max float64 `json:"max"`
 }
+
+// MigrationReport says where a database's schema stands.
+type MigrationReport struct {
+	Version int64       `json:"version" doc:"The newest migration in place; 0 for an empty database."`
+	Latest  int64       `json:"latest" doc:"The newest migration this binary brings."`
+	PGMQ    string      `json:"pgmq" doc:"Where the queue functions come from: extension, compatible, foreign or none."`
+	Applied []Migration `json:"applied,omitempty" doc:"What this command applied."`
+	Pending []Migration `json:"pending,omitempty"`
+}
+
+// Migration is one numbered change of the schema.
+type Migration struct {
+	Version int64  `json:"version"`
+	Name    string `json:"name"`
+}

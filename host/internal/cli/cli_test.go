@@ -1,0 +1,460 @@
+package cli_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"github.com/tasker-systems/tasker-host/config"
+	"github.com/tasker-systems/tasker-host/host/internal/api"
+	"github.com/tasker-systems/tasker-host/host/internal/api/apitest"
+	"github.com/tasker-systems/tasker-host/host/internal/cli"
+	"github.com/tasker-systems/tasker-host/host/internal/client"
+	"github.com/tasker-systems/tasker-host/host/internal/readmodel"
+	"github.com/tasker-systems/tasker-host/sdk/vocab"
+)
+
+var update = flag.Bool("update", false, "write the golden files")
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// bundle is a host with a fake backend and a way to run commands against it.
+type bundle struct {
+	*apitest.Backend
+	socket   string
+	runtime  cli.Runtime
+	terminal bool
+	env      map[string]string
+	input    string
+}
+
+func setup(t *testing.T) *bundle {
+	t.Helper()
+	b := apitest.New()
+	return &bundle{Backend: b, socket: apitest.Serve(t, b.All()), env: map[string]string{}, runtime: cli.Runtime{OpenAPI: api.OpenAPI}}
+}
+
+type result struct {
+	code     int
+	out, err string
+}
+
+// buffer is written by several goroutines.
+type buffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (b *buffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *buffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}
+
+func (b *bundle) streams(out, errs io.Writer) cli.Streams {
+	return cli.Streams{
+		In: strings.NewReader(b.input), Out: out, Err: errs, Terminal: b.terminal,
+		Getenv: func(key string) string { return b.env[key] },
+		Now:    func() time.Time { return apitest.Epoch.Add(time.Minute) },
+	}
+}
+
+func (b *bundle) run(t *testing.T, args ...string) result {
+	t.Helper()
+	b.env["TASKER_SOCKET"] = b.socket
+	var out, errs buffer
+	code := cli.Run(t.Context(), b.runtime, b.streams(&out, &errs), nil, args)
+	return result{code: code, out: out.String(), err: errs.String()}
+}
+
+// golden compares everything a command printed with a file.
+func (b *bundle) golden(t *testing.T, name string, r result) {
+	t.Helper()
+	got := r.out
+	if r.err != "" {
+		got += "--- standard error\n" + r.err
+	}
+	got = strings.ReplaceAll(got, b.socket, "SOCKET")
+	path := filepath.Join("testdata", name+".txt")
+	if *update {
+		require.NoError(t, os.MkdirAll("testdata", 0o755))
+		require.NoError(t, os.WriteFile(path, []byte(got), 0o644))
+	}
+	want, err := os.ReadFile(path)
+	require.NoError(t, err, "run the test with -update")
+	require.Equal(t, string(want), got)
+}
+
+const (
+	linear  = "linear_workflow/mathematical_sequence"
+	first   = "019ca9d2-7c00-7000-8000-000100000000"
+	second  = "019ca9d2-7c00-7000-8000-000200000000"
+	unknown = "019ca9d2-7c00-7000-8000-000900000000"
+)
+
+func (b *bundle) submit(t *testing.T) {
+	t.Helper()
+	require.Zero(t, b.run(t, "task", "submit", linear, "-c", `{"even_number":6}`).code)
+}
+
+func TestTaskCommands(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.golden(t, "list_empty", b.run(t, "task", "list"))
+	b.golden(t, "submit", b.run(t, "task", "submit", linear+"@1.0.0", "--context", `{"even_number":6}`, "--priority", "3",
+		"--tag", "a,b", "--initiator", "me", "--source-system", "shop", "--reason", "to see", "--idempotency-key", "k"))
+	b.golden(t, "submit_again", b.run(t, "task", "submit", linear+"@1.0.0", "--context", `{"even_number":6}`, "--idempotency-key", "k"))
+	b.Finish(first, `{"n":340282366920938463463374607431768211456}`)
+	b.golden(t, "show_in_progress", b.run(t, "task", "show", first))
+	b.submit(t)
+	b.FailStep(second, "no \x1b[31mred\x07 widgets\nleft")
+	b.golden(t, "show_failed", b.run(t, "task", "show", second, "--history"))
+	b.golden(t, "list", b.run(t, "task", "list"))
+	b.golden(t, "list_page", b.run(t, "task", "list", "--limit", "1", "--state", "error,in_progress"))
+	b.golden(t, "cancel", b.run(t, "task", "cancel", first, "--reason", "enough"))
+	for range 4 {
+		b.submit(t)
+	}
+	const third = "019ca9d2-7c00-7000-8000-000300000000"
+	for range 4 {
+		b.Finish(third, `{ "n": 340282366920938463463374607431768211456, "text": "<a & b>" }`)
+	}
+	b.golden(t, "show_complete", b.run(t, "task", "show", third))
+	b.golden(t, "show_complete_json", b.run(t, "task", "show", third, "--json"))
+}
+
+func TestInputs(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	const exact = `{"n": 340282366920938463463374607431768211456, "price": 1.10}`
+	path := filepath.Join(t.TempDir(), "input.json")
+	require.NoError(t, os.WriteFile(path, []byte(exact), 0o600))
+	b.input = exact
+	for _, source := range [][]string{{"--input", path}, {"--input", "-"}, {"--context", exact}} {
+		r := b.run(t, append([]string{"task", "submit", linear, "--json"}, source...)...)
+		require.Zero(t, r.code, r.err)
+		var task readmodel.Task
+		require.NoError(t, json.Unmarshal([]byte(r.out), &task))
+		var got bytes.Buffer
+		require.NoError(t, json.Compact(&got, task.Context))
+		require.Equal(t, `{"n":340282366920938463463374607431768211456,"price":1.10}`, got.String())
+	}
+	for text, want := range map[string]string{
+		`{`: "tasker: --context: ", `[1]`: "object", `{"a":1,"a":2}`: "at /a: ", `{"a":"\ud800"}`: "at /a: ", "{\"a\":\"\xff\"}": "at /a: ", `{} {}`: "tasker: --context: ",
+	} {
+		r := b.run(t, "task", "submit", linear, "--context", text)
+		require.Equal(t, 1, r.code, text)
+		require.Contains(t, r.err, want, text)
+	}
+	require.Equal(t, 1, b.run(t, "task", "submit", linear, "--input", path+".none").code)
+}
+
+func TestExitCodesAndErrors(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	cases := []struct {
+		name string
+		args []string
+		code int
+	}{
+		{"no_command", []string{}, 2},
+		{"no_subcommand", []string{"task"}, 2},
+		{"unknown_command", []string{"tsk"}, 2},
+		{"unknown_subcommand", []string{"task", "shw"}, 2},
+		{"unknown_flag", []string{"task", "show", first, "--jsn"}, 2},
+		{"missing_argument", []string{"task", "show"}, 2},
+		{"too_many_arguments", []string{"task", "show", first, second}, 2},
+		{"bad_identifier", []string{"task", "show", "7"}, 2},
+		{"bad_reference", []string{"task", "submit", "order"}, 2},
+		{"empty_version", []string{"task", "submit", linear + "@"}, 2},
+		{"two_inputs", []string{"task", "submit", linear, "--input", "-", "--context", "{}"}, 2},
+		{"two_hosts", []string{"task", "list", "--socket", "x", "--url", "y"}, 2},
+		{"bad_url", []string{"task", "list", "--url", "y"}, 2},
+		{"bad_set", []string{"doctor", "--set", "y"}, 2},
+		{"unknown_task", []string{"task", "show", unknown}, 4},
+		{"unknown_task_watched", []string{"task", "watch", unknown}, 4},
+		{"unknown_template", []string{"task", "submit", "a/b"}, 4},
+		{"bad_state", []string{"task", "list", "--state", "done"}, 1},
+		{"bad_name", []string{"task", "submit", "Orders/b"}, 1},
+		{"unreachable", []string{"task", "list", "--socket", "/nowhere/tasker.sock"}, 5},
+		{"unreachable_json", []string{"task", "list", "--socket", "/nowhere/tasker.sock", "--json"}, 5},
+		{"usage_json", []string{"task", "show", "7", "--json"}, 2},
+	}
+	for _, c := range cases {
+		r := b.run(t, c.args...)
+		require.Equal(t, c.code, r.code, c.name+r.err)
+		require.Empty(t, r.out, c.name)
+		b.golden(t, "error_"+c.name, r)
+	}
+	r := b.run(t, "task", "show", unknown, "--json")
+	var problem readmodel.Problem
+	require.NoError(t, json.Unmarshal([]byte(r.err), &problem), r.err)
+	require.Equal(t, api.CodeTaskNotFound, problem.Code)
+}
+
+func TestWatchLines(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.submit(t)
+	b.submit(t)
+	for range 4 {
+		b.Finish(first, `{"n":1}`)
+	}
+	complete := b.run(t, "task", "watch", first)
+	require.Zero(t, complete.code)
+	b.golden(t, "watch_complete", complete)
+	b.FailStep(second, "boom")
+	failed := b.run(t, "task", "watch", second)
+	require.Equal(t, 3, failed.code)
+	b.golden(t, "watch_failed", failed)
+	both := b.run(t, "task", "watch", first, second, "--json")
+	require.Equal(t, 3, both.code)
+	states := map[string]vocab.TaskState{}
+	for line := range strings.Lines(both.out) {
+		var s readmodel.Snapshot
+		require.NoError(t, json.Unmarshal([]byte(line), &s))
+		states[s.UUID] = s.State
+	}
+	require.Equal(t, map[string]vocab.TaskState{first: vocab.TaskComplete, second: vocab.TaskError}, states)
+}
+
+// follow runs a command and calls react whenever it has printed something new.
+func (b *bundle) follow(t *testing.T, react func(out string), args ...string) result {
+	t.Helper()
+	b.env["TASKER_SOCKET"] = b.socket
+	var out, errs buffer
+	code := make(chan int, 1)
+	go func() { code <- cli.Run(t.Context(), b.runtime, b.streams(&out, &errs), nil, args) }()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	deadline := time.After(20 * time.Second)
+	for {
+		select {
+		case c := <-code:
+			return result{code: c, out: out.String(), err: errs.String()}
+		case <-tick.C:
+			react(out.String())
+		case <-deadline:
+			t.Fatalf("the command does not end; it printed: %s", out.String())
+		}
+	}
+}
+
+func TestWatchFollowsTasks(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.submit(t)
+	done := 0
+	r := b.follow(t, func(out string) {
+		if strings.Count(out, "\n") > done && done < 4 { // it has shown the last change
+			done++
+			b.Finish(first, `{"n":1}`)
+		}
+	}, "task", "watch", first)
+	require.Zero(t, r.code, r.err)
+	b.golden(t, "watch_lines", r)
+}
+
+func TestSubmitAndWatch(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	done := 0
+	r := b.follow(t, func(out string) {
+		if strings.Count(out, "\n") > done+1 && done < 4 {
+			done++
+			b.Finish(first, `{"n":340282366920938463463374607431768211456}`)
+		}
+	}, "task", "submit", linear, "--watch")
+	require.Zero(t, r.code, r.err)
+	b.golden(t, "submit_watch", r)
+}
+
+func TestWatchOnATerminalDrawsBars(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.submit(t)
+	b.submit(t)
+	b.terminal = true
+	for range 4 {
+		b.Finish(first, "1")
+	}
+	b.FailStep(second, "boom")
+	r := b.run(t, "task", "watch", first, second)
+	require.Equal(t, 3, r.code)
+	require.Contains(t, r.out, "███ 4/4 complete")
+	require.Contains(t, r.out, "0/4 error")
+	require.Contains(t, r.out, "error: step linear_step_1, attempt 1: PermanentError BROKEN: boom\n")
+}
+
+func TestColours(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.submit(t)
+	b.terminal = true
+	require.Contains(t, b.run(t, "task", "list").out, "\x1b[")
+	require.NotContains(t, b.run(t, "task", "list", "--json").out, "\x1b[")
+	b.env["NO_COLOR"] = "1"
+	require.NotContains(t, b.run(t, "task", "list").out, "\x1b[")
+}
+
+func TestInterruption(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.submit(t)
+	ctx, cancel := context.WithCancelCause(t.Context())
+	b.env["TASKER_SOCKET"] = b.socket
+	var out, errs buffer
+	code := make(chan int, 1)
+	go func() { code <- cli.Run(ctx, b.runtime, b.streams(&out, &errs), nil, []string{"task", "watch", first}) }()
+	require.Eventually(t, func() bool { return out.String() != "" }, 10*time.Second, 5*time.Millisecond)
+	cancel(errors.New("interrupted"))
+	require.Equal(t, 130, <-code)
+	require.Equal(t, "tasker: interrupted\n", errs.String())
+}
+
+func TestTemplateCommands(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	dir := t.TempDir()
+	write := func(name, text string) string {
+		path := filepath.Join(dir, name)
+		require.NoError(t, os.WriteFile(path, []byte(text), 0o600))
+		return path
+	}
+	good, bad := write("order.yaml", "shop/order@2.0.0\nSells things."), write("bad.yaml", "bad")
+	clean := func(r result) result {
+		r.err = strings.ReplaceAll(r.err, dir, "DIR")
+		return r
+	}
+	b.golden(t, "template_apply", clean(b.run(t, "template", "apply", good)))
+	b.golden(t, "template_apply_again", clean(b.run(t, "template", "apply", good)))
+	r := b.run(t, "template", "validate", bad, good, filepath.Join(dir, "none.yaml"))
+	require.Equal(t, 1, r.code)
+	b.golden(t, "template_validate", clean(r))
+	b.golden(t, "template_list", b.run(t, "template", "list"))
+	b.golden(t, "template_show", b.run(t, "template", "show", "shop/order@2.0.0"))
+	b.golden(t, "template_show_json", b.run(t, "template", "show", linear, "--json"))
+	require.Equal(t, 4, b.run(t, "template", "show", "shop/none").code)
+}
+
+func TestSystemCommands(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.golden(t, "plugins", b.run(t, "plugin", "list"))
+	b.golden(t, "doctor", b.run(t, "doctor"))
+	b.golden(t, "doctor_json", b.run(t, "doctor", "--json"))
+	b.runtime.Doctor = func(_ context.Context, c config.Options) readmodel.DoctorReport {
+		return readmodel.NewDoctorReport(readmodel.DoctorCheck{Name: "configuration", Status: readmodel.DoctorFail, Message: "broken in " + c.Environment, Fix: "mend it"})
+	}
+	r := b.run(t, "doctor", "--env", "production", "--socket", "/nowhere/tasker.sock")
+	require.Equal(t, 1, r.code)
+	b.golden(t, "doctor_offline", r)
+	require.Contains(t, b.run(t, "openapi").out, `"openapi": "3.1.0"`)
+	require.Contains(t, b.run(t, "version").out, "tasker ")
+	require.Contains(t, b.run(t, "completion", "bash").out, "bash completion")
+}
+
+func TestHelp(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.runtime.Up = func(context.Context, cli.UpOptions) error { return nil }
+	b.runtime.Migrate = func(context.Context, cli.MigrateOptions) (readmodel.MigrationReport, error) {
+		return readmodel.MigrationReport{}, nil
+	}
+	b.runtime.Bench = func(context.Context, cli.BenchOptions) (readmodel.BenchReport, error) {
+		return readmodel.BenchReport{}, nil
+	}
+	b.runtime.Demo = func(context.Context, config.Options) (*cli.DemoHost, error) { return nil, errors.New("no") }
+	b.golden(t, "help", b.run(t, "--help"))
+	b.golden(t, "help_submit", b.run(t, "task", "submit", "--help"))
+}
+
+func TestUp(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	var got cli.UpOptions
+	b.runtime.Up = func(ctx context.Context, o cli.UpOptions) error {
+		got = o
+		return nil
+	}
+	r := b.run(t, "up", "--env", "test", "--config", "/etc/tasker", "--socket", "/run/x.sock", "--http", "127.0.0.1:1", "--set", "database.max_connections=20")
+	require.Zero(t, r.code, r.err)
+	require.Equal(t, "test", got.Config.Environment)
+	require.Equal(t, "/etc/tasker", got.Config.Dir)
+	require.Equal(t, map[string]string{
+		"system.socket": "/run/x.sock", "system.http_listen": "127.0.0.1:1", "database.max_connections": "20",
+	}, got.Config.Overrides)
+
+	b.runtime.Up = func(context.Context, cli.UpOptions) error {
+		return errors.New("the database is newer than this binary")
+	}
+	r = b.run(t, "up")
+	require.Equal(t, 1, r.code)
+	require.Equal(t, "tasker: the database is newer than this binary\n", r.err)
+}
+
+func TestMigrateAndBench(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.runtime.Migrate = func(_ context.Context, o cli.MigrateOptions) (readmodel.MigrationReport, error) {
+		if o.Status {
+			return readmodel.MigrationReport{Version: 1, Latest: 2, PGMQ: "compatible", Pending: []readmodel.Migration{{Version: 2, Name: "steps"}}}, nil
+		}
+		return readmodel.MigrationReport{Version: 2, Latest: 2, PGMQ: "extension", Applied: []readmodel.Migration{{Version: 2, Name: "steps"}}}, nil
+	}
+	b.golden(t, "migrate", b.run(t, "migrate"))
+	b.golden(t, "migrate_status", b.run(t, "migrate", "status"))
+	require.Equal(t, 2, b.run(t, "migrate", "statsu").code)
+	b.runtime.Bench = func(_ context.Context, o cli.BenchOptions) (readmodel.BenchReport, error) {
+		return readmodel.BenchReport{
+			Name: o.Shape, Tasks: o.Tasks, Steps: 4 * o.Tasks, Seconds: 2, StepsPerSecond: 12345.6, TasksPerSecond: 3086.4,
+			LatencyMS: readmodel.Quantiles{P50: 3.5, P95: 6, P99: 8.25, Max: 9}, WALBytesPerStep: 1500, CommitsPerStep: 0.02,
+		}, nil
+	}
+	b.golden(t, "bench", b.run(t, "bench", "linear", "--tasks", "100"))
+	b.golden(t, "bench_json", b.run(t, "bench", "linear", "--tasks", "100", "--json"))
+	require.Equal(t, 2, b.run(t, "bench", "linear", "--tasks", "0").code)
+}
+
+func TestDemo(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	stopped := false
+	b.runtime.Demo = func(context.Context, config.Options) (*cli.DemoHost, error) {
+		return &cli.DemoHost{
+			Socket: b.socket,
+			Submissions: []client.Submission{
+				{Namespace: "linear_workflow", Name: "mathematical_sequence", Context: json.RawMessage(`{"even_number":6}`)},
+			},
+			Stop: func(context.Context) error { stopped = true; return nil },
+		}, nil
+	}
+	done := 0
+	r := b.follow(t, func(out string) {
+		if strings.Count(out, "\n") > done && done < 4 {
+			done++
+			b.Finish(first, `{"result":2821109907456}`)
+		}
+	}, "demo")
+	require.Zero(t, r.code, r.err)
+	require.True(t, stopped)
+	b.golden(t, "demo", r)
+}

@@ -1,0 +1,200 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tasker-systems/tasker-host/config"
+	"github.com/tasker-systems/tasker-host/host/internal/client"
+	"github.com/tasker-systems/tasker-host/host/internal/telemetry"
+)
+
+// app is one run of the command.
+type app struct {
+	rt       Runtime
+	in       io.Reader
+	out, err io.Writer
+	getenv   func(string) string
+	abort    <-chan struct{}
+	now      func() time.Time
+	terminal bool
+	colour   bool
+
+	ran   bool   // the command line made sense
+	usage string // of the command that ran
+
+	// Flags of every command.
+	json      bool
+	socket    string
+	url       string
+	env       string
+	configDir string
+	set       []string
+}
+
+const rootHelp = `Tasker runs tasks: a task becomes a graph of steps, and handlers in plugins run them.
+
+'tasker up' runs a host; the other commands talk to it over its unix socket.
+
+Exit codes: 0 it worked, 1 it did not, 2 the command line is wrong, 3 a watched task ended
+otherwise than complete, 4 what was named does not exist, 5 no host answers, 130 interrupted.
+
+Environment: TASKER_SOCKET (as --socket), TASKER_ENV (as --env), TASKER_CONFIG (as --config),
+NO_COLOR (no colours).`
+
+func (a *app) root() *cobra.Command {
+	root := group("tasker", "Run tasks as graphs of steps", rootHelp,
+		a.taskCommand(), a.templateCommand(), a.pluginCommand(), a.doctorCommand(), a.versionCommand())
+	root.AddCommand(a.coreCommands()...)
+	root.SilenceErrors, root.SilenceUsage = true, true
+	// Groups have no usage but that of their commands.
+	root.SetUsageTemplate(strings.Replace(root.UsageTemplate(), "{{if .Runnable}}", "{{if and .Runnable (not .DisableFlagsInUseLine)}}", 1))
+	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {
+		if err := exclusive(cmd, [2]string{"socket", "url"}, [2]string{"input", "context"}); err != nil {
+			return err
+		}
+		if _, err := a.configOptions(); err != nil {
+			return err
+		}
+		a.ran = true
+		return nil
+	}
+	flags := root.PersistentFlags()
+	flags.BoolVar(&a.json, "json", false, "print JSON")
+	flags.StringVar(&a.socket, "socket", "", "the host's unix socket (default: as configured)")
+	flags.StringVar(&a.url, "url", "", "the host's URL instead of a socket, such as http://127.0.0.1:8085")
+	flags.StringVar(&a.env, "env", "", "environment: development, test, production or one of your own")
+	flags.StringVar(&a.configDir, "config", "", "directory with your configuration files")
+	flags.StringArrayVar(&a.set, "set", nil, "set one configuration key: --set database.max_connections=20")
+	return root
+}
+
+// exclusive refuses pairs of flags that contradict each other.
+func exclusive(cmd *cobra.Command, pairs ...[2]string) error {
+	for _, p := range pairs {
+		if cmd.Flags().Changed(p[0]) && cmd.Flags().Changed(p[1]) {
+			return fmt.Errorf("--%s and --%s exclude each other: give one", p[0], p[1])
+		}
+	}
+	return nil
+}
+
+// group makes a command that only holds others.
+func group(use, short, long string, commands ...*cobra.Command) *cobra.Command {
+	g := &cobra.Command{
+		Use: use + " COMMAND", Short: short, Long: long, DisableFlagsInUseLine: true,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return nil
+			}
+			text := fmt.Sprintf("%q is not a command of '%s'", args[0], cmd.CommandPath())
+			if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+				text += fmt.Sprintf("; did you mean %s?", strings.Join(near, " or "))
+			}
+			return errors.New(text)
+		},
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cmd.SetOut(cmd.ErrOrStderr())
+			_ = cmd.Help()
+			return &usageError{err: errors.New("say which command")}
+		},
+		SuggestionsMinimumDistance: 2,
+	}
+	g.AddCommand(commands...)
+	return g
+}
+
+// configOptions says where the configuration comes from.
+func (a *app) configOptions() (config.Options, error) {
+	o := config.Options{Environment: a.env, Dir: a.configDir, Overrides: map[string]string{}, Environ: os.Environ()}
+	for _, kv := range a.set {
+		key, value, ok := strings.Cut(kv, "=")
+		if !ok {
+			return o, usagef("--set %q: want key=value", kv)
+		}
+		o.Overrides[key] = value
+	}
+	if socket := a.socketOverride(); socket != "" {
+		o.Overrides["system.socket"] = socket
+	}
+	return o, nil
+}
+
+func (a *app) socketOverride() string {
+	if a.socket != "" {
+		return a.socket
+	}
+	return a.getenv("TASKER_SOCKET")
+}
+
+// connect returns a client of the host that the flags name. Host and client
+// find the same socket because both ask the configuration.
+func (a *app) connect() (*client.Client, error) {
+	o := client.Options{URL: a.url, Socket: a.socketOverride()}
+	if o.URL == "" && o.Socket == "" {
+		options, err := a.configOptions()
+		if err != nil {
+			return nil, err
+		}
+		cfg, err := config.Load(options)
+		if err != nil {
+			return nil, fmt.Errorf("find the host's socket (or name it with --socket): %w", err)
+		}
+		o.Socket = cfg.System.Socket
+	}
+	c, err := client.New(o)
+	if err != nil {
+		return nil, &usageError{err: err}
+	}
+	return c, nil
+}
+
+// withClient makes a command body that talks to a host.
+func (a *app) withClient(run func(ctx context.Context, c *client.Client, args []string) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		c, err := a.connect()
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		return run(cmd.Context(), c, args)
+	}
+}
+
+// arguments checks their number; names says what they are.
+func arguments(least, most int, names string) cobra.PositionalArgs {
+	return func(_ *cobra.Command, args []string) error {
+		switch {
+		case len(args) < least:
+			return fmt.Errorf("it needs %s", names)
+		case most >= 0 && len(args) > most:
+			return fmt.Errorf("%q is one argument too many", args[most])
+		}
+		if i := slices.Index(args, ""); i >= 0 {
+			return fmt.Errorf("argument %d is empty", i+1)
+		}
+		return nil
+	}
+}
+
+func (a *app) versionCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "version", Short: "Print the version", Args: arguments(0, 0, ""),
+		RunE: func(*cobra.Command, []string) error {
+			build := telemetry.ThisBuild()
+			if a.json {
+				return a.printJSON(build)
+			}
+			a.printf("tasker %s\n", build)
+			return nil
+		},
+	}
+}

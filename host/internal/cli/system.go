@@ -1,0 +1,125 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tasker-systems/tasker-host/host/internal/client"
+	"github.com/tasker-systems/tasker-host/host/internal/readmodel"
+)
+
+func (a *app) pluginCommand() *cobra.Command {
+	list := &cobra.Command{
+		Use: "list", Short: "List the plugins of the host", Args: arguments(0, 0, ""),
+		RunE: a.withClient(func(ctx context.Context, c *client.Client, _ []string) error {
+			plugins, err := c.Plugins(ctx)
+			if err != nil {
+				return err
+			}
+			if a.json {
+				return a.printJSON(readmodel.PluginPage{Items: orEmpty(plugins)})
+			}
+			a.listPlugins(plugins)
+			return nil
+		}),
+	}
+	return group("plugin", "Look at plugins", "", list)
+}
+
+func (a *app) listPlugins(plugins []readmodel.Plugin) {
+	if len(plugins) == 0 {
+		a.printf("no plugins; name some in plugins.toml\n")
+		return
+	}
+	var t table
+	t.header("PLUGIN", "VERSION", "STATE", "GENERATION", "PID", "RESTARTS", "HANDLERS", "MESSAGE")
+	for i := range plugins {
+		p := &plugins[i]
+		names := make([]string, len(p.Handlers))
+		for i, h := range p.Handlers {
+			names[i] = h.Name
+		}
+		t.add(text(p.Kind+"/"+p.Name), text(p.Version), stateCell(p.State), text(number(p.Generation)),
+			text(number(int64(p.PID))), text(strconv.Itoa(p.Restarts)), text(strings.Join(names, ", ")), text(p.Message))
+	}
+	a.printTable(&t)
+}
+
+// number leaves out a zero.
+func number(n int64) string {
+	if n == 0 {
+		return ""
+	}
+	return strconv.FormatInt(n, 10)
+}
+
+func (a *app) doctorCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "doctor", Short: "Look for what is wrong and say how to fix it", Args: arguments(0, 0, ""),
+		Long: "Check the configuration, the database, the plugins and the host, whether it runs or not. Exits with 1 if a check fails.",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			report, err := a.diagnose(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if a.json {
+				err = a.printJSON(report)
+			} else {
+				a.showReport(report)
+			}
+			if err == nil && report.Status == readmodel.DoctorFail {
+				err = errShown
+			}
+			return err
+		},
+	}
+}
+
+// diagnose joins what can be seen from here with what a running host sees.
+func (a *app) diagnose(ctx context.Context) (readmodel.DoctorReport, error) {
+	report := readmodel.NewDoctorReport()
+	if a.rt.Doctor != nil {
+		options, err := a.configOptions()
+		if err != nil {
+			return report, err
+		}
+		report = a.rt.Doctor(ctx, options)
+	}
+	c, err := a.connect()
+	if err != nil {
+		if _, ok := errors.AsType[*usageError](err); ok {
+			return report, err
+		}
+		report.Add(readmodel.DoctorCheck{
+			Name: "host", Status: readmodel.DoctorFail, Message: err.Error(), Fix: "correct the configuration, or name the socket with --socket",
+		})
+		return report, nil
+	}
+	defer c.Close()
+	online, err := c.Doctor(ctx)
+	if err != nil {
+		if ctx.Err() != nil {
+			return report, context.Cause(ctx)
+		}
+		report.Add(readmodel.DoctorCheck{Name: "host", Status: readmodel.DoctorWarn, Message: err.Error(), Fix: "start a host with 'tasker up'"})
+		return report, nil
+	}
+	report.Add(readmodel.DoctorCheck{Name: "host", Status: readmodel.DoctorOK, Message: "a host answers"})
+	report.Add(online.Checks...)
+	return report, nil
+}
+
+func (a *app) showReport(r readmodel.DoctorReport) {
+	var t table
+	for _, c := range r.Checks {
+		t.add(stateCell(string(c.Status)), text(c.Name), text(c.Message))
+		if c.Fix != "" {
+			t.add(cell{}, cell{}, text("fix: "+c.Fix))
+		}
+	}
+	a.printTable(&t)
+}

@@ -1,0 +1,245 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tasker-systems/tasker-host/host/internal/client"
+	"github.com/tasker-systems/tasker-host/host/internal/payload"
+	"github.com/tasker-systems/tasker-host/host/internal/readmodel"
+	"github.com/tasker-systems/tasker-host/sdk/vocab"
+)
+
+func (a *app) taskCommand() *cobra.Command {
+	return group("task", "Submit, watch and cancel tasks", "",
+		a.submitCommand(), a.showCommand(), a.listCommand(), a.watchCommand(), a.cancelCommand())
+}
+
+// submitFlags are those of task submit.
+type submitFlags struct {
+	input, context          string
+	priority                int
+	tags                    []string
+	key                     string
+	initiator, sourceSystem string
+	reason                  string
+	watch                   bool
+}
+
+func (a *app) submitCommand() *cobra.Command {
+	var f submitFlags
+	cmd := &cobra.Command{
+		Use:   "submit NAMESPACE/NAME[@VERSION]",
+		Short: "Submit a task",
+		Long: "Submit a task and print its identifier. Without a version the highest one runs; the input is a JSON object, " +
+			"{} if none is given.",
+		Example: "  tasker task submit linear_workflow/mathematical_sequence --context '{\"even_number\": 6}' --watch\n" +
+			"  tasker task submit fulfillment/process_order@1.0.0 --input order.json --idempotency-key order-17",
+		Args: arguments(1, 1, "NAMESPACE/NAME[@VERSION]"),
+	}
+	flags := cmd.Flags()
+	flags.StringVarP(&f.input, "input", "i", "", "file with the input as a JSON object; - is standard input")
+	flags.StringVarP(&f.context, "context", "c", "", "the input itself as a JSON object")
+	flags.IntVar(&f.priority, "priority", 0, "1 low, 2 normal, 3 high, 4 urgent (default: the template's)")
+	flags.StringSliceVar(&f.tags, "tag", nil, "tag, may be repeated")
+	flags.StringVar(&f.key, "idempotency-key", "", "submitting with the same key again returns the same task")
+	flags.StringVar(&f.initiator, "initiator", "", "who submits")
+	flags.StringVar(&f.sourceSystem, "source-system", "", "for which system")
+	flags.StringVar(&f.reason, "reason", "", "why")
+	flags.BoolVarP(&f.watch, "watch", "w", false, "watch the task until it ends, then print its results")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		s, err := a.submission(args[0], f)
+		if err != nil {
+			return err
+		}
+		if cmd.Flags().Changed("priority") {
+			s.Priority = &f.priority
+		}
+		return a.withClient(func(ctx context.Context, c *client.Client, _ []string) error {
+			return a.submit(ctx, c, s, f.watch)
+		})(cmd, args)
+	}
+	return cmd
+}
+
+func (a *app) submission(ref string, f submitFlags) (client.Submission, error) {
+	name, version, versioned := strings.Cut(ref, "@")
+	namespace, name, ok := strings.Cut(name, "/")
+	if !ok || namespace == "" || name == "" || (versioned && version == "") {
+		return client.Submission{}, usagef("%q does not name a template: want NAMESPACE/NAME or NAMESPACE/NAME@VERSION", ref)
+	}
+	input, err := a.taskInput(f)
+	if err != nil {
+		return client.Submission{}, err
+	}
+	return client.Submission{
+		Namespace: namespace, Name: name, Version: version, Context: input, Tags: f.tags,
+		Initiator: f.initiator, SourceSystem: f.sourceSystem, Reason: f.reason, IdempotencyKey: f.key,
+	}, nil
+}
+
+// taskInput reads the input and checks it as the host will, so that the fault
+// is named by its place in the user's own text.
+func (a *app) taskInput(f submitFlags) (json.RawMessage, error) {
+	source, data := "--context", []byte(f.context)
+	switch {
+	case f.input != "":
+		source = f.input
+		var err error
+		if data, err = a.readInput(f.input); err != nil {
+			return nil, err
+		}
+	case f.context == "":
+		return json.RawMessage("{}"), nil
+	}
+	if err := payload.CheckObject(data, payload.ContextLimits()); err != nil {
+		return nil, fmt.Errorf("%s: %w", source, err)
+	}
+	return data, nil
+}
+
+// maxInput bounds what is read of a file; the host's own limit is lower.
+const maxInput = 64 << 20
+
+func (a *app) readInput(path string) ([]byte, error) {
+	r := a.in
+	if path != "-" {
+		f, err := os.Open(path) //nolint:gosec // the user's own file
+		if err != nil {
+			return nil, fmt.Errorf("read the input: %w", err)
+		}
+		defer func() { _ = f.Close() }()
+		r = f
+	}
+	data, err := io.ReadAll(io.LimitReader(r, maxInput+1))
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", path, err)
+	}
+	if len(data) > maxInput {
+		return nil, fmt.Errorf("%s is larger than %d bytes", path, maxInput)
+	}
+	return data, nil
+}
+
+func (a *app) submit(ctx context.Context, c *client.Client, s client.Submission, watch bool) error {
+	task, created, err := c.Submit(ctx, s)
+	if err != nil {
+		return err
+	}
+	if !watch {
+		if a.json {
+			return a.printJSON(task)
+		}
+		a.printf("%s\n", submitted(task, created))
+		return nil
+	}
+	if !a.json {
+		a.printf("%s\n", submitted(task, created))
+	}
+	ended := a.watch(ctx, c, []string{task.UUID}, !a.json)
+	if ended != nil && !taskFailed(ended) {
+		return ended
+	}
+	if err := a.show(ctx, c, task.UUID, showResults); err != nil {
+		return err
+	}
+	return ended
+}
+
+func submitted(t readmodel.Task, created bool) string {
+	verb := "submitted"
+	if !created {
+		verb = "submitted before"
+	}
+	return fmt.Sprintf("%s %s (%s/%s %s)", verb, t.UUID, t.Namespace, t.Name, t.Version)
+}
+
+func (a *app) listCommand() *cobra.Command {
+	var f client.TaskFilter
+	var states []string
+	cmd := &cobra.Command{Use: "list", Short: "List tasks, newest first", Args: arguments(0, 0, "")}
+	cmd.Flags().StringSliceVar(&states, "state", nil, "only these states: pending, in_progress, complete, error, cancelled, resolved_manually")
+	cmd.Flags().StringVar(&f.Namespace, "namespace", "", "only this namespace")
+	cmd.Flags().StringVar(&f.Name, "name", "", "only this template")
+	cmd.Flags().IntVar(&f.Limit, "limit", 50, "at most so many, 1 to 500")
+	cmd.Flags().StringVar(&f.Cursor, "cursor", "", "continue a list: its next_cursor")
+	cmd.RunE = a.withClient(func(ctx context.Context, c *client.Client, _ []string) error {
+		for _, s := range states {
+			f.States = append(f.States, vocab.TaskState(s))
+		}
+		page, err := c.Tasks(ctx, f)
+		if err != nil {
+			return err
+		}
+		if a.json {
+			return a.printJSON(page)
+		}
+		a.listTasks(page)
+		return nil
+	})
+	return cmd
+}
+
+func (a *app) listTasks(page readmodel.TaskPage) {
+	if len(page.Items) == 0 {
+		a.printf("no tasks\n")
+		return
+	}
+	var t table
+	t.header("TASK", "TEMPLATE", "STATE", "PROGRESS", "CREATED", "TOOK")
+	for i := range page.Items {
+		item := &page.Items[i]
+		t.add(text(item.UUID), text(item.Namespace+"/"+item.Name+" "+item.Version), stateCell(string(item.State)),
+			text(fmt.Sprintf("%d/%d", item.Progress.Completed, item.Progress.Total)), text(when(item.CreatedAt)),
+			text(a.lasting(item.StartedAt, item.CompletedAt)))
+	}
+	a.printTable(&t)
+	if page.NextCursor != "" {
+		a.printf("more: --cursor %s\n", page.NextCursor)
+	}
+}
+
+func (a *app) cancelCommand() *cobra.Command {
+	var reason string
+	cmd := &cobra.Command{
+		Use: "cancel TASK...", Short: "Cancel tasks", Args: taskArguments,
+		RunE: a.withClient(func(ctx context.Context, c *client.Client, args []string) error {
+			for _, id := range args {
+				task, err := c.Cancel(ctx, id, reason)
+				if err != nil {
+					return fmt.Errorf("cancel %s: %w", id, err)
+				}
+				if a.json {
+					err = a.printLine(task)
+				} else {
+					a.printf("%s %s\n", task.UUID, a.paint(stateColour(string(task.State)), string(task.State)))
+				}
+				if err != nil {
+					return err
+				}
+			}
+			return nil
+		}),
+	}
+	cmd.Flags().StringVar(&reason, "reason", "", "why, for the task's history")
+	return cmd
+}
+
+// taskArguments wants one or more identifiers of tasks.
+func taskArguments(cmd *cobra.Command, args []string) error {
+	if err := arguments(1, -1, "a TASK's identifier")(cmd, args); err != nil {
+		return err
+	}
+	for _, arg := range args {
+		if _, err := vocab.ParseUUID(arg); err != nil {
+			return err
+		}
+	}
+	return nil
+}

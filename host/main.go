@@ -1,0 +1,10 @@
+// The tasker command: the host, and the client that operates it.
+package main
+
+import (
+	"os"
+
+	"github.com/tasker-systems/tasker-host/host/internal/cli"
+)
+
+func main() { os.Exit(cli.Main(cli.Runtime{})) }
