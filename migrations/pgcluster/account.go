@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"os/user"
@@ -73,6 +74,24 @@ func (a account) command(ctx context.Context, dir, program string, args ...strin
 		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: a.uid, Gid: a.gid}
 	}
 	return cmd
+}
+
+// makeParents makes the directories that lead to the state directory. Those of
+// root can be passed by the account whatever root's umask is.
+func (a account) makeParents(dir string) error {
+	if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := a.makeParents(filepath.Dir(dir)); err != nil {
+		return err
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	if !a.switched {
+		return nil
+	}
+	return os.Chmod(dir, 0o711)
 }
 
 // reaches checks that the account may pass through every directory above dir.

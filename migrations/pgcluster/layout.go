@@ -69,7 +69,7 @@ func newLayout(dir string) (layout, error) {
 // prepare makes the state directory and takes its lock, which lasts as long as
 // the returned file is open.
 func (l layout) prepare(a account) (*os.File, error) {
-	if err := os.MkdirAll(filepath.Dir(l.dir), 0o755); err != nil {
+	if err := a.makeParents(filepath.Dir(l.dir)); err != nil {
 		return nil, err
 	}
 	switch err := os.Mkdir(l.dir, 0o700); {

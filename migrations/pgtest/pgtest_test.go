@@ -3,6 +3,7 @@ package pgtest_test
 import (
 	"context"
 	"os"
+	"os/exec"
 	"sync"
 	"testing"
 	"time"
@@ -70,7 +71,7 @@ func TestEmptyHasNoSchema(t *testing.T) {
 	require.Error(t, migrations.Check(t.Context(), pool))
 	info, err := migrations.PGMQ(t.Context(), pool)
 	require.NoError(t, err)
-	require.Contains(t, []migrations.PGMQKind{migrations.PGMQNone}, info.Kind)
+	require.Equal(t, migrations.PGMQNone, info.Kind)
 }
 
 func TestClusterSurvivesCrash(t *testing.T) {
@@ -101,11 +102,26 @@ func TestExtensionServer(t *testing.T) {
 	require.Greater(t, owned, 20)
 }
 
-func TestExternalServer(t *testing.T) {
+// TestGivenServer runs another test of this file on a server of ours that
+// TEST_DATABASE_URL names.
+func TestGivenServer(t *testing.T) {
 	t.Parallel()
-	_, set := os.LookupEnv("TEST_DATABASE_URL")
-	dsn := pgtest.DSN(t)
-	if !set {
-		require.Contains(t, dsn, "tasker-pgtest-")
-	}
+	c := pgtest.Cluster(t, nil)
+	cmd := exec.Command(os.Args[0], "-test.run=^TestDatabasesAreMigratedAndSeparate$", "-test.v")
+	cmd.Env = append(os.Environ(), "TEST_DATABASE_URL="+c.DSN())
+	out, err := cmd.CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	require.Contains(t, string(out), "--- PASS: TestDatabasesAreMigratedAndSeparate")
+	pool := pgtest.Pool(t, c.DSN())
+	var templates, left int
+	require.NoError(t, pool.QueryRow(t.Context(),
+		`select count(*) filter (where datname like 'tmpl\_%'), count(*) filter (where datname like 'test\_%') from pg_database`).Scan(&templates, &left))
+	require.Equal(t, 1, templates, "it ran there")
+	require.Zero(t, left, "and left only the template")
+
+	cmd = exec.Command(os.Args[0], cmd.Args[1:]...)
+	cmd.Env = append(os.Environ(), "TEST_DATABASE_URL=host=/nowhere user=nobody")
+	out, err = cmd.CombinedOutput()
+	require.Error(t, err, "a server that is not there fails the tests")
+	require.Contains(t, string(out), "TEST_DATABASE_URL")
 }

@@ -43,8 +43,7 @@ func settings() map[string]string {
 // testServer is a server that the tests of this process use.
 type testServer struct {
 	url   string   // of an administrator
-	ours  bool     // the shared one, not TEST_DATABASE_URL
-	users *os.File // keeps the shared server; closed by the end of the process
+	users *os.File // keeps the shared server until the process ends; nil for TEST_DATABASE_URL
 }
 
 // findServer finds or starts the server, once for the process.
@@ -52,10 +51,13 @@ var findServer = sync.OnceValues(func() (testServer, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	if url := os.Getenv("TEST_DATABASE_URL"); url != "" {
+		if err := execute(ctx, url, "select 1"); err != nil {
+			return testServer{}, fmt.Errorf("TEST_DATABASE_URL: %w", err)
+		}
 		return testServer{url: url}, nil
 	}
 	dir := filepath.Join(tmp, "tasker-pgtest-"+strconv.Itoa(os.Geteuid()))
-	s, err := join(ctx, dir)
+	s, err := join(ctx, dir, idleSeconds)
 	if err != nil {
 		return testServer{}, fmt.Errorf("share a test server in %s: %w", dir, err)
 	}
@@ -65,7 +67,7 @@ var findServer = sync.OnceValues(func() (testServer, error) {
 // join makes the process a user of the server in dir, which it starts if it
 // does not run. Users hold a lock together, which the kernel frees however a
 // process ends; only one that has it alone may take the server away.
-func join(ctx context.Context, dir string) (testServer, error) {
+func join(ctx context.Context, dir string, idle int) (testServer, error) {
 	users, err := openLock(dir + ".users")
 	if err != nil {
 		return testServer{}, err
@@ -73,15 +75,15 @@ func join(ctx context.Context, dir string) (testServer, error) {
 	err = flock(ctx, users, syscall.LOCK_SH)
 	var url string
 	if err == nil {
-		url, err = findOrStart(ctx, dir)
+		url, err = findOrStart(ctx, dir, idle)
 	}
 	if err != nil {
 		return testServer{}, errors.Join(err, users.Close())
 	}
-	return testServer{url: url, ours: true, users: users}, nil
+	return testServer{url: url, users: users}, nil
 }
 
-func findOrStart(ctx context.Context, dir string) (url string, err error) {
+func findOrStart(ctx context.Context, dir string, idle int) (url string, err error) {
 	if url := answering(ctx, dir); url != "" {
 		return url, nil
 	}
@@ -100,7 +102,7 @@ func findOrStart(ctx context.Context, dir string) (url string, err error) {
 	if err != nil {
 		return "", err
 	}
-	return c.DSN(), errors.Join(watchOver(dir, c.PID()), c.Release())
+	return c.DSN(), errors.Join(watchOver(dir, c.PID(), idle), c.Release())
 }
 
 // watchScript ends the server $2 and removes its files $1 when it has had no
@@ -131,11 +133,11 @@ until gone "$2"; do
 done`
 
 // watchOver sees to it that the server ends some time after its last user.
-func watchOver(dir string, pid int) error {
+func watchOver(dir string, pid, idle int) error {
 	if _, err := exec.LookPath("flock"); err != nil {
 		return fmt.Errorf("watch over the test server: %w; it is in the package util-linux", err)
 	}
-	cmd := exec.Command("/bin/sh", "-c", watchScript, "pgtest-watch", dir, strconv.Itoa(pid), strconv.Itoa(idleSeconds))
+	cmd := exec.Command("/bin/sh", "-c", watchScript, "pgtest-watch", dir, strconv.Itoa(pid), strconv.Itoa(idle))
 	cmd.Dir = "/"
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {
