@@ -78,7 +78,7 @@ func (b *Backend) limboCheck(ctx context.Context) (readmodel.DoctorCheck, error)
 	}
 	first := limbo[0]
 	return fail(
-		good("", "%d steps or more that nothing wakes, first step %s: %s", len(limbo), first.UUID(), first.Reason),
+		good("", "%s that nothing wakes, such as step %s: %s", atLeast(len(limbo), shownLimbo), first.UUID(), first.Reason),
 		"this is a defect of Tasker Host: please report it with the rows of the view tasker_limbo; cancel the task to be rid of it"), nil
 }
 
@@ -110,4 +110,12 @@ func (b *Backend) oldestTaskCheck(ctx context.Context) (readmodel.DoctorCheck, e
 		return warn(c, "see what it waits for: `tasker task show "+f.OldestTask.String()+"`"), nil
 	}
 	return c, nil
+}
+
+// atLeast says how many steps a look found that stopped at a limit.
+func atLeast(n, limit int) string {
+	if n == limit {
+		return fmt.Sprintf("%d steps or more", n)
+	}
+	return fmt.Sprintf("%d steps", n)
 }

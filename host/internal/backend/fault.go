@@ -34,13 +34,20 @@ func fault(err error) error {
 		return api.Unavailable("the database was busy with the same rows", time.Second, err)
 	case store.Cancelled:
 		return api.Unavailable("the host did not answer in time", time.Second, err)
-	case store.BadInput:
-		f := api.Invalid(api.CodeValidationFailed, "the database refuses a value of the request")
-		f.Cause = err
-		return f
 	default:
 		return err
 	}
+}
+
+// inputFault is fault for a call whose values come from the client as they are:
+// one that the database refuses is the client's fault.
+func inputFault(err error) error {
+	if store.Classify(err) != store.BadInput {
+		return fault(err)
+	}
+	f := api.Invalid(api.CodeValidationFailed, "the database refuses a value of the request")
+	f.Cause = err
+	return f
 }
 
 // taskFault is fault for a call about one task.
@@ -60,7 +67,7 @@ func submitFault(s *api.Submission, err error) error {
 		return api.Conflict(api.CodeIdempotencyKeyReused,
 			"the idempotency key %q was used for another request; use a new key", s.IdempotencyKey)
 	}
-	return fault(err)
+	return inputFault(err)
 }
 
 // contextFault lists what is wrong with a context. The pointers are those of the

@@ -21,7 +21,7 @@ func (b *Backend) Submit(ctx context.Context, s api.Submission) (readmodel.Task,
 		if errors.Is(err, store.ErrNotFound) {
 			return readmodel.Task{}, false, b.unknownTemplate(ctx, &s)
 		} else if err != nil {
-			return readmodel.Task{}, false, fault(err)
+			return readmodel.Task{}, false, inputFault(err)
 		}
 		s.Version = latest
 	}
@@ -141,7 +141,7 @@ func (b *Backend) Task(ctx context.Context, task vocab.UUID) (readmodel.Task, er
 func (b *Backend) ListTasks(ctx context.Context, q api.TaskQuery) ([]readmodel.Task, error) {
 	tasks, err := b.Store.ListTasks(ctx, store.TaskFilter(q))
 	if err != nil {
-		return nil, fault(err)
+		return nil, inputFault(err)
 	}
 	return tasks, nil
 }

@@ -39,7 +39,7 @@ func (b *Backend) ApplyTemplate(ctx context.Context, source string, src []byte) 
 	if errors.Is(err, store.ErrTemplateDiffers) {
 		return readmodel.Template{}, false, versionTaken(id)
 	} else if err != nil {
-		return readmodel.Template{}, false, fault(err)
+		return readmodel.Template{}, false, inputFault(err)
 	}
 	if created {
 		// The engine looks by itself once in a while: it need not succeed now.
@@ -96,7 +96,7 @@ func (b *Backend) ListTemplates(ctx context.Context, q api.TemplateQuery) ([]rea
 		Limit: q.Limit,
 	})
 	if err != nil {
-		return nil, fault(err)
+		return nil, inputFault(err)
 	}
 	return list, nil
 }
@@ -108,7 +108,7 @@ func (b *Backend) Template(ctx context.Context, id api.TemplateID) (readmodel.Te
 		return readmodel.Template{}, api.NotFound(api.CodeTemplateNotFound,
 			"there is no template %s/%s %s; 'tasker template list' shows what there is", id.Namespace, id.Name, id.Version)
 	} else if err != nil {
-		return readmodel.Template{}, fault(err)
+		return readmodel.Template{}, inputFault(err)
 	}
 	served, err := b.Store.ServedHandlers(ctx)
 	if err != nil {

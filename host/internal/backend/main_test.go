@@ -1,0 +1,228 @@
+package backend_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"github.com/tasker-systems/tasker-host/finalizer"
+	"github.com/tasker-systems/tasker-host/host/internal/api"
+	"github.com/tasker-systems/tasker-host/host/internal/backend"
+	"github.com/tasker-systems/tasker-host/host/internal/opstate"
+	"github.com/tasker-systems/tasker-host/host/internal/payload"
+	"github.com/tasker-systems/tasker-host/host/internal/pipeline"
+	"github.com/tasker-systems/tasker-host/host/internal/pluginhost"
+	"github.com/tasker-systems/tasker-host/host/internal/readmodel"
+	"github.com/tasker-systems/tasker-host/host/internal/store"
+	"github.com/tasker-systems/tasker-host/migrations/pgtest"
+	"github.com/tasker-systems/tasker-host/sdk/vocab"
+)
+
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m,
+		goleak.IgnoreTopFunction("github.com/jackc/pgx/v5/pgxpool.(*Pool).backgroundHealthCheck"),
+		goleak.IgnoreTopFunction("github.com/jackc/pgx/v5/pgxpool.(*Pool).triggerHealthCheck.func1"))
+}
+
+const twoTo128 = "340282366920938463463374607431768211456"
+
+const pairYAML = `namespace: linear
+name: pair
+version: 1.0.0
+description: Two steps in a line.
+input_schema:
+  type: object
+  required: [n]
+  properties:
+    n: {type: integer, minimum: 0}
+    "a/b": {type: string}
+steps:
+  - name: first
+    handler: math.square
+    timeout: 90s
+  - name: second
+    handler: math.hold
+    depends_on: [first]
+`
+
+// handlers runs steps in process: math.square answers 2^128 at once, math.hold
+// when it is let go, everything else fails.
+type handlers struct {
+	hold chan struct{}
+
+	mu      sync.Mutex
+	running map[string]context.CancelFunc
+	calls   sync.WaitGroup
+}
+
+func (h *handlers) Services() []pluginhost.Service {
+	return []pluginhost.Service{{Name: "test", Window: 16, Handlers: []string{"math.square", "math.hold", "math.broken"}}}
+}
+
+func (h *handlers) Changed() <-chan struct{} { return nil }
+
+func (h *handlers) Dispatch(call pluginhost.Call) {
+	ctx, cancel := context.WithCancel(context.Background())
+	h.mu.Lock()
+	h.running[call.Step.GetStepUuid()] = cancel
+	h.mu.Unlock()
+	h.calls.Go(func() {
+		defer cancel()
+		call.Done(h.run(ctx, call.Handler))
+	})
+}
+
+func (h *handlers) run(ctx context.Context, name string) pluginhost.Outcome {
+	switch name {
+	case "math.hold":
+		select {
+		case <-h.hold:
+		case <-ctx.Done():
+			return pluginhost.Outcome{Kind: vocab.OutcomeReleased, Failure: &pluginhost.Failure{Code: pluginhost.ReasonCancelled}}
+		}
+		fallthrough
+	case "math.square":
+		return pluginhost.Outcome{Kind: vocab.OutcomeSuccess, Result: json.RawMessage(twoTo128), Generation: 1}
+	default:
+		return pluginhost.Outcome{Kind: vocab.OutcomePermanent, Failure: &pluginhost.Failure{
+			Type: vocab.PermanentError, Code: "BROKEN", Message: "it is broken",
+		}}
+	}
+}
+
+func (h *handlers) Cancel(step, _ string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if cancel := h.running[step]; cancel != nil {
+		cancel()
+	}
+}
+
+func (h *handlers) stop() {
+	h.mu.Lock()
+	for _, cancel := range h.running {
+		cancel()
+	}
+	h.mu.Unlock()
+	h.calls.Wait()
+}
+
+// plugins and pulse say what a test wants.
+type plugins []pluginhost.Status
+
+func (p plugins) Status() []pluginhost.Status { return p }
+
+type pulse time.Time
+
+func (p pulse) LastHeartbeat() time.Time { return time.Time(p) }
+
+// bundle is a backend on a database of its own, with an engine that runs.
+type bundle struct {
+	*backend.Backend
+	parts    backend.Parts
+	pool     *pgxpool.Pool
+	engine   *pipeline.Engine
+	handlers *handlers
+	state    *opstate.Machine
+}
+
+func setup(t *testing.T) *bundle {
+	t.Helper()
+	pool := pgtest.New(t)
+	st := store.New(pool)
+	h := &handlers{hold: make(chan struct{}), running: map[string]context.CancelFunc{}}
+	cfg := pipeline.Config{
+		Host: store.HostInfo{Name: "test", Version: "0", Environment: "test", State: "normal"}, Environment: "test",
+		MaxInFlight: 100, SettleBatch: 50, Committers: 1, SubmitBatch: 50, ClaimBatch: 50, InputCache: 1 << 20, MaxDependency: 16,
+		Lease: 30 * time.Second, Heartbeat: 200 * time.Millisecond, SelfStop: 5 * time.Second, SweepInterval: time.Second, LostAfter: time.Second,
+		PollMin: 5 * time.Millisecond, PollMax: 100 * time.Millisecond,
+		InboxVT: 30 * time.Second, InboxBatch: 50, InboxMaxReads: 5,
+		RequestQueue: "task_requests_queue", ResultQueue: "orchestration_step_results",
+		Policy:  store.Policy{RetryAfterCap: 5 * time.Minute, ClaimFactor: 3},
+		Payload: payload.ContextLimits(), Results: payload.ResultLimits(),
+	}
+	require.NoError(t, st.CreateQueue(t.Context(), cfg.RequestQueue))
+	require.NoError(t, st.CreateQueue(t.Context(), cfg.ResultQueue))
+	engine := pipeline.New(cfg, st, h, finalizer.New(pool, "test", 30*time.Second), prometheus.NewRegistry(), hclog.NewNullLogger())
+	require.NoError(t, engine.Start(t.Context()))
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		defer cancel()
+		h.stop()
+		require.NoError(t, engine.Stop(ctx))
+	})
+	state := opstate.New(time.Now)
+	_, err := state.To(opstate.Normal, "test")
+	require.NoError(t, err)
+	parts := backend.Parts{
+		Store: st, Engine: engine, Pulse: pulse(time.Now()), State: state, Now: time.Now,
+		Plugins: plugins{{Kind: "handler", Name: "math", State: pluginhost.Serving, Handlers: []string{"math.square"}}},
+	}
+	return &bundle{
+		Backend: backend.New(parts, backend.Config{Heartbeat: time.Hour, Required: []string{"math"}}),
+		parts:   parts, pool: pool, engine: engine, handlers: h, state: state,
+	}
+}
+
+func (b *bundle) apply(t *testing.T, yaml string) readmodel.Template {
+	t.Helper()
+	tmpl, created, err := b.ApplyTemplate(t.Context(), "test.yaml", []byte(yaml))
+	require.NoError(t, err)
+	require.True(t, created)
+	return tmpl
+}
+
+func (b *bundle) submit(t *testing.T) vocab.UUID {
+	t.Helper()
+	task, created, err := b.Submit(t.Context(), pairSubmission())
+	require.NoError(t, err)
+	require.True(t, created)
+	return parse(t, task.UUID)
+}
+
+func pairSubmission() api.Submission {
+	return api.Submission{Namespace: "linear", Name: "pair", Context: json.RawMessage(`{"n": ` + twoTo128 + `}`)}
+}
+
+func parse(t *testing.T, s string) vocab.UUID {
+	t.Helper()
+	id, err := vocab.ParseUUID(s)
+	require.NoError(t, err)
+	return id
+}
+
+// watchUntil follows a task until ok holds for what is seen.
+func (b *bundle) watchUntil(t *testing.T, task vocab.UUID, ok func(readmodel.Snapshot) bool) readmodel.Snapshot {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	after := ""
+	for {
+		snap, err := b.Watch(ctx, task, after)
+		require.NoError(t, err)
+		require.NoError(t, ctx.Err(), "last seen: %+v", snap)
+		if ok(snap) {
+			return snap
+		}
+		after = snap.Revision()
+	}
+}
+
+// faultOf is the fault in an error, which must be of the kind and code.
+func faultOf(t *testing.T, err, kind error, code string) *api.Fault {
+	t.Helper()
+	f, ok := errors.AsType[*api.Fault](err)
+	require.True(t, ok, "%v", err)
+	require.ErrorIs(t, err, kind)
+	require.Equal(t, code, f.Code)
+	return f
+}
