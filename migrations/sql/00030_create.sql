@@ -81,14 +81,20 @@ declare
   v_outcome text[] := array_fill('created'::text, array[v_count]);
   v_result  uuid[] := p_task;
   v_plan    integer[] := p_plan;   -- null where no task is to be made
-  v_taken   bigint[];
+  v_taken   bigint[] := '{}';
+  v_bodies  jsonb[];
+  v_headers jsonb[];
   v_row     record;
   v_used    record;
   v_tasks   uuid[];
   v_steps   integer[];
 begin
   if p_request is not null then
-    v_taken := array(select pgmq.delete(p_request_queue, array_remove(p_request, null)));
+    execute format($q$
+      with taken as (delete from pgmq.%I q where q.msg_id = any($1) returning q.msg_id, q.message, q.headers)
+      select coalesce(array_agg(t.msg_id), '{}'), array_agg(t.message), array_agg(t.headers) from taken t
+    $q$, 'q_' || p_request_queue)
+    into v_taken, v_bodies, v_headers using array_remove(p_request, null);
     for i in 1 .. v_count loop
       if p_request[i] is not null and not p_request[i] = any(v_taken) then
         v_outcome[i] := 'gone'; v_plan[i] := null;
@@ -116,6 +122,11 @@ begin
         v_plan[v_row.ord] := null;
       end if;
     end loop;
+    insert into tasker_dead_letters (kind, queue_name, msg_id, reason, detail, body, headers)
+    select 'message', p_request_queue, m.msg_id, 'request_id_reused', 'the request_id was used for another request', m.body, m.headers
+      from unnest(v_taken, v_bodies, v_headers) m(msg_id, body, headers)
+      join unnest(p_request, v_outcome) u(msg_id, outcome) on u.msg_id = m.msg_id
+     where u.outcome = 'conflict';
   end if;
 
   insert into tasker_tasks (task_uuid, plan_id, namespace_id, open_sinks, total_steps, sort_key, priority, state,

@@ -2,8 +2,12 @@
 -- transaction: fence, record, count down the children, hand the ready ones back
 -- or enqueue them, and finish the task with its last step.
 --
--- Locks are taken in one order: step rows by (task, number), then task rows,
--- then queues by name. The caller sorts its batch.
+-- Locks are taken in one order, so that nobody waits in a circle: the rows of
+-- steps that can move (enqueued, in_progress, or pending with all parents
+-- satisfied) by (task, number); then those of steps that wait for parents, in the
+-- same order; then task rows by UUID; then queues by name. A batch is sorted by
+-- its caller, and holds successes only or no success: a success locks its own
+-- row and then its children, a failure for good the movable rows of its task.
 --
 -- Why a task finishes exactly once and never early: a task's open_sinks counts
 -- its steps without children that are not complete. Every step lies above some
@@ -11,10 +15,13 @@
 -- when all steps are. The counter goes down in the statement that completes a
 -- sink, which the fence lets happen once, under the task row's lock; whoever
 -- takes it to zero finishes the task. Where a step has failed for good, sinks
--- below it stay open for ever: the failure marks the steps of its task as
--- doomed, and from then on whoever settles one of them looks, under the task
--- row's lock and with a fresh snapshot, whether anything can still move. The
--- last one to get the lock sees what all others did.
+-- below it stay open for ever: the failure marks every step of its task that can
+-- move as doomed, and a doomed step passes the mark on to the children it makes
+-- ready. Whoever settles a doomed step looks, under the task row's lock and with
+-- a fresh snapshot, whether anything can still move; the last one to get the lock
+-- sees what all others did. No step that can move escapes the mark: the failure
+-- looks again until a look finds none, and a step that a transaction under way
+-- makes ready has a parent whose row the failure had to wait for.
 
 -- +goose Up
 
@@ -75,6 +82,17 @@ returns jsonb language sql stable as $$
 $$;
 -- +goose StatementEnd
 
+-- Locks the rows of a task's steps that can move, in the order of their numbers.
+-- +goose StatementBegin
+create function tasker_lock_movable(p_task uuid)
+returns void language sql as $$
+  select from tasker_workflow_steps s
+   where s.task_uuid = p_task
+     and (s.state in ('enqueued', 'in_progress') or s.state = 'pending' and s.remaining_parents = 0)
+   order by s.step_no for update
+$$;
+-- +goose StatementEnd
+
 -- Fails a step for good: the row, its history, its dead letter, and the mark on
 -- the steps of its task. The caller holds the step row's lock and concludes the
 -- task afterwards.
@@ -98,11 +116,13 @@ begin
   insert into tasker_dead_letters (kind, task_uuid, step_no, generation, reason, detail, body)
   values ('step', p_task, p_step, v_old.generation, p_reason, coalesce(p_error ->> 'message', ''),
           jsonb_build_object('error', p_error, 'attempts', v_old.attempts + p_charge));
-  perform from tasker_workflow_steps s
-    where s.task_uuid = p_task and not s.doomed and s.state in ('pending', 'enqueued', 'in_progress')
-    order by s.step_no for update;
-  update tasker_workflow_steps s set doomed = true
-   where s.task_uuid = p_task and not s.doomed and s.state in ('pending', 'enqueued', 'in_progress');
+  loop
+    perform tasker_lock_movable(p_task);
+    update tasker_workflow_steps s set doomed = true
+     where s.task_uuid = p_task and not s.doomed
+       and (s.state in ('enqueued', 'in_progress') or s.state = 'pending' and s.remaining_parents = 0);
+    exit when not found;
+  end loop;
 end
 $$;
 -- +goose StatementEnd
@@ -157,7 +177,17 @@ declare
   v_wait bigint;
 begin
   o_settled := false;
-  select s.state, s.lease_id, s.attempts, s.sort_key, s.plugin_generation, s.doomed,
+  -- A failure for good locks more than its own row: all of them in one order.
+  -- Nobody but the holder of the lease changes what this is judged by.
+  perform from tasker_workflow_steps s
+     join tasker_named_steps n on n.plan_id = s.plan_id and n.step_no = s.step_no
+    where s.task_uuid = p_task and s.step_no = p_step and s.state = 'in_progress' and s.lease_id = p_lease
+      and case when p_outcome = 'released' then s.claims >= p_claim_factor * n.max_attempts
+               else p_outcome = 'permanent' or not n.retryable or s.attempts + 1 >= n.max_attempts end;
+  if found then
+    perform tasker_lock_movable(p_task);
+  end if;
+  select s.state, s.lease_id, s.attempts, s.claims, s.sort_key, s.plugin_generation, s.doomed,
          n.retryable, n.max_attempts, n.backoff, n.base_ms, n.cap_ms, n.jitter
     into v_row
     from tasker_workflow_steps s
@@ -173,7 +203,11 @@ begin
   v_now := clock_timestamp();
 
   if p_outcome = 'released' then
-    if p_retry_after_ms > 0 then o_due := v_now + p_retry_after_ms * interval '1 millisecond'; end if;
+    -- A wait asked for doubles with every claim: what keeps killing its plugin
+    -- must not keep it dead for the others.
+    if p_retry_after_ms > 0 then
+      o_due := v_now + least(p_retry_after_ms * power(2, least(v_row.claims - 1, 20)), 30000) * interval '1 millisecond';
+    end if;
     o_settled := not tasker_release_step(p_task, p_step, p_host, coalesce(p_error ->> 'message', 'released'), o_due, p_claim_factor)
                  or v_row.doomed;
     return;
@@ -207,8 +241,8 @@ end
 $$;
 -- +goose StatementEnd
 
--- Settles the attempts of the arrays, which must be ordered by (p_task, p_step)
--- and hold each step once. Per attempt:
+-- Settles the attempts of the arrays, which must be ordered by (p_task, p_step),
+-- and be all successes or none. Per attempt:
 --   p_lease           the lease it ran under
 --   p_outcome         success, retryable, permanent, released
 --   p_generation      the plugin process that ran it; null: none of ours
@@ -275,13 +309,13 @@ begin
     select d.task_uuid, d.step_no, d.sort_key, 'in_progress', 'complete', v_now, p_host, d.lease_id, d.plugin_generation
       from done d
   ), below as (
-    select d.task_uuid, c.step_no, d.plan_id, count(*)::integer as settled
+    select d.task_uuid, c.step_no, d.plan_id, count(*)::integer as settled, bool_or(d.doomed) as doomed
       from done d
       join tasker_named_steps n on n.plan_id = d.plan_id and n.step_no = d.step_no
      cross join unnest(n.children) c(step_no)
      group by d.task_uuid, c.step_no, d.plan_id
   ), offered as (
-    select b.task_uuid, b.step_no, b.settled, n.handler_id = any(p_served)
+    select b.task_uuid, b.step_no, b.settled, b.doomed, n.handler_id = any(p_served)
            and row_number() over (order by n.handler_id = any(p_served) desc, b.task_uuid, b.step_no) <= p_room as hand
       from below b
       join tasker_named_steps n on n.plan_id = b.plan_id and n.step_no = b.step_no
@@ -296,7 +330,7 @@ begin
            claims = s.claims + (o.hand and s.remaining_parents = o.settled and s.state = 'pending')::integer,
            lease_host = case when o.hand and s.remaining_parents = o.settled and s.state = 'pending' then p_host else s.lease_host end,
            lease_id = case when o.hand and s.remaining_parents = o.settled and s.state = 'pending' then gen_random_uuid() else s.lease_id end,
-           updated_at = v_now
+           doomed = s.doomed or o.doomed, updated_at = v_now
       from offered o
      where s.task_uuid = o.task_uuid and s.step_no = o.step_no
        and s.task_uuid between v_min and v_max
@@ -388,6 +422,7 @@ drop function tasker_settle_steps(integer, integer, integer[], uuid[], integer[]
                                   text[], text[], text[], bigint[], bigint, integer);
 drop function tasker_settle_failure(integer, uuid, integer, uuid, tasker_outcome, jsonb, bigint, bigint, integer);
 drop function tasker_release_step(uuid, integer, integer, text, timestamptz, integer);
+drop function tasker_lock_movable(uuid);
 drop function tasker_bury_step(uuid, integer, integer, jsonb, text, integer);
 drop function tasker_task_failure(uuid);
 drop function tasker_conclude_task(uuid, integer);

@@ -110,6 +110,7 @@ declare
   v_now  timestamptz;
   v_task record;
 begin
+  perform tasker_lock_movable(p_task);
   perform from tasker_workflow_steps s where s.task_uuid = p_task order by s.step_no for update;
   select t.state, t.sort_key into v_task from tasker_tasks t where t.task_uuid = p_task for update;
   if not found then

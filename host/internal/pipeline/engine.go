@@ -162,6 +162,9 @@ func (e *Engine) Start(ctx context.Context) error {
 // HostID returns the number the host is registered under.
 func (e *Engine) HostID() int32 { return e.host.Load() }
 
+// InFlight returns the number of leases the host works under.
+func (e *Engine) InFlight() int { return e.held.len() }
+
 // Drain stops taking work and waits until what is held has been settled, or ctx
 // ends. It returns how many leases are still held.
 func (e *Engine) Drain(ctx context.Context) int {

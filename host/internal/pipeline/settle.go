@@ -92,13 +92,33 @@ func (e *Engine) settleLoop() {
 	for {
 		select {
 		case <-e.outcomes.ready:
-			if batch := e.outcomes.take(e.cfg.SettleBatch); len(batch) > 0 {
-				e.record(batch)
+			successes, others := split(e.outcomes.take(e.cfg.SettleBatch))
+			for _, batch := range [][]settlement{successes, others} {
+				if len(batch) > 0 {
+					e.record(batch)
+				}
 			}
 		case <-e.work.Done():
 			return
 		}
 	}
+}
+
+// split parts a batch in successes and the rest: the two lock rows in different
+// orders, and a transaction that did both could wait in a circle with another.
+func split(batch []settlement) (successes, others []settlement) {
+	failed := slices.IndexFunc(batch, func(s settlement) bool { return s.Outcome != vocab.OutcomeSuccess })
+	if failed < 0 {
+		return batch, nil
+	}
+	for _, s := range batch {
+		if s.Outcome == vocab.OutcomeSuccess {
+			successes = append(successes, s)
+		} else {
+			others = append(others, s)
+		}
+	}
+	return successes, others
 }
 
 // record settles one batch and starts what that made ready.

@@ -31,7 +31,8 @@ type Policy struct {
 }
 
 // Settle records a batch of outcomes in one transaction. The batch is sorted in
-// place by step (a stable sort); the verdicts are in its order then.
+// place by step (a stable sort); the verdicts are in its order then. It should hold
+// successes only, or none: a mixed one may have to be repeated for a deadlock.
 func (s *Store) Settle(ctx context.Context, g Grant, p Policy, batch []Settlement) (Settled, error) {
 	slices.SortStableFunc(batch, func(a, b Settlement) int { return CompareKeys(a.StepKey, b.StepKey) })
 	a := settleArgs(batch)

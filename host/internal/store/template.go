@@ -220,8 +220,11 @@ type Plan struct {
 	HandlerIDs []int32 // of the steps, by number
 }
 
-// planCache keeps plans, which never change, by number.
-type planCache struct{ byID sync.Map }
+// planCache keeps plans, which never change, by number, and the numbers of the
+// plans of template versions, which do not change either once there are some.
+type planCache struct{ byID, byName sync.Map }
+
+type planName struct{ namespace, name, version, environment string }
 
 // Plan returns the plan of that number.
 func (s *Store) Plan(ctx context.Context, id int32) (*Plan, error) {
@@ -239,6 +242,10 @@ func (s *Store) Plan(ctx context.Context, id int32) (*Plan, error) {
 // FindPlan returns the plan of a template version in an environment. The error
 // is [ErrNotFound] if the version was never applied.
 func (s *Store) FindPlan(ctx context.Context, namespace, name, version, environment string) (*Plan, error) {
+	key := planName{namespace, name, version, environment}
+	if id, ok := s.plans.byName.Load(key); ok {
+		return s.Plan(ctx, id.(int32))
+	}
 	var id int32
 	err := s.pool.QueryRow(ctx, sqlFindPlan, namespace, name, version, environment).Scan(&id)
 	if errors.Is(err, pgx.ErrNoRows) {
@@ -247,6 +254,7 @@ func (s *Store) FindPlan(ctx context.Context, namespace, name, version, environm
 	if err != nil {
 		return nil, fmt.Errorf("find template %s/%s@%s: %w", namespace, name, version, err)
 	}
+	s.plans.byName.Store(key, id)
 	return s.Plan(ctx, id)
 }
 

@@ -1,0 +1,241 @@
+package store_test
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/tasker-systems/tasker-host/host/internal/store"
+	"github.com/tasker-systems/tasker-host/sdk/vocab"
+)
+
+// The model is the protocol in plain Go: what the engine promises, without how
+// it does it. One caller at a time; the database's choices (which host gets a
+// ready step, random leases, jitter) are taken over after checking that they
+// are allowed.
+
+// none is no lease.
+var none vocab.UUID
+
+type modelStep struct {
+	state                       vocab.StepState
+	remaining, attempts, claims int
+	lease                       vocab.UUID // of the last claim; zero: none, or handed back
+	host                        int32
+	doomed                      bool
+	dueFrom, dueTo              time.Time // bounds of when it may start; zero: at once
+	hinted                      bool      // messages for it may outlive their use
+}
+
+func (s *modelStep) waits() bool {
+	return s.state == vocab.StepEnqueued || s.state == vocab.StepPending && s.remaining == 0
+}
+
+func (s *modelStep) moves() bool { return s.waits() || s.state == vocab.StepInProgress }
+
+type modelTask struct {
+	id    vocab.UUID
+	plan  *store.Plan
+	state vocab.TaskState
+	steps []modelStep
+	open  int // sinks that are not complete
+
+	claim          vocab.UUID // of its finalization
+	claimBy        string
+	claimExpired   bool
+	formerClaims   []vocab.UUID
+	finalizeClaims int
+}
+
+func (t *modelTask) claimed() bool { return t.claim != none && !t.claimExpired }
+
+func (t *modelTask) moving() bool {
+	for i := range t.steps {
+		if t.steps[i].moves() {
+			return true
+		}
+	}
+	return false
+}
+
+func (t *modelTask) satisfied() bool {
+	for i := range t.steps {
+		if !t.steps[i].state.Satisfies() {
+			return false
+		}
+	}
+	return true
+}
+
+func (t *modelTask) end(state vocab.TaskState) {
+	t.state, t.claim, t.claimBy, t.claimExpired = state, none, "", false
+}
+
+// conclude finishes the task if nothing in it moves; it reports whether it did.
+func (t *modelTask) conclude() bool {
+	if t.state != vocab.TaskInProgress || t.moving() {
+		return false
+	}
+	if t.satisfied() {
+		t.end(vocab.TaskComplete)
+	} else {
+		t.end(vocab.TaskError)
+	}
+	return true
+}
+
+type modelHost struct{ dead, swept bool }
+
+type modelKey struct {
+	hash string
+	task vocab.UUID
+}
+
+type model struct {
+	tasks   map[vocab.UUID]*modelTask
+	order   []vocab.UUID
+	hosts   map[int32]*modelHost
+	keys    map[string]modelKey
+	granted []store.Lease // every lease there ever was
+}
+
+func newModel() *model {
+	return &model{
+		tasks: map[vocab.UUID]*modelTask{}, hosts: map[int32]*modelHost{}, keys: map[string]modelKey{},
+	}
+}
+
+func (m *model) step(k store.StepKey) *modelStep {
+	if t := m.tasks[k.Task]; t != nil && int(k.Number) < len(t.steps) {
+		return &t.steps[k.Number]
+	}
+	return nil
+}
+
+// create enters a task whose roots wait.
+func (m *model) create(id vocab.UUID, plan *store.Plan) {
+	t := &modelTask{id: id, plan: plan, state: vocab.TaskInProgress, steps: make([]modelStep, len(plan.Steps))}
+	for i := range plan.Steps {
+		t.steps[i] = modelStep{state: vocab.StepPending, remaining: len(plan.Steps[i].Parents)}
+		if t.steps[i].remaining == 0 {
+			t.steps[i].state = vocab.StepEnqueued
+		}
+		if len(plan.Steps[i].Children) == 0 {
+			t.open++
+		}
+	}
+	m.tasks[id], m.order = t, append(m.order, id)
+}
+
+// lease enters a lease that the database granted, or says why it must not have.
+func (m *model) lease(l store.Lease, host int32, served []int32, until time.Time) error {
+	s := m.step(l.StepKey)
+	switch {
+	case s == nil:
+		return fmt.Errorf("lease of a step nobody made: %v", l.StepKey)
+	case !s.waits():
+		return fmt.Errorf("lease of step %d in state %s, remaining parents %d", l.Number, s.state, s.remaining)
+	case s.state == vocab.StepPending && s.dueFrom.After(until):
+		return fmt.Errorf("lease of step %d %s before it is due", l.Number, s.dueFrom.Sub(until))
+	case m.hosts[host].dead:
+		return fmt.Errorf("lease of step %d to a dead host", l.Number)
+	case !slices.Contains(served, m.tasks[l.Task].plan.HandlerIDs[l.Number]):
+		return fmt.Errorf("lease of step %d to a host that does not serve it", l.Number)
+	case int(l.Attempt) != s.attempts+1:
+		return fmt.Errorf("lease of step %d says attempt %d after %d", l.Number, l.Attempt, s.attempts)
+	case l.Plan != m.tasks[l.Task].plan.ID || l.Generation != 0:
+		return fmt.Errorf("lease of step %d names plan %d generation %d", l.Number, l.Plan, l.Generation)
+	}
+	if l.ID == none || slices.ContainsFunc(m.granted, func(g store.Lease) bool { return g.ID == l.ID }) {
+		return fmt.Errorf("lease id %s was granted before", l.ID)
+	}
+	m.granted = append(m.granted, l)
+	s.state, s.lease, s.host, s.claims = vocab.StepInProgress, l.ID, host, s.claims+1
+	s.dueFrom, s.dueTo = time.Time{}, time.Time{}
+	return nil
+}
+
+// settle applies one settlement; at holds the bounds of the database's clock.
+// looks reports whether the task must be looked at: nothing may move any more.
+func (m *model) settle(g store.Settlement, p store.Policy, at [2]time.Time) (v store.Verdict, looks bool) {
+	s := m.step(g.StepKey)
+	current := s != nil && s.state == vocab.StepInProgress && s.lease == g.Lease
+	switch {
+	case s == nil:
+		return store.UnknownStep, false
+	case current:
+	case s.lease == g.Lease && g.Lease != none && s.state != vocab.StepCancelled &&
+		(g.Outcome != vocab.OutcomeSuccess || s.state == vocab.StepComplete):
+		return store.AlreadyRecorded, false
+	default:
+		return store.StaleLease, false
+	}
+	t := m.tasks[g.Task]
+	retry := t.plan.Steps[g.Number].Retry
+	switch {
+	case g.Outcome == vocab.OutcomeSuccess:
+		return store.Recorded, m.complete(t, g.Number)
+	case g.Outcome == vocab.OutcomeReleased:
+		return store.Recorded, m.release(t, g.Number, p.ClaimFactor) || s.doomed
+	case g.Outcome == vocab.OutcomePermanent || !retry.Allows(s.attempts+1):
+		s.attempts++
+		m.bury(t, g.Number)
+		return store.Recorded, true
+	}
+	s.attempts++
+	s.state = vocab.StepPending
+	shortest, longest := retry.NextDelay(s.attempts, g.RetryAfter, p.RetryAfterCap)
+	s.dueFrom, s.dueTo = at[0].Add(shortest), at[1].Add(longest)
+	return store.Recorded, false
+}
+
+// complete reports whether the task must be looked at.
+func (m *model) complete(t *modelTask, n int32) bool {
+	s := &t.steps[n]
+	s.state = vocab.StepComplete
+	s.attempts++
+	for _, c := range t.plan.Steps[n].Children {
+		t.steps[c].remaining--
+		if t.steps[c].remaining == 0 {
+			t.steps[c].state = vocab.StepEnqueued
+		}
+	}
+	if len(t.plan.Steps[n].Children) == 0 {
+		t.open--
+	}
+	return t.open == 0 || s.doomed
+}
+
+func (m *model) bury(t *modelTask, n int32) {
+	t.steps[n].state = vocab.StepError
+	for i := range t.steps {
+		if !t.steps[i].state.Settled() {
+			t.steps[i].doomed = true
+		}
+	}
+}
+
+// release gives a step back; it reports whether that was once too often.
+func (m *model) release(t *modelTask, n int32, factor int) bool {
+	s := &t.steps[n]
+	if s.claims >= factor*t.plan.Steps[n].Retry.MaxAttempts {
+		m.bury(t, n)
+		return true
+	}
+	s.state, s.lease, s.host = vocab.StepEnqueued, none, 0
+	return false
+}
+
+func (m *model) cancel(t *modelTask) (took bool) {
+	if !vocab.CanTask(t.state, vocab.TaskCancelled) {
+		return false
+	}
+	for i := range t.steps {
+		if vocab.CanStep(t.steps[i].state, vocab.StepCancelled) {
+			t.steps[i].hinted = t.steps[i].hinted || t.steps[i].waits()
+			t.steps[i].state = vocab.StepCancelled
+		}
+	}
+	t.end(vocab.TaskCancelled)
+	return true
+}

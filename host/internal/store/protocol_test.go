@@ -1,0 +1,305 @@
+package store_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"pgregory.net/rapid"
+
+	"github.com/tasker-systems/tasker-host/host/internal/store"
+	"github.com/tasker-systems/tasker-host/host/internal/workflow"
+	"github.com/tasker-systems/tasker-host/sdk/vocab"
+)
+
+// The protocol of steps under random histories: everything hosts, messages,
+// operators and clocks can do in any order, each move compared with the model
+// and the whole database judged by the oracle after it. At the end of each
+// history all faults stop, and every task must come to its right end.
+//
+// By default two databases see a hundred histories each; -rapid.checks and
+// -rapid.steps make more and longer ones.
+func TestProtocol(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"one", "two"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := newBed(t)
+			var histories, moves int
+			rapid.Check(t, func(rt *rapid.T) {
+				m := newMachine(rt, b)
+				m.play()
+				histories, moves = histories+1, moves+m.moves
+			})
+			t.Logf("%d histories, %d moves", histories, moves)
+		})
+	}
+}
+
+// machine plays one history.
+type machine struct {
+	*rapid.T
+	ctx   context.Context
+	bed   *bed
+	model *model
+	plans []*store.Plan
+	live  []int32 // hosts, dead ones too
+	moves int
+}
+
+func newMachine(rt *rapid.T, b *bed) *machine {
+	m := &machine{T: rt, ctx: rt.Context(), bed: b, model: newModel()}
+	m.clear()
+	for range rapid.IntRange(1, 3).Draw(rt, "plans") {
+		p, err := b.plan(m.ctx, drawSteps(rt)...)
+		m.must(err)
+		m.plans = append(m.plans, p)
+	}
+	m.addHost()
+	m.addHost()
+	return m
+}
+
+// clear empties the tables: the oracle and the sweeps look at all there is.
+func (m *machine) clear() {
+	var batch pgx.Batch
+	for _, table := range []string{
+		"tasker_tasks", "tasker_workflow_steps", "tasker_task_transitions", "tasker_workflow_step_transitions", "tasker_dead_letters",
+		"tasker_hosts", "tasker_revocations", "tasker_finalization_attempts", "tasker_idempotency_keys", "tasker_priority_messages",
+		"pgmq.q_" + queue,
+	} {
+		batch.Queue("delete from " + table)
+	}
+	m.must(m.bed.pool.SendBatch(m.ctx, &batch).Close())
+}
+
+// drawSteps draws a small plan.
+func drawSteps(rt *rapid.T) []workflow.Step {
+	n := rapid.IntRange(1, 6).Draw(rt, "steps")
+	steps := make([]workflow.Step, n)
+	for i := range steps {
+		base := time.Duration(rapid.IntRange(0, 4).Draw(rt, "base")) * time.Millisecond
+		steps[i] = workflow.Step{
+			Name: fmt.Sprintf("step_%d", i), Handler: rapid.SampledFrom(handlers).Draw(rt, "handler"), Config: json.RawMessage("{}"),
+			Retry: workflow.Retry{
+				Retryable: rapid.IntRange(0, 5).Draw(rt, "retryable") > 0, MaxAttempts: rapid.IntRange(1, 3).Draw(rt, "attempts"),
+				Backoff: rapid.SampledFrom(workflow.Backoffs).Draw(rt, "backoff"), Base: base, Cap: 6 * time.Millisecond,
+				Jitter: rapid.SampledFrom([]float64{0, 0.5, 1}).Draw(rt, "jitter"),
+			},
+		}
+		if rapid.IntRange(0, 3).Draw(rt, "priority") == 0 {
+			steps[i].Priority = new(rapid.IntRange(1, 5).Draw(rt, "priority"))
+		}
+		for p := range i {
+			if rapid.IntRange(0, 2).Draw(rt, "edge") == 0 {
+				steps[i].Parents = append(steps[i].Parents, int32(p))
+				steps[p].Children = append(steps[p].Children, int32(i))
+			}
+		}
+	}
+	return steps
+}
+
+// play performs random moves, then brings everything to rest.
+func (m *machine) play() {
+	moves := map[string]func(*rapid.T){}
+	for name, move := range map[string]func(){
+		"create": m.create, "claim": m.claim, "claim more": m.claim, "settle": m.settle, "settle more": m.settle, "settle again": m.settle,
+		"adopt": m.adopt, "host joins": m.addHost, "host dies": m.hostDies, "heartbeat": m.heartbeat, "sweep hosts": m.sweepHosts,
+		"message lost": m.loseMessage, "message doubled": m.doubleMessage, "sweep messages": m.sweepMessages, "time passes": m.timePasses,
+		"cancel": m.cancel, "by hand": m.settleByHand,
+		"claim finalization": m.claimFinalization, "apply finalization": m.applyFinalization,
+		"release finalization": m.releaseFinalization, "finalization expires": m.expireFinalization,
+	} {
+		moves[name] = func(rt *rapid.T) { m.T = rt; move(); m.moves++ }
+	}
+	moves[""] = func(*rapid.T) { m.compare() }
+	m.create()
+	m.Repeat(moves)
+	m.rest()
+}
+
+func (m *machine) must(err error) {
+	if err != nil {
+		m.Fatalf("%v", err)
+	}
+}
+
+// now reads the database's clock.
+func (m *machine) now() (at time.Time) {
+	m.must(m.bed.pool.QueryRow(m.ctx, "select clock_timestamp()").Scan(&at))
+	return at
+}
+
+func (m *machine) exec(sql string, args ...any) int64 {
+	tag, err := m.bed.pool.Exec(m.ctx, sql, args...)
+	m.must(err)
+	return tag.RowsAffected()
+}
+
+// Drawing ---------------------------------------------------------------------
+
+// pick draws one of a list that may be empty, in which case the move is not
+// possible now.
+func pick[T any](m *machine, label string, list []T) T {
+	if len(list) == 0 {
+		m.Skip("no " + label)
+	}
+	return list[rapid.IntRange(0, len(list)-1).Draw(m.T, label)]
+}
+
+func (m *machine) task() *modelTask { return m.model.tasks[pick(m, "task", m.model.order)] }
+
+// steps lists the steps for which a condition holds.
+func (m *machine) steps(holds func(*modelStep) bool) (keys []store.StepKey) {
+	for _, id := range m.model.order {
+		for i := range m.model.tasks[id].steps {
+			if holds(&m.model.tasks[id].steps[i]) {
+				keys = append(keys, store.StepKey{Task: id, Number: int32(i)})
+			}
+		}
+	}
+	return keys
+}
+
+func (m *machine) grant() store.Grant {
+	g := store.Grant{Host: pick(m, "host", m.live), Room: rapid.IntRange(0, 6).Draw(m.T, "room"), Served: m.bed.all}
+	if rapid.IntRange(0, 3).Draw(m.T, "serves all") == 0 {
+		g.Served = g.Served[:1]
+	}
+	return g
+}
+
+func (m *machine) served(g store.Grant) []string { return handlers[:len(g.Served)] }
+
+// Comparing -------------------------------------------------------------------
+
+// compare requires that the database is what the model says, and that the
+// oracle finds nothing in it.
+func (m *machine) compare() {
+	rows, err := m.bed.pool.Query(m.ctx, `
+select s.task_uuid, s.step_no, s.state::text, s.remaining_parents, s.attempts, s.claims, s.lease_id, coalesce(s.lease_host, 0), s.doomed,
+       s.due_at, t.state::text, t.open_sinks, t.finalize_lease, coalesce(t.finalize_by, ''), t.finalize_claims
+  from tasker_workflow_steps s join tasker_tasks t on t.task_uuid = s.task_uuid`)
+	m.must(err)
+	defer rows.Close()
+	found := 0
+	for ; rows.Next(); found++ {
+		var key store.StepKey
+		var have modelStep
+		var task modelTask
+		var lease, claim *vocab.UUID
+		var due *time.Time
+		m.must(rows.Scan(&key.Task, &key.Number, &have.state, &have.remaining, &have.attempts, &have.claims, &lease, &have.host, &have.doomed,
+			&due, &task.state, &task.open, &claim, &task.claimBy, &task.finalizeClaims))
+		if lease != nil {
+			have.lease = *lease
+		}
+		if claim != nil {
+			task.claim = *claim
+		}
+		m.compareStep(key, have, due)
+		m.compareTask(key.Task, task)
+	}
+	m.must(rows.Err())
+	if want := len(m.steps(func(*modelStep) bool { return true })); found != want {
+		m.Fatalf("the database has %d steps, the model %d", found, want)
+	}
+	m.compareMessages()
+	wrong, err := violations(m.ctx, m.bed.pool)
+	m.must(err)
+	for _, w := range wrong {
+		m.Errorf("%s", w)
+	}
+}
+
+func (m *machine) compareStep(key store.StepKey, have modelStep, due *time.Time) {
+	want := m.model.step(key)
+	if want == nil {
+		m.Fatalf("the database has step %v, the model does not", key)
+	}
+	switch {
+	case due == nil:
+		if !want.dueFrom.IsZero() {
+			m.Fatalf("step %v has no due time", key)
+		}
+	case due.Before(want.dueFrom) || due.After(want.dueTo):
+		m.Fatalf("step %v is due at %v, want %v to %v", key, due, want.dueFrom, want.dueTo)
+	default:
+		want.dueFrom, want.dueTo = *due, *due
+	}
+	have.dueFrom, have.dueTo, have.hinted = want.dueFrom, want.dueTo, want.hinted
+	if have != *want {
+		m.Fatalf("step %v is\n%+v, want\n%+v", key, have, *want)
+	}
+}
+
+func (m *machine) compareTask(id vocab.UUID, have modelTask) {
+	want := m.model.tasks[id]
+	if have.state != want.state || have.open != want.open || have.claim != want.claim || have.claimBy != want.claimBy ||
+		have.finalizeClaims != want.finalizeClaims {
+		m.Fatalf("task %s is %s with %d open sinks, claimed %d times, now %s by %q; want %s, %d, %d, %s, %q",
+			id, have.state, have.open, have.finalizeClaims, have.claim, have.claimBy,
+			want.state, want.open, want.finalizeClaims, want.claim, want.claimBy)
+	}
+}
+
+// message is what the queue holds.
+type message struct {
+	id int64
+	store.StepKey
+	visible time.Time
+}
+
+func (m *machine) messages() []message {
+	rows, err := m.bed.pool.Query(m.ctx, `
+select q.msg_id, tasker_task_of((q.message ->> 'step_uuid')::uuid), tasker_step_no((q.message ->> 'step_uuid')::uuid), q.vt
+  from pgmq.q_`+queue+` q order by q.msg_id`)
+	m.must(err)
+	list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (g message, err error) {
+		err = row.Scan(&g.id, &g.Task, &g.Number, &g.visible)
+		return g, err
+	})
+	m.must(err)
+	return list
+}
+
+// compareMessages requires that only hints outlive their use (I6).
+func (m *machine) compareMessages() {
+	for _, g := range m.messages() {
+		if s := m.model.step(g.StepKey); s == nil || !s.waits() && !s.hinted {
+			m.Fatalf("message %d is for step %v, which does not wait", g.id, g.StepKey)
+		}
+	}
+}
+
+// rest ends all faults and requires that every task comes to its end.
+func (m *machine) rest() {
+	m.addHost()
+	host := m.live[len(m.live)-1]
+	for round := 0; slices.ContainsFunc(m.model.order, func(id vocab.UUID) bool { return m.model.tasks[id].state.Active() }); round++ {
+		if round > 60 {
+			m.Fatalf("work is left after %d rounds", round)
+		}
+		m.timePasses()
+		m.sweepHosts()
+		m.expireFinalization()
+		m.sweepMessages()
+		m.claimFor(m.bed.grant(host, 50))
+		var batch []store.Settlement
+		for _, k := range m.steps(func(s *modelStep) bool { return s.state == vocab.StepInProgress }) {
+			batch = append(batch, settlement(k, m.model.step(k).lease, vocab.OutcomeSuccess))
+		}
+		m.settleBatch(m.bed.grant(host, 3), batch)
+		m.compare()
+	}
+	for len(m.messages()) > 0 { // hints: they must do nothing
+		m.timePasses()
+		m.claimFor(m.bed.grant(host, 50))
+	}
+	m.compare()
+}
