@@ -19,13 +19,11 @@ import (
 	"github.com/tasker-systems/tasker-host/host/internal/payload"
 )
 
-const bodyReadTimeout = 15 * time.Second // for a whole body
-
 // bodyGate is the middleware in front of every route: it reads the body, whole
 // but bounded, refuses what the route does not take, and passes JSON through
 // the payload gate. Behind it a body is one well-formed value that is read the
 // same way by everybody.
-func bodyGate(limit int64) func(ctx huma.Context, next func(huma.Context)) {
+func bodyGate(limits payload.Limits, timeout time.Duration) func(ctx huma.Context, next func(huma.Context)) {
 	return func(ctx huma.Context, next func(huma.Context)) {
 		body := ctx.Operation().RequestBody
 		r, w := humago.Unwrap(ctx)
@@ -38,10 +36,10 @@ func bodyGate(limit int64) func(ctx huma.Context, next func(huma.Context)) {
 			writeProblem(w, r, newProblem(http.StatusUnsupportedMediaType, CodeUnsupportedMediaType, err.Error()))
 			return
 		}
-		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyReadTimeout))
-		data, p := readBody(r.Body, limit)
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(timeout))
+		data, p := readBody(r.Body, int64(limits.MaxBytes), timeout)
 		if p == nil && mediaType == "application/json" && len(data) > 0 {
-			p = checkJSON(data, limit)
+			p = checkJSON(data, "", limits)
 		}
 		if p != nil {
 			writeProblem(w, r, p)
@@ -53,7 +51,7 @@ func bodyGate(limit int64) func(ctx huma.Context, next func(huma.Context)) {
 }
 
 // readBody reads at most limit bytes.
-func readBody(body io.Reader, limit int64) ([]byte, *problem) {
+func readBody(body io.Reader, limit int64, timeout time.Duration) ([]byte, *problem) {
 	data, err := io.ReadAll(io.LimitReader(body, limit+1))
 	if int64(len(data)) > limit {
 		return nil, tooLarge(limit)
@@ -63,7 +61,7 @@ func readBody(body io.Reader, limit int64) ([]byte, *problem) {
 	}
 	if ne, ok := errors.AsType[net.Error](err); ok && ne.Timeout() {
 		return nil, lastOnConnection(newProblem(http.StatusRequestTimeout, CodeRequestTimeout,
-			fmt.Sprintf("the body did not arrive within %s", bodyReadTimeout)))
+			fmt.Sprintf("the body did not arrive within %s", timeout)))
 	}
 	return nil, lastOnConnection(newProblem(http.StatusBadRequest, CodeMalformedRequest, "the body is cut off or garbled"))
 }
@@ -83,9 +81,10 @@ func lastOnConnection(p *problem) *problem {
 	return p
 }
 
-func checkJSON(data []byte, limit int64) *problem {
-	// One level more than a payload may have: the body wraps it.
-	err := payload.Check(data, payload.Limits{MaxBytes: int(limit), MaxDepth: payload.DefaultMaxDepth + 1})
+// checkJSON passes a document through the payload gate. at is the pointer to it
+// within the body.
+func checkJSON(data []byte, at string, limits payload.Limits) *problem {
+	err := payload.Check(data, limits)
 	if err == nil {
 		return nil
 	}
@@ -100,9 +99,13 @@ func checkJSON(data []byte, limit int64) *problem {
 	case payload.TooLarge:
 		status, code = http.StatusRequestEntityTooLarge, CodePayloadTooLarge
 	}
+	what := "the body"
+	if at != "" {
+		what = at[1:]
+	}
 	line, column := position(data, e.Offset)
-	return newProblem(status, code, fmt.Sprintf("the body is refused at line %d, column %d", line, column),
-		Issue{Pointer: e.Pointer, Detail: e.Message})
+	return newProblem(status, code, fmt.Sprintf("%s is refused at line %d, column %d", what, line, column),
+		Issue{Pointer: at + e.Pointer, Detail: e.Message})
 }
 
 // position returns the 1-based line and column of a byte.

@@ -58,6 +58,8 @@ func TestRefusedBodies(t *testing.T) {
 		{"bad_utf8_in_reason", "{\"namespace\":\"a\",\"name\":\"b\",\"reason\":\"\xff\"}", 400, api.CodePayloadInvalid, "/reason"},
 		{"too_deep", withContext(`{"a":` + strings.Repeat("[", 10_000) + strings.Repeat("]", 10_000) + `}`), 400, api.CodePayloadInvalid, ""},
 		{"too_large", withContext(`{"a":"` + strings.Repeat("x", 2<<20) + `"}`), 413, api.CodePayloadTooLarge, ""},
+		{"context_too_large", withContext(`{"a":"` + strings.Repeat("x", 1<<20) + `"}`), 413, api.CodePayloadTooLarge, `"pointer":"/context`},
+		{"numbers_too_large", withContext(`{"a":[` + strings.Repeat("1e131071,", 10) + `1]}`), 413, api.CodePayloadTooLarge, "/a"},
 		{"unknown_template", `{"namespace":"a","name":"b"}`, 422, api.CodeTemplateNotFound, `"pointer":"/name"`},
 	}
 	for _, c := range cases {
@@ -146,7 +148,9 @@ func TestRawRequests(t *testing.T) {
 
 func TestSlowClientsAreCutOff(t *testing.T) {
 	t.Parallel()
-	_, socket := setup(t)
+	socket := apitest.SocketPath(t)
+	cfg := api.Config{Socket: socket, HeaderTimeout: 200 * time.Millisecond, BodyTimeout: 200 * time.Millisecond}
+	require.NoError(t, newServer(t, cfg).Start(t.Context()))
 
 	t.Run("header", func(t *testing.T) {
 		t.Parallel()

@@ -16,7 +16,7 @@ const apiVersion = "1.0.0"
 
 // OpenAPI returns the description of the API as indented JSON.
 func OpenAPI() ([]byte, error) {
-	r := newRoutes(http.NewServeMux(), Backend{}, Config{MaxPayload: 1 << 20}, hclog.NewNullLogger(), &streams{})
+	r := newRoutes(http.NewServeMux(), Backend{}, Config{}.withDefaults(), hclog.NewNullLogger(), &streams{})
 	return describe(r.api)
 }
 

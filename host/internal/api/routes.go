@@ -6,11 +6,13 @@ import (
 	"net/http"
 	"reflect"
 	"strings"
+	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
 	"github.com/hashicorp/go-hclog"
 
+	"github.com/tasker-systems/tasker-host/host/internal/payload"
 	"github.com/tasker-systems/tasker-host/host/internal/readmodel"
 )
 
@@ -29,7 +31,8 @@ type routes struct {
 	api     huma.API
 	backend Backend
 	log     hclog.Logger
-	limit   int64 // bytes of a body
+	limits  payload.Limits // of a context
+	limit   int64          // bytes of a body
 	streams *streams
 }
 
@@ -49,8 +52,14 @@ func newRoutes(mux *http.ServeMux, b Backend, cfg Config, log hclog.Logger, stre
 		RejectUnknownQueryParameters: true,
 		Transformers:                 []huma.Transformer{transform},
 	}
-	r := &routes{api: humago.New(mux, c), backend: b, log: log, limit: cfg.MaxPayload + bodySlack, streams: streams}
-	r.api.UseMiddleware(bodyGate(r.limit))
+	r := &routes{
+		api: humago.New(mux, c), backend: b, log: log, streams: streams,
+		limits: payload.Limits{MaxBytes: int(cfg.MaxPayload), MaxDepth: cfg.MaxDepth},
+		limit:  cfg.MaxPayload + bodySlack,
+	}
+	// A body wraps its payload in one level.
+	wrapped := payload.Limits{MaxBytes: int(r.limit), MaxDepth: cfg.MaxDepth + 1}
+	r.api.UseMiddleware(bodyGate(wrapped, cfg.BodyTimeout))
 	r.taskRoutes()
 	r.detailRoutes()
 	r.templateRoutes()
@@ -62,7 +71,7 @@ func newRoutes(mux *http.ServeMux, b Backend, cfg Config, log hclog.Logger, stre
 // register adds an operation whose errors are problems.
 func register[I, O any](r *routes, op huma.Operation, handle func(context.Context, *I) (*O, error)) {
 	op.MaxBodyBytes = r.limit + 1 // bodyGate has read and bounded it
-	op.BodyReadTimeout = bodyReadTimeout
+	op.BodyReadTimeout = time.Minute
 	if op.Responses == nil {
 		op.Responses = map[string]*huma.Response{}
 	}

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,16 +12,16 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	"golang.org/x/net/netutil"
+
+	"github.com/tasker-systems/tasker-host/host/internal/payload"
 )
 
 // Bounds on clients. A request that outlives them is cut off.
 const (
-	readHeaderTimeout = 5 * time.Second
-	readTimeout       = 20 * time.Second // header and body
-	writeTimeout      = 60 * time.Second // handling and answer; event streams extend it
-	idleTimeout       = 2 * time.Minute
-	maxHeaderBytes    = 64 << 10
-	maxConnections    = 1024
+	writeTimeout   = 60 * time.Second // handling and answer; event streams extend it
+	idleTimeout    = 2 * time.Minute
+	maxHeaderBytes = 64 << 10
+	maxConnections = 1024
 )
 
 // Config says where the API listens and what it accepts.
@@ -29,6 +30,22 @@ type Config struct {
 	SocketGroup bool   // the socket's group may connect too (0660 instead of 0600)
 	TCP         string // loopback address such as 127.0.0.1:8085; empty: none
 	MaxPayload  int64  // bytes of a context or a template; 0: 1 MiB
+	MaxDepth    int    // of a context; 0: 64
+
+	HeaderTimeout time.Duration // for a client to send its header; 0: 5 s
+	BodyTimeout   time.Duration // for a client to send its body; 0: 15 s
+}
+
+func (c Config) withDefaults() Config {
+	if c.MaxPayload <= 0 {
+		c.MaxPayload = payload.DefaultMaxBytes
+	}
+	if c.MaxDepth <= 0 {
+		c.MaxDepth = payload.DefaultMaxDepth
+	}
+	c.HeaderTimeout = cmp.Or(c.HeaderTimeout, 5*time.Second)
+	c.BodyTimeout = cmp.Or(c.BodyTimeout, 15*time.Second)
+	return c
 }
 
 // Server serves the API. Start and Stop follow the lifecycle contract: each
@@ -52,9 +69,7 @@ func New(cfg Config, b Backend, metrics http.Handler, log hclog.Logger) (*Server
 	if cfg.Socket == "" && cfg.TCP == "" {
 		return nil, errors.New("the API has nowhere to listen: neither a socket nor an address is set")
 	}
-	if cfg.MaxPayload <= 0 {
-		cfg.MaxPayload = 1 << 20
-	}
+	cfg = cfg.withDefaults()
 	s := &Server{cfg: cfg, log: log, streams: &streams{}, failed: make(chan error, 2)}
 	mux := http.NewServeMux()
 	r := newRoutes(mux, b, cfg, log, s.streams)
@@ -101,8 +116,8 @@ func (s *Server) Start(ctx context.Context) error {
 func (s *Server) serve(l net.Listener, h http.Handler) {
 	srv := &http.Server{
 		Handler:           h,
-		ReadHeaderTimeout: readHeaderTimeout,
-		ReadTimeout:       readTimeout,
+		ReadHeaderTimeout: s.cfg.HeaderTimeout,
+		ReadTimeout:       s.cfg.HeaderTimeout + s.cfg.BodyTimeout,
 		WriteTimeout:      writeTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeaderBytes,

@@ -102,6 +102,9 @@ func (r *routes) submit(ctx context.Context, in *submitInput) (*submitOutput, er
 			return nil, Invalid(CodeValidationFailed, "the request has values that are not allowed",
 				Issue{Pointer: "/context", Detail: "expected object"})
 		}
+		if p := checkJSON(raw, "/context", r.limits); p != nil { // its own limits are tighter than the body's
+			return nil, p
+		}
 		s.Context = raw
 	}
 	task, created, err := r.backend.Tasks.Submit(ctx, s)
