@@ -46,18 +46,18 @@ func (c *call) begin(parent context.Context) {
 // run calls the handler and hands on the outcome, whichever way the handler
 // ends.
 func (c *call) run() {
-	room := c.stream.steps.room
-	if room != nil {
+	defer c.finish()
+	if room := c.stream.steps.room; room != nil {
 		select {
 		case room <- struct{}{}:
 			defer func() { <-room }()
 		case <-c.ctx.Done():
-			c.err = context.Cause(c.ctx)
-			c.finish()
-			return
 		}
 	}
-	defer c.finish()
+	if c.ctx.Err() != nil {
+		c.err = context.Cause(c.ctx)
+		return
+	}
 	c.err = errGoexit
 	c.started = time.Now()
 	c.handle()

@@ -150,13 +150,15 @@ func TestDrainTwice(t *testing.T) {
 
 func TestWorkCancelTellsWhy(t *testing.T) {
 	t.Parallel()
-	causes := make(chan error, 1)
+	started, causes := make(chan struct{}), make(chan error, 1)
 	_, stream := open(t, func(ctx context.Context, _ handler.Step) (handler.Result, error) {
+		close(started)
 		<-ctx.Done()
 		causes <- context.Cause(ctx)
 		return handler.Result{}, handler.Permanent("GAVE_UP", "%v", ctx.Err())
 	})
 	send(t, stream, 1)
+	<-started
 	cancel := []*pluginv1.Cancel{{CallId: 99}, {CallId: 1, Reason: "the task was cancelled"}}
 	require.NoError(t, stream.Send(&pluginv1.WorkRequest{Cancels: cancel}))
 	require.EqualError(t, <-causes, "cancelled by the host: the task was cancelled")
@@ -219,24 +221,27 @@ func TestWorkInFlightIsBounded(t *testing.T) {
 	require.LessOrEqual(t, most.Load(), int64(limit))
 }
 
-// TestWorkCancelsWaitingStep cancels a step that waits for room.
+// TestWorkCancelsWaitingStep cancels a step that waits for room: the handler
+// never sees it.
 func TestWorkCancelsWaitingStep(t *testing.T) {
 	t.Parallel()
-	release := make(chan struct{})
+	started, release := make(chan struct{}), make(chan struct{})
 	_, stream := open(t, func(context.Context, handler.Step) (handler.Result, error) {
+		close(started)
 		<-release
 		return handler.Result{}, nil
 	}, sdk.MaxInFlight(1))
-	send(t, stream, 1, 2)
-	both := []*pluginv1.Cancel{{CallId: 1}, {CallId: 2}}
-	require.NoError(t, stream.Send(&pluginv1.WorkRequest{Cancels: both}))
-	outcomes, _ := receive(t, stream, 1) // the one without room; the other ignores its context
+	send(t, stream, 1)
+	<-started
+	send(t, stream, 2)
+	cancels := []*pluginv1.Cancel{{CallId: 2, Reason: "enough"}}
+	require.NoError(t, stream.Send(&pluginv1.WorkRequest{Cancels: cancels}))
+	outcomes, _ := receive(t, stream, 1)
+	require.Equal(t, wire.CodeCancelled, outcomes[2].GetFailure().GetCode())
+	require.Zero(t, outcomes[2].GetExecutionUs())
 	close(release)
-	for id := range outcomes {
-		require.Equal(t, wire.CodeCancelled, outcomes[id].GetFailure().GetCode())
-		require.Zero(t, outcomes[id].GetExecutionUs())
-	}
-	receive(t, stream, 1)
+	outcomes, _ = receive(t, stream, 1)
+	require.Nil(t, outcomes[1].GetFailure())
 }
 
 // TestWorkCutsLargeBatches has many large results finish together: no message
