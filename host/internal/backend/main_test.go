@@ -57,7 +57,9 @@ steps:
 // handlers runs steps in process: math.square answers 2^128 at once, math.hold
 // when it is let go, everything else fails.
 type handlers struct {
-	hold chan struct{}
+	hold  chan struct{}
+	alive context.Context // ends when the test does
+	end   context.CancelFunc
 
 	mu      sync.Mutex
 	running map[string]context.CancelFunc
@@ -71,7 +73,7 @@ func (h *handlers) Services() []pluginhost.Service {
 func (h *handlers) Changed() <-chan struct{} { return nil }
 
 func (h *handlers) Dispatch(call pluginhost.Call) {
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(h.alive)
 	h.mu.Lock()
 	h.running[call.Step.GetStepUuid()] = cancel
 	h.mu.Unlock()
@@ -107,15 +109,6 @@ func (h *handlers) Cancel(step, _ string) {
 	}
 }
 
-func (h *handlers) stop() {
-	h.mu.Lock()
-	for _, cancel := range h.running {
-		cancel()
-	}
-	h.mu.Unlock()
-	h.calls.Wait()
-}
-
 // plugins and pulse say what a test wants.
 type plugins []pluginhost.Status
 
@@ -140,6 +133,7 @@ func setup(t *testing.T) *bundle {
 	pool := pgtest.New(t)
 	st := store.New(pool)
 	h := &handlers{hold: make(chan struct{}), running: map[string]context.CancelFunc{}}
+	h.alive, h.end = context.WithCancel(context.Background())
 	cfg := pipeline.Config{
 		Host: store.HostInfo{Name: "test", Version: "0", Environment: "test", State: "normal"}, Environment: "test",
 		MaxInFlight: 100, SettleBatch: 50, Committers: 1, SubmitBatch: 50, ClaimBatch: 50, InputCache: 1 << 20, MaxDependency: 16,
@@ -157,8 +151,9 @@ func setup(t *testing.T) *bundle {
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 		defer cancel()
-		h.stop()
+		h.end()
 		require.NoError(t, engine.Stop(ctx))
+		h.calls.Wait()
 	})
 	state := opstate.New(time.Now)
 	_, err := state.To(opstate.Normal, "test")

@@ -113,7 +113,7 @@ func TestDoctorFindsWhatIsWrong(t *testing.T) {
 	require.NoError(t, err)
 	b.watchUntil(t, parse(t, failed.UUID), func(s readmodel.Snapshot) bool { return s.Settled() })
 	stuck := b.submit(t)
-	b.watchUntil(t, stuck, func(s readmodel.Snapshot) bool { return s.Progress.Completed == 1 })
+	b.watchUntil(t, stuck, func(s readmodel.Snapshot) bool { return s.Progress.Completed == 1 && s.Progress.InProgress == 1 })
 	_, err = b.pool.Exec(t.Context(), "update tasker_workflow_steps set lease_id = null where task_uuid = $1 and step_no = 1", stuck)
 	require.NoError(t, err)
 	_, err = b.state.To(opstate.GracefulShutdown, "test")
