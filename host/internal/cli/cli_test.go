@@ -15,7 +15,6 @@ import (
 
 	"github.com/tasker-systems/tasker-host/config"
 	"github.com/tasker-systems/tasker-host/host/internal/api"
-	"github.com/tasker-systems/tasker-host/host/internal/api/apitest"
 	"github.com/tasker-systems/tasker-host/host/internal/cli"
 	"github.com/tasker-systems/tasker-host/host/internal/client"
 	"github.com/tasker-systems/tasker-host/host/internal/readmodel"
