@@ -89,6 +89,9 @@ declare
   v_tasks   uuid[];
   v_steps   integer[];
 begin
+  if p_room > 0 and not tasker_may_lease(p_host) then
+    p_room := 0;
+  end if;
   if p_request is not null then
     execute format($q$
       with taken as (delete from pgmq.%I q where q.msg_id = any($1) returning q.msg_id, q.message, q.headers)

@@ -197,7 +197,10 @@ begin
   if not found then
     o_verdict := 'unknown'; return;
   elsif v_row.state <> 'in_progress' or v_row.lease_id is distinct from p_lease then
-    o_verdict := case when v_row.lease_id = p_lease then 'already_recorded' else 'stale_lease' end; return;
+    -- A step that was cancelled keeps the lease it had: nothing was recorded under it.
+    o_verdict := case when v_row.lease_id = p_lease and v_row.state not in ('cancelled', 'resolved_manually')
+                      then 'already_recorded' else 'stale_lease' end;
+    return;
   end if;
   o_verdict := 'recorded';
   v_now := clock_timestamp();
@@ -287,6 +290,9 @@ declare
   v_state   tasker_task_state;
 begin
   o_verdict := array_fill(null::text, array[cardinality(p_task)]);
+  if p_room > 0 and not tasker_may_lease(p_host) then
+    p_room := 0;
+  end if;
 
   with given as materialized (
     select u.ord, u.task_uuid, u.step_no, u.lease_id, u.generation, u.result, u.metadata
@@ -356,7 +362,10 @@ begin
        set open_sinks = t.open_sinks - k.settled,
            state = case when t.open_sinks = k.settled and t.state = 'in_progress' then 'complete' else t.state end,
            completed_at = case when t.open_sinks = k.settled and t.state = 'in_progress' then v_now else t.completed_at end,
-           sort_key = t.sort_key + (t.open_sinks = k.settled and t.state = 'in_progress')::integer
+           sort_key = t.sort_key + (t.open_sinks = k.settled and t.state = 'in_progress')::integer,
+           finalize_lease = case when t.open_sinks > k.settled then t.finalize_lease end,
+           finalize_by = case when t.open_sinks > k.settled then t.finalize_by end,
+           finalize_until = case when t.open_sinks > k.settled then t.finalize_until end
       from sinks k
      where t.task_uuid = k.task_uuid and t.task_uuid between v_min and v_max
     returning t.task_uuid, t.open_sinks, t.sort_key, t.state

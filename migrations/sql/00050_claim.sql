@@ -26,12 +26,16 @@ set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_has
 as $$
 #variable_conflict use_column
 declare
-  v_now     timestamptz := clock_timestamp();
+  v_now     timestamptz;
   v_ids     bigint[];
   v_bodies  jsonb[];
   v_headers jsonb[];
   v_uuid    constant text := '^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}$';
 begin
+  if not tasker_may_lease(p_host) then
+    o_taken := 0;
+    return;
+  end if;
   execute format($q$
     with head as (
       select q.msg_id, q.message, q.headers from pgmq.%1$I q
@@ -72,6 +76,8 @@ begin
     return;
   end if;
   o_last := v_ids[o_taken];
+  -- Read after the queue: a step whose message was visible is due by now.
+  v_now := clock_timestamp();
 
   delete from tasker_priority_messages m
    using unnest(v_ids, v_headers) u(msg_id, headers)
@@ -196,6 +202,9 @@ as $$
 declare
   v_now timestamptz := clock_timestamp();
 begin
+  if not tasker_may_lease(p_host) then
+    return;
+  end if;
   return query
   with adopted as (
     update tasker_workflow_steps s

@@ -90,7 +90,7 @@ declare
   v_until timestamptz;
 begin
   select t.finalize_lease, t.finalize_until into v_lease, v_until from tasker_tasks t where t.task_uuid = p_task for update;
-  if v_lease is distinct from p_lease or v_until <= clock_timestamp() then
+  if p_lease is null or v_lease is distinct from p_lease or v_until <= clock_timestamp() then
     return null;
   end if;
   return tasker_conclude_task(p_task, p_host);

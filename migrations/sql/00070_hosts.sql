@@ -13,6 +13,21 @@ returns integer language sql as $$
 $$;
 -- +goose StatementEnd
 
+-- Whether a host may be given steps: not once it was declared dead, since its
+-- steps are given back then, and nobody would look after one it got later. The
+-- lock, which the transaction keeps, is shared between those that give steps to
+-- the host; tasker_release_host_steps waits for them, so that it sees what they
+-- gave. Called before any row is locked.
+-- +goose StatementBegin
+create function tasker_may_lease(p_host integer)
+returns boolean language plpgsql as $$
+begin
+  perform pg_advisory_xact_lock_shared(hashtext('tasker_hosts'), p_host);
+  return exists (select from tasker_hosts h where h.host_id = p_host and h.state not in ('dead', 'stopped'));
+end
+$$;
+-- +goose StatementEnd
+
 -- Extends the lease of all steps of a host and returns the leases that were
 -- revoked since. o_alive is false if the host was declared dead: its steps are
 -- given to others, and it must stop them and register anew.
@@ -49,6 +64,7 @@ declare
   v_seen integer := 0;
   v_conclude uuid[] := '{}';   -- task rows are locked after all step rows
 begin
+  perform pg_advisory_xact_lock(hashtext('tasker_hosts'), p_host);
   o_released := 0;
   for v_row in
     with page as (
@@ -200,4 +216,5 @@ drop function tasker_host_leases(integer, uuid, integer);
 drop function tasker_sweep_hosts();
 drop function tasker_release_host_steps(integer, text, uuid, integer, integer);
 drop function tasker_heartbeat(integer, text, text[], bigint);
+drop function tasker_may_lease(integer);
 drop function tasker_register_host(text, text, text, text, bigint);
