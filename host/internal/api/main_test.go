@@ -45,6 +45,11 @@ type answer struct {
 // call sends one request; headers are name and value in turn.
 func call(t *testing.T, socket, method, path, body string, headers ...string) answer {
 	t.Helper()
+	return callWith(t, httpClient(t, socket), method, path, body, headers...)
+}
+
+func callWith(t *testing.T, c *http.Client, method, path, body string, headers ...string) answer {
+	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), method, "http://tasker"+path, strings.NewReader(body))
 	require.NoError(t, err)
 	if body != "" {
@@ -53,7 +58,7 @@ func call(t *testing.T, socket, method, path, body string, headers ...string) an
 	for i := 0; i < len(headers); i += 2 {
 		req.Header.Set(headers[i], headers[i+1])
 	}
-	return do(t, httpClient(t, socket), req)
+	return do(t, c, req)
 }
 
 func do(t *testing.T, c *http.Client, req *http.Request) answer {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 
+	"github.com/tasker-systems/tasker-host/host/internal/payload"
 	"github.com/tasker-systems/tasker-host/host/internal/readmodel"
 )
 
@@ -159,8 +160,10 @@ func codeOfStatus(status int) string {
 	}
 }
 
-// issueOf turns huma's location ("body.tags[2]") into a JSON pointer.
+// issueOf turns huma's location ("body.tags[2]") into a JSON pointer. Names of
+// unknown fields and parameters are the client's own: they are cut short.
 func issueOf(d *huma.ErrorDetail) Issue {
+	d = &huma.ErrorDetail{Location: payload.Text(d.Location, 200), Message: payload.Text(d.Message, 500)}
 	rest, inBody := strings.CutPrefix(d.Location, "body")
 	if !inBody {
 		return Issue{Location: d.Location, Detail: d.Message}
