@@ -164,7 +164,7 @@ func (m *model) settle(g store.Settlement, p store.Policy, at [2]time.Time) (v s
 	case s == nil:
 		return store.UnknownStep, false
 	case current:
-	case s.lease == g.Lease && g.Lease != none && s.state != vocab.StepCancelled &&
+	case s.lease == g.Lease && g.Lease != none && s.state != vocab.StepCancelled && s.state != vocab.StepResolvedManually &&
 		(g.Outcome != vocab.OutcomeSuccess || s.state == vocab.StepComplete):
 		return store.AlreadyRecorded, false
 	default:
@@ -196,6 +196,7 @@ func (m *model) complete(t *modelTask, n int32) bool {
 	s.attempts++
 	for _, c := range t.plan.Steps[n].Children {
 		t.steps[c].remaining--
+		t.steps[c].doomed = t.steps[c].doomed || s.doomed
 		if t.steps[c].remaining == 0 {
 			t.steps[c].state = vocab.StepEnqueued
 		}
@@ -209,9 +210,7 @@ func (m *model) complete(t *modelTask, n int32) bool {
 func (m *model) bury(t *modelTask, n int32) {
 	t.steps[n].state = vocab.StepError
 	for i := range t.steps {
-		if !t.steps[i].state.Settled() {
-			t.steps[i].doomed = true
-		}
+		t.steps[i].doomed = t.steps[i].doomed || t.steps[i].moves()
 	}
 }
 
@@ -233,7 +232,7 @@ func (m *model) cancel(t *modelTask) (took bool) {
 	for i := range t.steps {
 		if vocab.CanStep(t.steps[i].state, vocab.StepCancelled) {
 			t.steps[i].hinted = t.steps[i].hinted || t.steps[i].waits()
-			t.steps[i].state = vocab.StepCancelled
+			t.steps[i].state, t.steps[i].dueFrom, t.steps[i].dueTo = vocab.StepCancelled, time.Time{}, time.Time{}
 		}
 	}
 	t.end(vocab.TaskCancelled)

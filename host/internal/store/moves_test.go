@@ -138,6 +138,10 @@ func (m *machine) requireStillQueued(before []message) {
 func (m *machine) settle() {
 	held := m.steps(func(s *modelStep) bool { return s.state == vocab.StepInProgress })
 	all := m.steps(func(*modelStep) bool { return true })
+	outcomes := vocab.Outcomes[:1] // a batch holds successes or failures
+	if rapid.Bool().Draw(m.T, "fails") {
+		outcomes = vocab.Outcomes[1:]
+	}
 	var batch []store.Settlement
 	for range rapid.IntRange(1, 4).Draw(m.T, "settlements") {
 		key := pick(m, "step", all)
@@ -147,14 +151,14 @@ func (m *machine) settle() {
 		if slices.ContainsFunc(batch, func(b store.Settlement) bool { return b.StepKey == key }) {
 			continue
 		}
-		s := settlement(key, m.drawLease(key), rapid.SampledFrom(vocab.Outcomes).Draw(m.T, "outcome"))
+		s := settlement(key, m.drawLease(key), rapid.SampledFrom(outcomes).Draw(m.T, "outcome"))
 		if rapid.IntRange(0, 4).Draw(m.T, "retry after") == 0 {
 			s.RetryAfter = 2 * time.Millisecond
 		}
 		batch = append(batch, s)
 	}
 	if rapid.IntRange(0, 9).Draw(m.T, "unknown") == 0 {
-		batch = append(batch, settlement(store.StepKey{Task: taskUUID()}, randomUUID(), vocab.OutcomeSuccess))
+		batch = append(batch, settlement(store.StepKey{Task: taskUUID()}, randomUUID(), outcomes[0]))
 	}
 	m.settleBatch(m.grant(), batch)
 	if rapid.IntRange(0, 2).Draw(m.T, "repeated") == 0 { // the reply was lost
@@ -194,17 +198,12 @@ func (m *machine) settleBatch(g store.Grant, batch []store.Settlement) {
 	got, err := m.bed.store.Settle(m.ctx, g, policy, batch)
 	m.must(err)
 	at[1] = m.now()
-	// Successes are applied together, failures one by one after them.
 	verdicts := make([]store.Verdict, len(batch))
 	var look []vocab.UUID
-	for _, successes := range []bool{true, false} {
-		for i, s := range batch {
-			if (s.Outcome == vocab.OutcomeSuccess) == successes {
-				v, looks := m.model.settle(s, policy, at)
-				if verdicts[i] = v; looks {
-					look = append(look, s.Task)
-				}
-			}
+	for i, s := range batch {
+		v, looks := m.model.settle(s, policy, at)
+		if verdicts[i] = v; looks {
+			look = append(look, s.Task)
 		}
 	}
 	if !slices.Equal(verdicts, got.Verdicts) {

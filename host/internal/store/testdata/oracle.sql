@@ -103,7 +103,8 @@ select 'I5 nothing moves in a task and nobody finished it', t.task_uuid::text
 union all
 select 'I5 a step of a failing task is not marked', tasker_step_uuid(s.task_uuid, s.step_no)::text
   from step s join task t on t.task_uuid = s.task_uuid
- where t.failed and t.state = 'in_progress' and s.state in ('pending', 'enqueued', 'in_progress') and not s.doomed
+ where t.failed and t.state = 'in_progress' and not s.doomed
+   and (s.state in ('enqueued', 'in_progress') or s.state = 'pending' and s.remaining_parents = 0)
 union all
 select 'I4 a finalization claim outlived its task', t.task_uuid::text
   from task t where t.state <> 'in_progress' and t.finalize_lease is not null
