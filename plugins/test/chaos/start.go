@@ -1,0 +1,96 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/go-plugin"
+	"google.golang.org/grpc"
+
+	"github.com/tasker-systems/tasker-host/sdk"
+	"github.com/tasker-systems/tasker-host/sdk/wire"
+)
+
+func wellBehaved() { sdk.Serve(sdk.Handlers("chaos", "1.0.0", handlers(), sdk.MaxInFlight(64))) }
+
+// hang waits for ever, and keeps the Go runtime from calling it a deadlock.
+func hang() {
+	for {
+		time.Sleep(time.Hour)
+	}
+}
+
+func slowStart() {
+	time.Sleep(time.Second)
+	wellBehaved()
+}
+
+func endlessStdout() {
+	for {
+		fmt.Println("and another thing")
+	}
+}
+
+func endlessStderr() {
+	go func() {
+		line := strings.Repeat("x", 200) + "\n"
+		for {
+			fmt.Fprint(os.Stderr, line)
+		}
+	}()
+	wellBehaved()
+}
+
+// oldProtocol speaks a version of the contract that no host knows.
+func oldProtocol() {
+	set := wire.Plugins(&lawless{})[wire.ProtocolVersion]
+	plugin.Serve(&plugin.ServeConfig{
+		HandshakeConfig:  wire.Handshake,
+		VersionedPlugins: map[int]plugin.PluginSet{9999: set},
+		GRPCServer:       func(opts []grpc.ServerOption) *grpc.Server { return grpc.NewServer(opts...) },
+	})
+}
+
+func refuseOptions() {
+	type options struct {
+		Colour string `json:"colour"`
+	}
+	sdk.Serve(sdk.Handlers("chaos", "1.0.0", handlers(), sdk.WithOptions(options{}, func(context.Context, options) error {
+		return &sdk.OptionError{Path: "/colour", Message: "no colour is right"}
+	})))
+}
+
+func failSelfTest() {
+	sdk.Serve(sdk.Handlers("chaos", "1.0.0", handlers(), sdk.SelfTest(func(context.Context) error {
+		return errors.New("the bank is closed")
+	})))
+}
+
+func panicSelfTest() {
+	sdk.Serve(sdk.Handlers("chaos", "1.0.0", handlers(), sdk.SelfTest(func(context.Context) error {
+		panic("chaos: in the self-test")
+	})))
+}
+
+// fork starts a child that does nothing but live and hold this process's output
+// open.
+func fork() (pid int, err error) {
+	child := exec.Command("/proc/self/exe", "grandchild")
+	child.Stdout, child.Stderr = os.Stdout, os.Stderr
+	if err := child.Start(); err != nil {
+		return 0, fmt.Errorf("start child: %w", err)
+	}
+	return child.Process.Pid, nil
+}
+
+func mustFork() {
+	if _, err := fork(); err != nil {
+		fmt.Fprintln(os.Stderr, "chaos:", err)
+		os.Exit(1)
+	}
+}
