@@ -68,3 +68,35 @@ func BenchmarkLease(b *testing.B) {
 		g.release(1)
 	}
 }
+
+// BenchmarkBookkeeping is what the host does for a step beside the wire, in
+// batches of 16.
+func BenchmarkBookkeeping(b *testing.B) {
+	const batch = 16
+	ended := 0
+	s := &stream{
+		metrics: newMetrics().of("p"), finished: func(n int) { ended += n }, wake: make(chan struct{}, 1),
+		calls: calls{window: batch},
+	}
+	step := &pluginv1.Step{TimeoutMs: 1000, Context: []byte(`{}`)}
+	done := func(Outcome) {}
+	outcomes := make([]*pluginv1.Outcome, batch)
+	for i := range outcomes {
+		outcomes[i] = &pluginv1.Outcome{Result: []byte("1"), ExecutionUs: 100}
+	}
+	var answers []answer
+	b.ReportAllocs()
+	for n := 0; n < b.N; n += batch {
+		for range batch {
+			s.dispatch(Call{Handler: "a.b", Step: step, Done: done})
+		}
+		for i := range s.next().GetSteps() {
+			outcomes[i].CallId = s.calls.places[i].id
+		}
+		answers = s.settle(&pluginv1.WorkResponse{Outcomes: outcomes}, answers[:0])
+		s.conclude(answers)
+	}
+	if ended < b.N {
+		b.Fatalf("%d of %d calls ended", ended, b.N)
+	}
+}

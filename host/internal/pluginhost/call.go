@@ -33,8 +33,8 @@ type Outcome struct {
 	// Failure is set for every kind but success. For released calls its code is
 	// one of the reasons below.
 	Failure *Failure
-	// Execution is how long the handler ran, by the plugin's account; zero if
-	// the plugin did not tell.
+	// Execution is how long the handler ran, by the plugin's account, or until it
+	// was given up; zero if nobody knows.
 	Execution time.Duration
 	// Generation is the number of the process that the call went to; zero if it
 	// went to none.
@@ -64,7 +64,7 @@ const (
 type Service struct {
 	Name     string   // the plugin's
 	Handlers []string // in order
-	Window   int      // steps it runs at once; what is dispatched beyond waits here
+	Window   int      // steps it runs at once, as agreed at its start; what is dispatched beyond waits here
 }
 
 func released(reason, message string, generation uint64) Outcome {

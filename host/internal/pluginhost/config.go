@@ -35,7 +35,7 @@ type Spec struct {
 	// Options is a JSON object for the plugin; empty: none.
 	Options json.RawMessage
 
-	MaxFiles    uint64 // open files; default 256
+	MaxFiles    uint64 // open files; default 256 and four for each step in flight
 	MemoryLimit int64  // GOMEMLIMIT in bytes; 0: not set
 	MaxProcs    int    // GOMAXPROCS; 0: not set
 	LogLimits   process.LogLimits
@@ -109,6 +109,7 @@ func (c Config) withDefaults() (Config, error) {
 	for i, s := range c.Plugins {
 		setDefault(&s.MaxInFlight, 64)
 		setDefault(&s.StartTimeout, 10*time.Second)
+		setDefault(&s.MaxFiles, 256+4*uint64(max(s.MaxInFlight, 0))) //nolint:gosec // not negative
 		errs = append(errs, s.check())
 		if seen[s.Name] {
 			errs = append(errs, fmt.Errorf("plugin %q is configured twice", s.Name))

@@ -3,7 +3,11 @@ package pluginhost
 import (
 	"context"
 	"os"
+	"runtime"
+	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -14,54 +18,39 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
 )
 
-// A crash releases every step in the process at once, the plugin is started
-// again as a new generation, and the next step works.
+// A crash releases every step in the process at once, and those that waited for
+// room in it; the plugin is started again as a new generation, and the next step
+// works.
 func TestCrashReleasesSiblings(t *testing.T) {
 	t.Parallel()
-	b := started(t, nil, spec("chaos", script(t, "sdk")))
+	chaos := spec("chaos", script(t, "sdk"))
+	chaos.MaxInFlight = 8
+	b := started(t, nil, chaos)
 	first := b.Status()[0].Generation
-	var siblings []<-chan Outcome
-	for range 100 { // more than the window: some wait in the host
-		siblings = append(siblings, b.call("chaos.wait", nil))
+	var calls []<-chan Outcome
+	for range 7 {
+		calls = append(calls, b.call("chaos.wait", nil))
 	}
-	crash := b.call("chaos.crash", nil)
-	b.Cancel("", "make room for the crash") // all steps have the UUID ""
-	o := outcome(t, crash)
-	for o.Failure.Code == ReasonCancelled {
-		crash = b.call("chaos.crash", &pluginv1.Step{StepUuid: "x"})
-		o = outcome(t, crash)
+	calls = append(calls, b.call("chaos.crash", nil))
+	for range 20 {
+		calls = append(calls, b.call("chaos.echo", nil))
 	}
-	siblings = append(siblings, b.call("chaos.echo", nil))
-	require.Equal(t, ReasonCrashed, o.Failure.Code)
-	require.Equal(t, vocab.OutcomeReleased, o.Kind)
-	require.Equal(t, first, o.Generation)
-	require.Contains(t, o.Failure.Message, "exit code 7")
-	for _, done := range siblings {
-		outcome(t, done)
+	for _, done := range calls {
+		o := outcome(t, done)
+		require.Equal(t, vocab.OutcomeReleased, o.Kind)
+		require.Equal(t, ReasonCrashed, o.Failure.Code)
+		require.Contains(t, o.Failure.Message, "exit code 7")
+		require.Equal(t, first, o.Generation)
+		require.Empty(t, done, "one outcome")
 	}
 
 	s := b.serves(t, first)
-	require.Positive(t, s.Restarts)
+	require.Equal(t, 1, s.Restarts)
 	require.Contains(t, s.LastError, "exit code 7")
 	require.Contains(t, s.LastError, "last words")
 	require.Equal(t, vocab.OutcomeSuccess, b.run(t, "chaos.echo", `1`).Kind)
 	require.Equal(t, 1.0, value(t, b.metrics.of("chaos").restarts[restartCrash]))
-}
-
-func TestSiblingsInFlightAreReleased(t *testing.T) {
-	t.Parallel()
-	b := started(t, nil, spec("chaos", script(t, "sdk")))
-	var siblings []<-chan Outcome
-	for range 20 {
-		siblings = append(siblings, b.call("chaos.wait", nil))
-	}
-	require.Equal(t, ReasonCrashed, b.run(t, "chaos.crash", "").Failure.Code)
-	for _, done := range siblings {
-		o := outcome(t, done)
-		require.Equal(t, vocab.OutcomeReleased, o.Kind)
-		require.Equal(t, ReasonCrashed, o.Failure.Code)
-		require.Empty(t, done, "one outcome")
-	}
+	require.Equal(t, 28.0, value(t, b.metrics.of("chaos").outcomes[vocab.OutcomeReleased]))
 }
 
 // The stream of a living process that ends is a crash too.
@@ -142,8 +131,7 @@ func TestCancelOfAWaitingCall(t *testing.T) {
 }
 
 // A stopped process neither blocks Stop nor survives it.
-func TestStoppedProcessIsGoneInASecond(t *testing.T) {
-	t.Parallel()
+func TestStoppedProcessIsGoneInASecond(t *testing.T) { // not parallel: it looks at the clock
 	b := started(t, nil, spec("chaos", script(t, "sdk")))
 	pid := b.Status()[0].PID
 	require.NoError(t, syscall.Kill(pid, syscall.SIGSTOP))
@@ -306,4 +294,54 @@ func TestStopDrains(t *testing.T) {
 	defer cancel()
 	require.ErrorIs(t, b.Stop(ctx), context.DeadlineExceeded)
 	require.Equal(t, ReasonStopping, outcome(t, stays).Failure.Code)
+}
+
+// Under load the process is killed again and again: every call has exactly one
+// outcome, and one that was released works when it is called again.
+func TestStormOfKills(t *testing.T) {
+	t.Parallel()
+	b := started(t, func(c *Config) { c.Restart.Exits = 1 << 30 }, spec("chaos", script(t, "sdk")))
+	const callers, steps, kills = 8, 400, 10
+
+	var outcomes, retries atomic.Int64
+	var running sync.WaitGroup
+	for range callers {
+		running.Go(func() {
+			for n := range steps {
+				want := strconv.Itoa(n)
+				for {
+					done := make(chan Outcome, 1) // a second outcome would block, and fail the test by its timeout
+					b.Dispatch(Call{Handler: "chaos.echo", Step: &pluginv1.Step{Context: []byte(want)}, Done: func(o Outcome) {
+						outcomes.Add(1)
+						done <- o
+					}})
+					o := <-done
+					if o.Kind == vocab.OutcomeSuccess {
+						if string(o.Result) != want {
+							t.Errorf("result %s of step %s", o.Result, want)
+						}
+						break
+					}
+					if o.Kind != vocab.OutcomeReleased {
+						t.Errorf("outcome %s: %+v", o.Kind, o.Failure)
+					}
+					retries.Add(1)
+					for b.Room("chaos.echo") == 0 {
+						runtime.Gosched() // as a host, which claims nothing while nothing is served
+					}
+				}
+			}
+		})
+	}
+	last := uint64(0)
+	for range kills {
+		s := b.serves(t, last)
+		last = s.Generation
+		before := outcomes.Load()
+		eventually(t, "steps run", func() bool { return outcomes.Load() > before || outcomes.Load()-retries.Load() == callers*steps })
+		_ = syscall.Kill(s.PID, syscall.SIGKILL)
+	}
+	running.Wait()
+	require.Equal(t, int64(callers*steps), outcomes.Load()-retries.Load())
+	eventually(t, "no lease is left", func() bool { return b.Status()[0].InFlight == 0 })
 }

@@ -117,7 +117,7 @@ func chaosHandlers() map[string]handler.Handler {
 			return handler.JSON(child.Process.Pid)
 		}),
 		"chaos.big": handler.Func(func(context.Context, handler.Step) (handler.Result, error) {
-			return handler.JSON(strings.Repeat("x", 50<<20))
+			return handler.Result{Value: make([]byte, 50<<20)}, nil
 		}),
 		"chaos.print": handler.Func(func(context.Context, handler.Step) (handler.Result, error) {
 			fmt.Println("printed to stdout")

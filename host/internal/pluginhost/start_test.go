@@ -14,6 +14,7 @@ import (
 
 	"github.com/tasker-systems/tasker-host/host/internal/lifecycle/lifecycletest"
 	"github.com/tasker-systems/tasker-host/host/internal/pluginhost/process"
+	"github.com/tasker-systems/tasker-host/sdk/vocab"
 )
 
 // A required plugin that cannot start fails Start with an error that says why
@@ -49,26 +50,38 @@ func TestBadPluginsDoNotStart(t *testing.T) {
 			require.NoError(t, os.Symlink(script(t, "sdk"), link))
 			return link
 		}, want: []string{"is a symbolic link"}},
-		{name: "wrong checksum", path: inShell("exit 0"), change: func(s *Spec) { s.SHA256 = strings.Repeat("ab", 32) },
-			want: []string{"checksum mismatch: sha256 is ", ", configured is " + strings.Repeat("ab", 32), "set sha256 of the plugin"}},
+		{
+			name: "wrong checksum", path: inShell("exit 0"), change: func(s *Spec) { s.SHA256 = strings.Repeat("ab", 32) },
+			want: []string{"checksum mismatch: sha256 is ", ", configured is " + strings.Repeat("ab", 32), "set sha256 of the plugin"},
+		},
 		{name: "not a plugin", path: inShell("echo hello, world; sleep 100"), want: []string{`printed "hello, world\n" on standard output before the handshake`, "use standard error"}},
 		{name: "long line", path: inShell("head -c 70000 /dev/zero | tr '\\0' x; sleep 100"), want: []string{`printed "xxxx`}},
 		{name: "ends at once", path: inShell("echo no licence >&2; exit 3"), want: []string{"it ended before the handshake: exit code 3", "standard error ends with:\nno licence"}},
 		{name: "killed", path: inShell("kill -SEGV $$"), want: []string{"ended by signal 11"}},
 		{name: "missing interpreter", path: writeFile("#!/no/such/interpreter\n", 0o700), want: []string{"no such file", "interpreter or dynamic loader is missing"}},
-		{name: "silent", path: inShell("sleep 100"), change: func(s *Spec) { s.StartTimeout = 150 * time.Millisecond },
-			want: []string{"no handshake within 150ms"}},
-		{name: "dead socket", path: inShell(`echo "1|1|unix|$TMPDIR/nobody|grpc|"; sleep 100`), change: func(s *Spec) { s.StartTimeout = 2 * time.Second },
-			want: []string{"start plugin bad"}},
-		{name: "other product", path: inShell("echo 'This binary is a plugin. These are not meant to be executed directly.' >&2; exit 1"),
-			want: []string{"plugin of another product"}},
+		{
+			name: "silent", path: inShell("sleep 100"), change: func(s *Spec) { s.StartTimeout = 150 * time.Millisecond },
+			want: []string{"no handshake within 150ms"},
+		},
+		{
+			name: "dead socket", path: inShell(`echo "1|1|unix|$TMPDIR/nobody|grpc|"; sleep 100`), change: func(s *Spec) { s.StartTimeout = 2 * time.Second },
+			want: []string{"start plugin bad"},
+		},
+		{
+			name: "other product", path: inShell("echo 'This binary is a plugin. These are not meant to be executed directly.' >&2; exit 1"),
+			want: []string{"plugin of another product"},
+		},
 		{name: "wrong protocol", path: inMode("version"), want: []string{"incompatible API version", "99", "[1]"}},
 		{name: "net/rpc", path: inMode("netrpc"), want: []string{`start plugin bad`}},
 		{name: "self-test fails", path: inMode("selftest"), want: []string{"self-test: it fails: the database of rates is missing"}},
-		{name: "refuses options", path: inMode("sdk"), change: func(s *Spec) { s.Options = json.RawMessage(`{"greeting":"rude"}`) },
-			want: []string{"it refuses its options: /greeting: be polite"}},
-		{name: "unknown option", path: inMode("sdk"), change: func(s *Spec) { s.Options = json.RawMessage(`{"greetin":"hi"}`) },
-			want: []string{"it refuses its options", "greetin"}},
+		{
+			name: "refuses options", path: inMode("sdk"), change: func(s *Spec) { s.Options = json.RawMessage(`{"greeting":"rude"}`) },
+			want: []string{"it refuses its options: /greeting: be polite"},
+		},
+		{
+			name: "unknown option", path: inMode("sdk"), change: func(s *Spec) { s.Options = json.RawMessage(`{"greetin":"hi"}`) },
+			want: []string{"it refuses its options", "greetin"},
+		},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
@@ -154,8 +167,23 @@ func TestStartIsAbortedByStop(t *testing.T) {
 	require.ErrorIs(t, <-began, errOvertaken)
 }
 
+// The plugin ends at once: a start that is cheap and never twice the same.
 func TestLifecycle(t *testing.T) {
 	t.Parallel()
-	b := newBench(t, nil, spec("raw", script(t, "raw")))
+	brief := spec("brief", shell(t, "exit 1"))
+	brief.Required = false
+	b := newBench(t, nil, brief)
 	lifecycletest.Stress(t, b.Host)
+}
+
+func TestStartAgain(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, nil, spec("chaos", script(t, "sdk")))
+	for range 3 {
+		require.NoError(t, b.Start(t.Context()))
+		require.NoError(t, b.Start(t.Context()))
+		require.Equal(t, vocab.OutcomeSuccess, b.run(t, "chaos.echo", "1").Kind)
+		require.NoError(t, b.Stop(t.Context()))
+		require.NoError(t, b.Stop(t.Context()))
+	}
 }

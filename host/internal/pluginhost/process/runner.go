@@ -28,10 +28,7 @@ const (
 
 var handshakeLine = regexp.MustCompile(`^\d+\|\d+\|(unix|tcp)\|[^|]+`)
 
-var (
-	errStopped = errors.New("stopped before it was started")
-	errOutput  = errors.New("it printed something else than the handshake")
-)
+var errStopped = errors.New("stopped before it was started")
 
 // processRunner runs the process for go-plugin. It reads the real outputs
 // itself and shows go-plugin the handshake line and nothing else; so nothing
@@ -133,11 +130,17 @@ func (r *processRunner) start() (err error) {
 	return nil
 }
 
-// limit caps open files and core dumps. A plugin that ended meanwhile is not
-// an error here.
+// limit caps open files and core dumps; it never raises a limit. A plugin that
+// ended meanwhile is not an error here.
 func (r *processRunner) limit() {
 	for resource, n := range map[int]uint64{unix.RLIMIT_NOFILE: r.cfg.MaxFiles, unix.RLIMIT_CORE: 0} {
-		if err := unix.Prlimit(r.proc.Pid, resource, &unix.Rlimit{Cur: n, Max: n}, nil); err != nil && !errors.Is(err, unix.ESRCH) {
+		var old unix.Rlimit
+		err := unix.Prlimit(r.proc.Pid, resource, nil, &old)
+		if err == nil {
+			n = min(n, old.Max)
+			err = unix.Prlimit(r.proc.Pid, resource, &unix.Rlimit{Cur: n, Max: n}, nil)
+		}
+		if err != nil && !errors.Is(err, unix.ESRCH) {
 			r.cfg.Log.Warn("limit of a plugin process not set", "resource", resource, "error", err)
 		}
 	}
