@@ -120,7 +120,8 @@ type PGMQ struct {
 // System holds the host's own paths, listeners, logs and payload limits.
 type System struct {
 	// StateDir holds what the host keeps between runs; by default
-	// $XDG_STATE_HOME/tasker, else ~/.local/state/tasker.
+	// $XDG_STATE_HOME/tasker, else /var/lib/tasker for root and
+	// ~/.local/state/tasker for others.
 	StateDir string `toml:"state_dir" path:"yes"`
 	// Socket is the path of the API's unix socket; by default
 	// <system.state_dir>/tasker.sock. At most 100 bytes.

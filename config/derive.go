@@ -85,9 +85,17 @@ func (l *loader) derive(c *Config) error {
 	return nil
 }
 
+// systemStateDir is where root's host keeps its state.
+const systemStateDir = "/var/lib/tasker"
+
 func (l *loader) defaultStateDir() (string, error) {
 	if dir := l.vars["XDG_STATE_HOME"]; filepath.IsAbs(dir) {
 		return filepath.Join(dir, "tasker"), nil
+	}
+	if os.Geteuid() == 0 {
+		// The home of root is closed to the account that a private PostgreSQL runs
+		// under.
+		return systemStateDir, nil
 	}
 	if home := l.vars["HOME"]; filepath.IsAbs(home) {
 		return filepath.Join(home, ".local", "state", "tasker"), nil

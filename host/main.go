@@ -5,6 +5,7 @@ import (
 	"os"
 
 	"github.com/tasker-systems/tasker-host/host/internal/cli"
+	"github.com/tasker-systems/tasker-host/host/internal/core"
 )
 
-func main() { os.Exit(cli.Main(cli.Runtime{})) }
+func main() { os.Exit(cli.Main(core.Runtime())) }

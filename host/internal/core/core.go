@@ -14,6 +14,7 @@ import (
 
 	"github.com/tasker-systems/tasker-host/config"
 	"github.com/tasker-systems/tasker-host/finalizer"
+	"github.com/tasker-systems/tasker-host/host/internal/api"
 	"github.com/tasker-systems/tasker-host/host/internal/opstate"
 	"github.com/tasker-systems/tasker-host/host/internal/pipeline"
 	"github.com/tasker-systems/tasker-host/host/internal/pluginhost"
@@ -43,7 +44,7 @@ type Core struct {
 	Store    *store.Store
 	plugins  *pluginhost.Host
 	Engine   *pipeline.Engine
-	api      *apiServer
+	api      *api.Server
 }
 
 // New makes a host that is not yet started.
@@ -99,7 +100,7 @@ func (c *Core) Run(ctx context.Context, abort <-chan struct{}) error {
 	var failure error
 	select {
 	case <-ctx.Done():
-	case failure = <-c.api.failed():
+	case failure = <-c.apiFailed():
 		c.log.Error("the API has failed", "error", failure)
 	case <-c.database.exited():
 		failure = errors.New("the private PostgreSQL has exited: " + c.database.lastWords())
@@ -131,7 +132,9 @@ func (c *Core) Stop(ctx context.Context) error {
 	}
 	note("pipeline", c.stopEngine(ctx))
 	if c.api != nil {
-		note("api", c.api.stop(context.WithoutCancel(ctx)))
+		stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.cfg.Orchestration.EmergencyTimeout)
+		note("api", c.api.Stop(stop))
+		cancel()
 	}
 	if c.pool != nil {
 		c.pool.Close()

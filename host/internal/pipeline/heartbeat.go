@@ -73,6 +73,9 @@ func (e *Engine) leaseLeft() time.Duration {
 	return e.cfg.Lease - (time.Since(e.base) - time.Duration(e.lastBeat.Load()))
 }
 
+// LastHeartbeat returns when the last heartbeat that worked was sent.
+func (e *Engine) LastHeartbeat() time.Time { return e.base.Add(time.Duration(e.lastBeat.Load())) }
+
 // errDeclaredDead is logged when other hosts have given this one up.
 var errDeclaredDead = errors.New("this host was declared dead and its steps were given to others")
 

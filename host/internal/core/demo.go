@@ -1,0 +1,97 @@
+package core
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/tasker-systems/tasker-host/config"
+	"github.com/tasker-systems/tasker-host/host/internal/cli"
+	"github.com/tasker-systems/tasker-host/host/internal/client"
+	"github.com/tasker-systems/tasker-host/host/internal/telemetry"
+)
+
+// demoTasks are the example workflows with real input, from the source tree.
+var demoTasks = []struct{ template, input string }{
+	{"arithmetic/templates/linear.yaml", "arithmetic/inputs/linear.json"},
+	{"arithmetic/templates/diamond.yaml", "arithmetic/inputs/diamond.json"},
+	{"arithmetic/templates/tree.yaml", "arithmetic/inputs/tree.json"},
+	{"arithmetic/templates/mixed_dag.yaml", "arithmetic/inputs/mixed_dag.json"},
+	{"fulfillment/templates/process_order.yaml", "fulfillment/inputs/process_order.json"},
+}
+
+// demo starts a host on a private PostgreSQL of its own, whatever DATABASE_URL
+// says, with the plugins of plugins.toml, and applies the example templates.
+func demo(ctx context.Context, o config.Options) (_ *cli.DemoHost, err error) {
+	if o.Environ == nil {
+		o.Environ = os.Environ()
+	}
+	o.Environ = withoutVariable(o.Environ, "DATABASE_URL")
+	cfg, err := config.Load(o)
+	if err != nil {
+		return nil, err
+	}
+	setStateDir(cfg, filepath.Join(cfg.System.StateDir, "demo"))
+	log, err := newLogger(cfg, func(l *telemetry.LogOptions) { l.Level = "warn" })
+	if err != nil {
+		return nil, err
+	}
+	plugins, err := config.LoadPlugins(cfg.System.Plugins, cfg.Environment)
+	if err != nil {
+		return nil, fmt.Errorf("the demo runs in the source tree, after make build: %w", err)
+	}
+	c := New(Options{Config: cfg, Plugins: plugins, Log: log})
+	if err := c.Start(ctx); err != nil {
+		return nil, err
+	}
+	host := &cli.DemoHost{Socket: cfg.System.Socket, Stop: c.Stop}
+	host.Submissions, err = applyExamples(ctx, cfg)
+	if err != nil {
+		return nil, errors.Join(err, c.Stop(context.WithoutCancel(ctx)))
+	}
+	return host, nil
+}
+
+// applyExamples stores the example templates through the host's own API, and
+// returns the tasks to submit.
+func applyExamples(ctx context.Context, cfg *config.Config) ([]client.Submission, error) {
+	api, err := client.New(client.Options{Socket: cfg.System.Socket})
+	if err != nil {
+		return nil, err
+	}
+	defer api.Close()
+	dir := filepath.Join(filepath.Dir(cfg.System.Plugins), "plugins", "examples")
+	var all []client.Submission
+	for _, d := range demoTasks {
+		path := filepath.Join(dir, filepath.FromSlash(d.template))
+		source, err := os.ReadFile(path) //nolint:gosec // a file of the source tree
+		if err != nil {
+			return nil, fmt.Errorf("the demo runs in the source tree: %w", err)
+		}
+		input, err := os.ReadFile(filepath.Join(dir, filepath.FromSlash(d.input))) //nolint:gosec // as above
+		if err != nil {
+			return nil, fmt.Errorf("the demo runs in the source tree: %w", err)
+		}
+		t, _, err := api.ApplyTemplate(ctx, path, source)
+		if err != nil {
+			return nil, fmt.Errorf("apply %s: %w", path, err)
+		}
+		all = append(all, client.Submission{
+			Namespace: t.Namespace, Name: t.Name, Version: t.Version, Context: input, Initiator: "demo", Reason: "make demo",
+		})
+	}
+	return all, nil
+}
+
+func withoutVariable(environ []string, name string) []string {
+	var kept []string
+	for _, v := range environ {
+		if !strings.HasPrefix(v, name+"=") {
+			kept = append(kept, v)
+		}
+	}
+	return kept
+}
