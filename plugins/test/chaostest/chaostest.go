@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"syscall"
 	"testing"
 )
 
@@ -33,7 +34,12 @@ func As(t testing.TB, binary, mode string) string {
 	}
 	path := filepath.Join(t.TempDir(), "chaos-"+mode)
 	program = append(program, "\x00chaos:"+mode...)
-	if err := os.WriteFile(path, program, 0o700); err != nil { //nolint:gosec // an executable
+	// A process that this one forks meanwhile would inherit the open file, and
+	// a file open for writing cannot be executed.
+	syscall.ForkLock.RLock()
+	err = os.WriteFile(path, program, 0o700) //nolint:gosec // an executable
+	syscall.ForkLock.RUnlock()
+	if err != nil {
 		t.Fatalf("copy chaos plugin: %v", err)
 	}
 	return path
