@@ -12,50 +12,43 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
 )
 
-// What is shown of a task beside its context. The counts come from the steps'
-// primary key; the failed step is found by its name in the plan, so that an
-// error that somebody wrote by hand can break nothing.
+// progressOf joins, to the task t whose UUID is given, the counts of its steps by
+// state, from their primary key, and the attempts of the step that failed it. That
+// one is found by its name in the plan, so that an error that somebody wrote by
+// hand can break nothing. The UUID should be a parameter where there is one: then
+// a plan is made for one partition instead of all.
+func progressOf(task string) string {
+	return `
+  left join lateral (
+    select s.attempts
+      from tasker_named_steps n
+      join tasker_workflow_steps s on s.task_uuid = ` + task + ` and s.step_no = n.step_no
+     where n.plan_id = t.plan_id and n.name = t.error ->> 'step'
+  ) failed on t.error is not null
+ cross join lateral (
+    select array_agg(g.state) as states, array_agg(g.steps) as counts
+      from (select s.state::text as state, count(*)::integer as steps
+              from tasker_workflow_steps s where s.task_uuid = ` + task + ` group by s.state) g
+  ) counted`
+}
+
 const (
 	taskSummaryColumns = `
 select t.task_uuid, ns.name, nt.name, nt.version, t.state::text, t.priority,
        t.created_at, t.started_at, t.completed_at, encode(t.identity_hash, 'hex'),
        t.attributes, t.error, failed.attempts, counted.states, counted.counts`
 
-	taskProgress = `
-  left join lateral (
-    select s.attempts
-      from tasker_named_steps n
-      join tasker_workflow_steps s on s.task_uuid = t.task_uuid and s.step_no = n.step_no
-     where n.plan_id = t.plan_id and n.name = t.error ->> 'step'
-  ) failed on t.error is not null
- cross join lateral (
-    select array_agg(g.state) as states, array_agg(g.steps) as counts
-      from (select s.state::text as state, count(*)::integer as steps
-              from tasker_workflow_steps s where s.task_uuid = t.task_uuid group by s.state) g
-  ) counted`
-
 	taskSummaryJoins = `
   join tasker_task_plans p on p.plan_id = t.plan_id
   join tasker_named_tasks nt on nt.named_task_uuid = p.named_task_uuid
-  join tasker_task_namespaces ns on ns.namespace_id = t.namespace_id` + taskProgress
-
-	sqlReadTask = taskSummaryColumns + `, t.context, cancelled.reason
-  from tasker_tasks t` + taskSummaryJoins + `
-  left join lateral (` + cancelReason + `) cancelled on t.state = 'cancelled'
- where t.task_uuid = $1::uuid`
+  join tasker_task_namespaces ns on ns.namespace_id = t.namespace_id`
 
 	// Why a task was cancelled: its history knows.
 	cancelReason = `
     select h.metadata ->> 'reason' as reason
       from tasker_task_transitions h
-     where h.task_uuid = t.task_uuid and h.to_state = 'cancelled'
+     where h.task_uuid = $1::uuid and h.to_state = 'cancelled'
      order by h.sort_key desc limit 1`
-
-	sqlSnapshot = `
-select t.state::text, t.error, failed.attempts, counted.states, counted.counts, cancelled.reason
-  from tasker_tasks t` + taskProgress + `
-  left join lateral (` + cancelReason + `) cancelled on t.state = 'cancelled'
- where t.task_uuid = $1::uuid`
 
 	// A page of tasks is read backwards along the primary keys of the partitions,
 	// the newest first. The filters by name are answered before a task is looked
@@ -73,12 +66,25 @@ with page as materialized (
            select q.plan_id from tasker_task_plans q
              join tasker_named_tasks x on x.named_task_uuid = q.named_task_uuid
             where x.name = $3::text)))`
+)
+
+var (
+	sqlReadTask = taskSummaryColumns + `, t.context, cancelled.reason
+  from tasker_tasks t` + taskSummaryJoins + progressOf("$1::uuid") + `
+  left join lateral (` + cancelReason + `) cancelled on t.state = 'cancelled'
+ where t.task_uuid = $1::uuid`
+
+	sqlSnapshot = `
+select t.state::text, t.error, failed.attempts, counted.states, counted.counts, cancelled.reason
+  from tasker_tasks t` + progressOf("$1::uuid") + `
+  left join lateral (` + cancelReason + `) cancelled on t.state = 'cancelled'
+ where t.task_uuid = $1::uuid`
 
 	listTasksTail = `
    order by t.task_uuid desc
    limit $5::integer
 )` + taskSummaryColumns + `
-  from page t` + taskSummaryJoins + `
+  from page t` + taskSummaryJoins + progressOf("t.task_uuid") + `
  order by t.task_uuid desc`
 
 	sqlListTasks = listTasksHead + `
