@@ -17,7 +17,7 @@ import (
 	"github.com/tasker-systems/tasker-host/host/internal/pluginhost/process"
 )
 
-// pruneAfter is how long a stored executable is kept that nobody has started.
+// pruneAfter is how long a stored executable is kept that no host uses.
 const pruneAfter = 7 * 24 * time.Hour
 
 // Host manages the plugins of one host. Its methods may be called from many

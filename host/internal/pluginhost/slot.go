@@ -17,6 +17,7 @@ import (
 const (
 	recycleDrain  = 5 * time.Second // for the healthy calls of a process that is replaced
 	missesAllowed = 3               // health checks in a row
+	keepInterval  = time.Hour       // between signs that the stored executable is in use
 )
 
 // slot keeps one configured plugin alive. One goroutine, run, owns its life:
@@ -187,11 +188,18 @@ func (s *slot) watchHealth(ctx context.Context, g *generation, silent chan<- err
 	tick := time.NewTicker(s.host.cfg.HealthInterval)
 	defer tick.Stop()
 	misses, unhealthy := 0, false
+	kept := time.Now()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
+		}
+		if time.Since(kept) > keepInterval {
+			kept = time.Now()
+			if err := s.life.store.Keep(g.artifact); err != nil {
+				s.log.Warn("a restart may have to take the executable in again", "error", err)
+			}
 		}
 		call, cancel := context.WithTimeout(ctx, s.host.cfg.HealthTimeout)
 		h, err := g.proc.Plugin.Health(call, &pluginv1.HealthRequest{})

@@ -6,7 +6,7 @@
 // The store is a directory of mode 0700 that holds files of mode 0500, each
 // named by the SHA-256 of its bytes. It survives restarts, may be shared by
 // hosts of the same user, and every file in it can be made again: [Store.Prune]
-// removes what no host has taken in for a while.
+// removes what no host has used for a while.
 //
 // The package starts nothing and knows nothing of plugins but that they are
 // executables. Its errors are of type [*Error] and say what to do.

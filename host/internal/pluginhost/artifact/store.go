@@ -139,22 +139,27 @@ func (s *Store) Verify(a Artifact) error {
 	return nil
 }
 
-// Prune removes files that were taken in longer ago than age and are not in
-// keep, and what broken intakes left behind. Processes that run from a removed
-// file are not disturbed.
-func (s *Store) Prune(age time.Duration, keep ...Artifact) error {
+// Keep says that the artifact is in use: Prune counts from now.
+func (s *Store) Keep(a Artifact) error {
+	now := time.Now()
+	if err := os.Chtimes(a.Path, now, now); err != nil {
+		return fmt.Errorf("keep stored plugin: %w", err)
+	}
+	return nil
+}
+
+// Prune removes files that were neither taken in nor kept for longer than age,
+// and what broken intakes left behind. Processes that run from a removed file
+// are not disturbed.
+func (s *Store) Prune(age time.Duration) error {
 	entries, err := os.ReadDir(s.dir)
 	if err != nil {
 		return fmt.Errorf("prune plugin store: %w", err)
 	}
-	kept := make(map[string]bool, len(keep))
-	for _, a := range keep {
-		kept[a.SHA256] = true
-	}
 	var errs []error
 	for _, e := range entries {
 		info, err := e.Info()
-		if err != nil || kept[e.Name()] || !info.Mode().IsRegular() || time.Since(info.ModTime()) < age {
+		if err != nil || !info.Mode().IsRegular() || time.Since(info.ModTime()) < age {
 			continue
 		}
 		if err := os.Remove(filepath.Join(s.dir, e.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) {

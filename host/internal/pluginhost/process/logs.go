@@ -11,6 +11,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/hashicorp/go-hclog"
 )
@@ -76,10 +78,18 @@ func (s *logSink) stream(name string, keepTail bool) *logStream {
 func (s *logSink) stderrTail() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.tail) > tailBytes {
-		return strings.ToValidUTF8(string(s.tail[len(s.tail)-tailBytes:]), "�")
-	}
-	return strings.ToValidUTF8(string(s.tail), "�")
+	return printable(s.tail[max(0, len(s.tail)-tailBytes):])
+}
+
+// printable makes a plugin's output fit to be shown: valid UTF-8 and no control
+// characters, with which it could play tricks on a terminal.
+func printable(b []byte) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) && r != '\n' && r != '\t' {
+			return utf8.RuneError
+		}
+		return r
+	}, string(b))
 }
 
 // line logs one line, if the limits allow.
@@ -150,7 +160,7 @@ func (s *logSink) emit(stream string, line []byte, panicking bool) {
 	if line[0] == '{' && s.emitJSON(line) {
 		return
 	}
-	text := strings.ToValidUTF8(string(line), "�")
+	text := printable(line)
 	level := hclog.Debug
 	if end := strings.IndexByte(text, ']'); end > 1 && text[0] == '[' {
 		if l := hclog.LevelFromString(text[1:end]); l != hclog.NoLevel {
@@ -185,7 +195,7 @@ func (s *logSink) emitJSON(line []byte) bool {
 			args = append(args, key, entry[key])
 		}
 	}
-	s.log.Log(level, message, args...)
+	s.log.Log(level, printable([]byte(message)), args...)
 	return true
 }
 

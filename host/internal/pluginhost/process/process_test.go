@@ -39,6 +39,8 @@ func TestLogLines(t *testing.T) {
 		{"{broken\n", "[DEBUG] {broken: stream=s\n"},
 		{"panic: oh no\n\ngoroutine 1\n", "[ERROR] panic: oh no: stream=s\n[ERROR] goroutine 1: stream=s\n"},
 		{"a\xffb\r\n\n", "[DEBUG] a�b: stream=s\n"},
+		{"\x1b[2Jgone\x07\n", "[DEBUG] �[2Jgone�: stream=s\n"},
+		{`{"@message":"\u001b[31mred"}` + "\n", "[INFO]  �[31mred\n"},
 		{"no newline", "[DEBUG] no newline: stream=s\n"},
 	} {
 		s, out := sink(LogLimits{}, nil)

@@ -215,7 +215,7 @@ func (r *processRunner) guardStdout(f *os.File) {
 func (r *processRunner) refuse(line []byte) {
 	if len(line) > 0 {
 		r.mu.Lock()
-		r.garbage = strings.ToValidUTF8(string(line[:min(len(line), tailBytes)]), "�")
+		r.garbage = printable(line[:min(len(line), tailBytes)])
 		r.mu.Unlock()
 		r.kill()
 	}
