@@ -106,9 +106,13 @@ func TestDefaultsAndDerivedPaths(t *testing.T) {
 	require.Equal(t, 30*time.Second, c.Orchestration.Lease)
 	require.Equal(t, 500, c.Engine.SettleBatch)
 	require.Equal(t, "console", c.System.LogFormat)
-	require.Equal(t, "/home/op/.local/state/tasker", c.System.StateDir)
-	require.Equal(t, "/home/op/.local/state/tasker/tasker.sock", c.System.Socket)
-	require.Equal(t, "/home/op/.local/state/tasker/postgres", c.Database.Embedded.StateDir)
+	state := "/home/op/.local/state/tasker"
+	if os.Geteuid() == 0 {
+		state = "/var/lib/tasker"
+	}
+	require.Equal(t, state, c.System.StateDir)
+	require.Equal(t, state+"/tasker.sock", c.System.Socket)
+	require.Equal(t, state+"/postgres", c.Database.Embedded.StateDir)
 	require.True(t, c.Database.URL.IsZero())
 
 	origin, ok := c.Origin("orchestration.lease")
@@ -274,8 +278,13 @@ func TestWhereTheEnvironmentOrDirectoryIsWrong(t *testing.T) {
 
 func TestNoHomeAndNoStateDirectory(t *testing.T) {
 	t.Parallel()
-	_, err := Load(Options{Environ: []string{"PATH=/bin"}})
-	require.EqualError(t, err, "configuration: system.state_dir: neither XDG_STATE_HOME nor HOME is set: say where the host keeps its state")
+	bare, err := Load(Options{Environ: []string{"PATH=/bin"}})
+	if os.Geteuid() == 0 {
+		require.NoError(t, err)
+		require.Equal(t, "/var/lib/tasker", bare.System.StateDir)
+	} else {
+		require.EqualError(t, err, "configuration: system.state_dir: neither XDG_STATE_HOME nor HOME is set: say where the host keeps its state")
+	}
 	c, err := Load(Options{Environ: []string{"XDG_STATE_HOME=/state"}})
 	require.NoError(t, err)
 	require.Equal(t, "/state/tasker", c.System.StateDir)

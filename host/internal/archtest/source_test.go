@@ -38,6 +38,7 @@ var (
 		"host/internal/pluginhost/process/launcher.go": "no event tells when another process lets go of a fresh executable",
 		"host/internal/bench/bench.go":                 "the pause between two samples",
 		"sdk/work_test.go":                             "what a handler under test does, not a wait for something",
+		"plugins/test/chaos/start.go":                  "being slow is what it is for",
 	}
 	clocksInScaling = map[string]string{}
 	stars           = map[string]string{
