@@ -38,6 +38,7 @@ type State interface {
 
 var (
 	_ Engine  = (*pipeline.Engine)(nil)
+	_ Pulse   = (*pipeline.Engine)(nil)
 	_ Plugins = (*pluginhost.Host)(nil)
 	_ State   = (*opstate.Machine)(nil)
 
