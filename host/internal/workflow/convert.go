@@ -8,8 +8,11 @@ import (
 	"github.com/goccy/go-yaml/token"
 )
 
+// maxMerged bounds the entries that merge keys copy.
+const maxMerged = 200_000
+
 // converter makes nodes of the parser's tree. It descends as deep as the
-// document is nested, which checkNesting has bounded.
+// document is nested, which checkShape has bounded.
 type converter struct {
 	problems *problems
 	anchors  map[string]*node

@@ -121,3 +121,17 @@ func describe(plans []Plan) string {
 	}
 	return b.String()
 }
+
+// seeds returns the templates of all golden files.
+func seeds(tb testing.TB) []string {
+	tb.Helper()
+	files, err := filepath.Glob(filepath.Join("testdata", "*", "*.txt"))
+	require.NoError(tb, err)
+	out := make([]string, len(files))
+	for i, file := range files {
+		raw, err := os.ReadFile(file)
+		require.NoError(tb, err)
+		out[i], _, _ = strings.Cut(string(raw), divider)
+	}
+	return out
+}

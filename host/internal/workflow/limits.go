@@ -9,7 +9,7 @@ import (
 // Limits bounds what a template may ask for. A field that is zero or less means
 // its default.
 type Limits struct {
-	MaxSource       int           // bytes of a template's YAML; default 4 MiB
+	MaxSource       int           // bytes of a template's YAML; default 1 MiB
 	MaxSteps        int           // steps of a template; default 1000, never more than [vocab.MaxSteps]
 	MaxEnvironments int           // environments a template may name; default 32
 	MaxConfig       int           // bytes of one step's configuration, or of the input schema, as JSON; default 1 MiB
@@ -19,7 +19,7 @@ type Limits struct {
 
 // withDefaults fills in what is not set and cuts what no template may exceed.
 func (l Limits) withDefaults() Limits {
-	l.MaxSource = orDefault(l.MaxSource, 4<<20)
+	l.MaxSource = orDefault(l.MaxSource, 1<<20)
 	l.MaxSteps = min(orDefault(l.MaxSteps, 1000), vocab.MaxSteps)
 	l.MaxEnvironments = orDefault(l.MaxEnvironments, 32)
 	l.MaxConfig = orDefault(l.MaxConfig, 1<<20)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"math/big"
 	"slices"
 	"strings"
 
@@ -13,6 +14,8 @@ import (
 	"github.com/santhosh-tekuri/jsonschema/v6/kind"
 	"golang.org/x/text/language"
 	"golang.org/x/text/message"
+
+	"github.com/tasker-systems/tasker-host/host/internal/payload"
 )
 
 // InputSchema checks the contexts of a plan's tasks. It is safe for concurrent
@@ -83,7 +86,7 @@ func inputProblems(e *jsonschema.ValidationError) []InputProblem {
 	var out []InputProblem
 	printer := message.NewPrinter(language.English)
 	for leaf := range leaves(e) {
-		out = append(out, InputProblem{pointerOf(leaf.InstanceLocation), leaf.ErrorKind.LocalizedString(printer)})
+		out = append(out, InputProblem{pointerOf(leaf.InstanceLocation), describeFault(leaf.ErrorKind, printer)})
 		if len(out) == maxInputProblems {
 			break
 		}
@@ -107,6 +110,33 @@ func leaves(e *jsonschema.ValidationError) iter.Seq[*jsonschema.ValidationError]
 			}
 		}
 	}
+}
+
+// describeFault words a fault. The library would show numbers as floats.
+func describeFault(fault jsonschema.ErrorKind, printer *message.Printer) string {
+	switch k := fault.(type) {
+	case *kind.Minimum:
+		return exact(k.Got) + " is less than the minimum " + exact(k.Want)
+	case *kind.Maximum:
+		return exact(k.Got) + " is more than the maximum " + exact(k.Want)
+	case *kind.ExclusiveMinimum:
+		return exact(k.Got) + " is not more than " + exact(k.Want)
+	case *kind.ExclusiveMaximum:
+		return exact(k.Got) + " is not less than " + exact(k.Want)
+	case *kind.MultipleOf:
+		return exact(k.Got) + " is not a multiple of " + exact(k.Want)
+	default:
+		return payload.Text(fault.LocalizedString(printer), maxFaultText)
+	}
+}
+
+// maxFaultText bounds what is told of one problem: it may quote the context.
+const maxFaultText = 500
+
+// exact writes a number with all its digits, as long as they can be read.
+func exact(r *big.Rat) string {
+	digits, _ := r.FloatPrec()
+	return shown(r.FloatString(digits))
 }
 
 func pointerOf(tokens []string) string {

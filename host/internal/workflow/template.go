@@ -27,16 +27,26 @@ type form struct {
 }
 
 var (
-	namespaceForm = form{regexp.MustCompile(`^[a-z][a-z0-9_]{0,39}$`),
-		"a namespace: 1 to 40 lower-case letters, digits and underscores, a letter first"}
-	nameForm = form{regexp.MustCompile(`^[a-z][a-z0-9_]{0,62}$`),
-		"a name: 1 to 63 lower-case letters, digits and underscores, a letter first"}
-	handlerForm = form{regexp.MustCompile(`^[a-z][a-z0-9_.\-]{0,127}$`),
-		"the name of a handler: 1 to 128 lower-case letters, digits, dots, dashes and underscores, a letter first"}
-	environmentForm = form{regexp.MustCompile(`^[a-z][a-z0-9_-]{0,31}$`),
-		"the name of an environment: 1 to 32 lower-case letters, digits, dashes and underscores, a letter first"}
-	versionForm = form{regexp.MustCompile(`^(0|[1-9][0-9]{0,8})\.(0|[1-9][0-9]{0,8})\.(0|[1-9][0-9]{0,8})(-[0-9A-Za-z][0-9A-Za-z.\-]{0,31})?$`),
-		"a semantic version: write x.y.z, such as 1.0.0"}
+	namespaceForm = form{
+		regexp.MustCompile(`^[a-z][a-z0-9_]{0,39}$`),
+		"a namespace: 1 to 40 lower-case letters, digits and underscores, a letter first",
+	}
+	nameForm = form{
+		regexp.MustCompile(`^[a-z][a-z0-9_]{0,62}$`),
+		"a name: 1 to 63 lower-case letters, digits and underscores, a letter first",
+	}
+	handlerForm = form{
+		regexp.MustCompile(`^[a-z][a-z0-9_.\-]{0,127}$`),
+		"the name of a handler: 1 to 128 lower-case letters, digits, dots, dashes and underscores, a letter first",
+	}
+	environmentForm = form{
+		regexp.MustCompile(`^[a-z][a-z0-9_-]{0,31}$`),
+		"the name of an environment: 1 to 32 lower-case letters, digits, dashes and underscores, a letter first",
+	}
+	versionForm = form{
+		regexp.MustCompile(`^(0|[1-9][0-9]{0,8})\.(0|[1-9][0-9]{0,8})\.(0|[1-9][0-9]{0,8})(-[0-9A-Za-z][0-9A-Za-z.\-]{0,31})?$`),
+		"a semantic version: write x.y.z, such as 1.0.0",
+	}
 )
 
 // allSteps is the key in an environment's steps that stands for every step.

@@ -53,14 +53,6 @@ func (n *node) get(key string) *node {
 	return nil
 }
 
-// The bounds of what the YAML parser is given, which descends as deep as a
-// document is nested, and of what merge keys may copy.
-const (
-	maxNesting = 100     // open brackets, or markers in front of one value
-	maxColumn  = 1000    // where a line may begin, so how deep blocks nest
-	maxMerged  = 200_000 // entries copied by merge keys
-)
-
 // parseYAML reads a source of one YAML document. What is wrong goes to ps; the
 // node is nil if nothing could be read.
 func parseYAML(src []byte, ps *problems) *node {
@@ -94,7 +86,7 @@ func parseYAML(src []byte, ps *problems) *node {
 	return c.node(docs[0].Body)
 }
 
-// parseAST runs the YAML parser. It checks the nesting first, since the parser
+// parseAST runs the YAML parser. It checks the shape first, since the parser
 // recurses, and turns a panic of it into an error: it reads foreign bytes, and
 // a host must not die of a template.
 func parseAST(src string) (file *ast.File, err error) {
@@ -104,37 +96,10 @@ func parseAST(src string) (file *ast.File, err error) {
 		}
 	}()
 	tokens := lexer.Tokenize(src)
-	if err := checkNesting(tokens); err != nil {
+	if err := checkShape(tokens); err != nil {
 		return nil, err
 	}
 	return parser.Parse(tokens, 0, parser.AllowDuplicateMapKey())
-}
-
-// checkNesting bounds how deep the parser can be led.
-func checkNesting(tokens token.Tokens) error {
-	flow, markers, line := 0, 0, 0
-	for _, tk := range tokens {
-		if tk.Position.Line != line {
-			line, markers = tk.Position.Line, 0
-			if flow == 0 && tk.Position.Column > maxColumn {
-				return &yaml.SyntaxError{Token: tk, Message: fmt.Sprintf("a line begins beyond column %d: indent less", maxColumn)}
-			}
-		}
-		switch tk.Type {
-		case token.MappingStartType, token.SequenceStartType:
-			flow++
-		case token.MappingEndType, token.SequenceEndType:
-			flow--
-		case token.SequenceEntryType, token.MappingKeyType, token.AnchorType, token.TagType, token.AliasType:
-			markers++
-		case token.CollectEntryType, token.MappingValueType:
-			markers = 0
-		}
-		if flow > maxNesting || markers > maxNesting {
-			return &yaml.SyntaxError{Token: tk, Message: fmt.Sprintf("nested deeper than %d levels: flatten it", maxNesting)}
-		}
-	}
-	return nil
 }
 
 func addSyntax(ps *problems, err error) {
