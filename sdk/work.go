@@ -7,7 +7,6 @@ import (
 	"io"
 	"maps"
 	"runtime"
-
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -276,7 +275,6 @@ func (w *stream) take() (batch []*pluginv1.Outcome, running int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	batch = w.done
-	clear(w.spare)
 	w.done, w.spare = w.spare[:0], batch
 	return batch, len(w.calls)
 }
@@ -297,8 +295,10 @@ func (w *stream) send(batch []*pluginv1.Outcome, response *pluginv1.WorkResponse
 			return fmt.Errorf("send outcomes: %w", err)
 		}
 		w.steps.settle(n)
+		clear(batch[:n]) // an idle stream must not hold on to results
 		batch = batch[n:]
 	}
+	response.Outcomes = nil
 	return nil
 }
 

@@ -1,0 +1,121 @@
+// Package book is the ledger outside the system: what the ledger plugin writes
+// down while its steps run, and what a test reads back and compares with the
+// database. A book is a directory; any number of processes write to it at once,
+// and a process that is killed leaves whole lines. It knows nothing of the host.
+package book
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// Event is what an entry says.
+type Event string
+
+// The events of an attempt, in the order in which they happen.
+const (
+	Started  Event = "started"  // the handler was called
+	Accepted Event = "accepted" // the sink took the effect: the first of its key
+	Ignored  Event = "ignored"  // the sink had an effect of this key already
+	Returned Event = "returned" // the handler is about to answer
+)
+
+// Entry is one line of the log.
+type Entry struct {
+	Event   Event     `json:"event"`
+	Task    string    `json:"task"`
+	Step    string    `json:"step"` // the step's UUID
+	Name    string    `json:"name"`
+	Key     string    `json:"key"` // the idempotency key
+	Lease   string    `json:"lease"`
+	Attempt int       `json:"attempt"`
+	PID     int       `json:"pid"`
+	At      time.Time `json:"at"`
+}
+
+// Book is an open ledger.
+type Book struct {
+	dir string
+	log *os.File
+}
+
+// Open opens the book in the directory, and makes it if it is not there.
+func Open(dir string) (*Book, error) {
+	if err := os.MkdirAll(effects(dir), 0o700); err != nil {
+		return nil, fmt.Errorf("open ledger: %w", err)
+	}
+	f, err := os.OpenFile(logFile(dir), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("open ledger: %w", err)
+	}
+	return &Book{dir: dir, log: f}, nil
+}
+
+func logFile(dir string) string { return filepath.Join(dir, "log") }
+func effects(dir string) string { return filepath.Join(dir, "effects") }
+
+// Close closes the book.
+func (b *Book) Close() error { return b.log.Close() }
+
+// Write appends an entry, in one write: lines of several processes never mix.
+func (b *Book) Write(e Entry) error {
+	e.PID, e.At = os.Getpid(), time.Now()
+	line, err := json.Marshal(e)
+	if err != nil {
+		return fmt.Errorf("write ledger: %w", err)
+	}
+	if _, err := b.log.Write(append(line, '\n')); err != nil {
+		return fmt.Errorf("write ledger: %w", err)
+	}
+	return nil
+}
+
+// Effect is the keyed sink: the first effect of a key is taken, all others are
+// ignored. It reports whether this one was taken.
+func (b *Book) Effect(key string) (bool, error) {
+	if key == "" || strings.ContainsAny(key, "/\x00") {
+		return false, fmt.Errorf("effect of key %q: not a file's name", key)
+	}
+	f, err := os.OpenFile(filepath.Join(effects(b.dir), key), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	switch {
+	case errors.Is(err, fs.ErrExist):
+		return false, nil
+	case err != nil:
+		return false, fmt.Errorf("effect of key %s: %w", key, err)
+	}
+	return true, f.Close()
+}
+
+// Read returns all entries of the book in a directory, and the keys whose effect
+// was taken.
+func Read(dir string) (entries []Entry, keys map[string]bool, err error) {
+	src, err := os.ReadFile(logFile(dir)) //nolint:gosec // the test's own
+	if err != nil {
+		return nil, nil, fmt.Errorf("read ledger: %w", err)
+	}
+	lines := bufio.NewScanner(bytes.NewReader(src))
+	for lines.Scan() {
+		var e Entry
+		if err := json.Unmarshal(lines.Bytes(), &e); err != nil {
+			return nil, nil, fmt.Errorf("read ledger, entry %d: %w", len(entries)+1, err)
+		}
+		entries = append(entries, e)
+	}
+	files, err := os.ReadDir(effects(dir))
+	if err != nil {
+		return nil, nil, fmt.Errorf("read ledger: %w", err)
+	}
+	keys = make(map[string]bool, len(files))
+	for _, f := range files {
+		keys[f.Name()] = true
+	}
+	return entries, keys, nil
+}
