@@ -31,8 +31,8 @@ help: ## Show this help
 build: ## Build bin/tasker and bin/plugins/*
 	@deploy/prepare.sh go
 	@mkdir -p bin/plugins
-	go build -trimpath -o bin/tasker ./host
-	go build -trimpath -o bin/plugins/ ./plugins/handlers/...
+	umask 022 && go build -trimpath -o bin/tasker ./host
+	umask 022 && go build -trimpath -o bin/plugins/ ./plugins/handlers/...
 
 .PHONY: demo
 demo: build ## Run the five example workflows on a private PostgreSQL

@@ -129,6 +129,8 @@ create table tasker_tasks (
 
 create index tasker_tasks_active on tasker_tasks (task_uuid) where state in ('pending', 'in_progress');
 
+create index tasker_tasks_unfinished on tasker_tasks (task_uuid) where state in ('error', 'cancelled', 'resolved_manually');
+
 -- The columns that change are not indexed and the pages keep room, so that
 -- updates are heap-only.
 create table tasker_workflow_steps (

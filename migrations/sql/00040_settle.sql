@@ -74,6 +74,7 @@ returns jsonb language sql stable as $$
            'step_uuid', (array_agg(tasker_step_uuid(p_task, s.step_no) order by s.updated_at, s.step_no))[1],
            'error', (array_agg(case when s.state = 'cancelled' then jsonb_build_object('type', 'Cancelled', 'message', 'the step was cancelled')
                                     else s.error end order by s.updated_at, s.step_no))[1],
+           'attempts', (array_agg(s.attempts order by s.updated_at, s.step_no))[1],
            'failed_steps', count(*))
     from tasker_workflow_steps s
     join tasker_named_steps n on n.plan_id = s.plan_id and n.step_no = s.step_no
@@ -97,21 +98,22 @@ $$;
 -- the steps of its task. The caller holds the step row's lock and concludes the
 -- task afterwards.
 -- +goose StatementBegin
-create function tasker_bury_step(p_task uuid, p_step integer, p_host integer, p_error jsonb, p_reason text, p_charge integer)
+create function tasker_bury_step(
+  p_task uuid, p_step integer, p_host integer, p_generation bigint, p_error jsonb, p_reason text, p_charge integer)
 returns void language plpgsql as $$
 declare
   v_now timestamptz := clock_timestamp();
   v_old record;
 begin
-  select s.state, s.sort_key, s.lease_id, s.plugin_generation, s.plan_id, s.generation, s.attempts into v_old
+  select s.state, s.sort_key, s.lease_id, s.generation, s.attempts into v_old
     from tasker_workflow_steps s where s.task_uuid = p_task and s.step_no = p_step;
   update tasker_workflow_steps s
      set state = 'error', error = p_error, attempts = s.attempts + p_charge, sort_key = s.sort_key + 1,
-         due_at = null, lease_until = null, updated_at = v_now
+         plugin_generation = p_generation, due_at = null, lease_until = null, updated_at = v_now
    where s.task_uuid = p_task and s.step_no = p_step;
   insert into tasker_workflow_step_transitions
     (task_uuid, step_no, sort_key, from_state, to_state, created_at, host_id, lease_id, plugin_generation, metadata)
-  values (p_task, p_step, v_old.sort_key + 1, v_old.state, 'error', v_now, p_host, v_old.lease_id, v_old.plugin_generation,
+  values (p_task, p_step, v_old.sort_key + 1, v_old.state, 'error', v_now, p_host, v_old.lease_id, p_generation,
           jsonb_build_object('error', p_error, 'reason', p_reason));
   insert into tasker_dead_letters (kind, task_uuid, step_no, generation, reason, detail, body)
   values ('step', p_task, p_step, v_old.generation, p_reason, coalesce(p_error ->> 'message', ''),
@@ -133,29 +135,31 @@ $$;
 -- attempted, and never came to an outcome, fails. The caller holds the row's
 -- lock and has checked the lease. Returns whether the step may still run.
 -- +goose StatementBegin
-create function tasker_release_step(p_task uuid, p_step integer, p_host integer, p_reason text, p_due timestamptz, p_claim_factor integer)
+create function tasker_release_step(
+  p_task uuid, p_step integer, p_host integer, p_generation bigint, p_reason text, p_due timestamptz, p_claim_factor integer)
 returns boolean language plpgsql as $$
 declare
   v_now timestamptz := clock_timestamp();
   v_row record;
 begin
-  select s.sort_key, s.lease_id, s.claims, s.plugin_generation, n.max_attempts into v_row
+  select s.sort_key, s.lease_id, s.claims, n.max_attempts into v_row
     from tasker_workflow_steps s
     join tasker_named_steps n on n.plan_id = s.plan_id and n.step_no = s.step_no
    where s.task_uuid = p_task and s.step_no = p_step;
   if v_row.claims >= p_claim_factor * v_row.max_attempts then
-    perform tasker_bury_step(p_task, p_step, p_host, jsonb_build_object(
+    perform tasker_bury_step(p_task, p_step, p_host, p_generation, jsonb_build_object(
       'type', 'ClaimsExhausted', 'retryable', false,
       'message', format('claimed %s times without an outcome, most recently given back because: %s', v_row.claims, p_reason)),
       'claims_exhausted', 0);
     return false;
   end if;
   update tasker_workflow_steps s
-     set state = 'enqueued', lease_id = null, lease_host = null, lease_until = null, sort_key = s.sort_key + 1, updated_at = v_now
+     set state = 'enqueued', lease_id = null, lease_host = null, lease_until = null, plugin_generation = p_generation,
+         sort_key = s.sort_key + 1, updated_at = v_now
    where s.task_uuid = p_task and s.step_no = p_step;
   insert into tasker_workflow_step_transitions
     (task_uuid, step_no, sort_key, from_state, to_state, created_at, host_id, lease_id, plugin_generation, metadata)
-  values (p_task, p_step, v_row.sort_key + 1, 'in_progress', 'enqueued', v_now, p_host, v_row.lease_id, v_row.plugin_generation,
+  values (p_task, p_step, v_row.sort_key + 1, 'in_progress', 'enqueued', v_now, p_host, v_row.lease_id, p_generation,
           jsonb_build_object('reason', p_reason));
   perform tasker_enqueue(array[p_task], array[p_step], p_due);
   return true;
@@ -167,7 +171,7 @@ $$;
 -- tasker_settle_steps does, and when the next attempt is due.
 -- +goose StatementBegin
 create function tasker_settle_failure(
-  p_host integer, p_task uuid, p_step integer, p_lease uuid, p_outcome tasker_outcome,
+  p_host integer, p_task uuid, p_step integer, p_lease uuid, p_outcome tasker_outcome, p_generation bigint,
   p_error jsonb, p_retry_after_ms bigint, p_retry_after_cap_ms bigint, p_claim_factor integer,
   out o_verdict text, out o_due timestamptz, out o_settled boolean)
 language plpgsql as $$
@@ -187,7 +191,7 @@ begin
   if found then
     perform tasker_lock_movable(p_task);
   end if;
-  select s.state, s.lease_id, s.attempts, s.claims, s.sort_key, s.plugin_generation, s.doomed,
+  select s.state, s.lease_id, s.attempts, s.claims, s.sort_key, s.doomed,
          n.retryable, n.max_attempts, n.backoff, n.base_ms, n.cap_ms, n.jitter
     into v_row
     from tasker_workflow_steps s
@@ -211,13 +215,13 @@ begin
     if p_retry_after_ms > 0 then
       o_due := v_now + least(p_retry_after_ms * power(2, least(v_row.claims - 1, 20)), 30000) * interval '1 millisecond';
     end if;
-    o_settled := not tasker_release_step(p_task, p_step, p_host, coalesce(p_error ->> 'message', 'released'), o_due, p_claim_factor)
+    o_settled := not tasker_release_step(p_task, p_step, p_host, p_generation, coalesce(p_error ->> 'message', 'released'), o_due, p_claim_factor)
                  or v_row.doomed;
     return;
   end if;
 
   if p_outcome = 'permanent' or not v_row.retryable or v_row.attempts + 1 >= v_row.max_attempts then
-    perform tasker_bury_step(p_task, p_step, p_host, p_error,
+    perform tasker_bury_step(p_task, p_step, p_host, p_generation, p_error,
       case when p_outcome = 'permanent' then 'permanent_failure' when not v_row.retryable then 'not_retryable' else 'attempts_exhausted' end, 1);
     o_settled := true;
     return;
@@ -229,7 +233,8 @@ begin
   end;
   o_due := v_now + v_wait * interval '1 millisecond';
   update tasker_workflow_steps s
-     set state = 'error', error = p_error, attempts = s.attempts + 1, sort_key = s.sort_key + 1, updated_at = v_now
+     set state = 'error', error = p_error, attempts = s.attempts + 1, sort_key = s.sort_key + 1,
+         plugin_generation = p_generation, updated_at = v_now
    where s.task_uuid = p_task and s.step_no = p_step;
   update tasker_workflow_steps s
      set state = 'pending', due_at = o_due, sort_key = s.sort_key + 1, lease_until = null
@@ -237,7 +242,7 @@ begin
   insert into tasker_workflow_step_transitions
     (task_uuid, step_no, sort_key, from_state, to_state, created_at, host_id, lease_id, plugin_generation, metadata)
   values
-    (p_task, p_step, v_row.sort_key + 1, 'in_progress', 'error', v_now, p_host, p_lease, v_row.plugin_generation, jsonb_build_object('error', p_error)),
+    (p_task, p_step, v_row.sort_key + 1, 'in_progress', 'error', v_now, p_host, p_lease, p_generation, jsonb_build_object('error', p_error)),
     (p_task, p_step, v_row.sort_key + 2, 'error', 'pending', v_now, p_host, null, null, jsonb_build_object('due_at', o_due));
   perform tasker_enqueue(array[p_task], array[p_step], o_due);
 end
@@ -399,7 +404,7 @@ begin
           select case when s.state = 'complete' and s.lease_id = p_lease[i] then 'already_recorded' else 'stale_lease' end
             from tasker_workflow_steps s where s.task_uuid = p_task[i] and s.step_no = p_step[i]), 'unknown');
       else
-        v_row := tasker_settle_failure(p_host, p_task[i], p_step[i], p_lease[i], p_outcome[i], p_error[i]::jsonb,
+        v_row := tasker_settle_failure(p_host, p_task[i], p_step[i], p_lease[i], p_outcome[i], p_generation[i], p_error[i]::jsonb,
                                        p_retry_after_ms[i], p_retry_after_cap_ms, p_claim_factor);
         o_verdict[i] := v_row.o_verdict;
         o_due := least(o_due, v_row.o_due);
@@ -429,9 +434,9 @@ $$;
 -- +goose Down
 drop function tasker_settle_steps(integer, integer, integer[], uuid[], integer[], uuid[], tasker_outcome[], bigint[],
                                   text[], text[], text[], bigint[], bigint, integer);
-drop function tasker_settle_failure(integer, uuid, integer, uuid, tasker_outcome, jsonb, bigint, bigint, integer);
-drop function tasker_release_step(uuid, integer, integer, text, timestamptz, integer);
+drop function tasker_settle_failure(integer, uuid, integer, uuid, tasker_outcome, bigint, jsonb, bigint, bigint, integer);
+drop function tasker_release_step(uuid, integer, integer, bigint, text, timestamptz, integer);
 drop function tasker_lock_movable(uuid);
-drop function tasker_bury_step(uuid, integer, integer, jsonb, text, integer);
+drop function tasker_bury_step(uuid, integer, integer, bigint, jsonb, text, integer);
 drop function tasker_task_failure(uuid);
 drop function tasker_conclude_task(uuid, integer);

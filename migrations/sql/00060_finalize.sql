@@ -124,7 +124,7 @@ begin
   insert into tasker_revocations (host_id, task_uuid, step_no, lease_id, reason)
   select s.lease_host, s.task_uuid, s.step_no, s.lease_id, 'task_cancelled'
     from tasker_workflow_steps s
-   where s.task_uuid = p_task and s.state = 'in_progress' and s.lease_host is not null;
+   where s.task_uuid = p_task and s.state = 'in_progress' and s.lease_host is not null and s.lease_id is not null;
   insert into tasker_workflow_step_transitions
     (task_uuid, step_no, sort_key, from_state, to_state, created_at, host_id, lease_id, metadata)
   select s.task_uuid, s.step_no, s.sort_key + 1, s.state, 'cancelled', v_now, p_host, s.lease_id, jsonb_build_object('reason', 'task_cancelled')

@@ -89,7 +89,7 @@ begin
           and s.state = 'in_progress' and s.lease_host = p_host for update;
       if found then
         o_released := o_released + 1;
-        if not tasker_release_step(v_row.task_uuid, v_row.step_no, null, p_reason, null, p_claim_factor) or v_row.doomed then
+        if not tasker_release_step(v_row.task_uuid, v_row.step_no, null, null, p_reason, null, p_claim_factor) or v_row.doomed then
           v_conclude := v_conclude || v_row.task_uuid;
         end if;
       end if;

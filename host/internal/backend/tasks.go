@@ -16,7 +16,9 @@ import (
 
 // Submit implements [api.Tasks].
 func (b *Backend) Submit(ctx context.Context, s api.Submission) (readmodel.Task, bool, error) {
-	if s.Version == "" {
+	asked := s.Version
+	if asked == "" {
+		asked = Latest
 		latest, err := b.Store.LatestVersion(ctx, s.Namespace, s.Name)
 		if errors.Is(err, store.ErrNotFound) {
 			return readmodel.Task{}, false, b.unknownTemplate(ctx, &s)
@@ -29,6 +31,7 @@ func (b *Backend) Submit(ctx context.Context, s api.Submission) (readmodel.Task,
 	if err != nil {
 		return readmodel.Task{}, false, err
 	}
+	request.Asked = asked
 	done, err := b.Engine.Submit(ctx, request)
 	if errors.Is(err, store.ErrNotFound) {
 		return readmodel.Task{}, false, b.unknownTemplate(ctx, &s)

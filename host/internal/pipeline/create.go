@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -21,6 +22,7 @@ import (
 // Submission is a request for a task.
 type Submission struct {
 	Namespace, Name, Version string
+	Asked                    string          // the version as the client asked for it, if another
 	Context                  json.RawMessage // a JSON object; nil is {}
 	Priority                 *int32          // nil: the template's
 	Attributes               json.RawMessage // tags, initiator, source_system, reason, requested_at; nil: none
@@ -134,11 +136,12 @@ func (e *Engine) prepare(ctx context.Context, s Submission) (store.NewTask, erro
 	return t, nil
 }
 
-// requestHash is what must agree when an idempotency key is used again: all of
-// the request, the context by its bytes.
+// requestHash is what must agree when an idempotency key is used again: the
+// request as it was made, the context by its bytes. A request for the latest
+// version stays the same when there is a later one.
 func requestHash(s Submission) []byte {
 	h := sha256.New()
-	for _, part := range []string{s.Namespace, s.Name, s.Version, string(s.Context)} {
+	for _, part := range []string{s.Namespace, s.Name, cmp.Or(s.Asked, s.Version), string(s.Context)} {
 		fmt.Fprintf(h, "%d:%s", len(part), part)
 	}
 	return h.Sum(nil)

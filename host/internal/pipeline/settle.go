@@ -138,8 +138,10 @@ func (e *Engine) record(batch []settlement) {
 		e.capacity.taken(g, nil)
 		b := batch[0]
 		b.Outcome, b.Result, b.Metadata = vocab.OutcomePermanent, nil, nil
-		b.Error = failureOf(&pluginhost.Failure{Type: vocab.InvalidResult, Code: "RESULT_REFUSED",
-			Message: "the database refused the result: " + err.Error()})
+		b.Error = failureOf(&pluginhost.Failure{
+			Type: vocab.InvalidResult, Code: "RESULT_REFUSED",
+			Message: "the database refused the result: " + err.Error(),
+		})
 		e.record([]settlement{b})
 		return
 	default:

@@ -3,6 +3,8 @@ package store
 import (
 	"context"
 	"errors"
+	"io"
+	"net"
 	"strings"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -31,6 +33,14 @@ const (
 	Cancelled
 )
 
+// connectionBroke reports whether an error that is not the server's came from the
+// connection.
+func connectionBroke(err error) bool {
+	_, isNet := errors.AsType[net.Error](err)
+	return isNet || pgconn.Timeout(err) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
+		errors.Is(err, net.ErrClosed) || errors.Is(err, pgconn.ErrConnClosed)
+}
+
 // IsDuplicate reports whether the database refused a row because its key exists.
 func IsDuplicate(err error) bool {
 	pg, ok := errors.AsType[*pgconn.PgError](err)
@@ -51,7 +61,10 @@ func Classify(err error) Class {
 		if _, isConnect := errors.AsType[*pgconn.ConnectError](err); isConnect {
 			return Unavailable
 		}
-		return Unknown
+		if connectionBroke(err) {
+			return Unknown
+		}
+		return Permanent
 	}
 	switch {
 	case pg.Code == "40001", pg.Code == "40P01", pg.Code == "55P03":
