@@ -25,6 +25,7 @@ type modelStep struct {
 	doomed                      bool
 	dueFrom, dueTo              time.Time // bounds of when it may start; zero: at once
 	hinted                      bool      // messages for it may outlive their use
+	muted                       bool      // it waits and its message was lost
 }
 
 func (s *modelStep) waits() bool {

@@ -126,7 +126,7 @@ func (m *machine) requireStillQueued(before []message) {
 	after := m.messages()
 	for _, msg := range before {
 		s := m.model.step(msg.StepKey)
-		if !s.waits() || msg.visible.Before(s.dueFrom) {
+		if !s.waits() || s.muted || msg.visible.Before(s.dueFrom) {
 			continue
 		}
 		if !slices.ContainsFunc(after, func(a message) bool { return a.StepKey == msg.StepKey }) {
@@ -195,13 +195,13 @@ func (m *machine) settleBatch(g store.Grant, batch []store.Settlement) {
 		return
 	}
 	at := [2]time.Time{0: m.now()}
-	got, err := m.bed.store.Settle(m.ctx, g, policy, batch)
+	got, err := m.bed.store.Settle(m.ctx, g, m.policy, batch)
 	m.must(err)
 	at[1] = m.now()
 	verdicts := make([]store.Verdict, len(batch))
 	var look []vocab.UUID
 	for i, s := range batch {
-		v, looks := m.model.settle(s, policy, at)
+		v, looks := m.model.settle(s, m.policy, at)
 		if verdicts[i] = v; looks {
 			look = append(look, s.Task)
 		}
@@ -289,14 +289,14 @@ func (m *machine) sweepHosts() {
 		}
 	}
 	for _, g := range gone {
-		n, err := m.bed.store.ReleaseHost(m.ctx, g.ID, "its host died", policy.ClaimFactor)
+		n, err := m.bed.store.ReleaseHost(m.ctx, g.ID, "its host died", m.policy.ClaimFactor)
 		m.must(err)
 		held := m.steps(func(s *modelStep) bool { return s.state == vocab.StepInProgress && s.host == g.ID })
 		if n != len(held) {
 			m.Fatalf("host %d held %d steps, %d were given back", g.ID, len(held), n)
 		}
 		for _, k := range held {
-			m.model.release(m.model.tasks[k.Task], k.Number, policy.ClaimFactor)
+			m.model.release(m.model.tasks[k.Task], k.Number, m.policy.ClaimFactor)
 		}
 		for _, k := range held {
 			m.model.tasks[k.Task].conclude()
@@ -308,13 +308,19 @@ func (m *machine) sweepHosts() {
 // Messages ----------------------------------------------------------------------
 
 func (m *machine) loseMessage() {
-	m.exec("delete from pgmq.q_"+queue+" where msg_id = $1", pick(m, "message", m.messages()).id)
+	msg := pick(m, "message", m.messages())
+	m.exec("delete from pgmq.q_"+queue+" where msg_id = $1", msg.id)
+	m.model.step(msg.StepKey).muted = true
 }
 
-func (m *machine) doubleMessage() {
-	msg := pick(m, "message", m.messages())
-	m.model.step(msg.StepKey).hinted = true
-	m.exec("select pgmq.send($1::text, q.message, q.headers) from pgmq.q_"+queue+" q where q.msg_id = $2", queue, msg.id)
+// hint sends a message for a step, whether it waits for one or not.
+func (m *machine) hint() {
+	k := pick(m, "step", m.steps(func(*modelStep) bool { return true }))
+	m.model.step(k).hinted = true
+	m.exec("select tasker_enqueue(array[$1::uuid], array[$2::integer])", k.Task, k.Number)
+	if rapid.Bool().Draw(m.T, "bare") { // as somebody else may send it
+		m.exec("update pgmq.q_" + queue + " set headers = null where msg_id = (select max(msg_id) from pgmq.q_" + queue + ")")
+	}
 }
 
 func (m *machine) sweepMessages() {
@@ -335,6 +341,9 @@ func (m *machine) sweepMessages() {
 	}
 	if n < lost || n > lost+perhaps {
 		m.Fatalf("%d messages were lost, %d were sent anew", lost, n)
+	}
+	for _, g := range m.messages() {
+		m.model.step(g.StepKey).muted = false
 	}
 	for _, id := range m.model.order {
 		t := m.model.tasks[id]
@@ -410,7 +419,7 @@ func (m *machine) claimFinalization() {
 		m.Fatalf("claim task %s in state %s for finalization: %+v", t.id, t.state, c)
 	}
 	if c.Claimed {
-		if c.Lease == (none) || c.Lease == t.claim || slices.Contains(t.formerClaims, c.Lease) {
+		if c.Lease == none || c.Lease == t.claim || slices.Contains(t.formerClaims, c.Lease) {
 			m.Fatalf("claim %s of task %s is not new", c.Lease, t.id)
 		}
 		t.claim, t.claimBy, t.claimExpired = c.Lease, by, false

@@ -3,12 +3,15 @@ package store_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"pgregory.net/rapid"
 
 	"github.com/tasker-systems/tasker-host/host/internal/store"
@@ -49,10 +52,45 @@ type machine struct {
 	plans []*store.Plan
 	live  []int32 // hosts, dead ones too
 	moves int
+
+	policy store.Policy
+	hunts  bool   // for a violation, which is then no failure of the test
+	found  string // the violation
 }
 
+// violation is what a hunting machine stops with.
+type violation string
+
+// Fatalf reports a violation.
+func (m *machine) Fatalf(format string, args ...any) {
+	if m.hunts {
+		panic(violation(fmt.Sprintf(format, args...)))
+	}
+	m.T.Helper()
+	m.T.Fatalf(format, args...)
+}
+
+// unlessFound does a move, unless a violation was found before.
+func (m *machine) unlessFound(move func()) {
+	if m.found != "" {
+		return
+	}
+	defer func() {
+		switch v := recover().(type) {
+		case nil:
+		case violation:
+			m.found = string(v)
+		default:
+			panic(v)
+		}
+	}()
+	move()
+}
+
+// newMachine starts a history with some plans and two hosts.
 func newMachine(rt *rapid.T, b *bed) *machine {
-	m := &machine{T: rt, ctx: rt.Context(), bed: b, model: newModel()}
+	m := &machine{T: rt, ctx: rt.Context(), bed: b, model: newModel(), policy: policy}
+	m.policy.ClaimFactor = rapid.IntRange(1, 2).Draw(rt, "claim factor")
 	m.clear()
 	for range rapid.IntRange(1, 3).Draw(rt, "plans") {
 		p, err := b.plan(m.ctx, drawSteps(rt)...)
@@ -82,12 +120,15 @@ func drawSteps(rt *rapid.T) []workflow.Step {
 	n := rapid.IntRange(1, 6).Draw(rt, "steps")
 	steps := make([]workflow.Step, n)
 	for i := range steps {
-		base := time.Duration(rapid.IntRange(0, 4).Draw(rt, "base")) * time.Millisecond
+		base, longest := time.Duration(rapid.IntRange(0, 3).Draw(rt, "base"))*time.Millisecond, 6*time.Millisecond
+		if rapid.IntRange(0, 1).Draw(rt, "long") == 0 {
+			base, longest = 10*time.Second, 15*time.Second
+		}
 		steps[i] = workflow.Step{
 			Name: fmt.Sprintf("step_%d", i), Handler: rapid.SampledFrom(handlers).Draw(rt, "handler"), Config: json.RawMessage("{}"),
 			Retry: workflow.Retry{
 				Retryable: rapid.IntRange(0, 5).Draw(rt, "retryable") > 0, MaxAttempts: rapid.IntRange(1, 3).Draw(rt, "attempts"),
-				Backoff: rapid.SampledFrom(workflow.Backoffs).Draw(rt, "backoff"), Base: base, Cap: 6 * time.Millisecond,
+				Backoff: rapid.SampledFrom(workflow.Backoffs).Draw(rt, "backoff"), Base: base, Cap: longest,
 				Jitter: rapid.SampledFrom([]float64{0, 0.5, 1}).Draw(rt, "jitter"),
 			},
 		}
@@ -110,23 +151,27 @@ func (m *machine) play() {
 	for name, move := range map[string]func(){
 		"create": m.create, "claim": m.claim, "claim more": m.claim, "settle": m.settle, "settle more": m.settle, "settle again": m.settle,
 		"adopt": m.adopt, "host joins": m.addHost, "host dies": m.hostDies, "heartbeat": m.heartbeat, "sweep hosts": m.sweepHosts,
-		"message lost": m.loseMessage, "message doubled": m.doubleMessage, "sweep messages": m.sweepMessages, "time passes": m.timePasses,
+		"message lost": m.loseMessage, "message too many": m.hint, "sweep messages": m.sweepMessages, "time passes": m.timePasses,
 		"cancel": m.cancel, "by hand": m.settleByHand,
 		"claim finalization": m.claimFinalization, "apply finalization": m.applyFinalization,
 		"release finalization": m.releaseFinalization, "finalization expires": m.expireFinalization,
 	} {
-		moves[name] = func(rt *rapid.T) { m.T = rt; move(); m.moves++ }
+		moves[name] = func(rt *rapid.T) { m.T = rt; m.unlessFound(move); m.moves++ }
 	}
-	moves[""] = func(*rapid.T) { m.compare() }
-	m.create()
+	moves[""] = func(*rapid.T) { m.unlessFound(m.compare) }
+	m.unlessFound(m.create)
 	m.Repeat(moves)
-	m.rest()
+	m.unlessFound(m.rest)
 }
 
 func (m *machine) must(err error) {
-	if err != nil {
-		m.Fatalf("%v", err)
+	if err == nil {
+		return
 	}
+	if _, refused := errors.AsType[*pgconn.PgError](err); !refused {
+		m.T.Fatalf("%v", err)
+	}
+	m.Fatalf("%v", err)
 }
 
 // now reads the database's clock.
@@ -212,8 +257,8 @@ select s.task_uuid, s.step_no, s.state::text, s.remaining_parents, s.attempts, s
 	m.compareMessages()
 	wrong, err := violations(m.ctx, m.bed.pool)
 	m.must(err)
-	for _, w := range wrong {
-		m.Errorf("%s", w)
+	if len(wrong) > 0 {
+		m.Fatalf("%s", strings.Join(wrong, "\n"))
 	}
 }
 
@@ -232,7 +277,7 @@ func (m *machine) compareStep(key store.StepKey, have modelStep, due *time.Time)
 	default:
 		want.dueFrom, want.dueTo = *due, *due
 	}
-	have.dueFrom, have.dueTo, have.hinted = want.dueFrom, want.dueTo, want.hinted
+	have.dueFrom, have.dueTo, have.hinted, have.muted = want.dueFrom, want.dueTo, want.hinted, want.muted
 	if have != *want {
 		m.Fatalf("step %v is\n%+v, want\n%+v", key, have, *want)
 	}
@@ -268,11 +313,21 @@ select q.msg_id, tasker_task_of((q.message ->> 'step_uuid')::uuid), tasker_step_
 	return list
 }
 
-// compareMessages requires that only hints outlive their use (I6).
+// compareMessages requires that only hints outlive their use (I6), and that what
+// waits has a message unless that was lost.
 func (m *machine) compareMessages() {
+	queued := map[store.StepKey]bool{}
 	for _, g := range m.messages() {
+		queued[g.StepKey] = true
 		if s := m.model.step(g.StepKey); s == nil || !s.waits() && !s.hinted {
 			m.Fatalf("message %d is for step %v, which does not wait", g.id, g.StepKey)
+		}
+	}
+	for _, k := range m.steps(func(*modelStep) bool { return true }) {
+		s := m.model.step(k)
+		s.muted = s.muted && s.waits()
+		if s.waits() && !s.muted && !queued[k] {
+			m.Fatalf("step %v waits without a message", k)
 		}
 	}
 }
