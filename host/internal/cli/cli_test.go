@@ -351,7 +351,7 @@ func TestDemo(t *testing.T) {
 	stopped := false
 	b.runtime.Demo = func(context.Context, config.Options) (*cli.DemoHost, error) {
 		return &cli.DemoHost{
-			Socket: b.socket,
+			About: "PostgreSQL 15 in /state/postgres, plugin arithmetic (process 7)", Socket: b.socket,
 			Submissions: []client.Submission{
 				{Namespace: "linear_workflow", Name: "mathematical_sequence", Context: json.RawMessage(`{"even_number":6}`)},
 			},

@@ -1,17 +1,14 @@
 package cli
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"strconv"
-	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/vbauerster/mpb/v8"
 	"github.com/vbauerster/mpb/v8/decor"
 
-	"github.com/tasker-systems/tasker-host/host/internal/client"
 	"github.com/tasker-systems/tasker-host/host/internal/readmodel"
 )
 
@@ -191,57 +188,4 @@ func (a *app) showBench(r readmodel.BenchReport) {
 	fact("WAL a step", r.WALBytesPerStep, 0, " bytes")
 	fact("commits a step", r.CommitsPerStep, 3, "")
 	a.printTable(&t)
-}
-
-func (a *app) demoCommand() *cobra.Command {
-	return &cobra.Command{
-		Use: "demo", Short: "Run the example workflows on a host of its own", Args: arguments(0, 0, ""),
-		RunE: func(cmd *cobra.Command, _ []string) (err error) {
-			options, err := a.configOptions()
-			if err != nil {
-				return err
-			}
-			host, err := a.rt.Demo(cmd.Context(), options)
-			if err != nil {
-				return err
-			}
-			defer func() {
-				ctx, cancel := context.WithTimeout(context.WithoutCancel(cmd.Context()), time.Minute)
-				defer cancel()
-				err = errors.Join(err, host.Stop(ctx))
-			}()
-			return a.demo(cmd.Context(), host)
-		},
-	}
-}
-
-// demo submits the tasks of the demo, watches them and prints what came out.
-func (a *app) demo(ctx context.Context, host *DemoHost) error {
-	c, err := client.New(client.Options{Socket: host.Socket})
-	if err != nil {
-		return fmt.Errorf("connect to the demo's host: %w", err)
-	}
-	defer c.Close()
-	ids := make([]string, len(host.Submissions))
-	for i, s := range host.Submissions {
-		task, _, err := c.Submit(ctx, s)
-		if err != nil {
-			return fmt.Errorf("submit %s/%s: %w", s.Namespace, s.Name, err)
-		}
-		ids[i] = task.UUID
-	}
-	ended := a.watch(ctx, c, ids, !a.json)
-	if ended != nil && !taskFailed(ended) {
-		return ended
-	}
-	for i, id := range ids {
-		if !a.json {
-			s := host.Submissions[i]
-			a.printf("\n%s %s\n", a.paint(cyan, s.Namespace+"/"+s.Name), compact(s.Context))
-		}
-		if err := a.show(ctx, c, id, showResults); err != nil {
-			return err
-		}
-	}
-	return ended
 }

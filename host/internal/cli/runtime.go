@@ -53,6 +53,7 @@ type BenchOptions struct {
 
 // DemoHost is a running host and the tasks that the demo submits to it.
 type DemoHost struct {
+	About       string // what was started, in one line
 	Socket      string
 	Submissions []client.Submission
 	Stop        func(ctx context.Context) error

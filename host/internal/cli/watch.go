@@ -7,6 +7,7 @@ import (
 	"io"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/vbauerster/mpb/v8"
@@ -151,10 +152,14 @@ type bars struct {
 	last      []atomic.Pointer[readmodel.Snapshot]
 }
 
+// refresh is the time between two drawings of the bars: short, because many a
+// task ends within a tenth of a second.
+const refresh = 30 * time.Millisecond
+
 func newBars(w io.Writer, tasks []readmodel.Task) *bars {
 	b := &bars{
 		out:       w,
-		container: mpb.New(mpb.WithOutput(w), mpb.WithWidth(64), mpb.WithAutoRefresh()),
+		container: mpb.New(mpb.WithOutput(w), mpb.WithWidth(64), mpb.WithAutoRefresh(), mpb.WithRefreshRate(refresh)),
 		labels:    barLabels(tasks),
 		last:      make([]atomic.Pointer[readmodel.Snapshot], len(tasks)),
 	}

@@ -208,7 +208,14 @@ func measure(ctx context.Context, o cli.BenchOptions) (readmodel.BenchReport, er
 	}
 	options := bench.DefaultOptions()
 	options.Shape, options.Tasks, options.Progress = o.Shape, o.Tasks, o.Progress
-	return Bench(ctx, BenchOptions{Config: cfg, Log: log, Options: options})
+	report, err := Bench(ctx, BenchOptions{Config: cfg, Log: log, Options: options})
+	if outdated(cfg, err) {
+		if err := discard(cfg, log, err); err != nil {
+			return readmodel.BenchReport{}, err
+		}
+		report, err = Bench(ctx, BenchOptions{Config: cfg, Log: log, Options: options})
+	}
+	return report, err
 }
 
 // setStateDir moves everything that a host keeps, for one that must not meet

@@ -62,7 +62,7 @@ func openDatabase(ctx context.Context, cfg *config.Config, log hclog.Logger) (*d
 	cc := pgcluster.Config{Dir: dir, BinDir: e.BinDir, Log: log.Named("postgres"), Settings: embeddedSettings(cfg)}
 	cluster, err := pgcluster.Start(ctx, cc)
 	if errors.Is(err, pgcluster.ErrNoBinaries) && e.Install {
-		log.Info("no PostgreSQL is installed: installing the distribution's package")
+		log.Warn("no PostgreSQL is installed: installing the distribution's package, which takes a minute")
 		if err := pgcluster.Install(ctx); err != nil {
 			return nil, err
 		}

@@ -23,17 +23,15 @@ var demoTasks = []struct{ template, input string }{
 	{"fulfillment/templates/process_order.yaml", "fulfillment/inputs/process_order.json"},
 }
 
-// demo starts a host on a private PostgreSQL of its own, whatever DATABASE_URL
-// says, with the plugins of plugins.toml, and applies the example templates.
+// demo starts a host on a private PostgreSQL of its own, whatever database is
+// configured, with the plugins of plugins.toml, and applies the example
+// templates.
 func demo(ctx context.Context, o config.Options) (_ *cli.DemoHost, err error) {
-	if o.Environ == nil {
-		o.Environ = os.Environ()
-	}
-	o.Environ = withoutVariable(o.Environ, "DATABASE_URL")
 	cfg, err := config.Load(o)
 	if err != nil {
 		return nil, err
 	}
+	cfg.Database.URL = config.NewSecret("")
 	setStateDir(cfg, filepath.Join(cfg.System.StateDir, "demo"))
 	log, err := newLogger(cfg, func(l *telemetry.LogOptions) { l.Level = "warn" })
 	if err != nil {
@@ -44,15 +42,35 @@ func demo(ctx context.Context, o config.Options) (_ *cli.DemoHost, err error) {
 		return nil, fmt.Errorf("the demo runs in the source tree, after make build: %w", err)
 	}
 	c := New(Options{Config: cfg, Plugins: plugins, Log: log})
-	if err := c.Start(ctx); err != nil {
+	err = c.Start(ctx)
+	if outdated(cfg, err) {
+		if err := discard(cfg, log, err); err != nil {
+			return nil, err
+		}
+		c = New(Options{Config: cfg, Plugins: plugins, Log: log})
+		err = c.Start(ctx)
+	}
+	if err != nil {
 		return nil, err
 	}
-	host := &cli.DemoHost{Socket: cfg.System.Socket, Stop: c.Stop}
+	host := &cli.DemoHost{About: c.about(), Socket: cfg.System.Socket, Stop: c.Stop}
 	host.Submissions, err = applyExamples(ctx, cfg)
 	if err != nil {
 		return nil, errors.Join(err, c.Stop(context.WithoutCancel(ctx)))
 	}
 	return host, nil
+}
+
+// about says in one line what a started host consists of.
+func (c *Core) about() string {
+	var parts []string
+	if cluster := c.database.cluster; cluster != nil {
+		parts = append(parts, fmt.Sprintf("PostgreSQL %d in %s", cluster.Binaries().Major, cluster.Dir()))
+	}
+	for _, p := range c.plugins.Status() {
+		parts = append(parts, fmt.Sprintf("plugin %s (process %d)", p.Name, p.PID))
+	}
+	return strings.Join(parts, ", ")
 }
 
 // applyExamples stores the example templates through the host's own API, and
@@ -84,14 +102,4 @@ func applyExamples(ctx context.Context, cfg *config.Config) ([]client.Submission
 		})
 	}
 	return all, nil
-}
-
-func withoutVariable(environ []string, name string) []string {
-	var kept []string
-	for _, v := range environ {
-		if !strings.HasPrefix(v, name+"=") {
-			kept = append(kept, v)
-		}
-	}
-	return kept
 }

@@ -1,0 +1,39 @@
+package core
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/tasker-systems/tasker-host/config"
+	"github.com/tasker-systems/tasker-host/migrations"
+	"github.com/tasker-systems/tasker-host/migrations/pgcluster"
+)
+
+// The demo and the benchmark keep their private databases between runs because
+// that makes the next one quicker. What is in there is worth nothing: one that
+// another build has left behind is made anew rather than refused.
+
+// outdated reports whether a start failed because its private database belongs
+// to another build of this program, or to another version of PostgreSQL.
+func outdated(cfg *config.Config, err error) bool {
+	if err == nil || !cfg.Database.URL.IsZero() {
+		return false
+	}
+	_, changed := errors.AsType[*migrations.ChangedError](err)
+	_, newer := errors.AsType[*migrations.NewerError](err)
+	_, server := errors.AsType[*pgcluster.VersionError](err)
+	return changed || newer || server
+}
+
+// discard removes the private database of a demo or a benchmark.
+func discard(cfg *config.Config, log hclog.Logger, why error) error {
+	dir := cfg.Database.Embedded.StateDir
+	log.Warn("a private database of another build is made anew", "dir", dir, "reason", why)
+	if err := os.RemoveAll(dir); err != nil {
+		return fmt.Errorf("remove a private database of another build: %w", err)
+	}
+	return nil
+}
