@@ -87,13 +87,13 @@ func (b *builder) link(byName map[string]int) {
 			parent, there := byName[p.name]
 			switch {
 			case p.name == s.name:
-				b.add(p.position, p.path, "step %q depends on itself: remove it", p.name)
+				b.add(p.position, s.parentPath(p), "step %q depends on itself: remove it", p.name)
 			case seen[p.name]:
-				b.add(p.position, p.path, "step %q is named twice: remove one", shown(p.name))
+				b.add(p.position, s.parentPath(p), "step %q is named twice: remove one", shown(p.name))
 			case there:
 				parents[i] = append(parents[i], parent)
 			case len(b.list) < maxProblems:
-				b.add(p.position, p.path, "no step has the name %q%s", shown(p.name), suggest(p.name, b.stepNames()))
+				b.add(p.position, s.parentPath(p), "no step has the name %q%s", shown(p.name), suggest(p.name, b.stepNames()))
 			}
 			seen[p.name] = true
 		}
@@ -112,7 +112,7 @@ func (b *builder) addCycle(cycle []int) {
 	at, path := first.position, first.path
 	for _, p := range first.parents {
 		if p.name == last.name {
-			at, path = p.position, p.path
+			at, path = p.position, first.parentPath(p)
 			break
 		}
 	}

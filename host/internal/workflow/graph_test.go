@@ -93,7 +93,7 @@ func TestLargeGraphs(t *testing.T) {
 			require.Equal(t, []int32{int32(last)}, p.Sinks()) //nolint:gosec // small
 			levels := p.Levels()
 			require.Equal(t, slices.Max(levels), levels[last])
-			require.Less(t, time.Since(start), 20*time.Second, "not linear")
+			require.Less(t, time.Since(start), time.Minute, "not linear")
 		})
 	}
 }

@@ -81,11 +81,15 @@ func (r *reader) word(n *node, path string, form form) (string, bool) {
 }
 
 func (r *reader) text(n *node, path string) (string, bool) {
-	if n.kind == scalarNode && (!n.plain || resolve(n.text).kind == stringScalar) {
+	if n.isText() {
 		return n.text, true
 	}
 	r.add(n.position, path, "must be a text, not %s%s", n.what(), hintQuote(n))
 	return "", false
+}
+
+func (n *node) isText() bool {
+	return n.kind == scalarNode && (!n.plain || resolve(n.text).kind == stringScalar)
 }
 
 func hintQuote(n *node) string {

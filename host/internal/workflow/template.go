@@ -125,17 +125,23 @@ type source struct {
 
 type stepSource struct {
 	position
+	index   int
 	path    string
 	name    string
 	parents []reference
 	patch   patch
 }
 
-// reference is a step's name where it is used.
+// parentPath is where the step names a parent.
+func (s *stepSource) parentPath(r reference) string {
+	return fmt.Sprintf("steps[%d].depends_on[%d]", s.index, r.index)
+}
+
+// reference is a step's name where a step depends on it.
 type reference struct {
 	position
-	path string
-	name string
+	name  string
+	index int // in the list
 }
 
 type environmentSource struct {
@@ -146,7 +152,9 @@ type environmentSource struct {
 
 // patchOf is what an environment says about a step, or about all.
 type patchOf struct {
-	reference
+	position
+	path  string
+	name  string
 	patch patch
 }
 
@@ -234,6 +242,7 @@ func (b *builder) steps(n *node, path string) {
 	}
 	b.src.steps = make([]stepSource, len(n.items))
 	for i, item := range n.items {
+		b.src.steps[i].index = i
 		b.step(&b.src.steps[i], item, fmt.Sprintf("%s[%d]", path, i))
 	}
 }
@@ -263,10 +272,11 @@ func (b *builder) dependsOn(n *node, path string) []reference {
 	}
 	out := make([]reference, 0, len(n.items))
 	for i, item := range n.items {
-		at := fmt.Sprintf("%s[%d]", path, i)
-		if name, ok := b.text(item, at); ok {
-			out = append(out, reference{item.position, at, name})
+		if item.isText() {
+			out = append(out, reference{item.position, item.text, i})
+			continue
 		}
+		b.text(item, fmt.Sprintf("%s[%d]", path, i)) // says what is wrong with it
 	}
 	return out
 }
@@ -362,7 +372,7 @@ func (b *builder) patches(n *node, path string) []patchOf {
 	out := make([]patchOf, len(n.pairs))
 	for i, p := range n.pairs {
 		at := join(path, p.key.text)
-		out[i].reference = reference{p.key.position, at, p.key.text}
+		out[i].position, out[i].path, out[i].name = p.key.position, at, p.key.text
 		if b.given(p, at) {
 			b.fields(p.value, at, b.patchFields(&out[i].patch, false))
 		}
