@@ -38,7 +38,9 @@ func TestNumbersAreJSON(t *testing.T) {
 			return
 		}
 		require.True(t, json.Valid([]byte(s.json)), "%s → %s", text, s.json)
-		digits := func(s string) string { return strings.Trim(strings.NewReplacer("+", "", "-", "", ".", "").Replace(s), "0") }
+		digits := func(s string) string {
+			return strings.Trim(strings.NewReplacer("+", "", "-", "", ".", "").Replace(s), "0")
+		}
 		require.Equal(t, digits(text), digits(s.json))
 		require.Equal(t, text[0] == '-', s.json[0] == '-')
 	})
