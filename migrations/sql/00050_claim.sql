@@ -36,40 +36,57 @@ begin
     o_taken := 0;
     return;
   end if;
-  execute format($q$
-    with head as (
-      select q.msg_id, q.message, q.headers from pgmq.%1$I q
-       where q.vt <= clock_timestamp() and q.msg_id > $1
-         and (q.headers ->> 'handler' is null or q.headers ->> 'handler' = any($2))
-       order by q.msg_id limit $3
-    ), lane as (
-      select q.msg_id, q.message, q.headers
-        from (select distinct m.priority from tasker_priority_messages m where m.queue_name = $4) p
-       cross join lateral (
-         select q.msg_id, q.message, q.headers
-           from tasker_priority_messages m join pgmq.%1$I q on q.msg_id = m.msg_id
-          where m.queue_name = $4 and m.priority = p.priority
-            and q.vt <= clock_timestamp() and (q.headers ->> 'handler' is null or q.headers ->> 'handler' = any($2))
-          order by m.msg_id limit $3) q
-    ), best as (
-      select c.msg_id from (select h.msg_id, h.message, h.headers from head h union select l.msg_id, l.message, l.headers from lane l) c
-       order by tasker_computed_priority(
-                  case when jsonb_typeof(c.headers -> 'priority') = 'number' then (c.headers ->> 'priority')::numeric::integer else 0 end,
-                  case when c.message ->> 'task_uuid' ~ $5
-                       then extract(epoch from clock_timestamp() - tasker_uuid_time((c.message ->> 'task_uuid')::uuid))::double precision
-                       else 1e6 end) desc, c.msg_id
-       limit $3
-    ), locked as (
-      select q.msg_id from pgmq.%1$I q join best b on b.msg_id = q.msg_id
-       order by q.msg_id for update of q skip locked
-    ), taken as (
-      delete from pgmq.%1$I q using locked l where q.msg_id = l.msg_id
-      returning q.msg_id, q.message, q.headers
-    )
-    select array_agg(t.msg_id order by t.msg_id), array_agg(t.message order by t.msg_id), array_agg(t.headers order by t.msg_id) from taken t
-  $q$, 'q_' || p_queue)
-  into v_ids, v_bodies, v_headers
-  using p_after, p_served, p_qty, p_queue, v_uuid;
+  if not exists (select from tasker_priority_messages m where m.queue_name = p_queue) then
+    execute format($q$
+      with locked as (
+        select q.msg_id from pgmq.%1$I q
+         where q.vt <= clock_timestamp() and q.msg_id > $1
+           and (q.headers ->> 'handler' is null or q.headers ->> 'handler' = any($2))
+         order by q.msg_id limit $3 for update of q skip locked
+      ), taken as (
+        delete from pgmq.%1$I q using locked l where q.msg_id = l.msg_id
+        returning q.msg_id, q.message, q.headers
+      )
+      select array_agg(t.msg_id order by t.msg_id), array_agg(t.message order by t.msg_id), array_agg(t.headers order by t.msg_id) from taken t
+    $q$, 'q_' || p_queue)
+    into v_ids, v_bodies, v_headers
+    using p_after, p_served, p_qty;
+  else
+    execute format($q$
+      with head as (
+        select q.msg_id, q.message, q.headers from pgmq.%1$I q
+         where q.vt <= clock_timestamp() and q.msg_id > $1
+           and (q.headers ->> 'handler' is null or q.headers ->> 'handler' = any($2))
+         order by q.msg_id limit $3
+      ), lane as (
+        select q.msg_id, q.message, q.headers
+          from (select distinct m.priority from tasker_priority_messages m where m.queue_name = $4) p
+         cross join lateral (
+           select q.msg_id, q.message, q.headers
+             from tasker_priority_messages m join pgmq.%1$I q on q.msg_id = m.msg_id
+            where m.queue_name = $4 and m.priority = p.priority
+              and q.vt <= clock_timestamp() and (q.headers ->> 'handler' is null or q.headers ->> 'handler' = any($2))
+            order by m.msg_id limit $3) q
+      ), best as (
+        select c.msg_id from (select h.msg_id, h.message, h.headers from head h union select l.msg_id, l.message, l.headers from lane l) c
+         order by tasker_computed_priority(
+                    case when jsonb_typeof(c.headers -> 'priority') = 'number' then (c.headers ->> 'priority')::numeric::integer else 0 end,
+                    case when c.message ->> 'task_uuid' ~ $5
+                         then extract(epoch from clock_timestamp() - tasker_uuid_time((c.message ->> 'task_uuid')::uuid))::double precision
+                         else 1e6 end) desc, c.msg_id
+         limit $3
+      ), locked as (
+        select q.msg_id from pgmq.%1$I q join best b on b.msg_id = q.msg_id
+         order by q.msg_id for update of q skip locked
+      ), taken as (
+        delete from pgmq.%1$I q using locked l where q.msg_id = l.msg_id
+        returning q.msg_id, q.message, q.headers
+      )
+      select array_agg(t.msg_id order by t.msg_id), array_agg(t.message order by t.msg_id), array_agg(t.headers order by t.msg_id) from taken t
+    $q$, 'q_' || p_queue)
+    into v_ids, v_bodies, v_headers
+    using p_after, p_served, p_qty, p_queue, v_uuid;
+  end if;
 
   o_taken := coalesce(cardinality(v_ids), 0);
   if o_taken = 0 then

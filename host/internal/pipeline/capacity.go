@@ -89,24 +89,25 @@ type grant struct {
 	names []string
 }
 
-// reserve grants room for a call that may lease at most want steps.
-func (c *capacity) reserve(want int) grant {
+// reserve grants room for a call that may lease at most want steps and ends as
+// many leases as given: their places are as good as free.
+func (c *capacity) reserve(want, ending int) grant {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	g := grant{ids: []int32{}, names: []string{}}
-	free := c.max - c.held - c.reserved
+	free := c.max - c.held - c.reserved + ending
 	if c.closed || free <= 0 {
 		return g
 	}
 	room := 0
 	now := c.now()
 	for _, s := range c.groups {
-		if r := s.limit(now) - s.held; r > 0 && len(s.ids) > 0 {
-			room += r
+		if r := s.limit(now) - s.held; r+ending > 0 && len(s.ids) > 0 {
+			room += max(r, 0)
 			g.ids, g.names = append(g.ids, s.ids...), append(g.names, s.names...)
 		}
 	}
-	g.room = max(min(want, free, room-c.reserved), 0)
+	g.room = max(min(want, free, room-c.reserved+ending), 0)
 	c.reserved += g.room
 	return g
 }

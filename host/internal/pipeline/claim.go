@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -51,10 +52,10 @@ func (e *Engine) claimTurn(turn int, marks map[string]int64) (found bool, err er
 	}
 	for i := range queues {
 		queue := queues[(turn+i)%len(queues)]
-		g := e.capacity.reserve(e.cfg.ClaimBatch)
+		g := e.capacity.reserve(e.cfg.ClaimBatch, 0)
 		if g.room == 0 || e.accept.Err() != nil {
 			e.capacity.taken(g, nil)
-			return found && e.waitForRoom(), nil
+			return e.waitForRoom(), nil
 		}
 		ctx, cancel := context.WithTimeout(e.work, callTimeout)
 		out, err := e.store.Claim(ctx, g.forStore(e.HostID()), queue, g.names, marks[queue])
@@ -145,8 +146,12 @@ func (e *Engine) refreshServed(ctx context.Context) error {
 		return err
 	}
 	e.capacity.serve(services, ids)
-	e.servedNames.Store(&names)
+	slices.Sort(names)
+	before := e.servedNames.Swap(&names)
 	e.queueList.Store(nil)
+	if before == nil || !slices.Equal(*before, names) {
+		e.beatAtOnce() // others see by the heartbeat what this host serves
+	}
 	return nil
 }
 

@@ -204,7 +204,7 @@ func (e *Engine) createBatch(batch []*request) {
 	for i, r := range batch {
 		tasks[i], byID[r.UUID] = r.NewTask, r
 	}
-	g := e.capacity.reserve(len(batch) * rootsPerTask)
+	g := e.capacity.reserve(len(batch)*rootsPerTask, 0)
 	began := time.Now()
 	var out []store.Created
 	err := e.insist(e.work, "create tasks", func(ctx context.Context) (err error) {

@@ -48,7 +48,7 @@ func (e *Engine) heartbeatLoop() {
 		err := e.beat()
 		if err != nil && e.work.Err() == nil {
 			e.log.Warn("heartbeat failed", "error", err, "lease_left", e.leaseLeft())
-			go e.beatSoon()
+			e.loops.Go(e.beatSoon)
 		}
 		if e.leaseLeft() < e.cfg.SelfStop && e.held.len() > 0 {
 			e.log.Error("the lease of this host is about to end: its steps are stopped", "steps", e.held.len())
@@ -61,11 +61,15 @@ func (e *Engine) heartbeatLoop() {
 func (e *Engine) beatSoon() {
 	select {
 	case <-time.After(min(e.cfg.Heartbeat/10, time.Second)):
-		select {
-		case e.beatNow <- struct{}{}:
-		default:
-		}
+		e.beatAtOnce()
 	case <-e.work.Done():
+	}
+}
+
+func (e *Engine) beatAtOnce() {
+	select {
+	case e.beatNow <- struct{}{}:
+	default:
 	}
 }
 

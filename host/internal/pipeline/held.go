@@ -20,7 +20,7 @@ func (a *attempt) handlerID() int32 { return a.plan.HandlerIDs[a.Number] }
 type held struct {
 	mu    sync.Mutex
 	steps map[store.StepKey]*attempt
-	idle  chan struct{} // closed when the last one goes, while draining
+	idle  []chan struct{} // to be closed when the last one goes
 }
 
 func newHeld() *held { return &held{steps: map[store.StepKey]*attempt{}} }
@@ -40,8 +40,10 @@ func (h *held) remove(a *attempt) {
 	if h.steps[a.StepKey] == a {
 		delete(h.steps, a.StepKey)
 	}
-	if h.idle != nil && len(h.steps) == 0 {
-		close(h.idle)
+	if len(h.steps) == 0 {
+		for _, idle := range h.idle {
+			close(idle)
+		}
 		h.idle = nil
 	}
 	h.mu.Unlock()
@@ -91,14 +93,11 @@ func (h *held) len() int {
 func (h *held) empty() <-chan struct{} {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.idle == nil {
-		h.idle = make(chan struct{})
-		if len(h.steps) == 0 {
-			close(h.idle)
-			done := h.idle
-			h.idle = nil
-			return done
-		}
+	idle := make(chan struct{})
+	if len(h.steps) == 0 {
+		close(idle)
+	} else {
+		h.idle = append(h.idle, idle)
 	}
-	return h.idle
+	return idle
 }

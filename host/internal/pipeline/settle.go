@@ -124,7 +124,7 @@ func split(batch []settlement) (successes, others []settlement) {
 // record settles one batch and starts what that made ready.
 func (e *Engine) record(batch []settlement) {
 	began := time.Now()
-	g := e.capacity.reserve(children(batch))
+	g := e.capacity.reserve(children(batch), len(batch))
 	out, err := e.settleBatch(g, batch)
 	switch {
 	case err == nil:
