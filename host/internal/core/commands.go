@@ -210,7 +210,7 @@ func measure(ctx context.Context, o cli.BenchOptions) (readmodel.BenchReport, er
 	options.Shape, options.Tasks, options.Progress = o.Shape, o.Tasks, o.Progress
 	report, err := Bench(ctx, BenchOptions{Config: cfg, Log: log, Options: options})
 	if outdated(cfg, err) {
-		if err := discard(cfg, log, err); err != nil {
+		if err := discard(cfg, log); err != nil {
 			return readmodel.BenchReport{}, err
 		}
 		report, err = Bench(ctx, BenchOptions{Config: cfg, Log: log, Options: options})

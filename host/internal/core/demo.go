@@ -44,7 +44,7 @@ func demo(ctx context.Context, o config.Options) (_ *cli.DemoHost, err error) {
 	c := New(Options{Config: cfg, Plugins: plugins, Log: log})
 	err = c.Start(ctx)
 	if outdated(cfg, err) {
-		if err := discard(cfg, log, err); err != nil {
+		if err := discard(cfg, log); err != nil {
 			return nil, err
 		}
 		c = New(Options{Config: cfg, Plugins: plugins, Log: log})
