@@ -139,7 +139,8 @@ func TestFailuresThatMayPass(t *testing.T) {
 	}{
 		{"reserve_inventory", fulfillment.CodeInsufficientStock, 60 * time.Second, path{"order_items", 0, "quantity"}, `101`},
 		{
-			"reserve_inventory", fulfillment.CodeInsufficientStock, 60 * time.Second, path{"order_items"},
+			"reserve_inventory", fulfillment.CodeInsufficientStock, 60 * time.Second,
+			path{"order_items"},
 			`[{"product_id":102,"quantity":30,"price":1},{"product_id":102,"quantity":30,"price":1}]`,
 		},
 		{"process_payment", fulfillment.CodePaymentRateLimited, 60 * time.Second, path{"payment_info", "token"}, `"tok_rate_limited"`},

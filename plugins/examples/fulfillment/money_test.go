@@ -67,9 +67,13 @@ func TestMoneyKeepsEveryCent(t *testing.T) {
 func TestPerMilleRoundsToCents(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct{ amount, want string }{
-		{"209.97", "6.09"}, {"0", "0.00"}, {"0.17", "0.00"}, {"0.18", "0.01"},
+		{"209.97", "6.09"},
+		{"0", "0.00"},
+		{"0.17", "0.00"},
+		{"0.18", "0.01"},
 		{"5.00", "0.15"}, // 0.145, half a cent
-		{"-5.00", "-0.15"}, {"50000.00", "1450.00"},
+		{"-5.00", "-0.15"},
+		{"50000.00", "1450.00"},
 	} {
 		amount, err := fulfillment.ParseMoney(tt.amount)
 		require.NoError(t, err)
