@@ -53,19 +53,19 @@ var mutants = []mutant{
 	{"no look after a doomed success", settleSteps, "where d.doomed)", "where false)", machineHunt},
 	{"ready children without a message", settleSteps, "if o_enqueued > 0 then", "if false then", machineHunt},
 	{"more leases than room", settleSteps, "<= p_room as hand", "<= p_room + 1 as hand", machineHunt},
-	{"hand children to a dead host", settleSteps, "if p_room > 0 and not tasker_may_lease(p_host) then", "if false then", machineHunt},
+	{"hand children to a dead host", settleSteps, "if p_room > 0 and not tasker_may_lease(p_host) then", "if false then", deadHunt},
 
 	{"failure without the lease", settleFailure, "or v_row.lease_id is distinct from p_lease then", "then", machineHunt},
 	{"failure without the state", settleFailure, "v_row.state <> 'in_progress' or", "", machineHunt},
 	{"a retry without a message", settleFailure, "perform tasker_enqueue(", "perform cardinality(", machineHunt},
 	{"no end to retries", settleFailure, "or v_row.attempts + 1 >= v_row.max_attempts then", "then", machineHunt},
-	{"retry what is not retryable", settleFailure, "or not v_row.retryable or", "or", machineHunt},
+	{"retry what is not retryable", settleFailure, "or not v_row.retryable or", "or", capHunt},
 	{"no attempt charged", settleFailure, "attempts = s.attempts + 1,", "", machineHunt},
 	{"a longer wait than the policy's", settleFailure, "v_row.attempts + 1) * (1", "v_row.attempts + 2) * (1.5", dueHunt},
 	{"failures that lock their own row first", settleFailure, "perform tasker_lock_movable(p_task);", "null;", deadlockHunt},
 
 	{"no mark of doom", "tasker_bury_step", "perform tasker_lock_movable(p_task);", "exit;", machineHunt},
-	{"release without a cap on claims", "tasker_release_step", "v_row.claims >= p_claim_factor * v_row.max_attempts", "false", machineHunt},
+	{"release without a cap on claims", "tasker_release_step", "v_row.claims >= p_claim_factor * v_row.max_attempts", "false", capHunt},
 	{"release without a message", "tasker_release_step", "perform tasker_enqueue(array[p_task], array[p_step], p_due);", "", machineHunt},
 
 	{"conclude without the task's lock", "tasker_conclude_task", "for update;", ";", doomedHunt},
@@ -73,13 +73,13 @@ var mutants = []mutant{
 	{"conclude what has ended", "tasker_conclude_task", "if v_state is distinct from 'in_progress' then", "if false then", concludeHunt},
 
 	{"claim what runs", claimSteps, "s.state in ('enqueued', 'pending') and", "", machineHunt},
-	{"claim before the parents are done", claimSteps, "and s.remaining_parents = 0 and", "and", machineHunt},
+	{"claim before the parents are done", claimSteps, "and s.remaining_parents = 0 and", "and", hintHunt},
 	{"claim before it is due", claimSteps, "and coalesce(s.due_at, v_now) <= v_now", "", hintHunt},
-	{"claim for a dead host", claimSteps, "if not tasker_may_lease(p_host) then", "if false then", machineHunt},
+	{"claim for a dead host", claimSteps, "if not tasker_may_lease(p_host) then", "if false then", deadHunt},
 	{"claim what the host does not serve", claimSteps, "from named n where n.served order by", "from named n order by", hintHunt},
-	{"claim by the clock of before", claimSteps, "v_now := clock_timestamp();", "v_now := clock_timestamp() - interval '3 ms';", dueHunt},
+	{"claim by the clock of before", claimSteps, "v_now := clock_timestamp();", "v_now := clock_timestamp() - interval '1 s';", dueHunt},
 	{"adopt what runs", "tasker_adopt_steps", "and s.state = 'enqueued' and", "and", machineHunt},
-	{"adopt for a dead host", "tasker_adopt_steps", "if not tasker_may_lease(p_host) then", "if false then", machineHunt},
+	{"adopt for a dead host", "tasker_adopt_steps", "if not tasker_may_lease(p_host) then", "if false then", deadHunt},
 	{"a used key makes a task", "tasker_create_tasks", "v_plan[v_row.ord] := null;", "", machineHunt},
 
 	{"declare the living dead", "tasker_sweep_hosts", "x.alive_until < clock_timestamp()", "true", machineHunt},
@@ -92,7 +92,7 @@ var mutants = []mutant{
 	{"apply any lease", apply, "v_lease is distinct from p_lease or", "", machineHunt},
 	{"apply without a lease", apply, "p_lease is null or", "", machineHunt},
 	{"apply after the claim ran out", apply, "or v_until <= clock_timestamp()", "", claimsHunt},
-	{"two claims of one task", claimTask, "if v_task.finalize_until > v_now then", "if false then", machineHunt},
+	{"two claims of one task", claimTask, "if v_task.finalize_until > v_now then", "if false then", claimsHunt},
 	{"a claim for ever", claimTask, "if v_task.finalize_until > v_now then", "if v_task.finalize_until is not null then", machineHunt},
 	{"claim a task that has ended", claimTask, "elsif v_task.state <> 'in_progress' then", "elsif false then", machineHunt},
 	{"release another's claim", "release_finalization_claim", "and (p_lease_id is null or t.finalize_lease = p_lease_id)", "", claimsHunt},
@@ -261,12 +261,56 @@ func dueHunt(t *testing.T, b *bed) string {
 	return ""
 }
 
-// hintHunt: hints for a step that is not due, and for one the host does not
-// serve, without the headers that would keep it from looking.
-func hintHunt(t *testing.T, b *bed) string {
+// deadHunt: a host that was declared dead and swept goes on.
+func deadHunt(t *testing.T, b *bed) string {
+	t.Helper()
+	p, zombie := b.mustPlan(t, chain(2)...), b.host(t)
+	_, leases := b.create(t, b.grant(zombie, 1), p)
+	waiting, _ := b.create(t, b.grant(zombie, 0), p)
+	b.create(t, b.grant(zombie, 0), p)
+	b.exec(t, "update tasker_hosts set alive_until = clock_timestamp() - interval '1 s'")
+	_, err := b.store.SweepHosts(t.Context())
+	require.NoError(t, err)
+	// Swept before its step could be given back: settling it is still its right.
+	b.exec(t, "update tasker_hosts set swept_at = clock_timestamp()")
+	b.settle(t, b.grant(zombie, 1), vocab.OutcomeSuccess, leases...)
+	adopted, err := b.store.Adopt(t.Context(), zombie, []store.StepKey{{Task: waiting}})
+	require.NoError(t, err)
+	claimed := b.claim(t, b.grant(zombie, 5))
+	_, created := b.create(t, b.grant(zombie, 5), p)
+	if len(adopted)+len(claimed)+len(created) > 0 {
+		return "a dead host was given steps"
+	}
+	return oracleSays(t, b)
+}
+
+// capHunt: steps that are given back again and again, and one that may not be
+// tried again.
+func capHunt(t *testing.T, b *bed) string {
 	t.Helper()
 	steps := fan(2)
+	steps[1].Retry = workflow.Retry{MaxAttempts: 9, Backoff: workflow.BackoffNone}
+	p, g := b.mustPlan(t, steps...), b.grant(b.host(t), 2)
+	task, leases := b.create(t, g, p)
+	b.settle(t, g, vocab.OutcomeRetryable, leases[1])
+	b.settle(t, g, vocab.OutcomeReleased, leases[0])
+	b.settle(t, g, vocab.OutcomeReleased, b.claim(t, g)...)
+	for n := range steps {
+		if state := b.stepState(t, task, n); state != vocab.StepError {
+			return fmt.Sprintf("step %d is %s", n, state)
+		}
+	}
+	return oracleSays(t, b)
+}
+
+// hintHunt: hints for a step that is not due, for one whose parents are not done,
+// and for one the host does not serve, without the headers that would keep it
+// from looking.
+func hintHunt(t *testing.T, b *bed) string {
+	t.Helper()
+	steps := fan(3)
 	steps[0].Handler = handlers[1]
+	steps[0].Children, steps[2].Parents = []int32{2}, []int32{0}
 	for i := range steps {
 		steps[i].Retry = workflow.Retry{Retryable: true, MaxAttempts: 3, Backoff: workflow.BackoffFixed, Base: time.Hour, Cap: time.Hour}
 	}
@@ -274,7 +318,7 @@ func hintHunt(t *testing.T, b *bed) string {
 	alpha := store.Grant{Host: host, Room: 5, Served: b.all[:1]}
 	task, leases := b.create(t, alpha, p) // step 0 is beta's: enqueued
 	b.settle(t, alpha, vocab.OutcomeRetryable, leases...)
-	b.exec(t, "select tasker_enqueue(array[$1::uuid, $1], '{0, 1}')", task)
+	b.exec(t, "select tasker_enqueue(array[$1::uuid, $1, $1], '{0, 1, 2}')", task)
 	b.exec(t, "update pgmq.q_"+queue+" set headers = null")
 	c, err := b.store.Claim(t.Context(), alpha, queue, handlers[:1], 0)
 	require.NoError(t, err)
@@ -315,6 +359,9 @@ func claimsHunt(t *testing.T, b *bed) string {
 	second, err := f.Claim(t.Context(), task)
 	require.NoError(t, err)
 	require.True(t, second.Claimed)
+	if third, err := f.Claim(t.Context(), task); err != nil || third.Claimed {
+		return fmt.Sprintf("claimed what is claimed: %v", err)
+	}
 	if released, err := f.Release(t.Context(), task, first.Lease); err != nil || released {
 		return fmt.Sprintf("released another claim: %v", err)
 	}
@@ -335,7 +382,7 @@ func oracleSays(t *testing.T, b *bed) string {
 func TestScenariosOfTheMutants(t *testing.T) {
 	t.Parallel()
 	for name, hunt := range map[string]func(*testing.T, *bed) string{
-		"zombie": zombieHunt, "sweep": sweepHunt, "due": dueHunt, "conclude": concludeHunt, "claims": claimsHunt, "hint": hintHunt,
+		"zombie": zombieHunt, "sweep": sweepHunt, "due": dueHunt, "conclude": concludeHunt, "claims": claimsHunt, "hint": hintHunt, "dead": deadHunt, "cap": capHunt,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
