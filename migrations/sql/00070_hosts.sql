@@ -173,9 +173,11 @@ begin
   end if;
   if cardinality(v_tasks) = p_limit then o_last := v_tasks[p_limit]; end if;
 
-  -- Tasks in which nothing can move and which nobody has finished.
-  select array_agg(u.task_uuid) into o_stalled
+  -- Tasks in which nothing can move and which nobody has finished. One statement
+  -- looks at both: a task that has been finished since is none.
+  select array_agg(t.task_uuid) into o_stalled
     from unnest(v_tasks) u(task_uuid)
+    join tasker_tasks t on t.task_uuid = u.task_uuid and t.state in ('pending', 'in_progress')
    where not exists (select from tasker_workflow_steps s
                       where s.task_uuid = u.task_uuid
                         and (s.state in ('enqueued', 'in_progress') or s.state = 'pending' and s.remaining_parents = 0));

@@ -76,12 +76,12 @@ func (e *Engine) sweepMessages() {
 func (e *Engine) finalize(task vocab.UUID) {
 	state, err := e.finalizer.Finalize(e.work, task)
 	if err != nil {
-		e.log.Warn("finalization failed; it will be tried again", "task", task, "error", err)
+		e.log.Warn("finalization failed; it will be tried again", "task", task.String(), "error", err)
 		return
 	}
 	if !state.Active() {
 		e.metrics.swept.WithLabelValues("task").Inc()
-		e.log.Warn("finished a task that was left behind", "task", task, "state", state)
+		e.log.Warn("finished a task that was left behind", "task", task.String(), "state", state)
 		e.hub.finished(task, state)
 	}
 }
