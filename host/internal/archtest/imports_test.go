@@ -60,7 +60,7 @@ var rules = []rule{
 
 	// Its parts. They receive values and small interfaces; only core builds them.
 	{room: "host/internal/pgmq", imports: []string{"sdk/vocab", "migrations/**", "host/internal/breaker"}, reaches: []string{goPlugin, grpc, koanf}},
-	{room: "host/internal/store", imports: []string{"sdk/vocab", "migrations", "finalizer", "host/internal/workflow", "host/internal/payload", "host/internal/readmodel"}, tests: []string{"migrations/**"}, reaches: []string{goPlugin, grpc, koanf}},
+	{room: "host/internal/store", imports: []string{"sdk/vocab", "migrations", "finalizer", "host/internal/workflow", "host/internal/payload", "host/internal/readmodel", "host/internal/pgmq"}, tests: []string{"migrations/**"}, reaches: []string{goPlugin, grpc, koanf}},
 	{room: "host/internal/pluginhost/**", imports: []string{"sdk/**", "host/internal/pluginhost/**", "host/internal/lifecycle", "host/internal/breaker", "host/internal/payload"}, reaches: []string{pgx, koanf}},
 	{
 		room: "host/internal/pipeline",

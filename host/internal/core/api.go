@@ -49,6 +49,13 @@ func (c *Core) startAPI(ctx context.Context) error {
 	return nil
 }
 
+func (c *Core) stopAPI(ctx context.Context) error {
+	if c.api == nil {
+		return nil
+	}
+	return c.api.Stop(ctx)
+}
+
 // apiFailed receives the error with which the API ends by itself.
 func (c *Core) apiFailed() <-chan error {
 	if c.api == nil {

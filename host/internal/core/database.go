@@ -27,12 +27,22 @@ func (c *Core) startDatabase(ctx context.Context) error {
 		return err
 	}
 	c.database = db
-	conn, err := pgx.ParseConfig(db.url)
+	if err := c.readySchema(ctx); err != nil {
+		return errors.Join(err, db.stop(context.WithoutCancel(ctx)))
+	}
+	return nil
+}
+
+func (c *Core) stopDatabase(ctx context.Context) error { return c.database.stop(ctx) }
+
+// readySchema brings the schema up to date, or in production checks that it is.
+func (c *Core) readySchema(ctx context.Context) error {
+	conn, err := pgx.ParseConfig(c.database.url)
 	if err != nil {
 		return fmt.Errorf("parse database url: %w", err)
 	}
 	conn.ConnectTimeout = c.cfg.Database.ConnectTimeout
-	if db.cluster == nil && c.cfg.Environment == "production" {
+	if c.database.cluster == nil && c.cfg.Environment == "production" {
 		return checkSchema(ctx, conn)
 	}
 	return migrations.Up(ctx, conn, c.log.Named("migrations"))

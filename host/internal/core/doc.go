@@ -6,10 +6,9 @@
 // makes one part out of configuration values.
 //
 //	database   the server of the configured URL, or a private one; the schema
-//	store      the SQL
-//	plugins    handler plugins as processes
-//	pipeline   what moves work
+//	store      the connections; the parts that work on them are made here
 //	api        HTTP over the unix socket
+//	engine     plugins as processes, and the pipeline that moves work to them
 //
 // Stopping: the host first says that it drains, then takes no more work and lets
 // what runs finish; what is left at the end of the drain time is cancelled and

@@ -158,13 +158,6 @@ func (c *capacity) close() {
 	c.mu.Unlock()
 }
 
-// inHand returns the number of leases held.
-func (c *capacity) inHand() int {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.held
-}
-
 // served returns the ids of the handlers that templates name and plugins serve,
 // in order.
 func (c *capacity) served() []int32 {

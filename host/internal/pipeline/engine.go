@@ -120,7 +120,7 @@ type Engine struct {
 	loops  sync.WaitGroup
 }
 
-// New makes an engine; Start starts it.
+// New makes an engine; Start starts it. What is submitted before waits for that.
 func New(cfg Config, st Store, runner Runner, fin Finalizer, reg prometheus.Registerer, log hclog.Logger) *Engine {
 	e := &Engine{
 		cfg: cfg, store: st, runner: runner, finalizer: fin, log: log, metrics: newMetrics(reg),
@@ -128,6 +128,8 @@ func New(cfg Config, st Store, runner Runner, fin Finalizer, reg prometheus.Regi
 		outcomes: newBatcher[settlement](), requests: newBatcher[*request](),
 		hub: newHub(), claimNow: make(chan struct{}, 1), beatNow: make(chan struct{}, 1), base: time.Now(),
 	}
+	e.work, e.abort = context.WithCancelCause(context.Background())
+	e.accept, e.refuse = context.WithCancelCause(e.work)
 	e.metrics.observe(reg, e)
 	return e
 }
@@ -140,8 +142,6 @@ func (e *Engine) Start(ctx context.Context) error {
 	if err := e.refreshServed(ctx); err != nil {
 		return fmt.Errorf("start pipeline: %w", err)
 	}
-	e.work, e.abort = context.WithCancelCause(context.WithoutCancel(ctx))
-	e.accept, e.refuse = context.WithCancelCause(e.work)
 	for range e.cfg.Committers {
 		e.loops.Go(e.settleLoop)
 		e.loops.Go(e.createLoop)
@@ -193,6 +193,9 @@ func (e *Engine) Stop(ctx context.Context) error {
 	case <-done:
 	case <-ctx.Done():
 		return fmt.Errorf("stop pipeline: %w", ctx.Err())
+	}
+	if e.HostID() == 0 {
+		return nil // never started
 	}
 	return e.leave(context.WithoutCancel(ctx))
 }

@@ -6,13 +6,14 @@ import (
 	"sync"
 	"time"
 
+	"github.com/tasker-systems/tasker-host/host/internal/pgmq"
 	"github.com/tasker-systems/tasker-host/host/internal/store"
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
 )
 
 // inboxStore is what the inboxes ask of the database.
 type inboxStore interface {
-	ReadMessages(ctx context.Context, queue string, vt time.Duration, most int) ([]store.Message, error)
+	ReadMessages(ctx context.Context, queue string, vt time.Duration, most int) ([]pgmq.Message, error)
 	DeleteMessages(ctx context.Context, queue string, ids []int64) error
 	SetAside(ctx context.Context, queue string, id int64, reason, detail string) error
 	Adopt(ctx context.Context, host int32, steps []store.StepKey) (map[store.StepKey]vocab.UUID, error)
@@ -26,7 +27,7 @@ type inbox struct {
 	engine   *Engine
 	queue    string
 	maxReads int
-	handle   func(messages []store.Message)
+	handle   func(messages []pgmq.Message)
 
 	mu   sync.Mutex
 	busy map[int64]bool // messages that are being worked on in this host
@@ -69,7 +70,7 @@ func (b *inbox) turn() (int, error) {
 		}
 		return 0, err
 	}
-	var todo []store.Message
+	var todo []pgmq.Message
 	for _, m := range messages {
 		switch {
 		case !b.begin(m.ID):

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/tasker-systems/tasker-host/host/internal/pgmq"
 	"github.com/tasker-systems/tasker-host/host/internal/pluginhost"
 	"github.com/tasker-systems/tasker-host/host/internal/store"
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
@@ -49,7 +50,7 @@ type outsideResult struct {
 // handleResults records what outside workers have posted. A message is removed
 // once its result is recorded; one that comes too late, or names what does not
 // exist, is set aside.
-func (b *inbox) handleResults(messages []store.Message) {
+func (b *inbox) handleResults(messages []pgmq.Message) {
 	var named, unnamed []outsideResult
 	for _, m := range messages {
 		r, reason, err := b.parseResult(m)
@@ -112,7 +113,7 @@ func (b *inbox) adopt(results []outsideResult) []outsideResult {
 }
 
 // parseResult checks a message. A reason comes with every error.
-func (b *inbox) parseResult(m store.Message) (outsideResult, string, error) {
+func (b *inbox) parseResult(m pgmq.Message) (outsideResult, string, error) {
 	none := outsideResult{}
 	body, ok := asObject(m.Body)
 	if !ok {

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/tasker-systems/tasker-host/host/internal/pgmq"
 	"github.com/tasker-systems/tasker-host/host/internal/store"
 )
 
@@ -57,7 +58,7 @@ func (p *requestPriority) UnmarshalJSON(raw []byte) error {
 
 // handleRequests creates the tasks that messages ask for. Each message is
 // removed in the transaction that creates its task.
-func (b *inbox) handleRequests(messages []store.Message) {
+func (b *inbox) handleRequests(messages []pgmq.Message) {
 	var all sync.WaitGroup
 	for _, m := range messages {
 		all.Go(func() { b.handleRequest(m) })
@@ -65,7 +66,7 @@ func (b *inbox) handleRequests(messages []store.Message) {
 	all.Wait()
 }
 
-func (b *inbox) handleRequest(m store.Message) {
+func (b *inbox) handleRequest(m pgmq.Message) {
 	e := b.engine
 	t, reason, err := b.parseRequest(m)
 	if err != nil {
@@ -94,7 +95,7 @@ func (b *inbox) handleRequest(m store.Message) {
 
 // parseRequest makes a task of a message. A reason comes with an error that is
 // the message's own fault.
-func (b *inbox) parseRequest(m store.Message) (t store.NewTask, reason string, err error) {
+func (b *inbox) parseRequest(m pgmq.Message) (t store.NewTask, reason string, err error) {
 	body, ok := asObject(m.Body)
 	if !ok {
 		return t, "not_an_object", errors.New("a task request is a JSON object with namespace, task_name, task_version and input_data")

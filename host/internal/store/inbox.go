@@ -2,65 +2,34 @@ package store
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-
+	"github.com/tasker-systems/tasker-host/host/internal/pgmq"
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
 )
 
 const (
-	sqlReadMessages = `
-select msg_id, read_ct, message, headers from pgmq.read($1::text, $2::integer, $3::integer)`
-
-	sqlDeleteMessages = `select pgmq.delete($1::text, $2::bigint[])`
-
 	sqlSetAside = `select tasker_set_aside($1::text, $2::bigint, $3::text, $4::text)`
 
 	sqlAdoptSteps = `select o_task, o_step, o_lease from tasker_adopt_steps($1::integer, $2::uuid[], $3::integer[])`
 )
 
-// Message is a message that was read from an inbox: a queue by which others ask
-// something of the host.
-type Message struct {
-	ID      int64
-	Reads   int             // how often it was read, this time included
-	Body    json.RawMessage // nil if the message has none
-	Headers json.RawMessage
-}
-
 // CreateQueue makes a queue unless it exists.
 func (s *Store) CreateQueue(ctx context.Context, queue string) error {
-	if _, err := s.pool.Exec(ctx, sqlCreateQueue, queue); err != nil {
-		return fmt.Errorf("create queue %s: %w", queue, err)
-	}
-	return nil
+	return pgmq.New(s.pool).Create(ctx, queue)
 }
 
-// ReadMessages reads up to most messages and hides them for vt, whole seconds.
-func (s *Store) ReadMessages(ctx context.Context, queue string, vt time.Duration, most int) ([]Message, error) {
-	rows, err := s.pool.Query(ctx, sqlReadMessages, queue, int(vt.Seconds()), most)
-	if err != nil {
-		return nil, fmt.Errorf("read queue %s: %w", queue, err)
-	}
-	messages, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (m Message, err error) {
-		err = row.Scan(&m.ID, &m.Reads, &m.Body, &m.Headers)
-		return m, err
-	})
-	if err != nil {
-		return nil, fmt.Errorf("read queue %s: %w", queue, err)
-	}
-	return messages, nil
+// ReadMessages reads up to most messages of an inbox, a queue by which others ask
+// something of the host, and hides them for vt, whole seconds.
+func (s *Store) ReadMessages(ctx context.Context, queue string, vt time.Duration, most int) ([]pgmq.Message, error) {
+	return pgmq.New(s.pool).Read(ctx, queue, vt, most, nil)
 }
 
 // DeleteMessages removes messages that have been acted on.
 func (s *Store) DeleteMessages(ctx context.Context, queue string, ids []int64) error {
-	if _, err := s.pool.Exec(ctx, sqlDeleteMessages, queue, ids); err != nil {
-		return fmt.Errorf("delete %d messages of %s: %w", len(ids), queue, err)
-	}
-	return nil
+	_, err := pgmq.New(s.pool).Delete(ctx, queue, ids...)
+	return err
 }
 
 // SetAside moves a message that cannot be acted on to the dead letters.

@@ -12,6 +12,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/tasker-systems/tasker-host/host/internal/pgmq"
 	"github.com/tasker-systems/tasker-host/host/internal/workflow"
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
 )
@@ -93,12 +94,7 @@ select distinct ns.name || '_queue' as queue
   join tasker_task_namespaces ns on ns.namespace_id = p.namespace_id
  where s.handler_id = any($1::integer[])
  order by queue`
-
-	sqlCreateQueue = `select pgmq.create($1::text)`
 )
-
-// QueueOf returns the name of a namespace's queue.
-func QueueOf(namespace string) string { return namespace + "_queue" }
 
 // ApplyTemplate stores a template version with its plans, and makes its
 // namespace's queue. created is false if the same version with the same source
@@ -119,8 +115,12 @@ func (s *Store) ApplyTemplate(ctx context.Context, source []byte, plans []workfl
 func applyTemplate(ctx context.Context, tx pgx.Tx, source []byte, plans []workflow.Plan) (bool, error) {
 	base := &plans[0]
 	digest := sha256.Sum256(source)
-	if _, err := tx.Exec(ctx, sqlCreateQueue, QueueOf(base.Namespace)); err != nil {
-		return false, fmt.Errorf("create queue: %w", err)
+	queue, err := pgmq.ForNamespace(base.Namespace)
+	if err != nil {
+		return false, err
+	}
+	if err := pgmq.New(tx).Create(ctx, queue); err != nil {
+		return false, err
 	}
 	var namespace int32
 	if err := tx.QueryRow(ctx, sqlUpsertNamespace, base.Namespace).Scan(&namespace); err != nil {
@@ -131,7 +131,7 @@ func applyTemplate(ctx context.Context, tx pgx.Tx, source []byte, plans []workfl
 		schema = text(base.InputSchema)
 	}
 	var id vocab.UUID
-	err := tx.QueryRow(ctx, sqlInsertTemplate, namespace, base.Name, base.Version, base.Description, string(source), digest[:], schema).Scan(&id)
+	err = tx.QueryRow(ctx, sqlInsertTemplate, namespace, base.Name, base.Version, base.Description, string(source), digest[:], schema).Scan(&id)
 	if errors.Is(err, pgx.ErrNoRows) {
 		var have []byte
 		if err := tx.QueryRow(ctx, sqlTemplateDigest, namespace, base.Name, base.Version).Scan(&have); err != nil {
