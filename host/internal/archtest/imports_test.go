@@ -97,7 +97,7 @@ var rules = []rule{
 		room:    "host/internal/core/**",
 		imports: []string{"sdk/**", "config", "migrations/**", "finalizer", "scaling/**", "plugins/examples/**", "host/internal/**"},
 	},
-	{room: "host/internal/e2e/**", imports: []string{"sdk/**", "config", "migrations/**", "finalizer", "plugins/examples/**", "host/internal/**"}},
+	{room: "host/internal/e2e/**", imports: []string{"sdk/**", "config", "migrations/**", "finalizer", "plugins/examples/**", "plugins/test/**", "host/internal/**"}},
 	{room: "host", imports: []string{"host/internal/cli", "host/internal/core"}},
 }
 
