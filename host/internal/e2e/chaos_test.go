@@ -3,6 +3,7 @@ package e2e_test
 import (
 	"context"
 	"fmt"
+	"net/url"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -59,7 +60,7 @@ func newGround(t *testing.T, p pace) *ground {
 	g := &ground{cluster: pgtest.Cluster(t, nil), book: filepath.Join(t.TempDir(), "book")}
 	g.db = oraclePool(t, g.cluster.DSN())
 	for range 2 {
-		s := newSite(t, withPassword(g.cluster.DSN()), quick()...)
+		s := newSite(t, withPassword(t, g.cluster.DSN()), quick()...)
 		s.plugins(t, fmt.Sprintf("[plugin.handler.ledger]\npath = %q\nmax_in_flight = 1000\noptions = { dir = %q }\n",
 			filepath.Join(built, "ledger"), g.book))
 		g.sites = append(g.sites, s)
@@ -79,11 +80,24 @@ func newGround(t *testing.T, p pace) *ground {
 // plans made for young tables that nobody has counted yet must not take hours.
 func oraclePool(t *testing.T, dsn string) *pgxpool.Pool {
 	t.Helper()
-	return pgtest.Pool(t, dsn+"&enable_nestloop=off&work_mem=65536")
+	return pgtest.Pool(t, with(t, dsn, "enable_nestloop", "off", "work_mem", "64MB"))
 }
 
 // withPassword adds a password, which nobody asks for, to a URL.
-func withPassword(dsn string) string { return dsn + "&password=" + canary }
+func withPassword(t *testing.T, dsn string) string { return with(t, dsn, "password", canary) }
+
+// with adds parameters to a URL.
+func with(t *testing.T, dsn string, pairs ...string) string {
+	t.Helper()
+	u, err := url.Parse(dsn)
+	require.NoError(t, err)
+	query := u.Query()
+	for i := 0; i < len(pairs); i += 2 {
+		query.Set(pairs[i], pairs[i+1])
+	}
+	u.RawQuery = query.Encode()
+	return u.String()
+}
 
 func (g *ground) evidence(t *testing.T, s *submitter) evidence {
 	t.Helper()
