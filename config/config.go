@@ -158,9 +158,12 @@ type CircuitBreakers struct {
 
 // Breaker opens after Failures within Window and tries again after Timeout.
 type Breaker struct {
-	Failures int           `toml:"failures" min:"1" max:"1000"`
-	Window   time.Duration `toml:"window" min:"1s" max:"24h"`
-	Timeout  time.Duration `toml:"timeout" min:"1s" max:"24h"`
+	// Failures is how many failures within Window are too many.
+	Failures int `toml:"failures" min:"1" max:"1000"`
+	// Window is the time in which failures are counted.
+	Window time.Duration `toml:"window" min:"1s" max:"24h"`
+	// Timeout is the rest until the next try.
+	Timeout time.Duration `toml:"timeout" min:"1s" max:"24h"`
 }
 
 // Origin says where a value came from.
