@@ -212,7 +212,7 @@ func (c *Core) startStore(ctx context.Context) error {
 func (c *Core) prepareStore(ctx context.Context) error {
 	for _, queue := range []string{c.cfg.Orchestration.TaskRequestsQueue, c.cfg.Orchestration.StepResultsQueue} {
 		if err := c.Store.CreateQueue(ctx, queue); err != nil {
-			return err
+			return noConnection(c.pool.Config().ConnConfig, err)
 		}
 	}
 	if err := c.Store.EnsurePartitions(ctx, partitionDays); err != nil {

@@ -43,9 +43,9 @@ func (c *Core) readySchema(ctx context.Context) error {
 	}
 	conn.ConnectTimeout = c.cfg.Database.ConnectTimeout
 	if c.database.cluster == nil && c.cfg.Environment == "production" {
-		return checkSchema(ctx, conn)
+		return noConnection(conn, checkSchema(ctx, conn))
 	}
-	return migrations.Up(ctx, conn, c.log.Named("migrations"))
+	return noConnection(conn, migrations.Up(ctx, conn, c.log.Named("migrations")))
 }
 
 // checkSchema refuses a schema that is not this binary's. In production it is
