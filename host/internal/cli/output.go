@@ -77,7 +77,7 @@ const maxShown = 4096 // bytes of one text from elsewhere
 func printable(text string) string {
 	lines := strings.Split(text, "\n")
 	for i := range lines {
-		lines[i] = payload.Text(lines[i], maxShown)
+		lines[i] = payload.Text(strings.ReplaceAll(lines[i], "\t", "  "), maxShown)
 	}
 	return strings.Join(lines, "\n")
 }

@@ -149,6 +149,11 @@ func doctor(ctx context.Context, o config.Options) readmodel.DoctorReport {
 func pluginsCheck(cfg *config.Config) readmodel.DoctorCheck {
 	c := readmodel.DoctorCheck{Name: "plugins", Status: readmodel.DoctorOK}
 	specs, err := config.LoadPlugins(cfg.System.Plugins, cfg.Environment)
+	if errors.Is(err, os.ErrNotExist) {
+		c.Status, c.Message = readmodel.DoctorWarn, "there is no "+cfg.System.Plugins+": a host runs no steps itself"
+		c.Fix = "write plugins.toml, or name it with system.plugins"
+		return c
+	}
 	if err != nil {
 		c.Status, c.Message, c.Fix = readmodel.DoctorFail, err.Error(), "correct plugins.toml, or name another with system.plugins"
 		return c

@@ -249,11 +249,11 @@ func documents(t *testing.T) []string {
 	return append(files, filepath.Join(root, "README.md"))
 }
 
-// TestDocsNameWhatExists finds links that lead nowhere, and tests, SQL functions
-// and queues of ours that are named and do not exist.
+// TestDocsNameWhatExists finds links that lead nowhere, and tests, metrics, tables
+// and SQL functions that are named and do not exist.
 func TestDocsNameWhatExists(t *testing.T) {
 	t.Parallel()
-	code := sources(t)
+	names := declared(t)
 	link := regexp.MustCompile(`\]\(([^)#:]+)(#[^)]*)?\)`)
 	named := regexp.MustCompile("`((?:Test[A-Z]|tasker_)[A-Za-z0-9_]+)(?:\\([^`]*\\))?`")
 	for _, file := range documents(t) {
@@ -262,37 +262,42 @@ func TestDocsNameWhatExists(t *testing.T) {
 			require.FileExists(t, filepath.Join(filepath.Dir(file), m[1]), "%s links to it", file)
 		}
 		for _, m := range named.FindAllStringSubmatch(text, -1) {
-			require.Contains(t, code, m[1], "%s names %s", file, m[1])
+			require.True(t, names[m[1]], "%s names %s", file, m[1])
 		}
 	}
 }
 
-// sources returns the names that tests, migrations and metrics declare.
-func sources(t *testing.T) string {
+var (
+	testName   = regexp.MustCompile(`(?m)^func (Test\w+)\(`)
+	sqlName    = regexp.MustCompile(`(?m)^create (?:table|function|view|type|sequence) (\w+)`)
+	metricName = regexp.MustCompile("`(tasker_\\w+)`")
+)
+
+// declared returns the names of tests, metrics and what migrations create.
+func declared(t *testing.T) map[string]bool {
 	t.Helper()
-	var out strings.Builder
-	tests := regexp.MustCompile(`(?m)^func (Test\w+)\(`)
-	tables := regexp.MustCompile(`(?m)^create (?:table|function|view|type|sequence) (\w+)`)
+	names := map[string]bool{}
+	note := func(pattern *regexp.Regexp, text string) {
+		for _, m := range pattern.FindAllStringSubmatch(text, -1) {
+			names[m[1]] = true
+		}
+	}
+	note(metricName, metricNames(t))
 	err := filepath.WalkDir(root, func(path string, d os.DirEntry, err error) error {
 		switch {
 		case err != nil:
 			return err
-		case d.IsDir() && strings.HasPrefix(d.Name(), ".") && d.Name() != "..":
+		case d.IsDir() && strings.HasPrefix(d.Name(), ".") && path != root:
 			return filepath.SkipDir
 		case strings.HasSuffix(path, "_test.go"):
-			for _, m := range tests.FindAllStringSubmatch(read(t, path), -1) {
-				out.WriteString(m[1] + "\n")
-			}
+			note(testName, read(t, path))
 		case strings.HasSuffix(path, ".sql"):
-			for _, m := range tables.FindAllStringSubmatch(read(t, path), -1) {
-				out.WriteString(m[1] + "\n")
-			}
+			note(sqlName, read(t, path))
 		}
 		return nil
 	})
 	require.NoError(t, err)
-	out.WriteString(metricNames(t))
-	return out.String()
+	return names
 }
 
 var (
