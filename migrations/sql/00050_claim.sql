@@ -127,21 +127,25 @@ begin
     union all
     select 'message', p_queue, n.msg_id, 'unknown_step', 'no step has this UUID', n.body, n.headers
       from named n where n.task_uuid is null
+  ), waiting as materialized (
+    -- The state as it is under the lock, which may be newer than what the
+    -- statement sees: the history must say where the step came from.
+    select s.task_uuid, s.step_no, s.state
+      from (select distinct on (n.task_uuid, n.step_no) n.task_uuid, n.step_no from named n where n.served order by n.task_uuid, n.step_no) n
+      join tasker_workflow_steps s on s.task_uuid = n.task_uuid and s.step_no = n.step_no
+     where s.state in ('enqueued', 'pending') and s.remaining_parents = 0 and coalesce(s.due_at, v_now) <= v_now
+     order by s.task_uuid, s.step_no
+       for update of s
   ), claimed as (
     update tasker_workflow_steps s
        set state = 'in_progress', sort_key = s.sort_key + 1, lease_no = s.lease_no + 1, claims = s.claims + 1,
            lease_host = p_host, lease_id = gen_random_uuid(), lease_until = null, due_at = null, updated_at = v_now
-      from (select distinct on (n.task_uuid, n.step_no) n.task_uuid, n.step_no from named n where n.served order by n.task_uuid, n.step_no) n
-     where s.task_uuid = n.task_uuid and s.step_no = n.step_no
-       and s.state in ('enqueued', 'pending') and s.remaining_parents = 0 and coalesce(s.due_at, v_now) <= v_now
-    returning s.task_uuid, s.step_no, s.sort_key, s.lease_id, s.attempts, s.plan_id, s.generation
+      from waiting w
+     where s.task_uuid = w.task_uuid and s.step_no = w.step_no
+    returning s.task_uuid, s.step_no, s.sort_key, s.lease_id, s.attempts, s.plan_id, s.generation, w.state as came_from
   ), logged as (
     insert into tasker_workflow_step_transitions (task_uuid, step_no, sort_key, from_state, to_state, created_at, host_id, lease_id)
-    select c.task_uuid, c.step_no, c.sort_key,
-           (case when exists (select from tasker_workflow_steps o
-                               where o.task_uuid = c.task_uuid and o.step_no = c.step_no and o.state = 'pending')
-                 then 'pending' else 'enqueued' end)::tasker_step_state,
-           'in_progress', v_now, p_host, c.lease_id
+    select c.task_uuid, c.step_no, c.sort_key, c.came_from, 'in_progress', v_now, p_host, c.lease_id
       from claimed c
   )
   select l.tasks, l.steps, l.leases, l.attempts, l.plans, l.generations
