@@ -57,7 +57,7 @@ var mutants = []mutant{
 
 	{"failure without the lease", settleFailure, "or v_row.lease_id is distinct from p_lease then", "then", machineHunt},
 	{"failure without the state", settleFailure, "v_row.state <> 'in_progress' or", "", machineHunt},
-	{"a retry without a message", settleFailure, "perform tasker_enqueue(", "perform cardinality(", machineHunt},
+	{"a retry without a message", settleFailure, "perform tasker_enqueue(array[p_task], array[p_step], o_due);", "", machineHunt},
 	{"no end to retries", settleFailure, "or v_row.attempts + 1 >= v_row.max_attempts then", "then", machineHunt},
 	{"retry what is not retryable", settleFailure, "or not v_row.retryable or", "or", capHunt},
 	{"no attempt charged", settleFailure, "attempts = s.attempts + 1,", "", machineHunt},
