@@ -37,15 +37,15 @@ func (s *slot) launch(ctx context.Context) (g *generation, ran bool, err error) 
 		Log: s.log.With("generation", number), LogLimits: s.spec.LogLimits,
 		Dropped: func(n int) { s.metrics.dropped.Add(float64(n)) },
 	})
-	if err != nil {
-		return nil, true, err
+	if err != nil { // it names the stored copy, if any: say whose it is
+		return nil, true, fmt.Errorf("%s: %w", s.spec.Path, err)
 	}
 	g = &generation{
 		number: number, plugin: s.spec.Name, artifact: stored, proc: proc,
 		since: time.Now(), idle: make(chan struct{}, 1),
 	}
 	if phase, err := s.prepare(ctx, g); err != nil {
-		return nil, true, proc.Abort(phase, err)
+		return nil, true, fmt.Errorf("%s: %w", s.spec.Path, proc.Abort(phase, err))
 	}
 	return g, true, nil
 }
