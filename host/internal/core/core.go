@@ -150,7 +150,9 @@ const stopSlack = 10 * time.Second
 func (c *Core) enter(state opstate.State, reason string) {
 	if _, err := c.state.To(state, reason); err != nil {
 		c.log.Debug("operational state", "error", err)
+		return
 	}
+	c.log.Info("operational state", "state", state, "reason", reason)
 }
 
 // startEngine starts the plugins, and then what moves work to them.
