@@ -133,7 +133,7 @@ func TestLaterLayersWinKeyByKey(t *testing.T) {
 		Overrides: map[string]string{"engine.max_steps": "4"},
 	}, "TASKER__ENGINE__COMMITTERS=3", "TASKER__ENGINE__MAX_STEPS=3", "TASKER_ENV=ignored")
 	require.NoError(t, err)
-	require.Equal(t, Engine{SubmitBatch: 1, SettleBatch: 2, Committers: 3, MaxSteps: 4, MaxInFlight: 2000}, c.Engine)
+	require.Equal(t, Engine{SubmitBatch: 1, SettleBatch: 2, Committers: 3, MaxSteps: 4, MaxInFlight: 4000}, c.Engine)
 	require.Equal(t, filepath.Join(dir, "plugins.toml"), c.System.Plugins)
 
 	for key, want := range map[string]string{

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -239,6 +240,20 @@ func TestInterruption(t *testing.T) {
 	cancel(errors.New("interrupted"))
 	require.Equal(t, 130, <-code)
 	require.Equal(t, "tasker: interrupted\n", errs.String())
+}
+
+// A signal that cuts the start of the demo's host short is an interruption.
+func TestInterruptedStart(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(errors.New("interrupted"))
+	b.runtime.Demo = func(ctx context.Context, _ config.Options) (*cli.DemoHost, error) {
+		return nil, fmt.Errorf("start database: %w", ctx.Err())
+	}
+	var out, errs buffer
+	require.Equal(t, 130, cli.Run(ctx, b.runtime, b.streams(&out, &errs), nil, []string{"demo"}))
+	require.Equal(t, "starting a private PostgreSQL and a host with its plugins\ntasker: interrupted\n", errs.String())
 }
 
 func TestTemplateCommands(t *testing.T) {

@@ -38,11 +38,17 @@ var errTaskFailed = errors.New("not every task is complete")
 // errShown is a failure that has been shown already.
 var errShown = errors.New("failed")
 
+// interrupted reports whether err comes of the end of ctx: a signal.
+func interrupted(ctx context.Context, err error) bool {
+	cause := context.Cause(ctx)
+	return cause != nil && (errors.Is(err, cause) || errors.Is(err, ctx.Err()))
+}
+
 func exitCode(ctx context.Context, err error) int {
 	if err == nil {
 		return exitOK
 	}
-	if context.Cause(ctx) != nil && errors.Is(err, context.Cause(ctx)) {
+	if interrupted(ctx, err) {
 		return exitInterrupted
 	}
 	if _, ok := errors.AsType[*usageError](err); ok {
@@ -67,6 +73,9 @@ func exitCode(ctx context.Context, err error) int {
 // report shows an error and returns the exit code.
 func (a *app) report(ctx context.Context, err error) int {
 	code := exitCode(ctx, err)
+	if code == exitInterrupted {
+		err = context.Cause(ctx) // not what it cut short
+	}
 	switch {
 	case code == exitOK, code == exitTaskFailed, errors.Is(err, errShown):
 	case a.json:

@@ -108,6 +108,9 @@ func (c *Core) Start(ctx context.Context) error {
 // cuts the drain short.
 func (c *Core) Run(ctx context.Context, abort <-chan struct{}) error {
 	if err := c.Start(ctx); err != nil {
+		if ctx.Err() != nil {
+			return context.Cause(ctx) // told to stop before it was up
+		}
 		return err
 	}
 	var failure error
@@ -180,7 +183,10 @@ func (c *Core) stopEngine(ctx context.Context) error {
 	}
 	ctx, cancel = context.WithTimeout(ctx, c.cfg.Orchestration.EmergencyTimeout)
 	defer cancel()
-	return errors.Join(c.plugins.Stop(ctx), c.Engine.Stop(ctx))
+	// Plugins that do not end by themselves must leave time to hand leases back.
+	calls, cancel := context.WithTimeout(ctx, c.cfg.Orchestration.EmergencyTimeout/2)
+	defer cancel()
+	return errors.Join(c.plugins.Stop(calls), c.Engine.Stop(ctx))
 }
 
 func makeStateDir(dir string) error {
