@@ -186,7 +186,12 @@ func (c *Core) stopEngine(ctx context.Context) error {
 	// Plugins that do not end by themselves must leave time to hand leases back.
 	calls, cancel := context.WithTimeout(ctx, c.cfg.Orchestration.EmergencyTimeout/2)
 	defer cancel()
-	return errors.Join(c.plugins.Stop(calls), c.Engine.Stop(ctx))
+	err := c.plugins.Stop(calls)
+	if errors.Is(err, context.DeadlineExceeded) { // that is what cutting short means
+		c.log.Warn("plugins did not end in time and were killed", "error", err)
+		err = nil
+	}
+	return errors.Join(err, c.Engine.Stop(ctx))
 }
 
 func makeStateDir(dir string) error {

@@ -111,32 +111,36 @@ func chaosHost(t *testing.T, mode string) *host {
 // those beside it come to no harm.
 func TestCrashInStep(t *testing.T) {
 	t.Parallel()
-	h := chaosHost(t, "")
-	innocent := make([]string, 20)
-	for i := range innocent {
-		innocent[i] = submit(t, h, "e2e", "sleep", `{"MS": 300}`)
+	for how, words := range map[string]string{"exit": "exit code 7", "kill": "signal 9", "segv": "exit code 2", "fatal": "exit code 2"} {
+		t.Run(how, func(t *testing.T) {
+			t.Parallel()
+			h := chaosHost(t, "")
+			applyTemplate(t, h, oneStep("crash_once", "chaos.crash", "    retry: {max_attempts: 1}\n"))
+			innocent := make([]string, 20)
+			for i := range innocent {
+				innocent[i] = submit(t, h, "e2e", "sleep", `{"MS": 300}`)
+			}
+			task := runTask(t, h, "e2e", "crash_once", fmt.Sprintf(`{"how": %q}`, how))
+			require.Equal(t, vocab.TaskError, task.State, how)
+			require.NotNil(t, task.Error)
+			require.Equal(t, vocab.ClaimsExhausted, task.Error.Type)
+			require.Contains(t, task.Error.Message, "claimed 3 times")
+			step := awaitStep(t, h, task.UUID, vocab.StepError)
+			require.Equal(t, 3, step.Claims)
+			require.Zero(t, step.Attempts, "the handler gave no verdict")
+			shown := h.site.tasker(t, "task", "show", task.UUID)
+			require.Zero(t, shown.code)
+			require.Contains(t, shown.out, "ClaimsExhausted")
+			require.Contains(t, shown.out, words)
+			for _, id := range innocent {
+				require.Equal(t, vocab.TaskComplete, settled(t, h, id).State)
+				steps, err := h.Steps(t.Context(), id)
+				require.NoError(t, err)
+				require.Equal(t, 1, steps[0].Attempts, "no attempt was charged to an innocent step")
+			}
+			h.stop(t)
+		})
 	}
-	for _, how := range []string{"exit", "kill", "segv", "fatal"} {
-		task := runTask(t, h, "e2e", "crash", fmt.Sprintf(`{"how": %q}`, how))
-		require.Equal(t, vocab.TaskError, task.State, how)
-		require.NotNil(t, task.Error)
-		require.Equal(t, vocab.ClaimsExhausted, task.Error.Type)
-		require.Contains(t, task.Error.Message, "claimed 6 times")
-		step := awaitStep(t, h, task.UUID, vocab.StepError)
-		require.Equal(t, 6, step.Claims)
-		require.Zero(t, step.Attempts, "the handler gave no verdict")
-		shown := h.site.tasker(t, "task", "show", task.UUID)
-		require.Zero(t, shown.code)
-		require.Contains(t, shown.out, "ClaimsExhausted")
-		require.Contains(t, shown.out, map[string]string{"exit": "exit code 7", "kill": "signal 9", "segv": "signal 11", "fatal": "exit code 2"}[how], how)
-	}
-	for _, id := range innocent {
-		require.Equal(t, vocab.TaskComplete, settled(t, h, id).State)
-		steps, err := h.Steps(t.Context(), id)
-		require.NoError(t, err)
-		require.Equal(t, 1, steps[0].Attempts, "no attempt was charged to an innocent step")
-	}
-	h.stop(t)
 }
 
 // TestStepsThatMisbehave: each is a failure that says what it was.

@@ -187,24 +187,25 @@ func (e *Engine) Stop(ctx context.Context) error {
 	case <-ctx.Done():
 	}
 	e.abort(ErrDraining)
+	// What is left now is short, and is done even if ctx has ended meanwhile.
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaveTimeout)
+	defer cancel()
 	done := make(chan struct{})
 	go func() { e.loops.Wait(); close(done) }()
 	select {
 	case <-done:
-	case <-ctx.Done():
-		return fmt.Errorf("stop pipeline: %w", ctx.Err())
+	case <-last.Done():
+		return fmt.Errorf("stop pipeline: %w", last.Err())
 	}
 	if e.HostID() == 0 {
 		return nil // never started
 	}
-	return e.leave(context.WithoutCancel(ctx))
+	return e.leave(last)
 }
 
 // leave tells the others that this host is gone, and gives back what it holds
 // without waiting for its lease to end.
 func (e *Engine) leave(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, leaveTimeout)
-	defer cancel()
 	if _, _, err := e.store.Heartbeat(ctx, e.HostID(), "stopped", nil, 0); err != nil {
 		return fmt.Errorf("leave: %w", err)
 	}
@@ -218,6 +219,7 @@ func (e *Engine) leave(ctx context.Context) error {
 	return nil
 }
 
+// leaveTimeout bounds what a stopping engine does at the very end.
 const leaveTimeout = 5 * time.Second
 
 // wake makes the claimer look at the queues at once.
