@@ -268,7 +268,7 @@ $$;
 --   o_task, o_step, o_lease, o_attempt, o_plan, o_generation
 --               the steps leased to the host
 --   o_finished, o_finished_state          the tasks this call finished
---   o_due       when the first of the retries it caused is due; null: none
+--   o_due       when the retries it caused are due
 --   o_enqueued  how many steps it put on queues, to be claimed at once
 -- +goose StatementBegin
 create function tasker_settle_steps(
@@ -277,7 +277,7 @@ create function tasker_settle_steps(
   p_result text[], p_metadata text[], p_error text[], p_retry_after_ms bigint[],
   p_retry_after_cap_ms bigint default 300000, p_claim_factor integer default 3,
   out o_verdict text[], out o_task uuid[], out o_step integer[], out o_lease uuid[], out o_attempt integer[],
-  out o_plan integer[], out o_generation integer[], out o_finished uuid[], out o_finished_state text[], out o_due timestamptz, out o_enqueued integer)
+  out o_plan integer[], out o_generation integer[], out o_finished uuid[], out o_finished_state text[], out o_due timestamptz[], out o_enqueued integer)
 language plpgsql
 set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off
 as $$
@@ -407,7 +407,7 @@ begin
         v_row := tasker_settle_failure(p_host, p_task[i], p_step[i], p_lease[i], p_outcome[i], p_generation[i], p_error[i]::jsonb,
                                        p_retry_after_ms[i], p_retry_after_cap_ms, p_claim_factor);
         o_verdict[i] := v_row.o_verdict;
-        o_due := least(o_due, v_row.o_due);
+        if v_row.o_due is not null then o_due := o_due || v_row.o_due; end if;
         if v_row.o_verdict = 'recorded' and p_outcome[i] = 'released' and v_row.o_due is null then
           o_enqueued := o_enqueued + 1;
         end if;

@@ -3,7 +3,6 @@ package pipeline
 import (
 	"context"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/tasker-systems/tasker-host/host/internal/store"
@@ -31,7 +30,7 @@ func (e *Engine) claimLoop() {
 		}
 		select {
 		case <-e.claimNow:
-		case <-time.After(e.due.within(wait)):
+		case <-time.After(e.due.within(wait, time.Now())):
 		case <-e.accept.Done():
 			return
 		}
@@ -153,38 +152,6 @@ func (e *Engine) refreshServed(ctx context.Context) error {
 		e.beatAtOnce() // others see by the heartbeat what this host serves
 	}
 	return nil
-}
-
-// timerHint is the earliest of the times it was given that is still to come: a
-// hint when to look, kept by nobody else.
-type timerHint struct {
-	mu   sync.Mutex
-	next time.Time
-}
-
-// at notes a time.
-func (h *timerHint) at(t time.Time) {
-	h.mu.Lock()
-	if h.next.IsZero() || t.Before(h.next) {
-		h.next = t
-	}
-	h.mu.Unlock()
-}
-
-// within returns how long to wait, at most d, until the noted time; a time that
-// is reached is forgotten.
-func (h *timerHint) within(d time.Duration) time.Duration {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.next.IsZero() {
-		return d
-	}
-	left := time.Until(h.next)
-	if left > d {
-		return d
-	}
-	h.next = time.Time{}
-	return max(left, 0)
 }
 
 var _ Store = (*store.Store)(nil)

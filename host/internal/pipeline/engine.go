@@ -106,7 +106,7 @@ type Engine struct {
 	schemas     schemaCache
 	hub         *hub
 	claimNow    chan struct{} // level-triggered: look at the queues at once
-	due         timerHint     // when the next retry of our own is due
+	due         dueTimes      // of the retries that this host has caused
 	lost        atomic.Bool   // a reply was lost: compare leases with the database
 	beatNow     chan struct{}
 	queueList   atomic.Pointer[[]string] // nil: to be read anew

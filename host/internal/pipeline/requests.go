@@ -104,9 +104,9 @@ func (b *inbox) parseRequest(m pgmq.Message) (t store.NewTask, reason string, er
 	if err := json.Unmarshal(body, &r); err != nil {
 		return t, "malformed", err
 	}
-	for key, value := range map[string]string{"namespace": r.Namespace, "task_name": r.Name, "task_version": r.Version} {
-		if value == "" {
-			return t, "missing_key", fmt.Errorf("the key %q is missing or empty", key)
+	for _, k := range [...]struct{ name, value string }{{"namespace", r.Namespace}, {"task_name", r.Name}, {"task_version", r.Version}} {
+		if k.value == "" {
+			return t, "missing_key", fmt.Errorf("the key %q is missing or empty", k.name)
 		}
 	}
 	attributes, err := requestAttributes(&r)

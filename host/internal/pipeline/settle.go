@@ -212,8 +212,10 @@ func (e *Engine) conclude(batch []settlement, out store.Settled) {
 		e.metrics.finished.WithLabelValues(string(f.State)).Inc()
 		e.hub.finished(f.UUID, f.State)
 	}
-	if !out.Due.IsZero() {
-		e.due.at(out.Due)
+	for _, due := range out.Due {
+		e.due.at(due)
+	}
+	if len(out.Due) > 0 {
 		e.wake()
 	}
 	if out.Enqueued > 0 {

@@ -40,21 +40,17 @@ func (s *Store) Settle(ctx context.Context, g Grant, p Policy, batch []Settlemen
 	var got leaseArrays
 	var finished []vocab.UUID
 	var states []string
-	var due *time.Time
 	err := s.pool.QueryRow(ctx, sqlSettleSteps, g.Host, g.Room, g.Served,
 		a.task, a.step, a.lease, a.outcome, a.generation, a.result, a.metadata, a.failure, a.retryAfter,
 		p.RetryAfterCap.Milliseconds(), p.ClaimFactor,
 	).Scan(&out.Verdicts, &got.task, &got.step, &got.lease, &got.attempt, &got.plan, &got.generation,
-		&finished, &states, &due, &out.Enqueued)
+		&finished, &states, &out.Due, &out.Enqueued)
 	if err != nil {
 		return Settled{}, fmt.Errorf("settle %d steps: %w", len(batch), err)
 	}
 	out.Leases = got.leases()
 	for i := range finished {
 		out.Finished = append(out.Finished, Finished{finished[i], vocab.TaskState(states[i])})
-	}
-	if due != nil {
-		out.Due = *due
 	}
 	return out, nil
 }

@@ -186,9 +186,9 @@ type Finished struct {
 
 // Settled is what a batch of settlements came to.
 type Settled struct {
-	Verdicts []Verdict  // one for each settlement, in order
-	Leases   []Lease    // children leased to the host
-	Finished []Finished // tasks that ended with this call
-	Due      time.Time  // when the first retry it caused may start; zero: none
-	Enqueued int        // steps it put on queues, to be claimed at once
+	Verdicts []Verdict   // one for each settlement, in order
+	Leases   []Lease     // children leased to the host
+	Finished []Finished  // tasks that ended with this call
+	Due      []time.Time // when the retries it caused may start
+	Enqueued int         // steps it put on queues, to be claimed at once
 }

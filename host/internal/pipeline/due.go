@@ -1,0 +1,65 @@
+package pipeline
+
+import (
+	"container/heap"
+	"sync"
+	"time"
+)
+
+// dueTimes holds when the retries that this host has caused may start: hints
+// when to look at the queues, kept by nobody else. Times of one millisecond
+// count as one.
+type dueTimes struct {
+	mu    sync.Mutex
+	times timeHeap
+	known map[int64]bool // milliseconds
+}
+
+// at notes a time.
+func (d *dueTimes) at(t time.Time) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.known == nil {
+		d.known = map[int64]bool{}
+	}
+	if ms := t.UnixMilli(); !d.known[ms] {
+		d.known[ms] = true
+		heap.Push(&d.times, t)
+	}
+}
+
+// within returns how long to wait, at most longest, until the first noted time.
+// Times are forgotten once they are reached, not before: something else may end
+// the wait.
+func (d *dueTimes) within(longest time.Duration, now time.Time) time.Duration {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	reached := false
+	for len(d.times) > 0 && !d.times[0].After(now) {
+		delete(d.known, heap.Pop(&d.times).(time.Time).UnixMilli())
+		reached = true
+	}
+	switch {
+	case reached:
+		return 0
+	case len(d.times) == 0:
+		return longest
+	default:
+		return min(d.times[0].Sub(now), longest)
+	}
+}
+
+// timeHeap is a heap of times, the earliest first.
+type timeHeap []time.Time
+
+func (h timeHeap) Len() int           { return len(h) }
+func (h timeHeap) Less(i, j int) bool { return h[i].Before(h[j]) }
+func (h timeHeap) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
+func (h *timeHeap) Push(t any)        { *h = append(*h, t.(time.Time)) }
+
+func (h *timeHeap) Pop() any {
+	old := *h
+	last := old[len(old)-1]
+	*h = old[:len(old)-1]
+	return last
+}

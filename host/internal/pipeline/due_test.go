@@ -1,0 +1,26 @@
+package pipeline
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestDueTimesForgetNoneBeforeItIsReached(t *testing.T) {
+	t.Parallel()
+	start := time.Date(2026, 11, 23, 5, 0, 0, 0, time.UTC)
+	var d dueTimes
+	require.Equal(t, time.Hour, d.within(time.Hour, start))
+	for _, s := range []int{30, 10, 20, 10} {
+		d.at(start.Add(time.Duration(s) * time.Second))
+	}
+	require.Equal(t, 10*time.Second, d.within(time.Hour, start))
+	require.Equal(t, 10*time.Second, d.within(time.Hour, start), "a wait that something else has ended")
+	require.Equal(t, time.Second, d.within(time.Second, start))
+	require.Zero(t, d.within(time.Hour, start.Add(10*time.Second)), "reached: look now")
+	require.Equal(t, 10*time.Second, d.within(time.Hour, start.Add(10*time.Second)))
+	require.Zero(t, d.within(time.Hour, start.Add(time.Minute)))
+	require.Equal(t, time.Hour, d.within(time.Hour, start.Add(time.Minute)))
+	require.Empty(t, d.known)
+}
