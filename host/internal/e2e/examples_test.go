@@ -3,6 +3,7 @@ package e2e_test
 import (
 	"encoding/json"
 	"fmt"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -129,8 +130,19 @@ func TestSampleOrder(t *testing.T) {
 func TestErrorCodesOfOrders(t *testing.T) {
 	t.Parallel()
 	h := exampleHost(t)
+	for _, x := range ordersThatFail() {
+		t.Run(x.code, func(t *testing.T) {
+			t.Parallel()
+			requireFails(t, h, "fulfillment", "process_order", order(t, x.change), x.step, x.code)
+		})
+	}
+}
+
+// ordersThatFail are changes of the sample order, one for each code that an
+// order alone can bring about.
+func ordersThatFail() []struct{ code, step, change string } {
 	items := "[" + strings.TrimSuffix(strings.Repeat(`{"product_id":101,"quantity":1,"price":1},`, 51), ",") + "]"
-	for _, x := range []struct{ code, step, change string }{
+	return []struct{ code, step, change string }{
 		{"MISSING_CUSTOMER_ID", "validate_order", "customer_info.id=null"},
 		{"MISSING_CUSTOMER_EMAIL", "validate_order", "customer_info.email=null"},
 		{"MISSING_ORDER_ITEMS", "validate_order", "order_items=[]"},
@@ -152,21 +164,13 @@ func TestErrorCodesOfOrders(t *testing.T) {
 		{"PAYMENT_GATEWAY_ERROR", "process_payment", `payment_info.token="tok_gateway_error"`},
 		{"MISSING_SHIPPING_INFO", "ship_order", "shipping_info=null"},
 		{"MISSING_SHIPPING_ADDRESS", "ship_order", "shipping_info.address=null"},
-	} {
-		t.Run(x.code, func(t *testing.T) {
-			t.Parallel()
-			requireFails(t, h, "fulfillment", "process_order", order(t, x.change), x.step, x.code)
-		})
 	}
 }
 
-// TestErrorCodesOfOtherTemplates: the codes that only a template of the user's
-// own brings about, in which a step misses what it needs.
-func TestErrorCodesOfOtherTemplates(t *testing.T) {
-	t.Parallel()
-	h := exampleHost(t)
-	const echo = "  - {name: validate_order, handler: chaos.echo}\n  - {name: reserve_inventory, handler: chaos.echo}\n"
-	for i, x := range []struct{ code, handler, parents, config, input string }{
+// stepsThatMiss are steps of a template of the user's own that miss what they
+// need, one for each code that comes from that.
+func stepsThatMiss() []struct{ code, handler, parents, config, input string } {
+	return []struct{ code, handler, parents, config, input string }{
 		{"MISSING_DEPENDENCY_RESULTS", "reserve_inventory", "", "{}", `{}`},
 		{"NO_VALIDATED_ITEMS", "reserve_inventory", "validate_order", "{}", `{"validated_items": []}`},
 		{"PRODUCT_NOT_IN_INVENTORY", "reserve_inventory", "validate_order", "{}", `{"validated_items": [{"product_id": 104, "quantity": 1}]}`},
@@ -175,7 +179,32 @@ func TestErrorCodesOfOtherTemplates(t *testing.T) {
 		{"MISSING_RESERVATION_RESULTS", "process_payment", "validate_order", "{}", `{"order_total": 1, "payment_info": {"method": "paypal", "token": "tok"}}`},
 		{"MISSING_PAYMENT_RESULTS", "ship_order", "validate_order, reserve_inventory", "{}", `{"order_total": 1, "validated_items": [{"product_id": 101, "quantity": 1, "unit_price": 1, "line_total": 1}], "reservation_id": "RES-1", "shipping_info": {"address": "here"}}`},
 		{"INVALID_CONTEXT", "validate_order", "", "{}", `{"order_items": "two"}`},
-	} {
+	}
+}
+
+// TestNoCodeIsForgotten: the two lists hold every code that the workflow has.
+func TestNoCodeIsForgotten(t *testing.T) {
+	t.Parallel()
+	var all, tested []string
+	for _, found := range regexp.MustCompile(`= "([A-Z_]+)"`).FindAllStringSubmatch(string(example(t, "fulfillment/codes.go")), -1) {
+		all = append(all, found[1])
+	}
+	for _, x := range ordersThatFail() {
+		tested = append(tested, x.code)
+	}
+	for _, x := range stepsThatMiss() {
+		tested = append(tested, x.code)
+	}
+	require.ElementsMatch(t, all, tested)
+}
+
+// TestErrorCodesOfOtherTemplates: the codes that only a template of the user's
+// own brings about, in which a step misses what it needs.
+func TestErrorCodesOfOtherTemplates(t *testing.T) {
+	t.Parallel()
+	h := exampleHost(t)
+	const echo = "  - {name: validate_order, handler: chaos.echo}\n  - {name: reserve_inventory, handler: chaos.echo}\n"
+	for i, x := range stepsThatMiss() {
 		t.Run(x.code, func(t *testing.T) {
 			t.Parallel()
 			name := fmt.Sprintf("own_%d", i)

@@ -39,7 +39,8 @@ var shapes = map[string]shape{
 	}},
 	"fan_in": {
 		steps("a", "b0:a", "b1:a", "b2:a", "b3:a", "b4:a", "b5:a", "b6:a", "b7:a", "b8:a", "b9:a", "c:b0,b1,b2,b3,b4,b5,b6,b7,b8,b9"),
-		"complete", []string{
+		"complete",
+		[]string{
 			"a=complete", "b0=complete", "b1=complete", "b2=complete", "b3=complete", "b4=complete", "b5=complete",
 			"b6=complete", "b7=complete", "b8=complete", "b9=complete", "c=complete",
 		},

@@ -101,15 +101,19 @@ select format('%s was finished %s times', h.task_uuid, count(*))
   from tasker_task_transitions h
  where h.to_state in ('complete', 'error', 'cancelled')
  group by h.task_uuid having count(*) > 1`, func(c *counts) *int { return &c.finishedTwice }},
-	{"I5", `
+	{
+		"I5", `
 select format('%s is %s with step %s %s', t.task_uuid, t.state, s.step_no, s.state)
   from tasker_tasks t join tasker_workflow_steps s on s.task_uuid = t.task_uuid
  where t.state = 'complete' and s.state <> 'complete'
     or t.state = 'error' and (s.state in ('enqueued', 'in_progress') or s.state = 'pending' and s.remaining_parents = 0)`,
-		func(c *counts) *int { return &c.early }},
-	{"I7", `
+		func(c *counts) *int { return &c.early },
+	},
+	{
+		"I7", `
 select format('%s step %s is in limbo: %s, %s', l.task_uuid, l.step_no, l.state, l.reason) from tasker_limbo l`,
-		func(c *counts) *int { return &c.stuck }},
+		func(c *counts) *int { return &c.stuck },
+	},
 	{"I8", `
 select format('%s step %s: entry %s goes from %s to %s, after %s', h.task_uuid, h.step_no, h.sort_key, h.from_state, h.to_state, h.before)
   from (select h.task_uuid, h.step_no, h.sort_key, h.from_state, h.to_state,
@@ -142,9 +146,11 @@ var snapshotRules = []string{"I2", "I3", "I4", "I5", "I7", "I8"}
 
 // finalRules hold when everything has come to rest.
 var finalRules = []rule{
-	{"I1", `
+	{
+		"I1", `
 select format('%s is %s', t.task_uuid, t.state) from tasker_tasks t where t.state in ('pending', 'in_progress')`,
-		func(c *counts) *int { return &c.stuck }},
+		func(c *counts) *int { return &c.stuck },
+	},
 	{"I6", `
 select format('the queue %s still holds %s', m.queue, m.message)
   from (select 'chaos_queue' as queue, q.message from pgmq.q_chaos_queue q
