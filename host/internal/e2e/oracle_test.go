@@ -40,8 +40,8 @@ func (v violation) String() string { return v.invariant + ": " + v.detail }
 
 // counts are the figures of a run.
 type counts struct {
-	tasks, steps, started, cut                            int
-	lost, finishedTwice, stuck, early, effectsTwice, late int
+	tasks, steps, started, cut                      int
+	lost, finishedTwice, stuck, early, effectsTwice int
 }
 
 // verdict is what the oracle says.

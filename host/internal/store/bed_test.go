@@ -201,11 +201,6 @@ func (b *bed) requireSound(t testing.TB) {
 	require.Empty(t, wrong)
 }
 
-func (b *bed) taskState(t testing.TB, task vocab.UUID) vocab.TaskState {
-	t.Helper()
-	return one[vocab.TaskState](t, b, `select state::text from tasker_tasks where task_uuid = $1`, task)
-}
-
 func (b *bed) stepState(t testing.TB, task vocab.UUID, n int) vocab.StepState {
 	t.Helper()
 	return one[vocab.StepState](t, b, `select state::text from tasker_workflow_steps where task_uuid = $1 and step_no = $2`, task, n)
