@@ -207,12 +207,17 @@ func (e *Engine) createBatch(batch []*request) {
 	g := e.capacity.reserve(len(batch)*rootsPerTask, 0)
 	began := time.Now()
 	var out []store.Created
-	err := e.insist(e.work, "create tasks", func(ctx context.Context) (err error) {
+	err := e.insistBatch(e.work, "create tasks", len(batch), func(ctx context.Context) (err error) {
 		out, err = e.store.CreateTasks(ctx, g.forStore(e.HostID()), tasks, e.cfg.RequestQueue)
 		return err
 	})
 	if err != nil {
 		e.capacity.taken(g, nil)
+		if errors.Is(err, errBatchTooLong) {
+			e.createBatch(batch[:len(batch)/2])
+			e.createBatch(batch[len(batch)/2:])
+			return
+		}
 		if store.Classify(err) == store.BadInput && len(batch) > 1 {
 			for _, r := range batch { // one of them is refused: each on its own
 				e.createBatch([]*request{r})

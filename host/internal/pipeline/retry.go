@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"time"
@@ -50,6 +51,28 @@ func (e *Engine) insist(ctx context.Context, what string, call func(ctx context.
 		case <-ctx.Done():
 		}
 	}
+}
+
+// errBatchTooLong is returned for a batch that one statement could not do in the
+// time it has. Nothing of it was done: its halves may fit.
+var errBatchTooLong = errors.New("the batch takes longer than a statement may")
+
+// insistBatch is insist for a call about n things. What takes too long is tried
+// again only if it cannot be made smaller.
+func (e *Engine) insistBatch(ctx context.Context, what string, n int, call func(ctx context.Context) error) error {
+	tooLong := false
+	err := e.insist(ctx, what, func(ctx context.Context) error {
+		err := call(ctx)
+		if tooLong = n > 1 && store.IsTimeout(err); tooLong {
+			return nil
+		}
+		return err
+	})
+	if err == nil && tooLong {
+		e.log.Warn("a batch takes longer than a statement may; it is halved", "call", what, "batch", n)
+		return errBatchTooLong
+	}
+	return err
 }
 
 // noteLost remembers that a call may have committed without our hearing of the

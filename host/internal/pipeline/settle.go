@@ -3,6 +3,7 @@ package pipeline
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"slices"
 	"time"
 
@@ -128,6 +129,11 @@ func (e *Engine) record(batch []settlement) {
 	out, err := e.settleBatch(g, batch)
 	switch {
 	case err == nil:
+	case errors.Is(err, errBatchTooLong):
+		e.capacity.taken(g, nil)
+		e.record(batch[:len(batch)/2])
+		e.record(batch[len(batch)/2:])
+		return
 	case store.Classify(err) == store.BadInput && len(batch) > 1:
 		e.capacity.taken(g, nil)
 		for i := range batch { // one of them is poison: each on its own
@@ -180,7 +186,7 @@ func (e *Engine) settleBatch(g grant, batch []settlement) (store.Settled, error)
 		send[i] = batch[i].Settlement
 	}
 	var out store.Settled
-	err := e.insist(e.work, "settle", func(ctx context.Context) (err error) {
+	err := e.insistBatch(e.work, "settle", len(batch), func(ctx context.Context) (err error) {
 		out, err = e.store.Settle(ctx, g.forStore(e.HostID()), e.cfg.Policy, send)
 		return err
 	})

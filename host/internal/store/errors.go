@@ -47,6 +47,13 @@ func IsDuplicate(err error) bool {
 	return ok && pg.Code == "23505"
 }
 
+// IsTimeout reports whether the database ended a statement because it took too
+// long. Its transaction was rolled back.
+func IsTimeout(err error) bool {
+	pg, ok := errors.AsType[*pgconn.PgError](err)
+	return ok && pg.Code == "57014"
+}
+
 // Classify sorts an error by what may be done about it. It looks at SQLSTATEs,
 // never at texts.
 func Classify(err error) Class {
