@@ -44,6 +44,31 @@ func TestBatchTooLongForAStatement(t *testing.T) {
 	requireClean(t, h.log.String())
 }
 
+// TestDeadHostWithManySteps: giving its steps back may take longer than one
+// statement may. They must come back all the same.
+func TestDeadHostWithManySteps(t *testing.T) {
+	t.Parallel()
+	g := newGround(t, pace{2000, 3000}, "TASKER__DATABASE__STATEMENT_TIMEOUT=200ms")
+	s := newSubmitter(g.sites[0].client(t))
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for range 100 {
+				s.submit(t.Context())
+			}
+		})
+	}
+	wg.Wait()
+	eventually(t, patience, "the host has its hands full", func() bool { return len(g.inFlight(t, g.hosts[0].pid())) >= 500 })
+	hit := g.inFlight(t, g.hosts[0].pid())
+	g.hosts[0].kill(t)
+	g.gone = append(g.gone, g.hosts[0])
+	g.hosts[0] = g.sites[0].start(t)
+	eventually(t, patience, "the steps of the dead host go on", func() bool { return g.stranded(t.Context(), hit) == 0 })
+	g.rest(t, s).require(t)
+	g.depart(t)
+}
+
 // wide is a template with many steps that depend on nothing.
 func wide(steps int) string {
 	y := "namespace: e2e\nname: wide\nversion: 1.0.0\nsteps:\n"

@@ -55,12 +55,12 @@ type ground struct {
 	gone    []*host // those that were killed
 }
 
-func newGround(t *testing.T, p pace) *ground {
+func newGround(t *testing.T, p pace, more ...string) *ground {
 	t.Helper()
 	g := &ground{cluster: pgtest.Cluster(t, nil), book: filepath.Join(t.TempDir(), "book")}
 	g.db = oraclePool(t, g.cluster.DSN())
 	for range 2 {
-		s := newSite(t, withPassword(t, g.cluster.DSN()), quick()...)
+		s := newSite(t, withPassword(t, g.cluster.DSN()), append(quick(), more...)...)
 		s.plugins(t, fmt.Sprintf("[plugin.handler.ledger]\npath = %q\nmax_in_flight = 1000\noptions = { dir = %q }\n",
 			filepath.Join(built, "ledger"), g.book))
 		g.sites = append(g.sites, s)

@@ -120,7 +120,7 @@ func (s *site) walkTasks(t *testing.T) {
 	var task readmodel.Task
 	require.NoError(t, json.Unmarshal([]byte(r.out), &task))
 	require.Zero(t, s.tasker(t, "task", "watch", task.UUID).code)
-	r = s.tasker(t, "task", "show", task.UUID, "--results", "--json")
+	r = s.tasker(t, "task", "show", task.UUID, "--json")
 	require.Zero(t, r.code, r.err)
 	require.Contains(t, r.out, big)
 	d := json.NewDecoder(strings.NewReader(r.out))
@@ -129,18 +129,18 @@ func (s *site) walkTasks(t *testing.T) {
 	require.NoError(t, d.Decode(&whole))
 	require.Contains(t, fmt.Sprint(whole), big, "the number is a number, with every digit")
 	s.tryAll(t, []try{
-		{"task show " + task.UUID + " --results", 0, big + ",dag_finalize,complete"},
+		{"task show " + task.UUID, 0, big + ",dag_finalize,complete"},
 		{"task list --state complete", 0, task.UUID},
 		{"task cancel " + task.UUID, 1, "complete"},
 	})
 
-	r = s.tasker(t, "task", "submit", "e2e/sleep", "--context", `{"MS": 60000}`, "--json", "--idempotency-key", "it's; drop table x --\"")
+	r = s.tasker(t, "task", "submit", "e2e/sleep", "--context", `{"MS": 60000}`, "--json", "--idempotency-key", "it's;drop-table-x--\"")
 	require.Zero(t, r.code, r.err)
 	require.NoError(t, json.Unmarshal([]byte(r.out), &task))
 	s.tryAll(t, []try{
 		{"task cancel " + task.UUID + " --reason enough", 0, "cancelled"},
 		{"task watch " + task.UUID, 3, ""},
-		{"task show " + task.UUID, 0, "cancelled,enough"},
+		{"task show " + task.UUID + " --history", 0, "cancelled,enough"},
 	})
 }
 

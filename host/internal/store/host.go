@@ -128,18 +128,37 @@ func (s *Store) SweepHosts(ctx context.Context) ([]GoneHost, error) {
 // enough to hold locks for milliseconds only.
 const sweepPage = 500
 
+// sweep runs a statement over all active tasks, page by page: those after a task,
+// at most limit. It returns the last task of the page; null: it has seen all. A
+// page that takes longer than a statement may was rolled back: a smaller one is
+// tried.
+func sweep(page func(after vocab.UUID, limit int) (last *vocab.UUID, err error)) error {
+	after, limit := &vocab.UUID{}, sweepPage
+	for after != nil {
+		last, err := page(*after, limit)
+		switch {
+		case err == nil:
+			after = last
+		case IsTimeout(err) && limit > 1:
+			limit = max(limit/4, 1)
+		default:
+			return err
+		}
+	}
+	return nil
+}
+
 // ReleaseHost gives every step of a host that is gone back to its queue, in
 // pages, and marks the host as swept. Safe to run on several hosts at once.
 func (s *Store) ReleaseHost(ctx context.Context, host int32, reason string, claimFactor int) (released int, err error) {
-	after := &vocab.UUID{}
-	for after != nil {
+	err = sweep(func(after vocab.UUID, limit int) (last *vocab.UUID, err error) {
 		var n int
-		var last *vocab.UUID
-		if err := s.pool.QueryRow(ctx, sqlReleaseHostSteps, host, reason, *after, sweepPage, claimFactor).Scan(&n, &last); err != nil {
-			return released, fmt.Errorf("release steps of host %d: %w", host, err)
-		}
+		err = s.pool.QueryRow(ctx, sqlReleaseHostSteps, host, reason, after, limit, claimFactor).Scan(&n, &last)
 		released += n
-		after = last
+		return last, err
+	})
+	if err != nil {
+		return released, fmt.Errorf("release steps of host %d: %w", host, err)
 	}
 	if _, err := s.pool.Exec(ctx, sqlHostSwept, host); err != nil {
 		return released, fmt.Errorf("mark host %d as swept: %w", host, err)
@@ -151,17 +170,16 @@ func (s *Store) ReleaseHost(ctx context.Context, host int32, reason string, clai
 // message for longer than age are enqueued again, and the tasks in which nothing
 // can move are returned, to be finalized.
 func (s *Store) SweepMessages(ctx context.Context, age time.Duration) (enqueued int, stalled []vocab.UUID, err error) {
-	after := &vocab.UUID{}
-	for after != nil {
+	err = sweep(func(after vocab.UUID, limit int) (last *vocab.UUID, err error) {
 		var n int
-		var last *vocab.UUID
 		var found []vocab.UUID
-		if err := s.pool.QueryRow(ctx, sqlSweepMessages, *after, sweepPage, age).Scan(&n, &last, &found); err != nil {
-			return enqueued, stalled, fmt.Errorf("sweep messages: %w", err)
-		}
+		err = s.pool.QueryRow(ctx, sqlSweepMessages, after, limit, age).Scan(&n, &last, &found)
 		enqueued += n
 		stalled = append(stalled, found...)
-		after = last
+		return last, err
+	})
+	if err != nil {
+		return enqueued, stalled, fmt.Errorf("sweep messages: %w", err)
 	}
 	return enqueued, stalled, nil
 }
