@@ -217,7 +217,7 @@ func (c *Core) startStore(ctx context.Context) error {
 	c.pool, c.Store = pool, store.New(pool)
 	if err := c.prepareStore(ctx); err != nil {
 		pool.Close()
-		return err
+		return noConnection(pool.Config().ConnConfig, err)
 	}
 	return nil
 }
@@ -225,7 +225,7 @@ func (c *Core) startStore(ctx context.Context) error {
 func (c *Core) prepareStore(ctx context.Context) error {
 	for _, queue := range []string{c.cfg.Orchestration.TaskRequestsQueue, c.cfg.Orchestration.StepResultsQueue} {
 		if err := c.Store.CreateQueue(ctx, queue); err != nil {
-			return noConnection(c.pool.Config().ConnConfig, err)
+			return err
 		}
 	}
 	if err := c.Store.EnsurePartitions(ctx, partitionDays); err != nil {
