@@ -34,8 +34,8 @@ func (m Migration) Applied() bool { return !m.AppliedAt.IsZero() }
 type NewerError struct{ Database, Binary int64 }
 
 func (e *NewerError) Error() string {
-	return fmt.Sprintf("the database has schema version %d, this program knows versions up to %d: use a newer program, "+
-		"or take the schema back with the newer one (tasker migrate down --to %d)", e.Database, e.Binary, e.Binary)
+	return fmt.Sprintf("the database has schema version %d, this program knows versions up to %d: use a newer program",
+		e.Database, e.Binary)
 }
 
 // PendingError says that the schema is older than this binary.

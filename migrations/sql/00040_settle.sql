@@ -129,51 +129,74 @@ end
 $$;
 -- +goose StatementEnd
 
--- Gives a step back to the queue without a verdict on its handler: its plugin
--- died or was replaced, its host is gone or draining. No attempt is charged;
--- but a step that was claimed p_claim_factor times as often as it may be
--- attempted, and never came to an outcome, fails. The caller holds the row's
--- lock and has checked the lease. Returns whether the step may still run.
+-- Gives steps back without a verdict on their handlers: their plugin died or was
+-- replaced, their host is gone or draining. No attempt is charged. The caller
+-- holds the rows' locks, has checked their leases, and buries those that were
+-- claimed too often (tasker_bury_unclaimable). A step with a due time becomes
+-- visible then, the others at once. The steps are ordered by (task, number).
 -- +goose StatementBegin
-create function tasker_release_step(
-  p_task uuid, p_step integer, p_host integer, p_generation bigint, p_reason text, p_due timestamptz, p_claim_factor integer)
-returns boolean language plpgsql as $$
+create function tasker_release_steps(
+  p_host integer, p_task uuid[], p_step integer[], p_generation bigint[], p_reason text[], p_due timestamptz[])
+returns void language plpgsql
+set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off
+as $$
+#variable_conflict use_column
 declare
   v_now timestamptz := clock_timestamp();
   v_row record;
 begin
-  select s.sort_key, s.lease_id, s.claims, n.max_attempts into v_row
-    from tasker_workflow_steps s
-    join tasker_named_steps n on n.plan_id = s.plan_id and n.step_no = s.step_no
-   where s.task_uuid = p_task and s.step_no = p_step;
-  if v_row.claims >= p_claim_factor * v_row.max_attempts then
-    perform tasker_bury_step(p_task, p_step, p_host, p_generation, jsonb_build_object(
-      'type', 'ClaimsExhausted', 'retryable', false,
-      'message', format('claimed %s times without an outcome, most recently given back because: %s', v_row.claims, p_reason)),
-      'claims_exhausted', 0);
-    return false;
-  end if;
-  update tasker_workflow_steps s
-     set state = 'enqueued', lease_id = null, lease_host = null, lease_until = null, plugin_generation = p_generation,
-         sort_key = s.sort_key + 1, updated_at = v_now
-   where s.task_uuid = p_task and s.step_no = p_step;
+  with given as materialized (
+    select u.task_uuid, u.step_no, u.generation, u.reason, u.due, s.lease_id
+      from unnest(p_task, p_step, p_generation, p_reason, p_due) u(task_uuid, step_no, generation, reason, due)
+      join tasker_workflow_steps s on s.task_uuid = u.task_uuid and s.step_no = u.step_no
+       and s.task_uuid between p_task[1] and p_task[cardinality(p_task)]
+  ), released as (
+    update tasker_workflow_steps s
+       set state = 'enqueued', lease_id = null, lease_host = null, lease_until = null, plugin_generation = g.generation, due_at = g.due,
+           sort_key = s.sort_key + 1, updated_at = v_now
+      from given g
+     where s.task_uuid = g.task_uuid and s.step_no = g.step_no and s.state = 'in_progress'
+       and s.task_uuid between p_task[1] and p_task[cardinality(p_task)]
+    returning s.task_uuid, s.step_no, s.sort_key, g.lease_id, g.generation, g.reason
+  )
   insert into tasker_workflow_step_transitions
     (task_uuid, step_no, sort_key, from_state, to_state, created_at, host_id, lease_id, plugin_generation, metadata)
-  values (p_task, p_step, v_row.sort_key + 1, 'in_progress', 'enqueued', v_now, p_host, v_row.lease_id, p_generation,
-          jsonb_build_object('reason', p_reason));
-  perform tasker_enqueue(array[p_task], array[p_step], p_due);
-  return true;
+  select r.task_uuid, r.step_no, r.sort_key, 'in_progress', 'enqueued', v_now, p_host, r.lease_id, r.generation,
+         jsonb_build_object('reason', r.reason)
+    from released r;
+  for v_row in
+    select u.due, array_agg(u.task_uuid order by u.ord) as tasks, array_agg(u.step_no order by u.ord) as steps
+      from unnest(p_task, p_step, p_due) with ordinality u(task_uuid, step_no, due, ord)
+     group by u.due order by u.due
+  loop
+    perform tasker_enqueue(v_row.tasks, v_row.steps, v_row.due);
+  end loop;
 end
 $$;
 -- +goose StatementEnd
 
+-- Fails a step that was claimed as often as it may be without ever coming to an
+-- outcome: what kills its host or plugin each time must end too.
+-- +goose StatementBegin
+create function tasker_bury_unclaimable(
+  p_task uuid, p_step integer, p_host integer, p_generation bigint, p_reason text, p_claims integer)
+returns void language sql as $$
+  select tasker_bury_step(p_task, p_step, p_host, p_generation, jsonb_build_object(
+    'type', 'ClaimsExhausted', 'retryable', false,
+    'message', format('claimed %s times without an outcome, most recently given back because: %s', p_claims, p_reason)),
+    'claims_exhausted', 0)
+$$;
+-- +goose StatementEnd
+
 -- Records one outcome that is not a success. Returns the verdict as
--- tasker_settle_steps does, and when the next attempt is due.
+-- tasker_settle_steps does; when the next attempt is due, null: at once; whether
+-- the step is to be given back, which the caller does for all of its batch
+-- together; and whether its task may have come to its end.
 -- +goose StatementBegin
 create function tasker_settle_failure(
-  p_host integer, p_task uuid, p_step integer, p_lease uuid, p_outcome tasker_outcome, p_generation bigint,
+  p_now timestamptz, p_host integer, p_task uuid, p_step integer, p_lease uuid, p_outcome tasker_outcome, p_generation bigint,
   p_error jsonb, p_retry_after_ms bigint, p_retry_after_cap_ms bigint, p_claim_factor integer,
-  out o_verdict text, out o_due timestamptz, out o_settled boolean)
+  out o_verdict text, out o_due timestamptz, out o_release boolean, out o_settled boolean)
 language plpgsql as $$
 declare
   v_now  timestamptz;
@@ -181,6 +204,7 @@ declare
   v_wait bigint;
 begin
   o_settled := false;
+  o_release := false;
   -- A failure for good locks more than its own row: all of them in one order.
   -- Nobody but the holder of the lease changes what this is judged by.
   perform from tasker_workflow_steps s
@@ -207,16 +231,24 @@ begin
     return;
   end if;
   o_verdict := 'recorded';
-  v_now := clock_timestamp();
 
   if p_outcome = 'released' then
-    -- A wait asked for doubles with every claim: what keeps killing its plugin
-    -- must not keep it dead for the others.
-    if p_retry_after_ms > 0 then
-      o_due := v_now + least(p_retry_after_ms * power(2, least(v_row.claims - 1, 20)), 30000) * interval '1 millisecond';
+    if v_row.claims >= p_claim_factor * v_row.max_attempts then
+      perform tasker_bury_unclaimable(p_task, p_step, p_host, p_generation, coalesce(p_error ->> 'message', 'released'), v_row.claims);
+      o_settled := true;
+      return;
     end if;
-    o_settled := not tasker_release_step(p_task, p_step, p_host, p_generation, coalesce(p_error ->> 'message', 'released'), o_due, p_claim_factor)
-                 or v_row.doomed;
+    o_release := true;
+    -- What has lost its plugin once runs again after the wait asked for. What
+    -- loses it again and again may be what kills it: it waits forty times as
+    -- long, then twice that, at most half a minute, so that the plugin lives for
+    -- the others meanwhile. Claims that came to an outcome do not count.
+    if p_retry_after_ms > 0 then
+      o_due := p_now + interval '1 millisecond' * case
+        when v_row.claims - v_row.attempts <= 1 then p_retry_after_ms
+        else least(p_retry_after_ms * 40 * power(2, least(v_row.claims - v_row.attempts - 2, 20)), 30000) end;
+    end if;
+    o_settled := v_row.doomed;
     return;
   end if;
 
@@ -227,6 +259,7 @@ begin
     return;
   end if;
 
+  v_now := clock_timestamp();
   v_wait := case
     when p_retry_after_ms > 0 then least(p_retry_after_ms, p_retry_after_cap_ms)
     else (tasker_backoff_ms(v_row.backoff, v_row.base_ms, v_row.cap_ms, v_row.attempts + 1) * (1 - v_row.jitter * random()))::bigint
@@ -291,6 +324,8 @@ declare
   v_numbers integer[];
   v_doomed  uuid[];
   v_failed  uuid[] := '{}';
+  v_back    integer[] := '{}';      -- the attempts of the batch that are given back
+  v_due     timestamptz[] := '{}';  -- and when they are due
   v_row     record;
   v_state   tasker_task_state;
 begin
@@ -404,16 +439,22 @@ begin
           select case when s.state = 'complete' and s.lease_id = p_lease[i] then 'already_recorded' else 'stale_lease' end
             from tasker_workflow_steps s where s.task_uuid = p_task[i] and s.step_no = p_step[i]), 'unknown');
       else
-        v_row := tasker_settle_failure(p_host, p_task[i], p_step[i], p_lease[i], p_outcome[i], p_generation[i], p_error[i]::jsonb,
+        v_row := tasker_settle_failure(v_now, p_host, p_task[i], p_step[i], p_lease[i], p_outcome[i], p_generation[i], p_error[i]::jsonb,
                                        p_retry_after_ms[i], p_retry_after_cap_ms, p_claim_factor);
         o_verdict[i] := v_row.o_verdict;
         if v_row.o_due is not null then o_due := o_due || v_row.o_due; end if;
-        if v_row.o_verdict = 'recorded' and p_outcome[i] = 'released' and v_row.o_due is null then
-          o_enqueued := o_enqueued + 1;
+        if v_row.o_release then
+          v_back := v_back || i; v_due := v_due || v_row.o_due;
+          if v_row.o_due is null then o_enqueued := o_enqueued + 1; end if;
         end if;
         if v_row.o_settled then v_failed := v_failed || p_task[i]; end if;
       end if;
     end loop;
+    if v_back <> '{}' then
+      perform tasker_release_steps(p_host, array_agg(p_task[b.i] order by b.ord), array_agg(p_step[b.i] order by b.ord),
+                array_agg(p_generation[b.i] order by b.ord), array_agg(coalesce(p_error[b.i]::jsonb ->> 'message', 'released') order by b.ord), v_due)
+         from unnest(v_back) with ordinality b(i, ord);
+    end if;
   else
     o_verdict := array_fill('recorded'::text, array[cardinality(p_task)]);
   end if;
@@ -434,8 +475,9 @@ $$;
 -- +goose Down
 drop function tasker_settle_steps(integer, integer, integer[], uuid[], integer[], uuid[], tasker_outcome[], bigint[],
                                   text[], text[], text[], bigint[], bigint, integer);
-drop function tasker_settle_failure(integer, uuid, integer, uuid, tasker_outcome, bigint, jsonb, bigint, bigint, integer);
-drop function tasker_release_step(uuid, integer, integer, bigint, text, timestamptz, integer);
+drop function tasker_settle_failure(timestamptz, integer, uuid, integer, uuid, tasker_outcome, bigint, jsonb, bigint, bigint, integer);
+drop function tasker_bury_unclaimable(uuid, integer, integer, bigint, text, integer);
+drop function tasker_release_steps(integer, uuid[], integer[], bigint[], text[], timestamptz[]);
 drop function tasker_lock_movable(uuid);
 drop function tasker_bury_step(uuid, integer, integer, bigint, jsonb, text, integer);
 drop function tasker_task_failure(uuid);

@@ -60,45 +60,52 @@ language plpgsql
 set plan_cache_mode = force_generic_plan set enable_hashjoin = off set enable_mergejoin = off set jit = off
 as $$
 declare
-  v_row  record;
-  v_seen integer := 0;
+  v_row      record;
+  v_held     record;
+  v_tasks    uuid[];
+  v_back     uuid[] := '{}';
+  v_steps    integer[] := '{}';
   v_conclude uuid[] := '{}';   -- task rows are locked after all step rows
 begin
   perform pg_advisory_xact_lock(hashtext('tasker_hosts'), p_host);
   o_released := 0;
-  for v_row in
-    with page as (
-      select t.task_uuid from tasker_tasks t
-       where t.state in ('pending', 'in_progress') and t.task_uuid > p_after
-       order by t.task_uuid limit p_limit
-    )
-    select p.task_uuid, s.step_no, s.doomed, s.held
-      from page p
-      left join lateral (
-        select s.step_no, s.doomed, true as held from tasker_workflow_steps s
-         where s.task_uuid = p.task_uuid and s.state = 'in_progress' and s.lease_host = p_host
-      ) s on true
-     order by p.task_uuid, s.step_no
-  loop
-    if o_last is distinct from v_row.task_uuid then v_seen := v_seen + 1; end if;
-    o_last := v_row.task_uuid;
-    if v_row.held then
-      -- The lock may have to wait for a settle of the same step: look again.
-      perform from tasker_workflow_steps s
-        where s.task_uuid = v_row.task_uuid and s.step_no = v_row.step_no
-          and s.state = 'in_progress' and s.lease_host = p_host for update;
-      if found then
-        o_released := o_released + 1;
-        if not tasker_release_step(v_row.task_uuid, v_row.step_no, null, null, p_reason, null, p_claim_factor) or v_row.doomed then
-          v_conclude := v_conclude || v_row.task_uuid;
-        end if;
-      end if;
+  select array_agg(t.task_uuid order by t.task_uuid) into v_tasks
+    from (select t.task_uuid from tasker_tasks t
+           where t.state in ('pending', 'in_progress') and t.task_uuid > p_after
+           order by t.task_uuid limit p_limit) t;
+  if v_tasks is null then
+    return;
+  end if;
+  if cardinality(v_tasks) = p_limit then o_last := v_tasks[p_limit]; end if;
+
+  -- The lock waits for whoever settles a step at this moment; what is not the
+  -- host's any more then is not returned.
+  -- All of them before the first is changed: a row changed since would be passed over.
+  select array_agg(l.task_uuid) as tasks, array_agg(l.step_no) as steps, array_agg(l.claims) as claims,
+         array_agg(l.unclaimable) as unclaimable, array_agg(l.unclaimable or l.doomed) as concludes
+    into v_held
+    from (select s.task_uuid, s.step_no, s.doomed, s.claims, s.claims >= p_claim_factor * n.max_attempts as unclaimable
+            from unnest(v_tasks) u(task_uuid)
+            join tasker_workflow_steps s on s.task_uuid = u.task_uuid
+            join tasker_named_steps n on n.plan_id = s.plan_id and n.step_no = s.step_no
+           where s.state = 'in_progress' and s.lease_host = p_host
+           order by s.task_uuid, s.step_no for update of s) l(task_uuid, step_no, doomed, claims, unclaimable);
+  o_released := coalesce(cardinality(v_held.tasks), 0);
+  for i in 1 .. o_released loop
+    if v_held.concludes[i] then v_conclude := v_conclude || v_held.tasks[i]; end if;
+    if v_held.unclaimable[i] then
+      perform tasker_bury_unclaimable(v_held.tasks[i], v_held.steps[i], null, null, p_reason, v_held.claims[i]);
+    else
+      v_back := v_back || v_held.tasks[i]; v_steps := v_steps || v_held.steps[i];
     end if;
   end loop;
+  if v_back <> '{}' then
+    perform tasker_release_steps(null, v_back, v_steps, array_fill(null::bigint, array[cardinality(v_back)]),
+              array_fill(p_reason, array[cardinality(v_back)]), array_fill(null::timestamptz, array[cardinality(v_back)]));
+  end if;
   for v_row in select distinct u.task_uuid from unnest(v_conclude) u(task_uuid) order by 1 loop
     perform tasker_conclude_task(v_row.task_uuid, null);
   end loop;
-  if v_seen < p_limit then o_last := null; end if;
 end
 $$;
 -- +goose StatementEnd

@@ -223,6 +223,9 @@ func (c *Core) startStore(ctx context.Context) error {
 }
 
 func (c *Core) prepareStore(ctx context.Context) error {
+	if err := c.checkServer(ctx); err != nil {
+		return err
+	}
 	for _, queue := range []string{c.cfg.Orchestration.TaskRequestsQueue, c.cfg.Orchestration.StepResultsQueue} {
 		if err := c.Store.CreateQueue(ctx, queue); err != nil {
 			return err

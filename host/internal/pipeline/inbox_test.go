@@ -212,6 +212,9 @@ func TestStepsOfADeadHostRunElsewhere(t *testing.T) {
 	}}, func(c *pipeline.Config) { c.Heartbeat = never; c.SelfStop = 0; c.SweepInterval = never })
 	dead.apply(t, oneStep)
 	task := dead.submit(t, "one", `{}`)
+	eventually(t, "its first heartbeat", func() bool {
+		return count(t, dead, `select cardinality(served) from tasker_hosts where host_id = $1`, dead.engine.HostID()) == 1
+	})
 	_, err := dead.pool.Exec(t.Context(), `update tasker_hosts set alive_until = clock_timestamp() - interval '1 second' where host_id = $1`, dead.engine.HostID())
 	require.NoError(t, err)
 	alive := setupOn(t, dead.pool, map[string]handlerFunc{"t.step": func(context.Context, *pluginv1.Step) pluginhost.Outcome { return success(`"alive"`) }},

@@ -161,9 +161,10 @@ func (e *Engine) record(batch []settlement) {
 	e.start(e.work, g, out.Leases)
 }
 
-// crashPause is how long a step waits after its plugin died under it; the wait
-// doubles each time, so that a step that kills its plugin comes seldom.
-const crashPause = 100 * time.Millisecond
+// crashPause is how long a step waits after its plugin died under it. The next
+// waits are longer, see tasker_settle_failure: a step that kills its plugin comes
+// seldom enough not to open the breaker of its crash loop.
+const crashPause = 250 * time.Millisecond
 
 // children returns how many steps a batch may make ready.
 func children(batch []settlement) int {

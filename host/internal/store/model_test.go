@@ -136,7 +136,7 @@ func (m *model) lease(l store.Lease, host int32, served []int32, until time.Time
 		return fmt.Errorf("lease of a step nobody made: %v", l.StepKey)
 	case !s.waits():
 		return fmt.Errorf("lease of step %d in state %s, remaining parents %d", l.Number, s.state, s.remaining)
-	case s.state == vocab.StepPending && s.dueFrom.After(until):
+	case s.dueFrom.After(until):
 		return fmt.Errorf("lease of step %d %s before it is due", l.Number, s.dueFrom.Sub(until))
 	case m.hosts[host].dead:
 		return fmt.Errorf("lease of step %d to a dead host", l.Number)
@@ -177,7 +177,11 @@ func (m *model) settle(g store.Settlement, p store.Policy, at [2]time.Time) (v s
 	case g.Outcome == vocab.OutcomeSuccess:
 		return store.Recorded, m.complete(t, g.Number)
 	case g.Outcome == vocab.OutcomeReleased:
-		return store.Recorded, m.release(t, g.Number, p.ClaimFactor) || s.doomed
+		unclaimable := m.release(t, g.Number, p.ClaimFactor)
+		if !unclaimable && g.RetryAfter > 0 {
+			s.dueFrom, s.dueTo = at[0].Add(g.RetryAfter), at[1].Add(g.RetryAfter)
+		}
+		return store.Recorded, unclaimable || s.doomed
 	case g.Outcome == vocab.OutcomePermanent || !retry.Allows(s.attempts+1):
 		s.attempts++
 		m.bury(t, g.Number)

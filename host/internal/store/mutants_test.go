@@ -26,6 +26,8 @@ import (
 // in the table:
 //   - settle's "state = 'in_progress'" for the task it finishes: a task that has
 //     ended has no step in progress, so nothing is settled in it.
+//   - "for update" of tasker_release_host_steps: tasker_release_steps looks at the
+//     state again; what has been settled meanwhile gets a hint too many.
 //   - "for update skip locked" of the claim's messages: the steps' state check
 //     lets only one win; skipping is for speed.
 type mutant struct {
@@ -65,8 +67,8 @@ var mutants = []mutant{
 	{"failures that lock their own row first", settleFailure, "perform tasker_lock_movable(p_task);", "null;", deadlockHunt},
 
 	{"no mark of doom", "tasker_bury_step", "perform tasker_lock_movable(p_task);", "exit;", machineHunt},
-	{"release without a cap on claims", "tasker_release_step", "v_row.claims >= p_claim_factor * v_row.max_attempts", "false", capHunt},
-	{"release without a message", "tasker_release_step", "perform tasker_enqueue(array[p_task], array[p_step], p_due);", "", machineHunt},
+	{"release without a cap on claims", settleFailure, "v_row.claims >= p_claim_factor * v_row.max_attempts", "false", capHunt},
+	{"release without a message", "tasker_release_steps", "perform tasker_enqueue(v_row.tasks, v_row.steps, v_row.due);", "null;", machineHunt},
 
 	{"conclude without the task's lock", "tasker_conclude_task", "for update;", ";", doomedHunt},
 	{"conclude while something moves", "tasker_conclude_task", "if v_step.moving then", "if false then", machineHunt},
@@ -84,7 +86,6 @@ var mutants = []mutant{
 
 	{"declare the living dead", "tasker_sweep_hosts", "x.alive_until < clock_timestamp()", "true", machineHunt},
 	{"give back without waiting for claims under way", "tasker_release_host_steps", "perform pg_advisory_xact_lock(hashtext('tasker_hosts'), p_host);", "", zombieHunt},
-	{"give back without a second look", "tasker_release_host_steps", "and s.state = 'in_progress' and s.lease_host = p_host for update;", "for update;", sweepHunt},
 	{"sweep what has a message", "tasker_sweep_messages", "where not exists (select from pgmq.%I q", "where true or not exists (select from pgmq.%I q", machineHunt},
 	{"sweep no lost message", "tasker_sweep_messages", "if v_lost.found > 0 then", "if false then", machineHunt},
 	{"see no stalled task", "tasker_sweep_messages", "where not exists (select from tasker_workflow_steps s", "where false and not exists (select from tasker_workflow_steps s", machineHunt},

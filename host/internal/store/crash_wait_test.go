@@ -1,0 +1,54 @@
+package store_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/tasker-systems/tasker-host/host/internal/store"
+	"github.com/tasker-systems/tasker-host/sdk/vocab"
+)
+
+// A step whose plugin dies under it comes back soon once, and then seldom: at
+// most four of its crashes fall into any minute, too few to open the breaker of
+// its plugin (five in sixty seconds).
+func TestWaitAfterLostPlugins(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	p, g := b.mustPlan(t, withAttempts(fan(1), 3)...), b.grant(b.host(t), 1)
+	_, leases := b.create(t, g, p)
+	const pause = 250 * time.Millisecond
+	var at time.Duration
+	crashes := []time.Duration{0}
+	for claims := 1; claims < 9; claims++ {
+		s := settlement(leases[0].StepKey, leases[0].ID, vocab.OutcomeReleased)
+		s.RetryAfter = pause
+		before := time.Now()
+		got, err := b.store.Settle(t.Context(), g, store.Policy{RetryAfterCap: time.Hour, ClaimFactor: 3}, []store.Settlement{s})
+		require.NoError(t, err)
+		require.Len(t, got.Due, 1)
+		wait := got.Due[0].Sub(before)
+		want := pause
+		if claims > 1 {
+			want = min(40*pause<<(claims-2), 30*time.Second)
+		}
+		require.InDelta(t, want.Seconds(), wait.Seconds(), 2, "after claim %d", claims)
+		require.Equal(t, got.Due[0].UTC(), one[time.Time](t, b, "select due_at from tasker_workflow_steps").UTC())
+		at += want
+		crashes = append(crashes, at)
+		b.exec(t, "update tasker_workflow_steps set due_at = null")
+		b.exec(t, "update pgmq.q_"+queue+" set vt = clock_timestamp()")
+		leases = b.claim(t, g)
+		require.Len(t, leases, 1)
+	}
+	for i, from := range crashes {
+		within := 0
+		for _, c := range crashes[i:] {
+			if c-from <= time.Minute {
+				within++
+			}
+		}
+		require.LessOrEqual(t, within, 4, "crashes in the minute from %s on", from)
+	}
+}
