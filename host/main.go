@@ -1,4 +1,4 @@
-// The tasker command: the host, and the client that operates it.
+// Command tasker is the host, and the client that operates it.
 package main
 
 import (

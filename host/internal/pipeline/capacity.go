@@ -1,7 +1,6 @@
 package pipeline
 
 import (
-	"slices"
 	"sync"
 	"time"
 
@@ -156,19 +155,6 @@ func (c *capacity) close() {
 	c.mu.Lock()
 	c.closed = true
 	c.mu.Unlock()
-}
-
-// served returns the ids of the handlers that templates name and plugins serve,
-// in order.
-func (c *capacity) served() []int32 {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	ids := []int32{}
-	for _, g := range c.groups {
-		ids = append(ids, g.ids...)
-	}
-	slices.Sort(ids)
-	return ids
 }
 
 func (c *capacity) signal() {

@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"time"
 
@@ -45,10 +46,7 @@ func (e *Engine) claimLoop() {
 // remains of the messages before it. A look that finds less starts anew, so
 // messages that became visible behind the mark are found by the second look.
 func (e *Engine) claimTurn(turn int, marks map[string]int64) (found bool, err error) {
-	queues, err := e.queues()
-	if err != nil {
-		return false, err
-	}
+	queues := *e.queues.Load()
 	for i := range queues {
 		queue := queues[(turn+i)%len(queues)]
 		g := e.capacity.reserve(e.cfg.ClaimBatch, 0)
@@ -92,22 +90,6 @@ func (e *Engine) waitForRoom() bool {
 	}
 }
 
-// queues returns the queues that hold steps of the handlers served. The answer
-// changes only with what is served and with new templates; serveLoop renews it.
-func (e *Engine) queues() ([]string, error) {
-	if q := e.queueList.Load(); q != nil {
-		return *q, nil
-	}
-	ctx, cancel := context.WithTimeout(e.work, callTimeout)
-	defer cancel()
-	list, err := e.store.QueuesOf(ctx, e.capacity.served())
-	if err != nil {
-		return nil, err
-	}
-	e.queueList.Store(&list)
-	return list, nil
-}
-
 // serveLoop follows what the runner serves, and templates that other hosts
 // bring.
 func (e *Engine) serveLoop() {
@@ -134,21 +116,30 @@ const serveInterval = 10 * time.Second
 // the database.
 func (e *Engine) TemplatesChanged(ctx context.Context) error { return e.refreshServed(ctx) }
 
+// refreshServed reads what the runner serves, and which queues hold steps for it.
+// One call at a time, so that the last to look is the last to write.
 func (e *Engine) refreshServed(ctx context.Context) error {
+	e.serving.Lock()
+	defer e.serving.Unlock()
 	services := e.runner.Services()
 	var names []string
 	for _, s := range services {
 		names = append(names, s.Handlers...)
 	}
+	slices.Sort(names)
 	ids, err := e.store.HandlerIDs(ctx, names)
 	if err != nil {
 		return err
 	}
+	queues, err := e.store.QueuesOf(ctx, slices.Sorted(maps.Values(ids)))
+	if err != nil {
+		return err
+	}
 	e.capacity.serve(services, ids)
-	slices.Sort(names)
-	before := e.servedNames.Swap(&names)
-	e.queueList.Store(nil)
-	if before == nil || !slices.Equal(*before, names) {
+	if before := e.queues.Swap(&queues); !slices.Equal(*before, queues) {
+		e.wake()
+	}
+	if before := e.servedNames.Swap(&names); before == nil || !slices.Equal(*before, names) {
 		e.beatAtOnce() // others see by the heartbeat what this host serves
 	}
 	return nil

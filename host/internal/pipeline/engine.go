@@ -109,7 +109,8 @@ type Engine struct {
 	due         dueTimes      // of the retries that this host has caused
 	lost        atomic.Bool   // a reply was lost: compare leases with the database
 	beatNow     chan struct{}
-	queueList   atomic.Pointer[[]string] // nil: to be read anew
+	serving     sync.Mutex               // held while what is served is read anew
+	queues      atomic.Pointer[[]string] // that hold steps of the handlers served
 	lastBeat    atomic.Int64             // of the last heartbeat that worked, nanoseconds of the monotonic base
 	base        time.Time
 
@@ -130,6 +131,7 @@ func New(cfg Config, st Store, runner Runner, fin Finalizer, reg prometheus.Regi
 	}
 	e.work, e.abort = context.WithCancelCause(context.Background())
 	e.accept, e.refuse = context.WithCancelCause(e.work)
+	e.queues.Store(&[]string{})
 	e.metrics.observe(reg, e)
 	return e
 }
