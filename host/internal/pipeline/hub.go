@@ -1,7 +1,6 @@
 package pipeline
 
 import (
-	"context"
 	"sync"
 
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
@@ -56,18 +55,6 @@ func (h *hub) wait(task vocab.UUID) (ended <-chan vocab.TaskState, stop func()) 
 		} else {
 			h.waiting[task] = list
 		}
-	}
-}
-
-// Wait returns when this host has seen the task end, or ctx ends.
-func (e *Engine) Wait(ctx context.Context, task vocab.UUID) (vocab.TaskState, error) {
-	ended, stop := e.hub.wait(task)
-	defer stop()
-	select {
-	case s := <-ended:
-		return s, nil
-	case <-ctx.Done():
-		return "", ctx.Err()
 	}
 }
 
