@@ -12,11 +12,15 @@ include tools.mk
 # Knobs, overridable on the command line: make gotest PKG=./host/internal/store RUN=Claim
 PKG          ?= ./...
 RUN          ?=
-TEST_TIMEOUT ?= 12m
-TEST_PROCS   ?= 2
+TEST_TIMEOUT ?= 20m
+TEST_PROCS   ?= 3
+TEST_WIDTH   ?= 4
 TEST_FLAGS   ?=
 FUZZTIME     ?= 20s
-BENCH_TASKS  ?= 20000
+SWAPS        ?= 200
+
+# They begin first: nothing is left to run beside them at the end.
+LONGEST = ./host/internal/e2e ./host/internal/store ./host/internal/core
 
 GO_FILES = $(shell git ls-files --cached --others --exclude-standard '*.go' | grep -v '\.pb\.go$$')
 
@@ -33,16 +37,28 @@ build: ## Build bin/tasker and bin/plugins/*
 	@mkdir -p bin/plugins
 	umask 022 && go build -trimpath -o bin/tasker ./host
 	umask 022 && go build -trimpath -o bin/plugins/ ./plugins/handlers/...
+	@umask 022 && for dir in plugins/scaling/*/ plugins/health/*/; do \
+	  test -f "$$dir/main.go" || continue; \
+	  kind=$$(basename "$$(dirname "$$dir")"); \
+	  go build -trimpath -o "bin/plugins/$$kind-$$(basename "$$dir")" "./$$dir"; \
+	done
+	umask 022 && go build -trimpath -ldflags '-X main.version=1.1.0' -o bin/plugins/next/arithmetic ./plugins/handlers/arithmetic
 
 .PHONY: demo
-demo: build ## Run the five example workflows on a private PostgreSQL
+demo: build ## Run the five example workflows on a private PostgreSQL, and swap a plugin under load
 	@deploy/prepare.sh postgres
 	@bin/tasker demo
 
 .PHONY: bench
-bench: build ## Measure linear tasks through a plugin process (BENCH_TASKS=20000)
+bench: build ## Measure what the table of goals needs, and print it: twelve minutes
 	@deploy/prepare.sh postgres
-	@bin/tasker bench linear --tasks $(BENCH_TASKS) --json
+	@bin/tasker bench goals
+
+.PHONY: bench-peers
+bench-peers: build ## River and DBOS beside ours on one server; the table goes to docs/benchmarks.md: six minutes
+	@deploy/prepare.sh postgres
+	cd bench && go build -o ../bin/bench-peers .
+	@cd bench && ../bin/bench-peers -docs ../docs/benchmarks.md
 
 .PHONY: prereqs
 prereqs: ## Install what building and testing need (Debian, Ubuntu)
@@ -56,7 +72,8 @@ test: ## Everything that must hold: format, vet, lint, build, models, generated 
 
 .PHONY: gotest
 gotest: ## Go tests with the race detector (PKG=./... RUN=regexp)
-	go test -race -p $(TEST_PROCS) -timeout $(TEST_TIMEOUT) $(if $(RUN),-run '$(RUN)') $(TEST_FLAGS) $(PKG)
+	go test -race -vet=off -ldflags=-w -p $(TEST_PROCS) -parallel $(TEST_WIDTH) -timeout $(TEST_TIMEOUT) $(if $(RUN),-run '$(RUN)') $(TEST_FLAGS) $(if $(filter ./...,$(PKG)),$(LONGEST)) $(PKG)
+	$(if $(filter ./...,$(PKG)),cd bench && go test -vet=off -ldflags=-w $(if $(RUN),-run '$(RUN)') ./...)
 
 .PHONY: models
 models: ## Model-check the protocols; the broken variants must fail
@@ -71,22 +88,35 @@ fmt-check: $(GOFUMPT) ## Fail if a file is not formatted
 .PHONY: vet
 vet: ## go vet
 	go vet ./...
+	cd bench && go vet ./...
 
 .PHONY: lint
 lint: $(STATICCHECK) ## staticcheck, rules in staticcheck.conf
 	$(STATICCHECK) ./...
+	cd bench && $(STATICCHECK) ./...
 
 .PHONY: tidy-check
 tidy-check: ## Fail if go.mod or go.sum are not tidy
 	go mod tidy -diff
+	cd bench && go mod tidy -diff
 
 .PHONY: verify
 verify: ## Regenerate committed code in a scratch directory and fail on a difference
 	@deploy/gen.sh --check
 
 .PHONY: fuzz
-fuzz: ## Run every fuzz target for FUZZTIME (20s) each
+fuzz: ## Run every fuzz target for FUZZTIME (20s) each, and 10,000 generated requests
 	@deploy/fuzz.sh $(FUZZTIME)
+
+.PHONY: storm
+storm: ## Swap a plugin SWAPS (200) times while 64 tasks are open; takes minutes
+	@deploy/prepare.sh go postgres gcc
+	TASKER_STORM_SWAPS=$(SWAPS) go test -race -timeout 1h -count=1 -v -run '^TestSwapStorm$$' ./host/internal/core
+
+.PHONY: soak
+soak: ## What takes hours: thousands of swaps, kills by the dozen, two million rows removed, while others work
+	@deploy/prepare.sh go postgres gcc
+	go test -tags soak -timeout 6h -count=1 -v -run 'TestSwapStorm|TestRetentionUnderLoad|TestChaos' ./host/internal/core ./host/internal/store ./host/internal/e2e
 
 ##@ Change
 .PHONY: fmt

@@ -104,7 +104,7 @@ func TestDefaultsAndDerivedPaths(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, "development", c.Environment)
 	require.Equal(t, 30*time.Second, c.Orchestration.Lease)
-	require.Equal(t, 500, c.Engine.SettleBatch)
+	require.Equal(t, 500, c.ExecutorPools.TaskFinalizer.Batch)
 	require.Equal(t, "console", c.System.LogFormat)
 	state := "/home/op/.local/state/tasker"
 	if os.Geteuid() == 0 {
@@ -123,25 +123,27 @@ func TestDefaultsAndDerivedPaths(t *testing.T) {
 func TestLaterLayersWinKeyByKey(t *testing.T) {
 	t.Parallel()
 	dir := writeFiles(t, map[string]string{
-		"tasker.toml":                        "[engine]\nsubmit_batch = 1\nsettle_batch = 1\ncommitters = 1\nmax_steps = 1\n",
+		"tasker.toml":                        "[executor_pools.task_finalizer]\nbatch = 1\nmin = 1\nmax = 1\n[engine]\nmax_steps = 1\n",
 		"plugins.toml":                       "[plugin.handler.x]\npath = \"x\"\n",
-		"environments/staging/engine.toml":   "[engine]\nsettle_batch = 2\ncommitters = 2\nmax_steps = 2\n",
-		"environments/elsewhere/engine.toml": "[engine]\nsettle_batch = 9\n",
+		"environments/staging/engine.toml":   "[executor_pools.task_finalizer]\nmin = 2\nmax = 2\n[engine]\nmax_steps = 2\n",
+		"environments/elsewhere/engine.toml": "[executor_pools.task_finalizer]\nbatch = 9\n",
 	})
 	c, err := load(t, Options{
 		Environment: "staging", Dir: dir,
 		Overrides: map[string]string{"engine.max_steps": "4"},
-	}, "TASKER__ENGINE__COMMITTERS=3", "TASKER__ENGINE__MAX_STEPS=3", "TASKER_ENV=ignored")
+	}, "TASKER__EXECUTOR_POOLS__TASK_FINALIZER__MAX=3", "TASKER__ENGINE__MAX_STEPS=3", "TASKER_ENV=ignored")
 	require.NoError(t, err)
-	require.Equal(t, Engine{SubmitBatch: 1, SettleBatch: 2, Committers: 3, MaxSteps: 4, MaxInFlight: 4000}, c.Engine)
+	f := c.ExecutorPools.TaskFinalizer
+	require.Equal(t, []int{1, 2, 3}, []int{f.Batch, f.Min, f.Max})
+	require.Equal(t, Engine{MaxSteps: 4, MaxInFlight: 4000}, c.Engine)
 	require.Equal(t, filepath.Join(dir, "plugins.toml"), c.System.Plugins)
 
 	for key, want := range map[string]string{
-		"engine.max_in_flight": "built-in base/engine.toml:6",
-		"engine.submit_batch":  dir + "/tasker.toml:2",
-		"engine.settle_batch":  dir + "/environments/staging/engine.toml:2",
-		"engine.committers":    "environment variable TASKER__ENGINE__COMMITTERS",
-		"engine.max_steps":     "override",
+		"engine.max_in_flight":                "built-in base/engine.toml:3",
+		"executor_pools.task_finalizer.batch": dir + "/tasker.toml:2",
+		"executor_pools.task_finalizer.min":   dir + "/environments/staging/engine.toml:2",
+		"executor_pools.task_finalizer.max":   "environment variable TASKER__EXECUTOR_POOLS__TASK_FINALIZER__MAX",
+		"engine.max_steps":                    "command line",
 	} {
 		origin, ok := c.Origin(key)
 		require.True(t, ok, key)
@@ -180,11 +182,11 @@ connect_timeout = "5"
 embedded = { bin_dri = "/x", install = "yes" }
 
 [engine]
-committers = 0
+max_in_flight = 0
 max_steps = 1.5
 `,
 		"b.toml": `[engine]
-settle_batch = 1_000_000
+max_in_flight = 1_000_000
 max_steps = 10
 [engine.batches]
 [orchestraton]
@@ -200,7 +202,7 @@ log_level = "loud"
 		"z.md":   "not read",
 	})
 	_, err := load(t, Options{Dir: dir, Overrides: map[string]string{"engine.maxsteps": "1"}},
-		"TASKER__ENGINE__SUBMIT_BATCH=many", "TASKER__ENGIN__SUBMIT_BATCH=1", "TASKER__SYSTEM__LOG_FORMAT=json")
+		"TASKER__ENGINE__MAX_STEPS=many", "TASKER__ENGIN__MAX_STEPS=1", "TASKER__SYSTEM__LOG_FORMAT=json")
 	require.Error(t, err)
 	require.Equal(t, []string{
 		`a.toml:2: database.max_conections: unknown key, did you mean database.max_connections?`,
@@ -208,49 +210,54 @@ log_level = "loud"
 		`a.toml:4: database.connect_timeout: want a duration with its unit, such as 30s, got "5"`,
 		`a.toml:5: database.embedded.bin_dri: unknown key, did you mean database.embedded.bin_dir?`,
 		`a.toml:5: database.embedded.install: want true or false, got a string`,
-		`a.toml:8: engine.committers: 0 is out of range: want 1 to 64`,
+		`a.toml:8: engine.max_in_flight: 0 is out of range: want 1 to 100000`,
 		`a.toml:9: engine.max_steps: want a whole number, got a float`,
-		`b.toml:2: engine.settle_batch: 1000000 is out of range: want 1 to 10000`,
-		`b.toml:4: engine.batches: unknown key; engine has committers, max_in_flight, max_steps, settle_batch, submit_batch`,
+		`b.toml:2: engine.max_in_flight: 1000000 is out of range: want 1 to 100000`,
+		`b.toml:2: engine.max_in_flight: already set in a.toml:8: one file of a layer owns a key`,
+		`b.toml:3: engine.max_steps: already set in a.toml:9: one file of a layer owns a key`,
+		`b.toml:4: engine.batches: unknown key; engine has max_in_flight, max_steps`,
 		`b.toml:6: orchestraton.lease: unknown key, did you mean orchestration.lease?`,
 		`b.toml:7: pgmq: want a table, [pgmq], got an array`,
 		`b.toml:10: system.log_level: "loud" is not one of trace, debug, info, warn, error`,
-		`c.toml:2: engine.max_steps: already set in b.toml:3: one file of a layer owns a key`,
+		`c.toml:2: engine.max_steps: already set in a.toml:9: one file of a layer owns a key`,
 		`d.toml:2: toml: unexpected character U+006D 'm' at start of value`,
 		`e.toml:3: toml: key metrics is already defined`,
-		`environment variable TASKER__ENGINE__SUBMIT_BATCH: engine.submit_batch: want a whole number, got "many"`,
-		`environment variable TASKER__ENGIN__SUBMIT_BATCH: engin.submit_batch: unknown key, did you mean engine.submit_batch?`,
-		`override: engine.maxsteps: unknown key, did you mean engine.max_steps?`,
+		`command line: engine.maxsteps: unknown key, did you mean engine.max_steps?`,
+		`environment variable TASKER__ENGINE__MAX_STEPS: engine.max_steps: want a whole number, got "many"`,
+		`environment variable TASKER__ENGIN__MAX_STEPS: engin.max_steps: unknown key, did you mean engine.max_steps?`,
 	}, report(t, err, dir))
 }
 
 func TestTimeBudgetsThatContradictEachOther(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct{ set, want string }{
-		"heartbeat":  {"orchestration.heartbeat=11s", "override: orchestration.heartbeat: 11s must be at most a third of orchestration.lease (30s)"},
-		"statement":  {"database.statement_timeout=8s", "override: database.statement_timeout: 11s with database.lock_timeout must be at most a third of orchestration.lease (30s)"},
-		"connect":    {"database.connect_timeout=11s", "override: database.connect_timeout: 11s must be at most a third of orchestration.lease (30s)"},
-		"sweep":      {"orchestration.sweep_interval=6s", "override: orchestration.sweep_interval: 6s must be at most a sixth of orchestration.lease (30s)"},
-		"grace":      {"orchestration.dead_host_grace=31s", "override: orchestration.dead_host_grace: 31s must be at most orchestration.lease (30s)"},
-		"poll":       {"orchestration.poll_min=2s", "override: orchestration.poll_min: 2s must be at most orchestration.poll_max (1s)"},
-		"idle poll":  {"orchestration.poll_max=11s", "override: orchestration.poll_max: 11s must be at most a third of orchestration.lease (30s)"},
-		"claim":      {"orchestration.finalization_claim=15s", "override: orchestration.finalization_claim: 15s must be at least twice database.statement_timeout + lock_timeout (8s)"},
-		"visibility": {"pgmq.visibility_timeout=15s", "override: pgmq.visibility_timeout: 15s must be at least twice database.statement_timeout + lock_timeout (8s)"},
-		"drain":      {"orchestration.drain_timeout=26s", "override: orchestration.drain_timeout: 31s with orchestration.emergency_timeout must be at most orchestration.supervisor_timeout (30s)"},
-		"queues":     {"orchestration.step_results_queue=task_requests_queue", "override: orchestration.step_results_queue: must differ from orchestration.task_requests_queue"},
-		"queue name": {`orchestration.step_results_queue=q"; drop`, `override: orchestration.step_results_queue: "q\"; drop" does not fit: want lower-case letters, digits and _, at most 47`},
-		"pool":       {"engine.committers=9", "override: engine.committers: must leave 2 of the 10 database.max_connections free"},
-		"socket":     {"system.socket=/" + strings.Repeat("s", 100), "override: system.socket: a socket's path has at most 100 bytes: set a shorter one"},
-		"listen":     {"system.http_listen=0.0.0.0:80", `override: system.http_listen: "0.0.0.0:80" is not a loopback address: requests are not authenticated, so only this machine may send them`},
-		"all":        {"system.http_listen=:8080", `override: system.http_listen: ":8080" is not a loopback address: requests are not authenticated, so only this machine may send them`},
-		"no port":    {"system.http_listen=localhost", `override: system.http_listen: "localhost" is not an address: want host:port, such as 127.0.0.1:8080`},
+		"heartbeat":  {"orchestration.heartbeat=11s", "command line: orchestration.heartbeat: 11s must be at most a third of orchestration.lease (30s / 3 = 10s)"},
+		"statement":  {"database.statement_timeout=8s", "command line: database.statement_timeout: 8s + 3s of database.lock_timeout = 11s must be at most a third of orchestration.lease (30s / 3 = 10s)"},
+		"connect":    {"database.connect_timeout=11s", "command line: database.connect_timeout: 11s must be at most a third of orchestration.lease (30s / 3 = 10s)"},
+		"sweep":      {"orchestration.sweep_interval=6s", "command line: orchestration.sweep_interval: 6s must be at most a sixth of orchestration.lease (30s / 6 = 5s)"},
+		"grace":      {"orchestration.dead_host_grace=31s", "command line: orchestration.dead_host_grace: 31s must be at most orchestration.lease (30s)"},
+		"poll":       {"executor_pools.task_claimer.poll_min=2s", "command line: executor_pools.task_claimer.poll_min: 2s must be at most executor_pools.task_claimer.poll_max (1s)"},
+		"idle poll":  {"executor_pools.step_result_processor.poll_max=11s", "command line: executor_pools.step_result_processor.poll_max: 11s must be at most a third of orchestration.lease (30s / 3 = 10s)"},
+		"claim":      {"orchestration.finalization_claim=15s", "command line: orchestration.finalization_claim: 15s must be at least twice database.statement_timeout + lock_timeout (2 × (5s + 3s) = 16s)"},
+		"visibility": {"pgmq.visibility_timeout=15s", "command line: pgmq.visibility_timeout: 15s must be at least twice database.statement_timeout + lock_timeout (2 × (5s + 3s) = 16s)"},
+		"drain":      {"orchestration.drain_timeout=26s", "command line: orchestration.drain_timeout: 26s + 5s of orchestration.emergency_timeout = 31s must be at most orchestration.supervisor_timeout (30s)"},
+		"audit":      {"orchestration.retention.audit=719h", "command line: orchestration.retention.audit: 719h0m0s is too short for an audit: want 0s, which is for ever, or at least 30 days (720h0m0s)"},
+		"queues":     {"orchestration.step_results_queue=task_requests_queue", "command line: orchestration.step_results_queue: must differ from orchestration.task_requests_queue"},
+		"queue name": {`orchestration.step_results_queue=q"; drop`, `command line: orchestration.step_results_queue: "q\"; drop" does not fit: want lower-case letters, digits and _, at most 47`},
+		"bounds":     {"executor_pools.task_finalizer.max=1", "command line: executor_pools.task_finalizer.max: must be at least executor_pools.task_finalizer.min (2)"},
+		"turn":       {"executor_pools.task_finalizer.turn_timeout=15s", "command line: executor_pools.task_finalizer.turn_timeout: 15s must be at least twice database.statement_timeout + lock_timeout (2 × (5s + 3s) = 16s)"},
+		"socket":     {"system.socket=/" + strings.Repeat("s", 100), "command line: system.socket: a socket's path has at most 100 bytes, and /" + strings.Repeat("s", 100) + " has 101: set a shorter one"},
+		"state":      {"system.state_dir=/" + strings.Repeat("s", 100), "command line: system.state_dir: a socket's path has at most 100 bytes, and /" + strings.Repeat("s", 100) + "/tasker.sock has 113: set a shorter one"},
+		"listen":     {"system.http_listen=0.0.0.0:80", `command line: system.http_listen: "0.0.0.0:80" can be reached from other machines: set auth.enabled = true and make a token with 'tasker token create', or listen on 127.0.0.1:80`},
+		"all":        {"system.http_listen=:8080", `command line: system.http_listen: ":8080" can be reached from other machines: set auth.enabled = true and make a token with 'tasker token create', or listen on 127.0.0.1:8080`},
+		"no port":    {"system.http_listen=localhost", `command line: system.http_listen: "localhost" is not an address: want host:port, such as 127.0.0.1:8080`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			key, value, _ := strings.Cut(test.set, "=")
 			_, err := load(t, Options{Overrides: map[string]string{key: value}})
 			require.Error(t, err)
-			require.Equal(t, []string{test.want}, report(t, err, ""))
+			require.Equal(t, []string{test.want}, report(t, err, "-"))
 		})
 	}
 	for _, ok := range []string{"127.0.0.1:80", "[::1]:80", "localhost:0", ""} {

@@ -7,37 +7,71 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 )
 
-// readURL settles where database.url comes from: the later of url and url_file
-// wins, and a password stands in no file that others read.
-func (l *loader) readURL(c *Config) {
-	urlAt, fileAt := l.origins["database.url"], l.origins["database.url_file"]
-	if inFile(urlAt) && hasPassword(c.Database.URL.Reveal()) {
-		l.problems.add(urlAt, "database.url", "contains a password: set DATABASE_URL or database.url_file instead")
+// readSecrets settles where secrets come from. Each secret key has a neighbour
+// with the suffix _file, which names a file that contains it; the later of the
+// two wins, and no secret stands in a file that others read.
+func (l *loader) readSecrets(c *Config) {
+	root := reflect.ValueOf(c).Elem()
+	for _, key := range l.schema.keys() {
+		leaf := l.schema[key]
+		if leaf.typ != reflect.TypeFor[Secret]() {
+			continue
+		}
+		value := root.FieldByIndex(leaf.index).Addr().Interface().(*Secret)
+		file := root.FieldByIndex(l.schema[key+"_file"].index).String()
+		l.readSecret(key, value, file)
 	}
-	if c.Database.URLFile == "" {
+}
+
+func (l *loader) readSecret(key string, value *Secret, file string) {
+	fileKey := key + "_file"
+	at, fileAt := l.origins[key], l.origins[fileKey]
+	if inFile(at) && isSecret(key, value.Reveal()) {
+		l.problems.add(at, key, "a secret may stand neither in a configuration file nor on a command line: set %s or %s instead", variableOf(key), fileKey)
+	}
+	if file == "" {
 		return
 	}
-	if !c.Database.URL.IsZero() {
-		if inFile(urlAt) {
-			l.problems.add(fileAt, "database.url_file", "database.url is set too (%s): keep one of them", urlAt)
+	if !value.IsZero() {
+		if inFile(at) {
+			l.problems.add(fileAt, fileKey, "%s is set too (%s): keep one of them", key, at)
 		}
 		return
 	}
-	text, err := os.ReadFile(c.Database.URLFile)
+	text, err := os.ReadFile(file) //nolint:gosec // the operator names it
 	if err != nil {
-		l.problems.add(fileAt, "database.url_file", "%v", err)
+		l.problems.add(fileAt, fileKey, "%v", err)
 		return
 	}
-	if info, err := os.Stat(c.Database.URLFile); err == nil && info.Mode().Perm()&0o004 != 0 {
-		l.warnings = append(l.warnings, fmt.Sprintf("%s: everybody on this machine may read it, run: chmod 600 %[1]s", c.Database.URLFile))
+	if info, err := os.Stat(file); err == nil && info.Mode().Perm()&0o004 != 0 {
+		l.warnings = append(l.warnings, fmt.Sprintf("%s: everybody on this machine may read it, run: chmod 600 %[1]s", file))
 	}
-	c.Database.URL = NewSecret(strings.TrimSpace(string(text)))
-	if c.Database.URL.IsZero() {
-		l.problems.add(fileAt, "database.url_file", "%s is empty", c.Database.URLFile)
+	*value = NewSecret(strings.TrimSpace(string(text)))
+	if value.IsZero() {
+		l.problems.add(fileAt, fileKey, "%s is empty", file)
 	}
+	l.origins[key] = Origin{Source: file}
+}
+
+// isSecret reports whether a value must not stand where others can read it. A
+// database's url may, as long as there is no password in it.
+func isSecret(key, value string) bool {
+	if key == "database.url" {
+		return hasPassword(value)
+	}
+	return value != ""
+}
+
+// variableOf names the environment variable that sets a key.
+func variableOf(key string) string {
+	if key == "database.url" {
+		return "DATABASE_URL"
+	}
+	return variablePrefix + strings.ToUpper(strings.ReplaceAll(key, ".", "__"))
 }
 
 // inFile reports whether a value stands in a file or on a command line, where
@@ -107,13 +141,12 @@ func (l *loader) defaultStateDir() (string, error) {
 }
 
 func defaultPlugins(dir string) string {
-	const name = "plugins.toml"
 	if dir == "" {
-		return name
+		return pluginsFile
 	}
-	own := filepath.Join(dir, name)
+	own := filepath.Join(dir, pluginsFile)
 	if _, err := os.Stat(own); errors.Is(err, fs.ErrNotExist) {
-		return name
+		return pluginsFile
 	}
 	return own
 }

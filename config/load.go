@@ -25,6 +25,7 @@ var builtin embed.FS
 const (
 	defaultEnvironment = "development"
 	variablePrefix     = "TASKER__"
+	pluginsFile        = "plugins.toml"
 )
 
 // Options tells Load where to look. The zero value reads the process's
@@ -44,15 +45,7 @@ type Options struct {
 // Load reads all layers, checks them and returns the configuration. Its error
 // is an *Error with every problem, or an error of reading the files.
 func Load(opts Options) (*Config, error) {
-	if opts.Environ == nil {
-		opts.Environ = os.Environ()
-	}
-	l := &loader{
-		schema:  schemaOf(reflect.TypeFor[Config]()),
-		values:  koanf.New("."),
-		origins: map[string]Origin{},
-		vars:    variables(opts.Environ),
-	}
+	l := newLoader(opts)
 	env, err := l.environment(opts)
 	if err != nil {
 		return nil, err
@@ -65,6 +58,18 @@ func Load(opts Options) (*Config, error) {
 		return nil, err
 	}
 	return l.finish(env, dir)
+}
+
+func newLoader(opts Options) *loader {
+	if opts.Environ == nil {
+		opts.Environ = os.Environ()
+	}
+	return &loader{
+		schema:  schemaOf(reflect.TypeFor[Config]()),
+		values:  koanf.New("."),
+		origins: map[string]Origin{},
+		vars:    variables(opts.Environ),
+	}
 }
 
 // loader merges the layers.
@@ -132,7 +137,7 @@ func (l *loader) layers(env, dir string, overrides map[string]string) error {
 	known := own.found
 	ordered := []layer{base, own}
 	if dir != "" {
-		top := l.readDirectory(dir, "plugins.toml")
+		top := l.readDirectory(dir, pluginsFile)
 		sub := l.readDirectory(filepath.Join(dir, "environments", env))
 		known = known || sub.found
 		ordered = append(ordered, top, sub)
@@ -164,10 +169,13 @@ func builtinEnvironments() []string {
 type layer struct {
 	values  map[string]any // by dotted key, in the types of the schema
 	origins map[string]Origin
-	found   bool // the folder exists
+	owners  map[string]Origin // as origins, and those whose value is wrong
+	found   bool              // the folder exists
 }
 
-func newLayer() layer { return layer{values: map[string]any{}, origins: map[string]Origin{}} }
+func newLayer() layer {
+	return layer{values: map[string]any{}, origins: map[string]Origin{}, owners: map[string]Origin{}}
+}
 
 func (l *loader) readBuiltin(dir string) layer {
 	return l.readFiles(builtin, dir, func(name string) string { return "built-in " + name }, "")
@@ -245,10 +253,14 @@ func (l *loader) set(into layer, leaf leaf, origin Origin, root string, convert 
 	}
 	if err != nil {
 		l.problems.add(origin, leaf.key, "%v", err)
-		return
 	}
-	if first, twice := into.origins[leaf.key]; twice {
+	first, twice := into.owners[leaf.key]
+	if twice {
 		l.problems.add(origin, leaf.key, "already set in %s: one file of a layer owns a key", first)
+	} else {
+		into.owners[leaf.key] = origin
+	}
+	if err != nil || twice {
 		return
 	}
 	if text, ok := value.(string); ok && leaf.limits.path && text != "" && root != "" && !filepath.IsAbs(text) {
@@ -274,10 +286,13 @@ func (l *loader) readVariables() layer {
 	return layer
 }
 
+// commandLine is where overrides come from, as whoever typed them knows it.
+const commandLine = "command line"
+
 func (l *loader) readOverrides(overrides map[string]string) layer {
 	layer := newLayer()
 	for _, key := range slices.Sorted(maps.Keys(overrides)) {
-		l.setText(layer, Origin{Source: "override"}, key, overrides[key])
+		l.setText(layer, Origin{Source: commandLine}, key, overrides[key])
 	}
 	return layer
 }
@@ -304,7 +319,7 @@ func (l *loader) finish(env, dir string) (*Config, error) {
 	if err != nil {
 		return nil, fmt.Errorf("decode configuration: %w", err)
 	}
-	l.readURL(c)
+	l.readSecrets(c)
 	if err := l.derive(c); err != nil {
 		return nil, err
 	}

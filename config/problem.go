@@ -10,7 +10,7 @@ import (
 
 // Problem is one fault of a configuration.
 type Problem struct {
-	Source  string // the file, variable or override it stands in; empty if nowhere
+	Source  string // the file, variable or command line it stands in; empty if nowhere
 	Line    int    // the line in the file, 0 if unknown
 	Key     string // the dotted key, empty if it concerns none
 	Message string // what is wrong and what to write instead
@@ -26,6 +26,12 @@ func (p Problem) String() string {
 	}
 	return strings.Join(parts, ": ")
 }
+
+// Place returns "file:line", or what there is of it.
+func (p Problem) Place() string { return place(p.Source, p.Line) }
+
+// Text returns "key: message".
+func (p Problem) Text() string { return Problem{Key: p.Key, Message: p.Message}.String() }
 
 // Error is every problem of a configuration, in the order of the files.
 type Error struct{ Problems []Problem }
@@ -68,9 +74,9 @@ func place(source string, line int) string {
 	return source + ":" + strconv.Itoa(line)
 }
 
-// nearest returns the candidate most like word, or "" if none is alike: at
+// Nearest returns the candidate most like word, or "" if none is alike: at
 // most a third of the letters (and two) differ.
-func nearest(word string, candidates []string) string {
+func Nearest(word string, candidates []string) string {
 	best, bestDistance := "", max(2, len(word)/3)+1
 	for _, c := range candidates {
 		if d := distance(word, c); d < bestDistance {

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"reflect"
@@ -13,8 +14,8 @@ import (
 
 // schema is the set of keys that a struct declares by its tags: toml names a
 // key, min and max bound a number or duration, oneof lists the values of a
-// string, match names its form, and path marks a path, which in a file starts
-// from the file's folder.
+// string, match names its form, path marks a path, which in a file starts from
+// the file's folder, and reload a key that a running host takes over.
 type schema map[string]leaf
 
 // leaf is one key.
@@ -30,6 +31,7 @@ type limits struct {
 	oneof    []string
 	match    string
 	path     bool
+	reload   bool
 }
 
 // form returns the pattern that a match tag names and what it wants, in words.
@@ -37,12 +39,25 @@ func form(name string) (pattern *regexp.Regexp, want string) {
 	switch name {
 	case "queue":
 		return regexp.MustCompile(`^[a-z][a-z0-9_]{0,46}$`), "lower-case letters, digits and _, at most 47"
+	case "http":
+		return regexp.MustCompile(`^(https?://[^@\s]+)?$`), "a URL that begins with http:// or https://, without user and password"
+	case "algorithm":
+		return regexp.MustCompile(algorithmForm + `$`), "a name, with options as a JSON object behind an equals sign if need be"
+	case "shadow":
+		return regexp.MustCompile(`^$|` + algorithmForm + `$`), "nothing, or a name, with options as a JSON object behind an equals sign if need be"
+	case "headers":
+		return regexp.MustCompile(`^([A-Za-z0-9-]+=[^,\s][^,]*(,[A-Za-z0-9-]+=[^,\s][^,]*)*)?$`), "name=value, more of them after commas"
 	case "sha256":
 		return regexp.MustCompile(`^([0-9a-f]{64})?$`), "64 lower-case hexadecimal digits"
+	case "user":
+		return regexp.MustCompile(`^([A-Za-z0-9_][A-Za-z0-9_.-]{0,31}(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,31})?)?$`), "a user, or a user and a group with a colon between them"
 	default:
 		return nil, ""
 	}
 }
+
+// algorithmForm is a scaling algorithm's name with or without options.
+const algorithmForm = `^[A-Za-z][A-Za-z0-9._-]{0,99}(=\{(?s:.*)\})?`
 
 func schemaOf(t reflect.Type) schema {
 	s := schema{}
@@ -68,7 +83,7 @@ func (s schema) collect(t reflect.Type, prefix string, index []int) {
 }
 
 func limitsOf(tag reflect.StructTag) limits {
-	l := limits{min: tag.Get("min"), max: tag.Get("max"), match: tag.Get("match"), path: tag.Get("path") != ""}
+	l := limits{min: tag.Get("min"), max: tag.Get("max"), match: tag.Get("match"), path: tag.Get("path") != "", reload: tag.Get("reload") != ""}
 	if list := tag.Get("oneof"); list != "" {
 		l.oneof = strings.Split(list, ",")
 	}
@@ -90,7 +105,7 @@ func (s schema) isTable(name string) bool {
 
 // unknown says what is wrong with a key that the schema lacks.
 func (s schema) unknown(key string) string {
-	if near := nearest(key, s.keys()); near != "" {
+	if near := Nearest(key, s.keys()); near != "" {
 		return "unknown key, did you mean " + near + "?"
 	}
 	table := key
@@ -138,11 +153,29 @@ func (l leaf) fromTOML(value any) (any, error) {
 			return int(n), nil
 		}
 		return nil, fmt.Errorf("want a whole number, got %s", describe(value))
+	case reflect.TypeFor[float64]():
+		switch n := value.(type) {
+		case float64:
+			return n, nil
+		case int64:
+			return float64(n), nil
+		}
+		return nil, fmt.Errorf("want a number, got %s", describe(value))
 	case reflect.TypeFor[bool]():
 		if b, ok := value.(bool); ok {
 			return b, nil
 		}
 		return nil, fmt.Errorf("want true or false, got %s", describe(value))
+	case reflect.TypeFor[[]int]():
+		return listOf(value, "whole numbers", func(n int64) int { return int(n) })
+	case reflect.TypeFor[[]string]():
+		return listOf(value, "strings", func(s string) string { return s })
+	case reflect.TypeFor[Bytes]():
+		text, ok := value.(string)
+		if !ok {
+			return nil, fmt.Errorf(`want a size with its unit, such as "256MiB", got %s`, describe(value))
+		}
+		return l.fromText(text)
 	default: // string and Secret
 		if text, ok := value.(string); ok {
 			return text, nil
@@ -166,14 +199,39 @@ func (l leaf) fromText(text string) (any, error) {
 			return nil, fmt.Errorf("want a whole number, got %.40q", text)
 		}
 		return n, nil
+	case reflect.TypeFor[float64]():
+		n, err := strconv.ParseFloat(text, 64)
+		if err != nil {
+			return nil, fmt.Errorf("want a number, got %.40q", text)
+		}
+		return n, nil
 	case reflect.TypeFor[bool]():
 		if text != "true" && text != "false" {
 			return nil, fmt.Errorf("want true or false, got %.40q", text)
 		}
 		return text == "true", nil
+	case reflect.TypeFor[Bytes]():
+		return ParseBytes(text)
 	default:
 		return text, nil
 	}
+}
+
+// listOf converts an array whose elements are all of one type.
+func listOf[E, T any](value any, what string, convert func(E) T) ([]T, error) {
+	items, ok := value.([]any)
+	if !ok {
+		return nil, fmt.Errorf("want an array of %s, got %s", what, describe(value))
+	}
+	list := make([]T, len(items))
+	for i, item := range items {
+		e, ok := item.(E)
+		if !ok {
+			return nil, fmt.Errorf("want an array of %s, got %s in it", what, describe(item))
+		}
+		list[i] = convert(e)
+	}
+	return list, nil
 }
 
 // check reports what keeps a value of the leaf's type out of its limits.
@@ -185,14 +243,31 @@ func (l leaf) check(value any) error {
 		if v < low || v > high {
 			return fmt.Errorf("%d is out of range: want %d to %d", v, low, high)
 		}
+	case float64:
+		low, _ := strconv.ParseFloat(l.limits.min, 64)
+		high, _ := strconv.ParseFloat(l.limits.max, 64)
+		if !(v >= low && v <= high) { // so that NaN is neither
+			return fmt.Errorf("%v is out of range: want %s to %s", v, l.limits.min, l.limits.max)
+		}
 	case time.Duration:
 		low, _ := time.ParseDuration(l.limits.min)
 		high, _ := time.ParseDuration(l.limits.max)
 		if v < low || v > high {
 			return fmt.Errorf("%s is out of range: want %s to %s", v, l.limits.min, l.limits.max)
 		}
+	case Bytes:
+		low, _ := ParseBytes(l.limits.min)
+		high, _ := ParseBytes(l.limits.max)
+		if v < low || v > high {
+			return fmt.Errorf("%s is out of range: want %s to %s", v, l.limits.min, l.limits.max)
+		}
 	case string:
+		if l.typ == reflect.TypeFor[Secret]() {
+			return l.checkSecret(NewSecret(v))
+		}
 		return l.checkString(v)
+	case Secret:
+		return l.checkSecret(v)
 	}
 	return nil
 }
@@ -202,10 +277,24 @@ func (l leaf) checkString(v string) error {
 		return fmt.Errorf("%.40q is not one of %s", v, strings.Join(l.limits.oneof, ", "))
 	}
 	if pattern, want := form(l.limits.match); pattern != nil && !pattern.MatchString(v) {
+		if strings.Contains(v, "@") { // a password may stand before it
+			return fmt.Errorf("does not fit: want %s", want)
+		}
 		return fmt.Errorf("%.70q does not fit: want %s", v, want)
 	}
 	if strings.ContainsRune(v, 0) {
 		return fmt.Errorf("must not contain NUL characters")
+	}
+	return nil
+}
+
+// checkSecret is checkString in words that do not show the value.
+func (l leaf) checkSecret(v Secret) error {
+	if pattern, want := form(l.limits.match); pattern != nil && !pattern.MatchString(v.Reveal()) {
+		return fmt.Errorf("does not fit: want %s", want)
+	}
+	if strings.ContainsRune(v.Reveal(), 0) {
+		return errors.New("must not contain NUL characters")
 	}
 	return nil
 }

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Runs every fuzz target of the module, one after another.
+# Runs every fuzz target of the module, one after another, and 10,000 requests
+# made out of the description of the API.
 #
 #   deploy/fuzz.sh DURATION
 set -euo pipefail
@@ -16,3 +17,6 @@ for pkg in $packages; do
   done
 done
 [ $found = 1 ] || { echo 'no fuzz target found' >&2; exit 1; }
+
+TASKER_REQUESTS=${TASKER_REQUESTS:-10000} TASKER_REQUESTS_SEED=${TASKER_REQUESTS_SEED:-$(date +%s)} \
+  go test -count=1 -run '^TestGeneratedRequests$' -v ./host/internal/core

@@ -2,7 +2,7 @@
 # Installs what is missing for the named parts, or says which command does.
 #
 #   deploy/prepare.sh all                      everything `make test` needs
-#   deploy/prepare.sh go postgres gcc spin protoc
+#   deploy/prepare.sh go postgres gcc spin protoc python ruby systemd
 #
 # Packages come from the distribution (Debian, Ubuntu) through apt-get, as root
 # or with a sudo that asks no password. Otherwise the script names the command
@@ -42,6 +42,9 @@ have_postgres() {
 # The race detector links through cgo, so the C library's headers belong to gcc.
 have_gcc() { command -v gcc >/dev/null && printf '#include <stdlib.h>\n' | gcc -E - >/dev/null 2>&1; }
 
+# The distribution's Python, whatever comes first in PATH: its packages are for it.
+have_python() { command -v openssl >/dev/null && /usr/bin/python3 -c 'import grpc, google.protobuf' 2>/dev/null; }
+
 packages=()
 need() { packages+=("$@"); }
 
@@ -49,7 +52,7 @@ parts=("$@")
 [ ${#parts[@]} -gt 0 ] || parts=(all)
 for part in "${parts[@]}"; do
   case $part in
-    all) parts=(go postgres gcc spin protoc) ;;
+    all) parts=(go postgres gcc spin protoc python ruby systemd) ;;
   esac
 done
 for part in "${parts[@]}"; do
@@ -59,7 +62,10 @@ for part in "${parts[@]}"; do
     gcc) have_gcc || need gcc libc6-dev ;;
     spin) command -v spin >/dev/null || need spin ;;
     protoc) command -v protoc >/dev/null || need protobuf-compiler ;;
-    *) die "unknown part '$part' (go, postgres, gcc, spin, protoc, all)" ;;
+    python) have_python || need python3 python3-grpcio python3-protobuf openssl ;;
+    systemd) command -v systemd-analyze >/dev/null || need systemd ;;
+    ruby) ruby -e 'require "pg"' 2>/dev/null || need ruby ruby-pg ;;
+    *) die "unknown part '$part' (go, postgres, gcc, spin, protoc, python, ruby, systemd, all)" ;;
   esac
 done
 [ ${#packages[@]} -gt 0 ] || exit 0

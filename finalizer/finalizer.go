@@ -22,6 +22,28 @@ type Finalizer struct {
 	db        DB
 	processor string
 	timeout   time.Duration
+	observer  Observer // nil: nobody is told
+}
+
+// Observer is told of every claim, release and result. It must be safe for
+// concurrent use and quick.
+type Observer interface {
+	// Claimed tells of a call that tried to claim a task. Without an error the
+	// claim says whether it was granted, and if not, why.
+	Claimed(c Claim, err error, took time.Duration)
+	// Released tells of a call that gave a claim up. Without an error, released
+	// says whether the claim was still held.
+	Released(released bool, err error, took time.Duration)
+	// Concluded tells what became of a task whose claim Finalize was granted: its
+	// state, or an error, which is [ErrClaimLost] if the claim did not hold.
+	Concluded(state vocab.TaskState, err error)
+}
+
+// Observed returns the finalizer with an observer.
+func (f *Finalizer) Observed(o Observer) *Finalizer {
+	observed := *f
+	observed.observer = o
+	return &observed
 }
 
 // New returns a finalizer. processor names it in the records of its claims;
@@ -53,12 +75,53 @@ type Claim struct {
 	Lease     vocab.UUID
 }
 
+// Refusal is why a claim was not granted.
+type Refusal string
+
+// The refusals. Their names are the reference's, but for AlreadySettled, which
+// it did not tell apart.
+const (
+	AlreadyClaimed  Refusal = "already_claimed"  // another holds the claim
+	AlreadyComplete Refusal = "already_complete" // the task is complete
+	AlreadySettled  Refusal = "already_settled"  // the task has ended otherwise
+	NotReady        Refusal = "not_ready"        // no step of it has ended
+	OtherRefusal    Refusal = "other"            // there is no such task
+)
+
+// Refusals lists all refusals.
+var Refusals = []Refusal{AlreadyClaimed, AlreadyComplete, AlreadySettled, NotReady, OtherRefusal}
+
+// Refusal says why the claim was not granted. Only for one that was not.
+func (c Claim) Refusal() Refusal {
+	switch c.Message { // as claim_task_for_finalization words them
+	case "Task already claimed for finalization":
+		return AlreadyClaimed
+	case "Task already complete":
+		return AlreadyComplete
+	case "Task already settled":
+		return AlreadySettled
+	case "Task has no completed or failed steps":
+		return NotReady
+	default:
+		return OtherRefusal
+	}
+}
+
 // ErrClaimLost is returned if the claim ran out, or was taken, before the
 // decision was applied. Nothing was changed.
 var ErrClaimLost = errors.New("the finalization claim was lost")
 
 // Claim tries to claim a task.
 func (f *Finalizer) Claim(ctx context.Context, task vocab.UUID) (Claim, error) {
+	began := time.Now()
+	c, err := f.claim(ctx, task)
+	if f.observer != nil {
+		f.observer.Claimed(c, err, time.Since(began))
+	}
+	return c, err
+}
+
+func (f *Finalizer) claim(ctx context.Context, task vocab.UUID) (Claim, error) {
 	var c Claim
 	var lease *vocab.UUID
 	err := f.db.QueryRow(ctx, sqlClaim, task, f.processor, int(f.timeout/time.Second)).
@@ -100,7 +163,12 @@ func (f *Finalizer) Apply(ctx context.Context, task, lease vocab.UUID) (vocab.Ta
 // Release gives a claim up. It reports whether the claim was still held.
 func (f *Finalizer) Release(ctx context.Context, task, lease vocab.UUID) (bool, error) {
 	var released bool
-	if err := f.db.QueryRow(ctx, sqlRelease, task, f.processor, lease).Scan(&released); err != nil {
+	began := time.Now()
+	err := f.db.QueryRow(ctx, sqlRelease, task, f.processor, lease).Scan(&released)
+	if f.observer != nil {
+		f.observer.Released(released, err, time.Since(began))
+	}
+	if err != nil {
 		return false, fmt.Errorf("release finalization claim of task %s: %w", task, err)
 	}
 	return released, nil
@@ -109,7 +177,7 @@ func (f *Finalizer) Release(ctx context.Context, task, lease vocab.UUID) (bool, 
 // Finalize claims a task, decides, applies and releases. It returns the state
 // the task is in then, which is still active if another holds the claim or if
 // the task is not ready to be finished.
-func (f *Finalizer) Finalize(ctx context.Context, task vocab.UUID) (state vocab.TaskState, err error) {
+func (f *Finalizer) Finalize(ctx context.Context, task vocab.UUID) (vocab.TaskState, error) {
 	claim, err := f.Claim(ctx, task)
 	if err != nil {
 		return "", err
@@ -120,12 +188,12 @@ func (f *Finalizer) Finalize(ctx context.Context, task vocab.UUID) (state vocab.
 		}
 		return vocab.TaskInProgress, nil
 	}
-	found, err := f.Context(ctx, task)
-	if err == nil && Decide(vocab.TaskInProgress, found) != Wait {
-		state, err = f.Apply(ctx, task, claim.Lease)
-		if err == nil && !state.Active() {
-			return state, nil // the claim went with the state
-		}
+	state, err := f.conclude(ctx, task, claim.Lease)
+	if f.observer != nil {
+		f.observer.Concluded(state, err)
+	}
+	if err == nil && !state.Active() {
+		return state, nil // the claim went with the state
 	}
 	if _, releaseErr := f.Release(ctx, task, claim.Lease); releaseErr != nil {
 		err = errors.Join(err, releaseErr)
@@ -134,4 +202,17 @@ func (f *Finalizer) Finalize(ctx context.Context, task vocab.UUID) (state vocab.
 		return "", err
 	}
 	return vocab.TaskInProgress, nil
+}
+
+// conclude looks at a claimed task, decides and applies the decision. It returns
+// the task's state then.
+func (f *Finalizer) conclude(ctx context.Context, task, lease vocab.UUID) (vocab.TaskState, error) {
+	found, err := f.Context(ctx, task)
+	if err != nil {
+		return "", err
+	}
+	if Decide(vocab.TaskInProgress, found) == Wait {
+		return vocab.TaskInProgress, nil
+	}
+	return f.Apply(ctx, task, lease)
 }

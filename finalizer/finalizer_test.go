@@ -44,8 +44,8 @@ select named_task_uuid, 2, 2, namespace_id from made returning plan_id`).Scan(&p
 	require.NoError(t, err)
 	exec(t, pool, "insert into tasker_handlers (name) values ('lab.h') on conflict do nothing")
 	exec(t, pool, `
-insert into tasker_named_steps (plan_id, step_no, handler_id, name, parents, children, retryable, max_attempts, backoff, base_ms, cap_ms, jitter)
-select $1, s, (select handler_id from tasker_handlers), 'step_' || s, '{}', '{}', true, 1, 'none', 0, 0, 0 from generate_series(0, 1) s`, plan)
+insert into tasker_named_steps (plan_id, step_no, handler_id, name, parents, children, ancestors, retryable, max_attempts, backoff, base_ms, cap_ms, jitter)
+select $1, s, (select handler_id from tasker_handlers), 'step_' || s, '{}', '{}', '{}', true, 1, 'none', 0, 0, 0 from generate_series(0, 1) s`, plan)
 	exec(t, pool, "select pgmq.create(name || '_queue') from tasker_task_namespaces")
 	for range n {
 		var task vocab.UUID

@@ -21,7 +21,7 @@ type PGMQKind string
 // The kinds of pgmq.
 const (
 	PGMQNone      PGMQKind = "none"      // not installed yet
-	PGMQExtension PGMQKind = "extension" // the extension; its objects are never altered
+	PGMQExtension PGMQKind = "extension" // the extension; its objects are never altered, but that the queues in use get triggers
 	PGMQForeign   PGMQKind = "foreign"   // a schema pgmq that is neither the extension's nor ours
 	PGMQCompat    PGMQKind = "compat"    // our compatible installation
 )

@@ -33,7 +33,7 @@ func TestCompatibleQueuesAreUpgraded(t *testing.T) {
 	require.NoError(t, migrations.Up(t.Context(), cfg, logger(t)))
 	info := pgmqOf(t, pool)
 	require.Equal(t, migrations.PGMQCompat, info.Kind)
-	require.Equal(t, "1.5.1-compat.1", info.Version)
+	require.Equal(t, "1.5.1-compat.2", info.Version)
 	require.Empty(t, info.Missing)
 	require.Equal(t, "1", text(t, pool, "select count(*)::text from pgmq.read('orders', 0, 1)"))
 }

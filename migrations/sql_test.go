@@ -1,10 +1,13 @@
 package migrations_test
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"testing"
 
+	"github.com/jackc/pgerrcode"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/require"
 
@@ -53,6 +56,66 @@ select array_agg(f.state || '>' || o.state) from unnest(enum_range(null::tasker_
 	slices.Sort(got)
 	slices.Sort(want)
 	require.Equal(t, want, got)
+}
+
+// guarded is what the guards of tables judge, with a task and states.
+type guarded struct {
+	entry  string // writes an entry of history: task, from, to
+	row    string // makes a row: task, state
+	change string // changes it: task, state
+}
+
+var (
+	guardedTask = guarded{
+		entry: `insert into tasker_task_transitions (task_uuid, sort_key, from_state, to_state, created_at) values ($1, 2, $2, $3, now())`,
+		row: `insert into tasker_tasks (task_uuid, plan_id, namespace_id, open_sinks, total_steps, state, created_at, completed_at, context, identity_hash)
+		      select $1, 1, 1, 1, 1, s.state, now(), case when s.state not in ('pending', 'in_progress') then now() end, '{}', ''
+		        from (select $2::tasker_task_state as state) s`,
+		change: `update tasker_tasks t set state = s.state, completed_at = case when s.state not in ('pending', 'in_progress') then now() end
+		           from (select $2::tasker_task_state as state) s where t.task_uuid = $1`,
+	}
+	guardedStep = guarded{
+		entry: `insert into tasker_workflow_step_transitions (task_uuid, step_no, sort_key, from_state, to_state, created_at)
+		        values ($1, 0, 2, $2, $3, now())`,
+		row:    `insert into tasker_workflow_steps (task_uuid, step_no, plan_id, remaining_parents, state, updated_at) values ($1, 0, 1, 0, $2, now())`,
+		change: `update tasker_workflow_steps set state = $2 where task_uuid = $1`,
+	}
+)
+
+// Nobody writes an illegal edge, and everybody may write a legal one.
+func TestGuardsObeyTheTablesOfEdges(t *testing.T) {
+	t.Parallel()
+	pool := pgtest.New(t)
+	requireGuards(t, pool, guardedTask, vocab.TaskStates, vocab.CanTask)
+	requireGuards(t, pool, guardedStep, vocab.StepStates, vocab.CanStep)
+}
+
+func requireGuards[T ~string](t *testing.T, pool *pgxpool.Pool, g guarded, states []T, can func(from, to T) bool) {
+	t.Helper()
+	// try returns whether the last of the statements was refused by a guard.
+	try := func(task vocab.UUID, statements ...[]any) bool {
+		tx, err := pool.Begin(t.Context())
+		require.NoError(t, err)
+		defer func() { require.NoError(t, tx.Rollback(t.Context())) }()
+		for i, s := range statements {
+			_, err := tx.Exec(t.Context(), s[0].(string), append([]any{task}, s[1:]...)...)
+			refused, ok := errors.AsType[*pgconn.PgError](err)
+			if i == len(statements)-1 && ok {
+				require.Equal(t, pgerrcode.CheckViolation, refused.Code, refused)
+				return true
+			}
+			require.NoError(t, err)
+		}
+		return false
+	}
+	var task vocab.UUID
+	require.NoError(t, pool.QueryRow(t.Context(), "select tasker_new_task_uuid()").Scan(&task))
+	for _, from := range states {
+		for _, to := range states {
+			require.Equal(t, !can(from, to), try(task, []any{g.entry, from, to}), "an entry from %s to %s", from, to)
+			require.Equal(t, !can(from, to) && from != to, try(task, []any{g.row, from}, []any{g.change, to}), "a change from %s to %s", from, to)
+		}
+	}
 }
 
 func TestIdentifiers(t *testing.T) {

@@ -17,6 +17,12 @@ step_lease   | -DATTEMPT                 | safe    | safety | fail
 step_lease   | -DGIVEBLIND               | safe    | safety | fail
 step_lease   | -DTWOTX                   | live    | live   | fail
 step_lease   | -DNOSWEEP                 | live    | live   | fail
+worker_lease |                           | safe    | safety | pass
+worker_lease |                           | live    | live   | pass
+worker_lease | -DMAXDEATH=4              | safe    | safety | pass
+worker_lease | -DBLIND                   | safe    | safety | fail
+worker_lease | -DNOFENCE                 | safe    | safety | fail
+worker_lease | -DNOEXPIRY                | live    | live   | fail
 finalize     |                           | once    | safety | pass
 finalize     |                           | fin     | live   | pass
 finalize     | -DMAXCRASH=2              | once    | safety | pass
@@ -40,6 +46,13 @@ hotswap      |                           | keeps   | safety | pass
 hotswap      | -DTWOSTEPS                | served  | safety | fail
 hotswap      | -DSWITCHFIRST             | answers | live   | fail
 hotswap      | -DNODEADLINE              | settles | live   | fail
+rest         |                           | safe    | safety | pass
+rest         |                           | found   | live   | pass
+rest         | -DNODOOR                  | safe    | safety | fail
+rest         | -DASKFIRST                | safe    | safety | fail
+rest         | -DTRYFIRST                | safe    | safety | fail
+rest         | -DNOLOOK                  | safe    | safety | fail
+rest         | -DLATE                    | safe    | safety | fail
 TABLE
 }
 

@@ -2,7 +2,6 @@ package sdk
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -18,49 +17,73 @@ var (
 
 // call is one attempt of one step.
 type call struct {
-	stream *stream
-	served *served
-	step   *pluginv1.Step
+	stream  *stream
+	served  *served
+	step    handler.Step
+	timeout time.Duration // zero: none
 
-	ctx      context.Context
-	cancel   context.CancelCauseFunc
-	stop     context.CancelFunc // of the deadline; nil without one
-	deadline time.Time          // zero: none
-	started  time.Time          // zero: the handler was not called
+	ctx      stepContext
+	started  time.Time     // zero: the handler was not called
+	took     time.Duration // that the handler ran
+	progress progress
 
 	result  handler.Result
 	err     error
 	outcome pluginv1.Outcome
 }
 
-// begin makes the context. The timeout counts from here, so that time spent
-// waiting for room counts too, as it does for the host.
-func (c *call) begin(parent context.Context) {
-	if ms := c.step.GetTimeoutMs(); ms > 0 {
-		c.deadline = time.Now().Add(time.Duration(ms) * time.Millisecond)
-		parent, c.stop = context.WithDeadlineCause(parent, c.deadline, errTimeout)
-	}
-	c.ctx, c.cancel = context.WithCancelCause(parent)
+// newCall reads a step. It shares the memory of raw, which is the call's own.
+func newCall(w *stream, raw []byte) (*call, error) {
+	c := &call{stream: w}
+	id, timeoutMS, err := decodeStep(raw, &c.step)
+	c.outcome.CallId = id
+	c.timeout = time.Duration(timeoutMS) * time.Millisecond
+	c.ctx.call, c.ctx.parent = c, w.steps.base
+	return c, err
 }
 
-// run calls the handler and hands on the outcome, whichever way the handler
-// ends.
+// begin sets the deadline. The timeout counts from here, so that time spent
+// waiting for room counts too, as it does for the host.
+func (c *call) begin(now time.Time) {
+	if c.timeout > 0 {
+		c.ctx.deadline = now.Add(c.timeout)
+		c.step.Deadline = c.ctx.deadline
+	}
+}
+
+// run calls the handler and makes the outcome, whichever way the handler ends:
+// also if it ends the goroutine.
 func (c *call) run() {
 	defer c.finish()
 	if room := c.stream.steps.room; room != nil {
-		select {
-		case room <- struct{}{}:
-			defer func() { <-room }()
-		case <-c.ctx.Done():
+		if !c.enter(room) {
+			return
 		}
+		defer func() { <-room }()
 	}
 	if c.ctx.Err() != nil {
-		c.err = context.Cause(c.ctx)
+		c.err = context.Cause(&c.ctx)
 		return
 	}
 	c.err = errGoexit
 	c.started = time.Now()
 	c.handle()
+}
+
+// enter waits for room. It reports false if the context has ended before.
+func (c *call) enter(room chan<- struct{}) bool {
+	select {
+	case room <- struct{}{}:
+		return true
+	default:
+	}
+	select {
+	case room <- struct{}{}:
+		return true
+	case <-c.ctx.Done():
+		c.err = context.Cause(&c.ctx)
+		return false
+	}
 }
 
 func (c *call) handle() {
@@ -69,31 +92,26 @@ func (c *call) handle() {
 			c.err = c.panicked(r)
 		}
 	}()
-	c.result, c.err = c.served.handler.Handle(c.ctx, c.input())
+	c.result, c.err = c.served.handler.Handle(&c.ctx, c.step)
 }
 
 func (c *call) panicked(value any) error {
 	err := &panicError{value: clean(fmt.Sprint(value), maxMessageBytes), stack: stack()}
 	c.served.stats.panics.Add(1)
 	c.stream.steps.plugin.logger.Error("handler panicked",
-		"handler", c.served.name, "step", c.step.GetStepUuid(), "panic", err.value, "stack", err.stack)
+		"handler", c.served.name, "step", c.step.StepUUID, "panic", err.value, "stack", err.stack)
 	return err
 }
 
-// finish makes the outcome and hands it to the stream.
+// finish makes the outcome. Whoever ran the call hands it to the stream.
 func (c *call) finish() {
-	var took time.Duration
 	if !c.started.IsZero() {
-		took = time.Since(c.started)
+		c.took = time.Since(c.started)
 	}
-	c.outcome.ExecutionUs = uint32(min(took.Microseconds(), 1<<32-1)) //nolint:gosec // bounded
+	c.outcome.ExecutionUs = uint32(min(c.took.Microseconds(), 1<<32-1)) //nolint:gosec // bounded
 	c.judge()
-	c.served.stats.count(&c.outcome, took)
-	c.cancel(nil)
-	if c.stop != nil {
-		c.stop()
-	}
-	c.stream.finish(&c.outcome)
+	c.served.stats.count(&c.outcome, c.took)
+	c.ctx.cancel(nil)
 }
 
 // judge makes the outcome. It runs code of the author too, in errors and
@@ -106,33 +124,4 @@ func (c *call) judge() {
 		}
 	}()
 	c.conclude()
-}
-
-// input is the step as the handler sees it. It shares the memory of the
-// message, which is the call's own.
-func (c *call) input() handler.Step {
-	s := c.step
-	in := handler.Step{
-		TaskUUID:       s.GetTaskUuid(),
-		StepUUID:       s.GetStepUuid(),
-		Namespace:      s.GetNamespace(),
-		Task:           s.GetTaskName(),
-		Version:        s.GetTaskVersion(),
-		Name:           s.GetStepName(),
-		Handler:        s.GetHandler(),
-		Attempt:        int(s.GetAttempt()),
-		MaxAttempts:    int(s.GetMaxAttempts()),
-		IdempotencyKey: s.GetIdempotencyKey(),
-		LeaseID:        s.GetLeaseId(),
-		Context:        s.GetContext(),
-		Config:         s.GetConfig(),
-		Deadline:       c.deadline,
-	}
-	if deps := s.GetDependencies(); len(deps) > 0 {
-		in.Dependencies = make(map[string]json.RawMessage, len(deps))
-		for _, d := range deps {
-			in.Dependencies[d.GetStepName()] = d.GetResult()
-		}
-	}
-	return in
 }

@@ -13,11 +13,28 @@ import (
 // A code block of the guide that is a file: ```go main.go … ```.
 var fileBlock = regexp.MustCompile("(?ms)^```[a-z]+ ([a-z_]+\\.[a-z]+)\n(.*?)^```$")
 
-// TestGuide follows docs/write-a-handler.md in an empty folder: what it shows
-// must compile, pass its tests and describe itself.
-func TestGuide(t *testing.T) {
+// TestGuides follows the guides in empty folders: what they show must compile,
+// pass its tests and describe itself.
+func TestGuides(t *testing.T) {
 	t.Parallel()
-	guide, err := os.ReadFile("../docs/write-a-handler.md")
+	for guide, want := range map[string]struct {
+		files []string
+		slot  string
+	}{
+		"write-a-handler":         {[]string{"main.go", "main_test.go", "step.json", "plugins.toml", "greeting.yaml"}, "greeter.count"},
+		"write-a-scaler":          {[]string{"backlog.go", "main.go", "backlog_test.go", "input.json", "plugins.toml"}, "backlog"},
+		"write-a-health-reporter": {[]string{"main.go", "main_test.go", "event.json", "plugins.toml"}, "journal"},
+	} {
+		t.Run(guide, func(t *testing.T) {
+			t.Parallel()
+			follow(t, "../docs/"+guide+".md", want.files, want.slot)
+		})
+	}
+}
+
+func follow(t *testing.T, path string, files []string, slot string) {
+	t.Helper()
+	guide, err := os.ReadFile(path)
 	require.NoError(t, err)
 	repository, err := filepath.Abs("..")
 	require.NoError(t, err)
@@ -27,7 +44,7 @@ func TestGuide(t *testing.T) {
 		names = append(names, string(block[1]))
 		require.NoError(t, os.WriteFile(filepath.Join(dir, string(block[1])), block[2], 0o600))
 	}
-	require.Equal(t, []string{"main.go", "main_test.go", "plugins.toml", "greeting.yaml"}, names)
+	require.Equal(t, files, names)
 
 	// The guide's `go mod tidy` would ask the network for what this repository
 	// already knows: its sums, and the versions it requires.
@@ -44,10 +61,11 @@ func TestGuide(t *testing.T) {
 		require.NoError(t, err, "%s %v\n%s", name, args, out)
 		return string(out)
 	}
-	run("go", "mod", "init", "example.com/greeter")
+	run("go", "mod", "init", "example.com/guide")
 	run("go", "mod", "edit", "-replace", module+"="+repository, "-require", module+"@v0.0.0")
+	require.Empty(t, run("gofmt", "-l", "."))
 	run("go", "vet", "./...")
 	run("go", "test", "./...")
-	run("go", "build", "-o", "bin/plugins/greeter", ".")
-	require.Contains(t, run("bin/plugins/greeter", "describe"), "greeter.count")
+	run("go", "build", "-o", "bin/plugin", ".")
+	require.Contains(t, run("bin/plugin", "describe"), slot)
 }

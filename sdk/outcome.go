@@ -39,14 +39,14 @@ func (c *call) conclude() {
 		c.accept()
 	case c.ctx.Err() == nil:
 		c.outcome.Failure = failure(c.err)
-	case errors.Is(context.Cause(c.ctx), errTimeout):
+	case errors.Is(context.Cause(&c.ctx), errTimeout):
 		c.outcome.Failure = &pluginv1.Failure{
 			Type:      string(vocab.TimeoutError),
-			Message:   clean(fmt.Sprintf("timed out after %d ms: %v", c.step.GetTimeoutMs(), c.err), maxMessageBytes),
+			Message:   clean(fmt.Sprintf("timed out after %d ms: %v", c.timeout.Milliseconds(), c.err), maxMessageBytes),
 			Retryable: true,
 		}
 	default:
-		c.outcome.Failure = cancelled(context.Cause(c.ctx))
+		c.outcome.Failure = cancelled(context.Cause(&c.ctx))
 	}
 }
 

@@ -13,14 +13,19 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/tasker-systems/tasker-host/sdk/handler"
+	"github.com/tasker-systems/tasker-host/sdk/health"
 	pluginv1 "github.com/tasker-systems/tasker-host/sdk/proto/tasker/plugin/v1"
+	"github.com/tasker-systems/tasker-host/sdk/scaler"
 )
 
-// Part is one kind of work that a plugin offers. [Handlers] makes one.
+// Part is one kind of work that a plugin offers. [Handlers], [Scaling] and
+// [Health] make one.
 type Part struct {
 	name, version string
 	settings      settings
 	handlers      map[string]handler.Handler
+	algorithms    map[string]scaler.New
+	checks        map[string]health.Service
 }
 
 // service is what parts of one kind become in a running plugin. It has more than a few
@@ -73,31 +78,55 @@ func Logger(l hclog.Logger) Option {
 }
 
 var (
-	pluginName  = regexp.MustCompile(`^[a-z][a-z0-9_\-]{0,62}$`)
-	handlerName = regexp.MustCompile(`^[a-z][a-z0-9_.\-]{0,127}$`)
-	semver      = regexp.MustCompile(`^\d+\.\d+\.\d+(-[0-9A-Za-z.\-]+)?(\+[0-9A-Za-z.\-]+)?$`)
+	pluginName = regexp.MustCompile(`^[a-z][a-z0-9_\-]{0,62}$`)
+	slotName   = regexp.MustCompile(`^[a-z][a-z0-9_.\-]{0,127}$`)
+	semver     = regexp.MustCompile(`^\d+\.\d+\.\d+(-[0-9A-Za-z.\-]+)?(\+[0-9A-Za-z.\-]+)?$`)
 )
 
 // Handlers is the part that runs steps. The keys of handlers are the names that
 // templates use: lower-case letters, digits, and _ . - inside, at most 128
 // characters. The name is the plugin's, the version its semantic version.
 func Handlers(name, version string, handlers map[string]handler.Handler, opts ...Option) Part {
-	p := Part{name: name, version: version, handlers: maps.Clone(handlers)}
+	return newPart(Part{name: name, version: version, handlers: maps.Clone(handlers)}, opts)
+}
+
+// Scaling is the part that says how large pools should be. The keys of
+// algorithms are their names, formed like those of handlers; each pool gets a
+// scaler of its own, made with its first decision. Name and version are as with
+// [Handlers].
+func Scaling(name, version string, algorithms map[string]scaler.New, opts ...Option) Part {
+	return newPart(Part{name: name, version: version, algorithms: maps.Clone(algorithms)}, opts)
+}
+
+// Health is the part that checks how things are and reports what has happened.
+// The keys of services are their names, formed like those of handlers. Name and
+// version are as with [Handlers].
+func Health(name, version string, services map[string]health.Service, opts ...Option) Part {
+	return newPart(Part{name: name, version: version, checks: maps.Clone(services)}, opts)
+}
+
+func newPart(p Part, opts []Option) Part {
 	for _, opt := range opts {
 		opt(&p.settings)
 	}
 	return p
 }
 
-func checkHandlers(handlers map[string]handler.Handler) error {
+// merge adds the slots of one kind to those of the parts before, and returns
+// what is wrong with them.
+func merge[T any](kind string, into, slots map[string]T, missing func(T) bool) error {
 	var problems []error
-	for _, name := range slices.Sorted(maps.Keys(handlers)) {
-		if !handlerName.MatchString(name) {
-			problems = append(problems, fmt.Errorf("handler name %q: want %s", name, handlerName))
+	for _, name := range slices.Sorted(maps.Keys(slots)) {
+		if _, twice := into[name]; twice {
+			problems = append(problems, fmt.Errorf("%s %s is given twice", kind, name))
 		}
-		if handlers[name] == nil {
-			problems = append(problems, fmt.Errorf("handler %s is nil", name))
+		if !slotName.MatchString(name) {
+			problems = append(problems, fmt.Errorf("%s name %q: want %s", kind, name, slotName))
 		}
+		if missing(slots[name]) {
+			problems = append(problems, fmt.Errorf("%s %s is nil", kind, name))
+		}
+		into[name] = slots[name]
 	}
 	return errors.Join(problems...)
 }

@@ -17,7 +17,9 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/tasker-systems/tasker-host/sdk/handler"
+	"github.com/tasker-systems/tasker-host/sdk/health"
 	pluginv1 "github.com/tasker-systems/tasker-host/sdk/proto/tasker/plugin/v1"
+	"github.com/tasker-systems/tasker-host/sdk/scaler"
 	"github.com/tasker-systems/tasker-host/sdk/wire"
 )
 
@@ -44,20 +46,16 @@ func New(parts ...Part) (*Plugin, error) {
 		return nil, errors.New("make plugin: no parts given")
 	}
 	p := &Plugin{name: parts[0].name, version: parts[0].version}
-	handlers := map[string]handler.Handler{}
+	all := Part{
+		handlers: map[string]handler.Handler{}, algorithms: map[string]scaler.New{}, checks: map[string]health.Service{},
+	}
 	var problems []error
 	for _, part := range parts {
 		problems = append(problems, part.settings.problems...)
-		problems = append(problems, p.adopt(part), checkHandlers(part.handlers))
-		for name, h := range part.handlers {
-			if handlers[name] != nil {
-				problems = append(problems, fmt.Errorf("handler %s is given twice", name))
-			}
-			handlers[name] = h
-		}
+		problems = append(problems, p.adopt(part), all.merge(part))
 	}
-	if len(handlers) == 0 {
-		problems = append(problems, errors.New("no handlers given"))
+	if len(all.handlers)+len(all.algorithms)+len(all.checks) == 0 {
+		problems = append(problems, errors.New("no handlers given, nor algorithms or health services"))
 	}
 	if !pluginName.MatchString(p.name) {
 		problems = append(problems, fmt.Errorf("plugin name %q: want %s", p.name, pluginName))
@@ -72,8 +70,25 @@ func New(parts ...Part) (*Plugin, error) {
 	if p.logger == nil {
 		p.logger = defaultLogger(os.Stderr)
 	}
-	p.services = append(p.services, newSteps(p, handlers))
+	if len(all.handlers) > 0 {
+		p.services = append(p.services, newSteps(p, all.handlers))
+	}
+	if len(all.algorithms) > 0 {
+		p.services = append(p.services, newScaling(p, all.algorithms))
+	}
+	if len(all.checks) > 0 {
+		p.services = append(p.services, newChecks(p, all.checks))
+	}
 	return p, nil
+}
+
+// merge adds the slots of another part.
+func (p *Part) merge(other Part) error {
+	return errors.Join(
+		merge("handler", p.handlers, other.handlers, func(h handler.Handler) bool { return h == nil }),
+		merge("algorithm", p.algorithms, other.algorithms, func(n scaler.New) bool { return n == nil }),
+		merge("health service", p.checks, other.checks, func(s health.Service) bool { return s.Checker == nil && s.Reporter == nil }),
+	)
 }
 
 // adopt takes over a part's settings. One plugin has one name, one version, one
@@ -215,6 +230,27 @@ func guard(f func() error) (err error) {
 		}
 	}()
 	return f()
+}
+
+// shielded runs code of the author for one slot; a panic is logged and becomes a
+// *panicError.
+func (p *Plugin) shielded(kind, name string, f func() error) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			panicked := &panicError{value: clean(fmt.Sprint(r), maxMessageBytes), stack: stack()}
+			p.logger.Error("plugin code panicked", kind, name, "panic", panicked.value, "stack", panicked.stack)
+			err = panicked
+		}
+	}()
+	return f()
+}
+
+// told is an error as the host gets to read it: never empty.
+func told(err error) string {
+	if text := clean(err.Error(), maxMessageBytes); text != "" {
+		return text
+	}
+	return fmt.Sprintf("an error without words, of type %T", err)
 }
 
 // sdkVersion is the version of the module this package was built from, as the

@@ -9,7 +9,7 @@ import (
 	"runtime"
 	"slices"
 	"sync"
-	"sync/atomic"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
 	"google.golang.org/grpc"
@@ -18,21 +18,19 @@ import (
 
 	"github.com/tasker-systems/tasker-host/sdk/handler"
 	pluginv1 "github.com/tasker-systems/tasker-host/sdk/proto/tasker/plugin/v1"
+	"github.com/tasker-systems/tasker-host/sdk/wire"
 )
 
 // steps is the service of kind handler.
 type steps struct {
 	pluginv1.UnimplementedHandlerServer
+	load // steps whose outcome is not sent
 
 	plugin *Plugin
 	table  map[string]*served // immutable
 	base   context.Context    // parent of every step's context; carries the logger
 	room   chan struct{}      // one place for each running step; nil: no limit
 	closed chan struct{}      // ends the streams
-
-	draining atomic.Bool
-	open     atomic.Int64  // steps whose outcome is not sent
-	idle     chan struct{} // signalled when open reaches zero while draining
 
 	mu      sync.Mutex
 	streams map[*stream]struct{}
@@ -51,7 +49,7 @@ func newSteps(p *Plugin, handlers map[string]handler.Handler) *steps {
 		table:   make(map[string]*served, len(handlers)),
 		base:    hclog.WithContext(context.Background(), p.logger),
 		closed:  make(chan struct{}),
-		idle:    make(chan struct{}, 1),
+		load:    newLoad(),
 		streams: map[*stream]struct{}{},
 	}
 	for name, h := range handlers {
@@ -63,7 +61,7 @@ func newSteps(p *Plugin, handlers map[string]handler.Handler) *steps {
 func (s *steps) slots() []*pluginv1.Slot {
 	slots := make([]*pluginv1.Slot, 0, len(s.table))
 	for _, name := range slices.Sorted(maps.Keys(s.table)) {
-		slots = append(slots, &pluginv1.Slot{Kind: "handler", Name: name})
+		slots = append(slots, &pluginv1.Slot{Kind: wire.KindHandler, Name: name})
 	}
 	return slots
 }
@@ -74,21 +72,6 @@ func (s *steps) configure(maxInFlight int) {
 	if maxInFlight > 0 {
 		s.room = make(chan struct{}, maxInFlight)
 	}
-}
-
-func (s *steps) inFlight() int { return int(s.open.Load()) }
-
-func (s *steps) drain(ctx context.Context) int {
-	s.draining.Store(true)
-	for s.open.Load() > 0 {
-		select {
-		case <-s.idle:
-		case <-ctx.Done():
-			return s.inFlight()
-		}
-	}
-	s.wakeDrain() // another caller may wait too
-	return 0
 }
 
 func (s *steps) cancel(cause error) {
@@ -103,20 +86,6 @@ func (s *steps) live() []*stream {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.Collect(maps.Keys(s.streams))
-}
-
-// settle counts n steps as done.
-func (s *steps) settle(n int) {
-	if s.open.Add(int64(-n)) == 0 && s.draining.Load() {
-		s.wakeDrain()
-	}
-}
-
-func (s *steps) wakeDrain() {
-	select {
-	case s.idle <- struct{}{}:
-	default:
-	}
 }
 
 // Work runs steps until the host closes the stream.
@@ -152,20 +121,27 @@ var (
 	errDraining   = errors.New("the plugin is shutting down")
 )
 
-// stream is one Work stream. One goroutine receives and starts a goroutine for
-// each step; the goroutine of the RPC sends whatever has finished since the
-// last send, so that outcomes travel together when there are many and at once
-// when there are few.
+// stream is one Work stream. One goroutine receives; the goroutine of the RPC
+// sends whatever has finished since the last send, so that outcomes travel
+// together when there are many and at once when there are few.
+//
+// Steps are run by workers, which take them one after the other. While steps wait,
+// there is a worker on its way to them that does not run any: so a step that takes
+// long holds up no other, and of steps that are quick one worker runs them all.
 type stream struct {
 	steps *steps
 	rpc   grpc.BidiStreamingServer[pluginv1.WorkRequest, pluginv1.WorkResponse]
 	wake  chan struct{} // something finished
 
-	mu    sync.Mutex
-	calls map[uint64]*call    // running
-	done  []*pluginv1.Outcome // finished, not sent
-	spare []*pluginv1.Outcome // the batch before, for its memory
-	dead  bool                // nothing can be sent any more
+	mu      sync.Mutex
+	calls   map[uint64]*call    // waiting or running
+	waiting []*call             // in order, from next on
+	next    int                 // of waiting
+	coming  bool                // a worker was started and has not taken a step yet
+	done    []*pluginv1.Outcome // finished, not sent
+	spare   []*pluginv1.Outcome // the batch before, for its memory
+	reports []*call             // whose progress is to be sent
+	dead    bool                // nothing can be sent any more
 }
 
 func (w *stream) serve() (err error) {
@@ -176,9 +152,9 @@ func (w *stream) serve() (err error) {
 	response := &pluginv1.WorkResponse{}
 	ended := false // the host has closed its half
 	for {
-		batch, running := w.take()
-		if len(batch) > 0 {
-			if err := w.send(batch, response); err != nil {
+		batch, reports, running := w.take()
+		if len(batch)+len(reports) > 0 {
+			if err := w.send(batch, reports, response); err != nil {
 				return err
 			}
 			continue
@@ -202,14 +178,12 @@ func (w *stream) serve() (err error) {
 
 func (w *stream) receive() error {
 	for {
-		request, err := w.rpc.Recv()
-		if err != nil {
+		var request pluginv1.PackedWorkRequest
+		if err := w.rpc.RecvMsg(&request); err != nil {
 			return err
 		}
-		for _, step := range request.GetSteps() {
-			if err := w.accept(step); err != nil {
-				return err
-			}
+		if err := w.accept(request.GetSteps()); err != nil {
+			return err
 		}
 		for _, c := range request.GetCancels() {
 			w.cancelOne(c)
@@ -217,70 +191,167 @@ func (w *stream) receive() error {
 	}
 }
 
-func (w *stream) accept(step *pluginv1.Step) error {
-	w.steps.open.Add(1)
-	c := &call{stream: w, step: step}
-	c.outcome.CallId = step.GetCallId()
-	served, ok := w.steps.table[step.GetHandler()]
-	switch {
-	case !ok:
-		c.outcome.Failure = notFound(step.GetHandler())
-		w.finish(&c.outcome)
-		return nil
-	case w.steps.draining.Load():
-		c.outcome.Failure = cancelled(errDraining)
-		w.finish(&c.outcome)
+// accept takes the steps of a message.
+func (w *stream) accept(steps [][]byte) error {
+	if len(steps) == 0 {
 		return nil
 	}
-	c.served = served
-	c.begin(w.steps.base)
+	calls := make([]*call, len(steps))
+	for i, raw := range steps {
+		c, err := newCall(w, raw)
+		if err != nil {
+			return status.Errorf(codes.Internal, "a step cannot be read: %v", err)
+		}
+		calls[i] = c
+	}
+	w.steps.take(len(calls))
+	draining := w.steps.draining.Load()
+	now := time.Now()
 	w.mu.Lock()
-	_, twice := w.calls[c.outcome.CallId]
-	if !twice {
-		w.calls[c.outcome.CallId] = c
+	defer w.mu.Unlock()
+	if w.next > len(w.waiting)/2 {
+		w.waiting, w.next = slices.Delete(w.waiting, 0, w.next), 0
 	}
-	w.mu.Unlock()
-	if twice {
-		c.cancel(nil)
-		w.steps.settle(1)
-		return status.Errorf(codes.InvalidArgument, "call %d is running already", c.outcome.CallId)
+	for i, c := range calls {
+		if err := w.admit(c, draining, now); err != nil {
+			w.steps.settle(len(calls) - i)
+			return err
+		}
 	}
-	go c.run()
+	if len(w.done) > 0 {
+		w.signal()
+	}
+	w.call()
 	return nil
 }
 
-// finish hands an outcome to the sender.
-func (w *stream) finish(o *pluginv1.Outcome) {
-	w.mu.Lock()
-	delete(w.calls, o.CallId)
-	if w.dead {
-		w.mu.Unlock()
-		w.steps.settle(1)
-		return
+// admit has a step wait for a worker, or answers it. The caller holds the lock.
+func (w *stream) admit(c *call, draining bool, now time.Time) error {
+	served, ok := w.steps.table[c.step.Handler]
+	switch {
+	case !ok:
+		c.outcome.Failure = notFound(c.step.Handler)
+		w.done = append(w.done, &c.outcome)
+		return nil
+	case draining:
+		c.outcome.Failure = cancelled(errDraining)
+		w.done = append(w.done, &c.outcome)
+		return nil
 	}
-	w.done = append(w.done, o)
-	first := len(w.done) == 1
-	w.mu.Unlock()
-	if first {
-		select {
-		case w.wake <- struct{}{}:
-		default:
-		}
+	if _, twice := w.calls[c.outcome.CallId]; twice {
+		return status.Errorf(codes.InvalidArgument, "call %d is running already", c.outcome.CallId)
+	}
+	c.served = served
+	c.begin(now)
+	w.calls[c.outcome.CallId] = c
+	w.waiting = append(w.waiting, c)
+	return nil
+}
+
+// call starts a worker if steps wait and none is on its way to them. The caller
+// holds the lock.
+func (w *stream) call() {
+	if w.next < len(w.waiting) && !w.coming {
+		w.coming = true
+		go w.work()
 	}
 }
 
-// take returns what has finished and how many steps still run. The batch is
-// valid until the next call.
-func (w *stream) take() (batch []*pluginv1.Outcome, running int) {
+// patience is how long a step may take before its worker goes and leaves the rest
+// to another one, as the scheduler sees fit: the outcome is waited for, and so may
+// be the processor.
+const patience = 100 * time.Microsecond
+
+// work runs steps until none waits.
+func (w *stream) work() {
+	var c *call
+	defer func() {
+		if c != nil { // its handler has ended this goroutine
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			w.finish(c)
+			w.signal()
+		}
+	}()
+	for c = w.begin(); c != nil; c = w.proceed(c) {
+		c.run()
+	}
+}
+
+// begin gives a new worker its first step; nil: none waits any more.
+func (w *stream) begin() *call {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.coming = false
+	if len(w.done) > 0 {
+		w.signal() // the worker before may be held up by its next step
+	}
+	return w.first()
+}
+
+// proceed takes over a step that has ended and gives its worker the next one; nil:
+// it is to end.
+func (w *stream) proceed(ended *call) *call {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.finish(ended)
+	if ended.took > patience {
+		w.call()
+		w.signal()
+		return nil
+	}
+	return w.first()
+}
+
+// first takes the first step that waits. The last one may take long: what has
+// finished before does not wait for it. The caller holds the lock.
+func (w *stream) first() (c *call) {
+	if w.next < len(w.waiting) {
+		c = w.waiting[w.next]
+		w.waiting[w.next] = nil
+		w.next++
+	}
+	if w.next == len(w.waiting) {
+		w.waiting, w.next = w.waiting[:0], 0
+		if len(w.done) > 0 {
+			w.signal()
+		}
+	}
+	w.call()
+	return c
+}
+
+// finish hands the outcome of a step to the sender. The caller holds the lock, and
+// signals.
+func (w *stream) finish(c *call) {
+	delete(w.calls, c.outcome.CallId)
+	if w.dead {
+		w.steps.settle(1)
+		return
+	}
+	w.done = append(w.done, &c.outcome)
+}
+
+// signal wakes the sender.
+func (w *stream) signal() {
+	select {
+	case w.wake <- struct{}{}:
+	default:
+	}
+}
+
+// take returns what has finished, how far others are, and how many steps still
+// run. The batch is valid until the next call.
+func (w *stream) take() (batch []*pluginv1.Outcome, reports []*pluginv1.Progress, running int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	batch = w.done
 	w.done, w.spare = w.spare[:0], batch
-	return batch, len(w.calls)
+	return batch, w.takeReports(), len(w.calls)
 }
 
-func (w *stream) send(batch []*pluginv1.Outcome, response *pluginv1.WorkResponse) error {
-	for len(batch) > 0 {
+func (w *stream) send(batch []*pluginv1.Outcome, reports []*pluginv1.Progress, response *pluginv1.WorkResponse) error {
+	for len(batch)+len(reports) > 0 {
 		n, size := 0, 0
 		for n < len(batch) && n < maxBatchOutcomes && (n == 0 || size < maxBatchBytes) {
 			size += outcomeSize(batch[n])
@@ -289,22 +360,22 @@ func (w *stream) send(batch []*pluginv1.Outcome, response *pluginv1.WorkResponse
 		if n > 1 && size > maxBatchBytes {
 			n-- // the last one made it too large
 		}
-		response.Outcomes = batch[:n]
+		response.Outcomes, response.Progress = batch[:n], reports
 		if err := w.rpc.Send(response); err != nil {
 			w.steps.settle(len(batch))
 			return fmt.Errorf("send outcomes: %w", err)
 		}
 		w.steps.settle(n)
 		clear(batch[:n]) // an idle stream must not hold on to results
-		batch = batch[n:]
+		batch, reports = batch[n:], nil
 	}
-	response.Outcomes = nil
+	response.Outcomes, response.Progress = nil, nil
 	return nil
 }
 
 func (w *stream) flush(response *pluginv1.WorkResponse) error {
-	batch, _ := w.take()
-	return w.send(batch, response)
+	batch, _, _ := w.take()
+	return w.send(batch, nil, response)
 }
 
 // abandon ends the steps that still run; their outcomes go nowhere.
@@ -322,7 +393,7 @@ func (w *stream) cancelOne(c *pluginv1.Cancel) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if running, ok := w.calls[c.GetCallId()]; ok {
-		running.cancel(fmt.Errorf("cancelled by the host: %s", c.GetReason()))
+		running.ctx.cancel(fmt.Errorf("cancelled by the host: %s", c.GetReason()))
 	}
 }
 
@@ -330,6 +401,6 @@ func (w *stream) cancelAll(cause error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, c := range w.calls {
-		c.cancel(cause)
+		c.ctx.cancel(cause)
 	}
 }

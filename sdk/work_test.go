@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -78,6 +79,57 @@ func TestWorkRefusesCallTwice(t *testing.T) {
 	send(t, stream, 1, 1)
 	_, err := stream.Recv()
 	require.Equal(t, codes.InvalidArgument, status.Code(err))
+}
+
+// TestWorkSlowStepsHoldUpNoOther sends steps that wait among steps that do not, in
+// one message: first, last and between. Those that do not wait end.
+func TestWorkSlowStepsHoldUpNoOther(t *testing.T) {
+	t.Parallel()
+	release := make(chan struct{})
+	_, stream := open(t, func(_ context.Context, s handler.Step) (handler.Result, error) {
+		if string(s.Context) == "1" {
+			<-release
+		}
+		return handler.Result{}, nil
+	})
+	request, slow := &pluginv1.WorkRequest{}, map[uint64]bool{1: true, 2: true, 20: true, 39: true, 40: true}
+	for id := uint64(1); id <= 40; id++ {
+		value := "0"
+		if slow[id] {
+			value = "1"
+		}
+		request.Steps = append(request.Steps, &pluginv1.Step{CallId: id, Handler: "h", Context: []byte(value)})
+	}
+	require.NoError(t, stream.Send(request))
+	quick, _ := receive(t, stream, 40-len(slow))
+	for id := range quick {
+		require.NotContains(t, slow, id)
+	}
+	close(release)
+	receive(t, stream, len(slow))
+}
+
+// TestWorkHandlerEndsItsGoroutine: the steps behind it in the message run.
+func TestWorkHandlerEndsItsGoroutine(t *testing.T) {
+	t.Parallel()
+	_, stream := open(t, func(context.Context, handler.Step) (handler.Result, error) {
+		runtime.Goexit()
+		return handler.Result{}, nil
+	})
+	send(t, stream, 1, 2, 3, 4)
+	outcomes, _ := receive(t, stream, 4)
+	require.Equal(t, "the handler ended its goroutine without returning", outcomes[3].GetFailure().GetMessage())
+}
+
+// TestWorkRefusesAStepItCannotRead ends the stream, as with any message that is
+// none.
+func TestWorkRefusesAStepItCannotRead(t *testing.T) {
+	t.Parallel()
+	_, stream := open(t, echo)
+	damaged := &pluginv1.PackedWorkRequest{Steps: [][]byte{{0x0a, 0x05, 'x'}}}
+	require.NoError(t, stream.SendMsg(damaged))
+	_, err := stream.Recv()
+	require.Equal(t, codes.Internal, status.Code(err))
 }
 
 // TestWorkEndsAfterLastOutcome closes the host's half with steps in hand: they
@@ -177,11 +229,11 @@ func TestWorkDeadline(t *testing.T) {
 		<-ctx.Done()
 		return handler.Result{}, fmt.Errorf("call the bank: %w", ctx.Err())
 	})
-	step := &pluginv1.Step{CallId: 1, Handler: "h", TimeoutMs: 5}
+	step := &pluginv1.Step{CallId: 1, Handler: "h", TimeoutMs: 500}
 	require.NoError(t, stream.Send(&pluginv1.WorkRequest{Steps: []*pluginv1.Step{step}}))
 	outcomes, _ := receive(t, stream, 1)
 	require.Equal(t, string(vocab.TimeoutError), outcomes[1].GetFailure().GetType())
-	require.Equal(t, "timed out after 5 ms: call the bank: context deadline exceeded", outcomes[1].GetFailure().GetMessage())
+	require.Equal(t, "timed out after 500 ms: call the bank: context deadline exceeded", outcomes[1].GetFailure().GetMessage())
 }
 
 // TestWorkKeepsResultAfterDeadline: whether a late result still counts is for
@@ -192,7 +244,7 @@ func TestWorkKeepsResultAfterDeadline(t *testing.T) {
 		<-ctx.Done()
 		return handler.JSON("done all the same")
 	})
-	step := &pluginv1.Step{CallId: 1, Handler: "h", TimeoutMs: 1}
+	step := &pluginv1.Step{CallId: 1, Handler: "h", TimeoutMs: 500}
 	require.NoError(t, stream.Send(&pluginv1.WorkRequest{Steps: []*pluginv1.Step{step}}))
 	outcomes, _ := receive(t, stream, 1)
 	require.Nil(t, outcomes[1].GetFailure())

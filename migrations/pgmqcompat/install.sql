@@ -401,3 +401,7 @@ begin
   end loop;
 end
 $$;
+
+-- PostgreSQL lets everybody execute what is made. Who shall use the queues is
+-- granted it, beside usage on the schema.
+revoke execute on all functions in schema pgmq from public;

@@ -16,7 +16,7 @@ const (
 	Interface = "1.5.1"
 	// Revision grows with every change of the SQL; an installed older revision
 	// is replaced in place.
-	Revision = 1
+	Revision = 2
 
 	mark = "pgmq-compatible queues of Tasker Host, interface " + Interface + ", revision "
 )

@@ -12,27 +12,29 @@ create type tasker_backoff as enum ('exponential', 'linear', 'fixed', 'none');
 
 create type tasker_outcome as enum ('success', 'retryable', 'permanent', 'released');
 
--- The tables of legal edges. The guards below read these functions, so that an
--- illegal edge is refused whoever writes it: the host, a worker or psql.
+-- The tables of legal edges. The guards of the tables are made of them, so that
+-- an illegal edge is refused whoever writes it: the host, a worker or psql.
 
 -- +goose StatementBegin
 create function tasker_legal_task_edge(p_from tasker_task_state, p_to tasker_task_state)
 returns boolean language sql immutable parallel safe as $$
-  select (p_from, p_to) in (
-    ('pending', 'in_progress'), ('pending', 'error'), ('pending', 'cancelled'), ('pending', 'resolved_manually'),
-    ('in_progress', 'complete'), ('in_progress', 'error'), ('in_progress', 'cancelled'), ('in_progress', 'resolved_manually'),
-    ('error', 'pending'), ('error', 'cancelled'), ('error', 'resolved_manually'))
+  select case p_from
+    when 'pending' then p_to in ('in_progress', 'error', 'cancelled', 'resolved_manually')
+    when 'in_progress' then p_to in ('complete', 'error', 'cancelled', 'resolved_manually')
+    when 'error' then p_to in ('pending', 'cancelled', 'resolved_manually')
+    else false end
 $$;
 -- +goose StatementEnd
 
 -- +goose StatementBegin
 create function tasker_legal_step_edge(p_from tasker_step_state, p_to tasker_step_state)
 returns boolean language sql immutable parallel safe as $$
-  select (p_from, p_to) in (
-    ('pending', 'enqueued'), ('pending', 'in_progress'), ('pending', 'error'), ('pending', 'cancelled'), ('pending', 'resolved_manually'),
-    ('enqueued', 'in_progress'), ('enqueued', 'error'), ('enqueued', 'cancelled'), ('enqueued', 'resolved_manually'),
-    ('in_progress', 'enqueued'), ('in_progress', 'complete'), ('in_progress', 'error'), ('in_progress', 'cancelled'), ('in_progress', 'resolved_manually'),
-    ('error', 'pending'), ('error', 'cancelled'), ('error', 'resolved_manually'))
+  select case p_from
+    when 'pending' then p_to in ('enqueued', 'in_progress', 'error', 'cancelled', 'resolved_manually')
+    when 'enqueued' then p_to in ('in_progress', 'error', 'cancelled', 'resolved_manually')
+    when 'in_progress' then p_to in ('enqueued', 'complete', 'error', 'cancelled', 'resolved_manually')
+    when 'error' then p_to in ('pending', 'cancelled', 'resolved_manually')
+    else false end
 $$;
 -- +goose StatementEnd
 

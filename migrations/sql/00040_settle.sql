@@ -23,6 +23,12 @@
 -- looks again until a look finds none, and a step that a transaction under way
 -- makes ready has a parent whose row the failure had to wait for.
 
+-- A batch names the range its tasks are in, so that only partitions of their days
+-- are opened. Its upper end is written "<= any (array[…])", which the planner does
+-- not take for the other end of a range: it thinks so little of ranges that on
+-- tables without statistics it reads the whole range again for each task, where
+-- it is to look the task up.
+
 -- +goose Up
 
 -- Finishes the task if nothing in it can move any more: complete if every step
@@ -94,6 +100,23 @@ returns void language sql as $$
 $$;
 -- +goose StatementEnd
 
+-- Takes the locks of a task and of all its steps, in their order: for those who
+-- end or repair it. The second look also finds what became movable while the
+-- first waited. Returns the state of the task; null: there is none.
+-- +goose StatementBegin
+create function tasker_lock_task(p_task uuid)
+returns tasker_task_state language plpgsql as $$
+declare
+  v_state tasker_task_state;
+begin
+  perform tasker_lock_movable(p_task);
+  perform from tasker_workflow_steps s where s.task_uuid = p_task order by s.step_no for update;
+  select t.state into v_state from tasker_tasks t where t.task_uuid = p_task for update;
+  return v_state;
+end
+$$;
+-- +goose StatementEnd
+
 -- Fails a step for good: the row, its history, its dead letter, and the mark on
 -- the steps of its task. The caller holds the step row's lock and concludes the
 -- task afterwards.
@@ -149,14 +172,14 @@ begin
     select u.task_uuid, u.step_no, u.generation, u.reason, u.due, s.lease_id
       from unnest(p_task, p_step, p_generation, p_reason, p_due) u(task_uuid, step_no, generation, reason, due)
       join tasker_workflow_steps s on s.task_uuid = u.task_uuid and s.step_no = u.step_no
-       and s.task_uuid between p_task[1] and p_task[cardinality(p_task)]
+       and s.task_uuid >= p_task[1] and s.task_uuid <= any (array[p_task[cardinality(p_task)]])
   ), released as (
     update tasker_workflow_steps s
        set state = 'enqueued', lease_id = null, lease_host = null, lease_until = null, plugin_generation = g.generation, due_at = g.due,
            sort_key = s.sort_key + 1, updated_at = v_now
       from given g
      where s.task_uuid = g.task_uuid and s.step_no = g.step_no and s.state = 'in_progress'
-       and s.task_uuid between p_task[1] and p_task[cardinality(p_task)]
+       and s.task_uuid >= p_task[1] and s.task_uuid <= any (array[p_task[cardinality(p_task)]])
     returning s.task_uuid, s.step_no, s.sort_key, g.lease_id, g.generation, g.reason
   )
   insert into tasker_workflow_step_transitions
@@ -215,7 +238,7 @@ begin
   if found then
     perform tasker_lock_movable(p_task);
   end if;
-  select s.state, s.lease_id, s.attempts, s.claims, s.sort_key, s.doomed,
+  select s.state, s.lease_id, s.lease_host, s.attempts, s.claims, s.sort_key, s.doomed,
          n.retryable, n.max_attempts, n.backoff, n.base_ms, n.cap_ms, n.jitter
     into v_row
     from tasker_workflow_steps s
@@ -242,10 +265,11 @@ begin
     -- What has lost its plugin once runs again after the wait asked for. What
     -- loses it again and again may be what kills it: it waits forty times as
     -- long, then twice that, at most half a minute, so that the plugin lives for
-    -- the others meanwhile. Claims that came to an outcome do not count.
+    -- the others meanwhile. Claims that came to an outcome do not count. What
+    -- an outside worker gives back waits as long as it says.
     if p_retry_after_ms > 0 then
       o_due := p_now + interval '1 millisecond' * case
-        when v_row.claims - v_row.attempts <= 1 then p_retry_after_ms
+        when v_row.lease_host is null or v_row.claims - v_row.attempts <= 1 then p_retry_after_ms
         else least(p_retry_after_ms * 40 * power(2, least(v_row.claims - v_row.attempts - 2, 20)), 30000) end;
     end if;
     o_settled := v_row.doomed;
@@ -282,6 +306,131 @@ end
 $$;
 -- +goose StatementEnd
 
+-- Settles one success, as tasker_settle_steps does a batch: what is said there
+-- holds here, and its settings are on. The statement for a batch takes ten times what
+-- it does for a single step; here are only those that the step needs. p_children are
+-- the step's; if they are more than eight, who are less work together, nothing is done
+-- and o_verdict is null. Children that are handed out are leased to p_host, or to the outside
+-- worker p_worker for p_lease_for if that is null.
+-- +goose StatementBegin
+create function tasker_settle_success(
+  p_host integer, p_room integer, p_served integer[],
+  p_task uuid, p_step integer, p_lease uuid, p_generation bigint, p_result text, p_metadata text, p_children integer[],
+  p_worker text default null, p_lease_for interval default null,
+  out o_verdict text, out o_step integer[], out o_lease uuid[], out o_attempt integer[], out o_generation integer[],
+  out o_plan integer, out o_finished_state text, out o_enqueued integer, out o_at timestamptz)
+language plpgsql as $$
+declare
+  v_now    timestamptz := clock_timestamp();
+  v_old    record;
+  v_child  record;
+  v_kind   record;
+  v_number integer;
+  v_hand   boolean := false;
+  v_logged boolean := false;
+  v_until  timestamptz;
+  v_queued integer[] := '{}';
+  v_state  tasker_task_state;
+begin
+  if cardinality(p_children) > 8 then
+    return;
+  end if;
+  o_at := v_now; o_enqueued := 0;
+  update tasker_workflow_steps s
+     set state = 'complete', result = p_result::jsonb, metadata = p_metadata::jsonb, error = null,
+         attempts = s.attempts + 1, sort_key = s.sort_key + 1, updated_at = v_now,
+         plugin_generation = p_generation, lease_until = null, due_at = null
+   where s.task_uuid = p_task and s.step_no = p_step and s.state = 'in_progress' and s.lease_id = p_lease
+  returning s.plan_id, s.sort_key, s.doomed into v_old;
+  if not found then
+    o_verdict := coalesce((
+      select case when s.state = 'complete' and s.lease_id = p_lease then 'already_recorded' else 'stale_lease' end
+        from tasker_workflow_steps s where s.task_uuid = p_task and s.step_no = p_step), 'unknown');
+    return;
+  end if;
+  o_verdict := 'recorded'; o_plan := v_old.plan_id;
+  foreach v_number in array p_children loop  -- ascending: the order of their locks
+    if p_room > 0 then
+      select n.handler_id = any(p_served) as served, nullif(n.timeout_ms, 0) * interval '1 millisecond' as timeout into v_kind
+        from tasker_named_steps n where n.plan_id = v_old.plan_id and n.step_no = v_number;
+      v_hand := v_kind.served;
+      v_until := case when p_worker is not null then v_now + least(p_lease_for, v_kind.timeout) end;
+    else
+      v_hand := false;
+    end if;
+    update tasker_workflow_steps s
+       set remaining_parents = s.remaining_parents - 1,
+           state = case when s.remaining_parents > 1 or s.state <> 'pending' then s.state when v_hand then 'in_progress' else 'enqueued' end,
+           sort_key = s.sort_key + (s.remaining_parents = 1 and s.state = 'pending')::integer,
+           lease_no = s.lease_no + (v_hand and s.remaining_parents = 1 and s.state = 'pending')::integer,
+           claims = s.claims + (v_hand and s.remaining_parents = 1 and s.state = 'pending')::integer,
+           lease_host = case when v_hand and s.remaining_parents = 1 and s.state = 'pending' then p_host else s.lease_host end,
+           lease_id = case when v_hand and s.remaining_parents = 1 and s.state = 'pending' then gen_random_uuid() else s.lease_id end,
+           lease_until = case when v_hand and s.remaining_parents = 1 and s.state = 'pending' then v_until else s.lease_until end,
+           doomed = s.doomed or v_old.doomed, updated_at = v_now
+     where s.task_uuid = p_task and s.step_no = v_number
+    returning s.state, s.sort_key, s.lease_id, s.attempts, s.remaining_parents, s.generation into v_child;
+    continue when v_child.remaining_parents > 0 or v_child.state not in ('in_progress', 'enqueued');
+    if v_logged then
+      insert into tasker_workflow_step_transitions
+        (task_uuid, step_no, sort_key, from_state, to_state, created_at, host_id, lease_id, metadata)
+      values (p_task, v_number, v_child.sort_key, 'pending', v_child.state, v_now, p_host, case when v_hand then v_child.lease_id end,
+              case when v_hand and p_worker is not null then jsonb_build_object('worker', p_worker) end);
+    else  -- both at once: to begin the statement is most of what it takes
+      insert into tasker_workflow_step_transitions
+        (task_uuid, step_no, sort_key, from_state, to_state, created_at, host_id, lease_id, plugin_generation, metadata)
+      values
+        (p_task, p_step, v_old.sort_key, 'in_progress', 'complete', v_now, p_host, p_lease, p_generation, null),
+        (p_task, v_number, v_child.sort_key, 'pending', v_child.state, v_now, p_host, case when v_hand then v_child.lease_id end, null,
+         case when v_hand and p_worker is not null then jsonb_build_object('worker', p_worker) end);
+      v_logged := true;
+    end if;
+    if v_hand then
+      o_step := o_step || v_number; o_lease := o_lease || v_child.lease_id;
+      o_attempt := o_attempt || v_child.attempts + 1; o_generation := o_generation || v_child.generation::integer;
+      p_room := p_room - 1;
+    else
+      v_queued := v_queued || v_number;
+    end if;
+  end loop;
+  if not v_logged then
+    insert into tasker_workflow_step_transitions
+      (task_uuid, step_no, sort_key, from_state, to_state, created_at, host_id, lease_id, plugin_generation)
+    values (p_task, p_step, v_old.sort_key, 'in_progress', 'complete', v_now, p_host, p_lease, p_generation);
+  end if;
+
+  if p_children = '{}' then
+    update tasker_tasks t
+       set open_sinks = t.open_sinks - 1,
+           state = case when t.open_sinks = 1 and t.state = 'in_progress' then 'complete' else t.state end,
+           completed_at = case when t.open_sinks = 1 and t.state = 'in_progress' then v_now else t.completed_at end,
+           sort_key = t.sort_key + (t.open_sinks = 1 and t.state = 'in_progress')::integer,
+           finalize_lease = case when t.open_sinks > 1 then t.finalize_lease end,
+           finalize_by = case when t.open_sinks > 1 then t.finalize_by end,
+           finalize_until = case when t.open_sinks > 1 then t.finalize_until end
+     where t.task_uuid = p_task
+    returning t.open_sinks, t.sort_key, t.state into v_kind;
+    if v_kind.open_sinks = 0 and v_kind.state = 'complete' then
+      o_finished_state := 'complete';
+      insert into tasker_task_transitions (task_uuid, sort_key, from_state, to_state, created_at, host_id)
+      values (p_task, v_kind.sort_key, 'in_progress', 'complete', v_now, p_host);
+    end if;
+  end if;
+
+  o_enqueued := cardinality(v_queued);
+  if o_enqueued > 0 then
+    perform tasker_enqueue(array_fill(p_task, array[o_enqueued]), v_queued);
+  end if;
+  if v_old.doomed then
+    v_state := tasker_conclude_task(p_task, p_host);
+    if v_state in ('complete', 'error') then
+      o_finished_state := v_state::text;
+    end if;
+  end if;
+end
+$$;
+-- +goose StatementEnd
+
 -- Settles the attempts of the arrays, which must be ordered by (p_task, p_step),
 -- and be all successes or none. Per attempt:
 --   p_lease           the lease it ran under
@@ -292,7 +441,8 @@ $$;
 --   p_error           otherwise: a JSON object with type, message, code, …
 --   p_retry_after_ms  otherwise: the wait its handler asked for; 0: the back-off decides
 -- Children that became ready and whose handler is in p_served are leased to
--- p_host, as many as p_room; the others are enqueued.
+-- p_host, as many as p_room; the others, and those of paused namespaces, are
+-- enqueued.
 --
 -- Returns one row:
 --   o_verdict   per attempt: recorded, already_recorded (this lease has settled
@@ -323,15 +473,45 @@ declare
   v_queued  uuid[];
   v_numbers integer[];
   v_doomed  uuid[];
+  v_paused  integer[];              -- the namespaces that are paused; null: none
   v_failed  uuid[] := '{}';
   v_back    integer[] := '{}';      -- the attempts of the batch that are given back
   v_due     timestamptz[] := '{}';  -- and when they are due
   v_row     record;
+  v_one     record;
   v_state   tasker_task_state;
 begin
   o_verdict := array_fill(null::text, array[cardinality(p_task)]);
   if p_room > 0 and not tasker_may_lease(p_host) then
     p_room := 0;
+  end if;
+  if p_room > 0 then
+    v_paused := tasker_paused_namespaces();
+  end if;
+
+  if cardinality(p_task) = 1 and p_outcome[1] = 'success' then
+    select n.children, v_paused is not null
+                       and exists (select from tasker_task_plans p where p.plan_id = n.plan_id and p.namespace_id = any(v_paused)) as paused
+      into v_row
+      from tasker_workflow_steps s
+      join tasker_named_steps n on n.plan_id = s.plan_id and n.step_no = s.step_no
+     where s.task_uuid = v_min and s.step_no = p_step[1];
+    v_one := tasker_settle_success(p_host, case when v_row.paused then 0 else p_room end, p_served, v_min, p_step[1], p_lease[1],
+                                   p_generation[1], p_result[1], p_metadata[1], v_row.children);
+    if v_one.o_verdict is not null then
+      o_verdict := array[v_one.o_verdict];
+      o_enqueued := v_one.o_enqueued;
+      if v_one.o_step is not null then
+        o_step := v_one.o_step; o_lease := v_one.o_lease; o_attempt := v_one.o_attempt; o_generation := v_one.o_generation;
+        o_task := array_fill(v_min, array[cardinality(o_step)]);
+        o_plan := array_fill(v_one.o_plan, array[cardinality(o_step)]);
+      end if;
+      o_finished_state := '{}';
+      if v_one.o_finished_state is not null then
+        o_finished := array[v_min]; o_finished_state := array[v_one.o_finished_state];
+      end if;
+      return;
+    end if;
   end if;
 
   with given as materialized (
@@ -346,7 +526,7 @@ begin
            plugin_generation = g.generation, lease_until = null, due_at = null
       from given g
      where s.task_uuid = g.task_uuid and s.step_no = g.step_no
-       and s.task_uuid between v_min and v_max
+       and s.task_uuid >= v_min and s.task_uuid <= any (array[v_max])
        and s.state = 'in_progress' and s.lease_id = g.lease_id
     returning g.ord, s.task_uuid, s.step_no, s.plan_id, s.sort_key, s.doomed, s.lease_id, s.plugin_generation
   ), done_logged as (
@@ -362,7 +542,8 @@ begin
      group by d.task_uuid, c.step_no, d.plan_id
   ), offered as (
     select b.task_uuid, b.step_no, b.settled, b.doomed, n.handler_id = any(p_served)
-           and row_number() over (order by n.handler_id = any(p_served) desc, b.task_uuid, b.step_no) <= p_room as hand
+           and row_number() over (order by n.handler_id = any(p_served) desc, b.task_uuid, b.step_no) <= p_room
+           and (v_paused is null or not exists (select from tasker_task_plans p where p.plan_id = b.plan_id and p.namespace_id = any(v_paused))) as hand
       from below b
       join tasker_named_steps n on n.plan_id = b.plan_id and n.step_no = b.step_no
      order by b.task_uuid, b.step_no
@@ -379,7 +560,7 @@ begin
            doomed = s.doomed or o.doomed, updated_at = v_now
       from offered o
      where s.task_uuid = o.task_uuid and s.step_no = o.step_no
-       and s.task_uuid between v_min and v_max
+       and s.task_uuid >= v_min and s.task_uuid <= any (array[v_max])
     returning s.task_uuid, s.step_no, s.state, s.sort_key, s.lease_id, s.attempts, s.remaining_parents, s.plan_id, s.generation
   ), ready as (
     select c.task_uuid, c.step_no, c.state, c.sort_key, c.lease_id, c.attempts, c.plan_id, c.generation
@@ -407,7 +588,7 @@ begin
            finalize_by = case when t.open_sinks > k.settled then t.finalize_by end,
            finalize_until = case when t.open_sinks > k.settled then t.finalize_until end
       from sinks k
-     where t.task_uuid = k.task_uuid and t.task_uuid between v_min and v_max
+     where t.task_uuid = k.task_uuid and t.task_uuid >= v_min and t.task_uuid <= any (array[v_max])
     returning t.task_uuid, t.open_sinks, t.sort_key, t.state
   ), finished_logged as (
     insert into tasker_task_transitions (task_uuid, sort_key, from_state, to_state, created_at, host_id)
@@ -475,9 +656,11 @@ $$;
 -- +goose Down
 drop function tasker_settle_steps(integer, integer, integer[], uuid[], integer[], uuid[], tasker_outcome[], bigint[],
                                   text[], text[], text[], bigint[], bigint, integer);
+drop function tasker_settle_success(integer, integer, integer[], uuid, integer, uuid, bigint, text, text, integer[], text, interval);
 drop function tasker_settle_failure(timestamptz, integer, uuid, integer, uuid, tasker_outcome, bigint, jsonb, bigint, bigint, integer);
 drop function tasker_bury_unclaimable(uuid, integer, integer, bigint, text, integer);
 drop function tasker_release_steps(integer, uuid[], integer[], bigint[], text[], timestamptz[]);
+drop function tasker_lock_task(uuid);
 drop function tasker_lock_movable(uuid);
 drop function tasker_bury_step(uuid, integer, integer, bigint, jsonb, text, integer);
 drop function tasker_task_failure(uuid);

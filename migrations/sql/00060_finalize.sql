@@ -98,55 +98,74 @@ end
 $$;
 -- +goose StatementEnd
 
--- Cancels a task and every step of it that is not settled. Hosts that run one
--- are told with their next heartbeat; what they still answer is stale. Returns
--- the task's state and whether this call cancelled it; no row: no such task.
+-- Ends a task by the word of an operator: cancelled, or resolved_manually. Every
+-- step of it that is not settled is cancelled; failed ones are with a cancel, and
+-- stay as they are when the task is resolved. Hosts that run a step are told with
+-- their next heartbeat; what they still answer is stale. Returns the task's state
+-- and whether this call ended it; no row: no such task.
 -- +goose StatementBegin
-create function tasker_cancel_task(p_task uuid, p_reason text, p_host integer default null)
-returns table (o_state tasker_task_state, o_cancelled boolean)
+create function tasker_end_task(p_task uuid, p_state tasker_task_state, p_reason text, p_by text, p_host integer)
+returns table (o_state tasker_task_state, o_ended boolean)
 language plpgsql as $$
 #variable_conflict use_column
 declare
   v_now  timestamptz;
-  v_task record;
+  v_why  constant text := case p_state when 'cancelled' then 'task_cancelled' else 'task_resolved' end;
+  v_gone constant tasker_step_state[] := case p_state
+    when 'cancelled' then '{pending,enqueued,in_progress,error}' else '{pending,enqueued,in_progress}' end;
 begin
-  perform tasker_lock_movable(p_task);
-  perform from tasker_workflow_steps s where s.task_uuid = p_task order by s.step_no for update;
-  select t.state, t.sort_key into v_task from tasker_tasks t where t.task_uuid = p_task for update;
-  if not found then
+  o_state := tasker_lock_task(p_task);
+  if o_state is null then
     return;
   end if;
-  if not tasker_legal_task_edge(v_task.state, 'cancelled') then
-    o_state := v_task.state; o_cancelled := false;
+  if not tasker_legal_task_edge(o_state, p_state) then
+    o_ended := false;
     return next; return;
+  end if;
+  if o_state = 'error' then
+    perform tasker_note_reopened(p_task);   -- it had ended, and ends anew
   end if;
   v_now := clock_timestamp();
   insert into tasker_revocations (host_id, task_uuid, step_no, lease_id, reason)
-  select s.lease_host, s.task_uuid, s.step_no, s.lease_id, 'task_cancelled'
+  select s.lease_host, s.task_uuid, s.step_no, s.lease_id, v_why
     from tasker_workflow_steps s
    where s.task_uuid = p_task and s.state = 'in_progress' and s.lease_host is not null and s.lease_id is not null;
   insert into tasker_workflow_step_transitions
     (task_uuid, step_no, sort_key, from_state, to_state, created_at, host_id, lease_id, metadata)
-  select s.task_uuid, s.step_no, s.sort_key + 1, s.state, 'cancelled', v_now, p_host, s.lease_id, jsonb_build_object('reason', 'task_cancelled')
+  select s.task_uuid, s.step_no, s.sort_key + 1, s.state, 'cancelled', v_now, p_host, s.lease_id, jsonb_build_object('reason', v_why)
     from tasker_workflow_steps s
-   where s.task_uuid = p_task and s.state in ('pending', 'enqueued', 'in_progress', 'error');
+   where s.task_uuid = p_task and s.state = any(v_gone);
   update tasker_workflow_steps s
      set state = 'cancelled', sort_key = s.sort_key + 1, lease_until = null, due_at = null, updated_at = v_now
-   where s.task_uuid = p_task and s.state in ('pending', 'enqueued', 'in_progress', 'error');
+   where s.task_uuid = p_task and s.state = any(v_gone);
   update tasker_tasks t
-     set state = 'cancelled', sort_key = t.sort_key + 1, completed_at = v_now,
+     set state = p_state, sort_key = t.sort_key + 1, completed_at = v_now,
          finalize_lease = null, finalize_by = null, finalize_until = null
    where t.task_uuid = p_task;
   insert into tasker_task_transitions (task_uuid, sort_key, from_state, to_state, created_at, host_id, metadata)
-  values (p_task, v_task.sort_key + 1, v_task.state, 'cancelled', v_now, p_host, jsonb_build_object('reason', p_reason));
-  o_state := 'cancelled'; o_cancelled := true;
+  select p_task, t.sort_key, o_state, p_state, v_now, p_host,
+         jsonb_strip_nulls(jsonb_build_object('reason', p_reason, 'by', nullif(p_by, '')))
+    from tasker_tasks t where t.task_uuid = p_task;
+  perform tasker_close_letters(p_task, null, case p_state when 'cancelled' then 'cancelled' else 'resolved' end, p_reason, p_by);
+  o_state := p_state; o_ended := true;
   return next;
 end
 $$;
 -- +goose StatementEnd
 
+-- Cancels a task and every step of it that is not settled. Returns the task's
+-- state and whether this call cancelled it; no row: no such task.
+-- +goose StatementBegin
+create function tasker_cancel_task(p_task uuid, p_reason text, p_by text, p_host integer default null)
+returns table (o_state tasker_task_state, o_cancelled boolean)
+language sql as $$
+  select e.o_state, e.o_ended from tasker_end_task(p_task, 'cancelled', p_reason, p_by, p_host) e
+$$;
+-- +goose StatementEnd
+
 -- +goose Down
-drop function tasker_cancel_task(uuid, text, integer);
+drop function tasker_cancel_task(uuid, text, text, integer);
+drop function tasker_end_task(uuid, tasker_task_state, text, text, integer);
 drop function tasker_apply_finalization(uuid, uuid, integer);
 drop function release_finalization_claim(uuid, text, uuid);
 drop function claim_task_for_finalization(uuid, text, integer);

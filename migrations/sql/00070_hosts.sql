@@ -14,37 +14,46 @@ $$;
 -- +goose StatementEnd
 
 -- Whether a host may be given steps: not once it was declared dead, since its
--- steps are given back then, and nobody would look after one it got later. The
+-- steps are given back then, and nobody would look after one it got later; nor
+-- while it rests, since nobody looks after it. The
 -- lock, which the transaction keeps, is shared between those that give steps to
 -- the host; tasker_release_host_steps waits for them, so that it sees what they
--- gave. Called before any row is locked.
+-- gave. Called before any row is locked. Who is no host, an outside worker, may:
+-- its leases end by themselves.
 -- +goose StatementBegin
 create function tasker_may_lease(p_host integer)
 returns boolean language plpgsql as $$
 begin
-  perform pg_advisory_xact_lock_shared(hashtext('tasker_hosts'), p_host);
-  return exists (select from tasker_hosts h where h.host_id = p_host and h.state not in ('dead', 'stopped'));
+  perform pg_advisory_xact_lock_shared(hashtext('tasker_hosts'), coalesce(p_host, 0));
+  if p_host is null then
+    return true;
+  end if;
+  return exists (select from tasker_hosts h where h.host_id = p_host and h.state not in ('dead', 'stopped') and not h.rests);
 end
 $$;
 -- +goose StatementEnd
 
 -- Extends the lease of all steps of a host and returns the leases that were
--- revoked since. o_alive is false if the host was declared dead: its steps are
--- given to others, and it must stop them and register anew.
+-- revoked. Each is returned until the host has heard it, for the answer may be
+-- lost: p_heard are the leases of the answer before. o_alive is false if the host was declared dead: its steps are
+-- given to others, and it must stop them and register anew. p_rises is how often it
+-- has risen from rest: if that is news it rests no more, else it does what it did.
 -- +goose StatementBegin
 create function tasker_heartbeat(
-  p_host integer, p_state text, p_served text[], p_lease_ms bigint,
+  p_host integer, p_state text, p_served text[], p_lease_ms bigint, p_heard uuid[], p_rises bigint,
   out o_alive boolean, out o_task uuid[], out o_step integer[], out o_lease uuid[], out o_reason text[])
 language plpgsql as $$
 begin
   update tasker_hosts h
      set heartbeat_at = clock_timestamp(), alive_until = clock_timestamp() + p_lease_ms * interval '1 millisecond',
-         state = p_state, served = p_served
+         state = p_state, served = p_served, rests = h.rests and h.rises >= p_rises, rises = greatest(h.rises, p_rises)
    where h.host_id = p_host and h.state <> 'dead';
   o_alive := found;
-  with gone as (delete from tasker_revocations r where r.host_id = p_host returning r.task_uuid, r.step_no, r.lease_id, r.reason)
-  select array_agg(g.task_uuid), array_agg(g.step_no), array_agg(g.lease_id), array_agg(g.reason)
-    into o_task, o_step, o_lease, o_reason from gone g;
+  if p_heard <> '{}' then
+    delete from tasker_revocations r where r.host_id = p_host and r.lease_id = any(p_heard);
+  end if;
+  select array_agg(r.task_uuid), array_agg(r.step_no), array_agg(r.lease_id), array_agg(r.reason)
+    into o_task, o_step, o_lease, o_reason from tasker_revocations r where r.host_id = p_host;
 end
 $$;
 -- +goose StatementEnd
@@ -77,6 +86,33 @@ begin
     return;
   end if;
   if cardinality(v_tasks) = p_limit then o_last := v_tasks[p_limit]; end if;
+
+  -- A step that is buried has every movable row of its task locked, and all rows
+  -- are locked in one order, task by task: not those of the first task when rows
+  -- of the last are held already.
+  for v_row in
+    select x.task_uuid, x.buries
+      from (select s.task_uuid, bool_or(s.claims >= p_claim_factor * n.max_attempts) as buries
+              from unnest(v_tasks) u(task_uuid)
+              join tasker_workflow_steps s on s.task_uuid = u.task_uuid
+              join tasker_named_steps n on n.plan_id = s.plan_id and n.step_no = s.step_no
+             where s.state = 'in_progress' and s.lease_host = p_host
+             group by s.task_uuid) x
+     where exists (select from unnest(v_tasks) u(task_uuid)
+                     join tasker_workflow_steps s on s.task_uuid = u.task_uuid
+                     join tasker_named_steps n on n.plan_id = s.plan_id and n.step_no = s.step_no
+                    where s.state = 'in_progress' and s.lease_host = p_host and s.claims >= p_claim_factor * n.max_attempts)
+     order by x.task_uuid
+  loop
+    if v_row.buries then
+      perform tasker_lock_movable(v_row.task_uuid);
+      perform tasker_lock_movable(v_row.task_uuid);   -- what became movable while the first waited
+    else
+      perform from tasker_workflow_steps s
+        where s.task_uuid = v_row.task_uuid and s.state = 'in_progress' and s.lease_host = p_host
+        order by s.step_no for update;
+    end if;
+  end loop;
 
   -- The lock waits for whoever settles a step at this moment; what is not the
   -- host's any more then is not returned.
@@ -224,6 +260,6 @@ drop function tasker_sweep_messages(uuid, integer, interval);
 drop function tasker_host_leases(integer, uuid, integer);
 drop function tasker_sweep_hosts();
 drop function tasker_release_host_steps(integer, text, uuid, integer, integer);
-drop function tasker_heartbeat(integer, text, text[], bigint);
+drop function tasker_heartbeat(integer, text, text[], bigint, uuid[], bigint);
 drop function tasker_may_lease(integer);
 drop function tasker_register_host(text, text, text, text, bigint);

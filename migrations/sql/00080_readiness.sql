@@ -141,32 +141,50 @@ end
 $$;
 -- +goose StatementEnd
 
+-- The steps of a plan that a step depends on over at most p_reach edges, each
+-- once, with the fewest edges between.
+-- +goose StatementBegin
+create function tasker_ancestors(p_plan integer, p_step integer, p_reach integer)
+returns table (step_no integer, distance integer)
+language plpgsql stable  -- which keeps its plan: a function in SQL is planned for each statement that calls it
+set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off
+as $$
+#variable_conflict use_column
+begin
+  return query
+  with recursive above(step_no, distance) as (
+    select p.n, 1
+      from tasker_named_steps n
+     cross join unnest(n.parents) p(n)
+     where n.plan_id = p_plan and n.step_no = p_step
+    union
+    select p.n, a.distance + 1
+      from above a
+      join tasker_named_steps n on n.plan_id = p_plan and n.step_no = a.step_no
+     cross join unnest(n.parents) p(n)
+     where a.distance < p_reach
+  )
+  select a.step_no, min(a.distance) from above a group by a.step_no;
+end
+$$;
+-- +goose StatementEnd
+
 -- All steps that a step depends on, directly or not, each once, nearest first.
 -- +goose StatementBegin
 create function get_step_transitive_dependencies(p_step_uuid uuid)
 returns table (workflow_step_uuid uuid, task_uuid uuid, named_step_no integer, step_name text,
                results jsonb, processed boolean, distance integer)
 language sql stable as $$
-  with recursive above(step_no, distance) as (
-    select p.n, 1
-      from tasker_tasks t
-      join tasker_named_steps n on n.plan_id = t.plan_id and n.step_no = tasker_step_no(p_step_uuid)
-     cross join unnest(n.parents) p(n)
-     where t.task_uuid = tasker_task_of(p_step_uuid)
-    union
-    select p.n, a.distance + 1
-      from above a
-      join tasker_tasks t on t.task_uuid = tasker_task_of(p_step_uuid)
-      join tasker_named_steps n on n.plan_id = t.plan_id and n.step_no = a.step_no
-     cross join unnest(n.parents) p(n)
-  )
   select tasker_step_uuid(s.task_uuid, s.step_no), s.task_uuid, s.step_no, n.name, s.result,
-         s.state in ('complete', 'resolved_manually'), min(a.distance)
-    from above a
-    join tasker_workflow_steps s on s.task_uuid = tasker_task_of(p_step_uuid) and s.step_no = a.step_no
-    join tasker_named_steps n on n.plan_id = s.plan_id and n.step_no = s.step_no
-   group by s.task_uuid, s.step_no, n.name, s.result, s.state
-   order by min(a.distance), s.step_no
+         s.state in ('complete', 'resolved_manually'), a.distance
+    from tasker_tasks t
+   cross join lateral tasker_ancestors(t.plan_id, tasker_step_no(p_step_uuid), 2147483647) a
+   cross join lateral (
+     select o.task_uuid, o.step_no, o.result, o.state from tasker_workflow_steps o where o.task_uuid = t.task_uuid and o.step_no = a.step_no offset 0) s
+   cross join lateral (
+     select o.name from tasker_named_steps o where o.plan_id = t.plan_id and o.step_no = a.step_no offset 0) n
+   where t.task_uuid = tasker_task_of(p_step_uuid)
+   order by a.distance, s.step_no
 $$;
 -- +goose StatementEnd
 
@@ -180,7 +198,9 @@ create view tasker_limbo as
     join tasker_workflow_steps s on s.task_uuid = t.task_uuid
     left join tasker_hosts h on h.host_id = s.lease_host
    where t.state in ('pending', 'in_progress') and s.state = 'in_progress'
-     and (s.lease_id is null or s.lease_host is null and s.lease_until is null
+     and (s.lease_id is null
+          or s.lease_host is null and (s.lease_until is null
+                                       or not exists (select from tasker_worker_leases l where l.lease_id = s.lease_id))
           or s.lease_host is not null and (h.host_id is null or h.swept_at is not null))
   union all
   select s.task_uuid, s.step_no, s.state::text, 'enqueued before its parents are satisfied'
@@ -200,6 +220,7 @@ create view tasker_limbo as
 -- +goose Down
 drop view tasker_limbo;
 drop function get_step_transitive_dependencies(uuid);
+drop function tasker_ancestors(integer, integer, integer);
 drop function calculate_dependency_levels(uuid);
 drop function get_task_execution_context(uuid);
 drop function get_task_execution_contexts_batch(uuid[]);

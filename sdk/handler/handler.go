@@ -34,8 +34,9 @@ import (
 // timeout passes, its task is cancelled, or the host gives the step up; an
 // answer after that is discarded.
 //
-// Handle is called from many goroutines at once. A panic is caught and reported
-// as an unexpected, retryable error.
+// Handle is called from many goroutines at once, and from one of them again and
+// again: leave it as it was, unlocked from its thread. A panic is caught and
+// reported as an unexpected, retryable error.
 type Handler interface {
 	Handle(ctx context.Context, step Step) (Result, error)
 }
@@ -75,6 +76,10 @@ type Step struct {
 	// Dependencies holds the results of all steps this one depends on, directly
 	// or not, by step name, each a JSON value.
 	Dependencies map[string]json.RawMessage
+
+	// Traceparent is the W3C trace context of this attempt, for spans and calls
+	// of the handler's own; empty if the task is not followed.
+	Traceparent string
 
 	// Deadline is when the attempt times out; zero means never.
 	Deadline time.Time

@@ -1,15 +1,16 @@
 package plugintest
 
 import (
-	"bufio"
 	"bytes"
+	"context"
 	"encoding/json"
-	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/tasker-systems/tasker-host/sdk"
 	pluginv1 "github.com/tasker-systems/tasker-host/sdk/proto/tasker/plugin/v1"
+	"github.com/tasker-systems/tasker-host/sdk/tryout"
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
 	"github.com/tasker-systems/tasker-host/sdk/wire"
 )
@@ -29,10 +30,17 @@ func Example(handler string, step Step) Option {
 	return func(s *suite) { s.examples = append(s.examples, example{handler, step}) }
 }
 
+// Report has the plugin's reporters handed an event, twice. Without it they are
+// handed none: it might reach people.
+func Report() Option {
+	return func(s *suite) { s.report = true }
+}
+
 type suite struct {
-	part     sdk.Part
+	parts    []sdk.Part
 	options  any
 	examples []example
+	report   bool
 }
 
 type example struct {
@@ -42,113 +50,63 @@ type example struct {
 
 // Conformance checks, over a real gRPC connection in memory, that the plugin
 // keeps the contract with its host: that it can be described, configured,
-// probed and drained, that it runs its examples, and that no misbehaving step
-// harms another. For the last, handlers named plugintest.… are served beside
-// the plugin's own. The plugin's handlers run only with the examples given.
+// probed and drained, that it runs its examples, decides and checks as its kind
+// asks, and that no misbehaving step harms another. For the last, handlers named
+// plugintest.… are served beside the plugin's own. The plugin's handlers run
+// only with the examples given. `tasker plugin check` does the same to an
+// executable, but for the misbehaving steps.
 func Conformance(t *testing.T, part sdk.Part, opts ...Option) {
 	t.Helper()
-	s := &suite{part: part}
+	ConformanceOf(t, []sdk.Part{part}, opts...)
+}
+
+// ConformanceOf is [Conformance] of a plugin that has several parts.
+func ConformanceOf(t *testing.T, parts []sdk.Part, opts ...Option) {
+	t.Helper()
+	s := &suite{parts: parts}
 	for _, opt := range opts {
 		opt(s)
 	}
-	t.Run("describe", s.describe)
-	t.Run("configure", s.configure)
-	t.Run("health and self-test", s.health)
-	t.Run("examples", s.runExamples)
-	t.Run("misbehaving steps", s.misbehave)
-	t.Run("drain", s.drain)
-	t.Run("collect", s.collect)
+	start := tryout.InMemory(func() (wire.Server, error) { return sdk.New(parts...) })
+	cfg := tryout.Config{Options: marshal(t, s.options), Report: s.report, Patience: patience}
+	for _, e := range s.examples {
+		cfg.Examples = append(cfg.Examples, tryout.Example{Handler: e.handler, Step: e.step.input(t)})
+	}
+	for _, r := range tryout.Check(t.Context(), start, cfg, func(tryout.Result) {}) {
+		t.Run(r.Name, func(t *testing.T) {
+			if r.Problem != "" {
+				t.Error(r.Problem)
+			}
+		})
+	}
+	if s.servesHandlers(t) {
+		t.Run("misbehaving steps", s.misbehave)
+		t.Run("drain with a step in hand", s.drain)
+		t.Run("steps are counted", s.collect)
+	}
 }
 
 // ready returns a configured plugin with the probes beside its own handlers.
-func (s *suite) ready(t *testing.T) *wire.Client {
+func (s *suite) ready(t *testing.T) *tryout.Instance {
 	t.Helper()
 	d := s.description(t)
-	client := Connect(t, s.part, sdk.Handlers(d.GetName(), d.GetVersion(), newProbes()))
+	client := connect(t, append(slices.Clone(s.parts), sdk.Handlers(d.GetName(), d.GetVersion(), newProbes()))...)
 	configure(t, client, s.options)
 	return client
 }
 
 func (s *suite) description(t *testing.T) *pluginv1.DescribeResponse {
 	t.Helper()
-	d, err := Connect(t, s.part).Plugin.Describe(t.Context(), &pluginv1.DescribeRequest{})
+	d, err := Connect(t, s.parts...).Plugin.Describe(t.Context(), &pluginv1.DescribeRequest{})
 	if err != nil {
 		t.Fatalf("describe: %v", err)
 	}
 	return d
 }
 
-func (s *suite) describe(t *testing.T) {
-	d := s.description(t)
-	if len(d.GetSlots()) == 0 {
-		t.Error("the plugin serves nothing")
-	}
-	if schema := d.GetOptionsSchema(); schema != "" && !json.Valid([]byte(schema)) {
-		t.Errorf("the schema of the options is not JSON: %s", schema)
-	}
-}
-
-func (s *suite) configure(t *testing.T) {
-	client := Connect(t, s.part)
-	ctx := t.Context()
-	if stream, err := client.Handler.Work(ctx); err == nil {
-		if _, err := stream.Recv(); err == nil {
-			t.Error("the plugin works without having been configured")
-		}
-	}
-	bad := &pluginv1.ConfigureRequest{Options: []byte(`{"no such option, surely": 1}`)}
-	answer, err := client.Plugin.Configure(ctx, bad)
-	if err != nil {
-		t.Fatalf("configure with an unknown option: %v", err)
-	}
-	if len(answer.GetErrors()) == 0 {
-		t.Error("an unknown option is accepted")
-	}
-	configure(t, client, s.options)
-	if _, err := client.Plugin.Configure(ctx, &pluginv1.ConfigureRequest{}); err == nil {
-		t.Error("the plugin lets itself be configured twice")
-	}
-}
-
-func (s *suite) health(t *testing.T) {
-	client := s.ready(t)
-	health, err := client.Plugin.Health(t.Context(), &pluginv1.HealthRequest{})
-	if err != nil {
-		t.Fatalf("health: %v", err)
-	}
-	if health.GetStatus() != pluginv1.HealthResponse_STATUS_HEALTHY {
-		t.Errorf("health: %s %s", health.GetStatus(), health.GetMessage())
-	}
-	test, err := client.Plugin.SelfTest(t.Context(), &pluginv1.SelfTestRequest{})
-	if err != nil {
-		t.Fatalf("self-test: %v", err)
-	}
-	if !test.GetOk() {
-		t.Errorf("self-test: %s", test.GetMessage())
-	}
-}
-
-func (s *suite) runExamples(t *testing.T) {
-	const atOnce = 16
-	if len(s.examples) == 0 {
-		return
-	}
-	work := openSession(t, s.ready(t))
-	for _, e := range s.examples {
-		t.Run(e.handler, func(t *testing.T) {
-			succeeds(t, work.run(t, e.step.message(t, e.handler)))
-			running := make([]<-chan *pluginv1.Outcome, atOnce)
-			for i := range running {
-				_, running[i] = work.start(t, e.step.message(t, e.handler))
-			}
-			for _, outcome := range running {
-				succeeds(t, work.wait(t, outcome))
-			}
-			id, outcome := work.start(t, e.step.message(t, e.handler))
-			work.cancel(t, id)
-			work.wait(t, outcome) // done or not, it must end
-		})
-	}
+func (s *suite) servesHandlers(t *testing.T) bool {
+	t.Helper()
+	return slices.ContainsFunc(s.description(t).GetSlots(), func(slot *pluginv1.Slot) bool { return slot.GetKind() == wire.KindHandler })
 }
 
 func (s *suite) misbehave(t *testing.T) {
@@ -198,25 +156,25 @@ func (s *suite) misbehave(t *testing.T) {
 		fails(t, work.run(t, slow), vocab.TimeoutError, true)
 	})
 	t.Run("cancel", func(t *testing.T) {
-		id, outcome := work.start(t, step(probeWait))
-		work.cancel(t, id)
-		o := work.wait(t, outcome)
+		waits := work.start(t, step(probeWait))
+		work.cancel(t, waits)
+		o := work.wait(t, waits)
 		fails(t, o, vocab.UnexpectedError, true)
 		if o.GetFailure().GetCode() != wire.CodeCancelled {
 			t.Errorf("the code is %q, want %q", o.GetFailure().GetCode(), wire.CodeCancelled)
 		}
 	})
 	t.Run("a slow step holds nothing back", func(t *testing.T) {
-		id, slow := work.start(t, step(probeWait))
+		slow := work.start(t, step(probeWait))
 		for range 100 {
 			succeeds(t, work.run(t, step(probeEcho)))
 		}
-		select {
-		case o := <-slow:
+		over, cancel := context.WithCancel(t.Context())
+		cancel()
+		if o, err := slow.Wait(over); err == nil {
 			t.Errorf("the slow step ended by itself: %v", o)
-		default:
 		}
-		work.cancel(t, id)
+		work.cancel(t, slow)
 		work.wait(t, slow)
 	})
 }
@@ -224,7 +182,7 @@ func (s *suite) misbehave(t *testing.T) {
 func (s *suite) drain(t *testing.T) {
 	client := s.ready(t)
 	work := openSession(t, client)
-	id, running := work.start(t, Step{}.message(t, probeWait))
+	running := work.start(t, Step{}.message(t, probeWait))
 	succeeds(t, work.run(t, Step{}.message(t, probeEcho))) // so the one before has begun
 
 	answer, err := client.Plugin.Drain(t.Context(), &pluginv1.DrainRequest{TimeoutMs: 1})
@@ -238,7 +196,7 @@ func (s *suite) drain(t *testing.T) {
 	if late.GetFailure().GetCode() != wire.CodeCancelled {
 		t.Errorf("a step sent after drain is not handed back: %v", late)
 	}
-	work.cancel(t, id)
+	work.cancel(t, running)
 	work.wait(t, running)
 	answer, err = client.Plugin.Drain(t.Context(), &pluginv1.DrainRequest{TimeoutMs: uint32(patience.Milliseconds())})
 	if err != nil {
@@ -249,8 +207,6 @@ func (s *suite) drain(t *testing.T) {
 	}
 }
 
-var sample = regexp.MustCompile(`^[a-z_]+(\{[a-z]+="[^"]*"(,[a-z]+="[^"]*")*\})? [0-9.e+\-]+$`)
-
 func (s *suite) collect(t *testing.T) {
 	client := s.ready(t)
 	succeeds(t, openSession(t, client).run(t, Step{}.message(t, probeEcho)))
@@ -258,16 +214,7 @@ func (s *suite) collect(t *testing.T) {
 	if err != nil {
 		t.Fatalf("collect: %v", err)
 	}
-	counted := false
-	lines := bufio.NewScanner(bytes.NewReader(answer.GetMetrics()))
-	for lines.Scan() {
-		line := lines.Text()
-		if !strings.HasPrefix(line, "#") && !sample.MatchString(line) {
-			t.Errorf("not a sample in the Prometheus text format: %s", line)
-		}
-		counted = counted || line == `plugin_steps_total{handler="`+probeEcho+`",outcome="success"} 1`
-	}
-	if !counted {
+	if !bytes.Contains(answer.GetMetrics(), []byte(`plugin_steps_total{handler="`+probeEcho+`",outcome="success"} 1`+"\n")) {
 		t.Errorf("the step was not counted:\n%s", answer.GetMetrics())
 	}
 }

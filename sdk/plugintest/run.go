@@ -1,7 +1,6 @@
 package plugintest
 
 import (
-	"cmp"
 	"encoding/json"
 	"testing"
 	"time"
@@ -9,6 +8,7 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk"
 	"github.com/tasker-systems/tasker-host/sdk/handler"
 	pluginv1 "github.com/tasker-systems/tasker-host/sdk/proto/tasker/plugin/v1"
+	"github.com/tasker-systems/tasker-host/sdk/tryout"
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
 )
 
@@ -62,42 +62,30 @@ func (o Outcome) Decode(t testing.TB, v any) {
 func Run(t testing.TB, h handler.Handler, step Step) Outcome {
 	t.Helper()
 	const name = "under.test"
-	client := Connect(t, sdk.Handlers("plugintest", "1.0.0", map[string]handler.Handler{name: h}))
+	client := connect(t, sdk.Handlers("plugintest", "1.0.0", map[string]handler.Handler{name: h}))
 	configure(t, client, nil)
 	return outcomeOf(openSession(t, client).run(t, step.message(t, name)))
 }
 
 func (s Step) message(t testing.TB, handler string) *pluginv1.Step {
 	t.Helper()
-	m := &pluginv1.Step{
-		Handler:        handler,
-		TaskUuid:       "01926f3c-8a00-7000-8000-000000000000",
-		StepUuid:       "01926f3c-8a00-7000-8000-000000000001",
-		Namespace:      "plugintest",
-		TaskName:       "plugintest",
-		TaskVersion:    "1.0.0",
-		StepName:       cmp.Or(s.Name, "step"),
-		Attempt:        uint32(cmp.Or(s.Attempt, 1)),     //nolint:gosec // a test's number
-		MaxAttempts:    uint32(cmp.Or(s.MaxAttempts, 3)), //nolint:gosec // a test's number
-		IdempotencyKey: "01926f3c-8a00-7000-8000-000000000001:1",
-		LeaseId:        "7d1f0d0e-5d3c-4c0b-9a51-3f8f0a3b7c11",
-		Context:        object(t, s.Context),
-		Config:         object(t, s.Config),
-		TimeoutMs:      uint32(s.Timeout.Milliseconds()), //nolint:gosec // a test's number
-	}
-	for name, result := range s.Dependencies {
-		m.Dependencies = append(m.Dependencies, &pluginv1.Dependency{StepName: name, Result: marshal(t, result)})
-	}
+	m := s.input(t).Message(handler)
+	m.Namespace, m.TaskName = "plugintest", "plugintest"
 	return m
 }
 
-// object marshals a value; none is the empty object.
-func object(t testing.TB, v any) []byte {
+func (s Step) input(t testing.TB) tryout.Step {
 	t.Helper()
-	if v == nil {
-		return []byte("{}")
+	in := tryout.Step{
+		Name: s.Name, Context: marshal(t, s.Context), Config: marshal(t, s.Config),
+		Attempt: uint32(s.Attempt), MaxAttempts: uint32(s.MaxAttempts), //nolint:gosec // a test's numbers
+		TimeoutMs:    uint32(s.Timeout.Milliseconds()), //nolint:gosec // a test's number
+		Dependencies: map[string]json.RawMessage{},
 	}
-	return marshal(t, v)
+	for name, result := range s.Dependencies {
+		in.Dependencies[name] = marshal(t, result)
+	}
+	return in
 }
 
 func outcomeOf(o *pluginv1.Outcome) Outcome {

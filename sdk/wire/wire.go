@@ -23,9 +23,33 @@ const (
 	// step for good with the error type InvalidResult.
 	MaxResultBytes = 4 << 20
 
+	// MaxNoteBytes is the longest note of a step's progress; more is cut off.
+	MaxNoteBytes = 256
+
 	// MaxMessageBytes is the largest message either end takes: 8 MiB of steps
 	// and their inputs, and room for what goes around them.
 	MaxMessageBytes = 8<<20 + 64<<10
+)
+
+const (
+	// A batch of steps or outcomes in one system call, as a rule.
+	bufferBytes = 128 << 10
+	// A fixed window spares the pings by which gRPC estimates one: the socket is
+	// local, and its buffer holds back an end that sends too fast.
+	windowBytes = 4 << 20
+)
+
+// The kinds of slots.
+const (
+	KindHandler = "handler"
+	KindScaling = "scaling"
+	KindHealth  = "health"
+)
+
+// The abilities of a slot of kind health.
+const (
+	AbilityCheck  = "check"
+	AbilityReport = "report"
 )
 
 // CodeCancelled is the code of a failure that is no verdict of the handler: the
@@ -51,6 +75,10 @@ type Client struct {
 	Plugin pluginv1.PluginClient
 	// Handler is served by plugins with slots of kind handler.
 	Handler pluginv1.HandlerClient
+	// Scaling is served by plugins with slots of kind scaling.
+	Scaling pluginv1.ScalingClient
+	// Health is served by plugins with slots of kind health.
+	Health pluginv1.HealthClient
 	// Exited is closed when the process has ended, within a millisecond of it.
 	Exited <-chan struct{}
 }
@@ -63,19 +91,25 @@ func Plugins(server Server) map[int]plugin.PluginSet {
 }
 
 // DialOptions returns the host's gRPC options: the caps on messages, which
-// replace go-plugin's 2 GiB.
+// replace go-plugin's 2 GiB, and what a local socket is read and written with.
 func DialOptions() []grpc.DialOption {
-	return []grpc.DialOption{grpc.WithDefaultCallOptions(
-		grpc.MaxCallRecvMsgSize(MaxMessageBytes),
-		grpc.MaxCallSendMsgSize(MaxMessageBytes),
-	)}
+	return []grpc.DialOption{
+		grpc.WithDefaultCallOptions(
+			grpc.MaxCallRecvMsgSize(MaxMessageBytes),
+			grpc.MaxCallSendMsgSize(MaxMessageBytes),
+		),
+		grpc.WithReadBufferSize(bufferBytes), grpc.WithWriteBufferSize(bufferBytes),
+		grpc.WithInitialWindowSize(windowBytes), grpc.WithInitialConnWindowSize(windowBytes),
+	}
 }
 
-// ServerOptions returns the plugin's gRPC options: the caps on messages.
+// ServerOptions returns the plugin's gRPC options: as [DialOptions].
 func ServerOptions() []grpc.ServerOption {
 	return []grpc.ServerOption{
 		grpc.MaxRecvMsgSize(MaxMessageBytes),
 		grpc.MaxSendMsgSize(MaxMessageBytes),
+		grpc.ReadBufferSize(bufferBytes), grpc.WriteBufferSize(bufferBytes),
+		grpc.InitialWindowSize(windowBytes), grpc.InitialConnWindowSize(windowBytes),
 	}
 }
 
@@ -109,6 +143,8 @@ func NewClient(process context.Context, conn grpc.ClientConnInterface) *Client {
 	return &Client{
 		Plugin:  pluginv1.NewPluginClient(conn),
 		Handler: pluginv1.NewHandlerClient(conn),
+		Scaling: pluginv1.NewScalingClient(conn),
+		Health:  pluginv1.NewHealthClient(conn),
 		Exited:  process.Done(),
 	}
 }

@@ -159,6 +159,34 @@ func TestTemplates(t *testing.T) {
 	require.Equal(t, "shop", page.Items[0].Namespace)
 }
 
+// The history of a plugin comes in pages that neither repeat nor leave out an
+// event.
+func TestPluginHistory(t *testing.T) {
+	t.Parallel()
+	_, socket := setup(t)
+	path := "/v1/plugins/handler/math/history"
+	page := func(query string) (page readmodel.PluginHistory) {
+		a := call(t, socket, "GET", path+query, "")
+		require.Equal(t, http.StatusOK, a.status, a.body)
+		require.NoError(t, json.Unmarshal([]byte(a.body), &page), a.body)
+		return page
+	}
+	all := page("")
+	require.Len(t, all.Items, 2)
+	require.Empty(t, all.NextCursor)
+	first := page("?limit=1")
+	require.Equal(t, all.Items[:1], first.Items)
+	require.NotEmpty(t, first.NextCursor)
+	second := page("?limit=1&cursor=" + first.NextCursor)
+	require.Equal(t, all.Items[1:], second.Items)
+	require.Empty(t, second.NextCursor, "there is no third")
+	for _, wrong := range []string{"x", "cDow", "cDot", "ZDoy"} { // p:0, p:- and a dead letter's d:2
+		a := call(t, socket, "GET", path+"?cursor="+wrong, "")
+		require.Equal(t, http.StatusBadRequest, a.status, wrong)
+		require.Equal(t, api.CodeMalformedRequest, a.field(t, "code"))
+	}
+}
+
 func TestSystem(t *testing.T) {
 	t.Parallel()
 	b, socket := setup(t)

@@ -3,6 +3,8 @@ package api
 import (
 	"context"
 	"encoding/json"
+	"errors"
+	"time"
 
 	"github.com/tasker-systems/tasker-host/host/internal/readmodel"
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
@@ -16,6 +18,9 @@ type Tasks interface {
 	// CodeContextInvalid with one issue per schema violation,
 	// CodeIdempotencyKeyReused (conflict) if the key came with another request.
 	Submit(ctx context.Context, s Submission) (task readmodel.Task, created bool, err error)
+	// SubmitMany is Submit for many at once: an answer for each, in order. Faults
+	// of the kind ErrUnavailable mean that it can be tried again.
+	SubmitMany(ctx context.Context, all []Submission) []SubmitAnswer
 	// Task returns one task with its context.
 	Task(ctx context.Context, task vocab.UUID) (readmodel.Task, error)
 	// ListTasks returns up to q.Limit tasks, newest first, without contexts.
@@ -23,7 +28,7 @@ type Tasks interface {
 	// CancelTask cancels a task; one that is already cancelled is returned as
 	// it is. A task that is complete or resolved is a conflict
 	// (CodeTaskNotCancellable).
-	CancelTask(ctx context.Context, task vocab.UUID, reason string) (readmodel.Task, error)
+	CancelTask(ctx context.Context, task vocab.UUID, o Operator) (readmodel.Task, error)
 }
 
 // TaskDetails shows what is inside a task.
@@ -34,11 +39,88 @@ type TaskDetails interface {
 	// History returns up to q.Limit transitions of the task and its steps with
 	// sort keys greater than q.After, in that order.
 	History(ctx context.Context, task vocab.UUID, q PageQuery) ([]readmodel.Transition, error)
+	// Step returns one step.
+	Step(ctx context.Context, step StepID) (readmodel.Step, error)
 	// Watch returns the task's snapshot as soon as its Revision differs from
 	// after. It may wait for that or return the unchanged snapshot early, at
 	// once even: the caller paces itself. It returns when ctx ends.
 	Watch(ctx context.Context, task vocab.UUID, after string) (readmodel.Snapshot, error)
 }
+
+// Repair is what operators do with steps and tasks that have failed. Each answers
+// with what it is about as it is then. Faults: CodeTaskNotFound and
+// CodeStepNotFound; else conflicts, which say what state forbids the move.
+type Repair interface {
+	// RetryTask has all failed steps of a task run anew (CodeTaskNotRetryable).
+	RetryTask(ctx context.Context, task vocab.UUID, o Operator) (readmodel.Task, error)
+	// ResolveTask declares a task done; what is left of it is cancelled
+	// (CodeTaskNotResolvable).
+	ResolveTask(ctx context.Context, task vocab.UUID, o Operator) (readmodel.Task, error)
+	// RetryStep has a failed step run anew (CodeStepNotRetryable).
+	RetryStep(ctx context.Context, step StepID, o Operator) (readmodel.Step, error)
+	// ResolveStep declares a step done with a JSON value as its result
+	// (CodeStepNotResolvable).
+	ResolveStep(ctx context.Context, step StepID, result json.RawMessage, o Operator) (readmodel.Step, error)
+	// SkipStep declares a step done without a result, if its template allows it
+	// (CodeStepNotSkippable).
+	SkipStep(ctx context.Context, step StepID, o Operator) (readmodel.Step, error)
+}
+
+// Explain says why something does not run.
+type Explain interface {
+	ExplainTask(ctx context.Context, task vocab.UUID) (readmodel.TaskExplanation, error)
+	ExplainStep(ctx context.Context, step StepID) (readmodel.Explanation, error)
+}
+
+// Letters keeps what was set aside. Faults: CodeLetterNotFound,
+// CodeLetterClosed (conflict), CodeLetterNotReplayable (conflict).
+type Letters interface {
+	// ListLetters returns up to q.Limit dead letters, newest first.
+	ListLetters(ctx context.Context, q LetterQuery) ([]readmodel.DeadLetter, error)
+	// Letter returns one with its body.
+	Letter(ctx context.Context, id int64) (readmodel.DeadLetter, error)
+	// Replay sends a message again, or has a step run anew.
+	Replay(ctx context.Context, id int64, o Operator) (readmodel.DeadLetter, error)
+	// Discard closes it; it stays for whoever asks later.
+	Discard(ctx context.Context, id int64, o Operator) (readmodel.DeadLetter, error)
+}
+
+// LetterQuery selects dead letters. Zero values select all that are open.
+type LetterQuery struct {
+	Closed                         bool // those that somebody has dealt with, too
+	Kind, Reason, Queue, Namespace string
+	OlderThan                      time.Duration
+	Before                         int64 // only letters with a smaller number; 0: from the newest
+	Limit                          int   // at least 1
+}
+
+// Fleet shows the hosts and workers of the database and the queues they share. A queue that
+// does not exist is a fault (CodeQueueNotFound).
+type Fleet interface {
+	// Hosts lists the hosts that were alive within the last day, newest first.
+	Hosts(ctx context.Context) ([]readmodel.Host, error)
+	// Workers lists the outside workers that were seen, those of late first.
+	Workers(ctx context.Context) ([]readmodel.Worker, error)
+	// Queues lists the queues of all namespaces.
+	Queues(ctx context.Context) ([]readmodel.Queue, error)
+	// Queue returns that of one.
+	Queue(ctx context.Context, namespace string) (readmodel.Queue, error)
+	// PauseQueue has no step of the namespace started any more, or again.
+	PauseQueue(ctx context.Context, namespace string, pause bool, o Operator) (readmodel.Queue, error)
+}
+
+// Operator is who does something, as the request's principal says, and why; both
+// are kept. The reason may be empty.
+type Operator struct{ By, Reason string }
+
+// StepID names a step: its task, and its number in it.
+type StepID struct {
+	Task   vocab.UUID
+	Number int
+}
+
+// String returns the step's UUID.
+func (s StepID) String() string { return vocab.StepID(s.Task, s.Number).String() }
 
 // Templates keeps task templates.
 type Templates interface {
@@ -62,10 +144,98 @@ type System interface {
 	Plugins(ctx context.Context) ([]readmodel.Plugin, error)
 	// Doctor runs the checks that need a running host.
 	Doctor(ctx context.Context) (readmodel.DoctorReport, error)
+}
+
+// Health answers probes. None of it may wait: probes come often and give up soon.
+type Health interface {
+	// Started says whether the host has left the state startup.
+	Started(ctx context.Context) readmodel.Health
+	// HealthReport says what the host's checks found.
+	HealthReport(ctx context.Context) readmodel.HealthReport
 	// Live says whether the process works; it must not ask the database.
 	Live(ctx context.Context) readmodel.Health
 	// Ready says whether the host takes work now.
 	Ready(ctx context.Context) readmodel.Health
+}
+
+// Configuration shows what is in force of the host's configuration.
+type Configuration interface {
+	// Configuration returns all keys, without the values of secrets.
+	Configuration(ctx context.Context) readmodel.Configuration
+	// ReloadConfiguration reads the configuration anew and applies what a
+	// running host takes over. Fault: CodeConfigurationRefused (conflict), and
+	// the old one stays in force.
+	ReloadConfiguration(ctx context.Context) (readmodel.Reload, error)
+}
+
+// Tokens keeps the bearer tokens of the API.
+type Tokens interface {
+	// CreateToken makes a token. A name that a live token has is a conflict
+	// (CodeTokenExists).
+	CreateToken(ctx context.Context, o TokenOrder) (readmodel.NewToken, error)
+	// ListTokens returns all tokens, newest first.
+	ListTokens(ctx context.Context) ([]readmodel.Token, error)
+	// RevokeToken revokes the token with an id, or the live one with a name. One
+	// that is revoked already is returned as it is. Fault: CodeTokenNotFound.
+	RevokeToken(ctx context.Context, idOrName, by string) (readmodel.Token, error)
+}
+
+// Audit keeps who changed what. Nothing in it is ever changed.
+type Audit interface {
+	// RecordAudit adds an entry; its id and time are given to it.
+	RecordAudit(ctx context.Context, e readmodel.AuditEntry) error
+	// ListAudit returns up to q.Limit entries, newest first.
+	ListAudit(ctx context.Context, q AuditQuery) ([]readmodel.AuditEntry, error)
+}
+
+// Events follows what happens in the system.
+type Events interface {
+	// FollowEvents returns the events from now on, or those after the one with
+	// the id After. Faults: CodeMalformedRequest (invalid) if After is no id of
+	// an event, CodeEventsExpired (gone) if it is too old.
+	FollowEvents(ctx context.Context, q EventQuery) (EventStream, error)
+}
+
+// EventStream gives events in their order. Close it at the end.
+type EventStream interface {
+	// Next waits for events until ctx ends. It returns [ErrTooSlow] if the client
+	// was cut off; every error but that of ctx is the end.
+	Next(ctx context.Context) ([]EventItem, error)
+	// Place is what stands for an id after all that Next has returned.
+	Place() string
+	Close()
+}
+
+// ErrTooSlow says that a client reads events too slowly.
+var ErrTooSlow = errors.New("events come faster than they are read")
+
+// EventQuery selects events.
+type EventQuery struct {
+	After     string   // the id of an event; empty: from now on
+	Kinds     []string // at least one
+	Namespace string   // empty: all, and what belongs to none
+	Task      vocab.UUID
+}
+
+// EventItem is an event that goes out.
+type EventItem struct {
+	ID, Kind string
+	JSON     []byte // a readmodel.Event
+}
+
+// TokenOrder says which token to make.
+type TokenOrder struct {
+	Name        string
+	Permissions []string // valid
+	Life        time.Duration
+	CreatedBy   string
+}
+
+// AuditQuery selects entries of the audit.
+type AuditQuery struct {
+	Actor  string // empty: everybody
+	Before int64  // only entries with a smaller id; -1: from the newest
+	Limit  int    // at least 1
 }
 
 // Submission is a checked request for a task. Context is a JSON object, byte
@@ -80,12 +250,21 @@ type Submission struct {
 	SourceSystem    string
 	Reason          string
 	IdempotencyKey  string // empty: none
+	SubmittedBy     string // the principal
+}
+
+// SubmitAnswer is what came of one of many submissions.
+type SubmitAnswer struct {
+	TaskUUID string
+	Created  bool
+	Err      error // as Submit would return it
 }
 
 // TaskQuery selects tasks. Zero values select everything.
 type TaskQuery struct {
 	States          []vocab.TaskState
 	Namespace, Name string
+	Tags            []string   // a task must have all of them
 	Before          vocab.UUID // only tasks with a smaller UUID; zero: from the newest
 	Limit           int        // at least 1
 }

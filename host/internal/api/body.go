@@ -20,7 +20,7 @@ import (
 )
 
 // bodyGate is the middleware in front of every route: it reads the body, whole
-// but bounded, refuses what the route does not take, and passes JSON through
+// but bounded (bulk submissions see to that themselves), refuses what the route does not take, and passes JSON through
 // the payload gate. Behind it a body is one well-formed value that is read the
 // same way by everybody.
 func bodyGate(limits payload.Limits, timeout time.Duration) func(ctx huma.Context, next func(huma.Context)) {
@@ -84,7 +84,25 @@ func lastOnConnection(p *problem) *problem {
 // checkJSON passes a document through the payload gate. at is the pointer to it
 // within the body.
 func checkJSON(data []byte, at string, limits payload.Limits) *problem {
-	err := payload.Check(data, limits)
+	what := "the body"
+	if at != "" {
+		what = at[1:]
+	}
+	return refusal(payload.Check(data, limits), at, func(offset int) string {
+		line, column := position(data, offset)
+		return fmt.Sprintf("%s is refused at line %d, column %d", what, line, column)
+	})
+}
+
+// checkLine is checkJSON for a line of many.
+func checkLine(data []byte, limits payload.Limits) *problem {
+	return refusal(payload.Check(data, limits), "", func(offset int) string {
+		return fmt.Sprintf("the line is refused at column %d", offset+1)
+	})
+}
+
+// refusal is the problem that an error of the payload gate is.
+func refusal(err error, at string, where func(offset int) string) *problem {
 	if err == nil {
 		return nil
 	}
@@ -99,13 +117,7 @@ func checkJSON(data []byte, at string, limits payload.Limits) *problem {
 	case payload.TooLarge:
 		status, code = http.StatusRequestEntityTooLarge, CodePayloadTooLarge
 	}
-	what := "the body"
-	if at != "" {
-		what = at[1:]
-	}
-	line, column := position(data, e.Offset)
-	return newProblem(status, code, fmt.Sprintf("%s is refused at line %d, column %d", what, line, column),
-		Issue{Pointer: at + e.Pointer, Detail: e.Message})
+	return newProblem(status, code, where(e.Offset), Issue{Pointer: at + e.Pointer, Detail: e.Message})
 }
 
 // position returns the 1-based line and column of a byte.

@@ -84,3 +84,9 @@ type jsonObject struct{ json.RawMessage }
 func (jsonObject) Schema(huma.Registry) *huma.Schema {
 	return &huma.Schema{Type: huma.TypeObject, AdditionalProperties: true}
 }
+
+// jsonValue is any JSON value whose bytes are kept as they came.
+type jsonValue struct{ json.RawMessage }
+
+// Schema says what OpenAPI shows and what huma checks: anything.
+func (jsonValue) Schema(huma.Registry) *huma.Schema { return &huma.Schema{} }

@@ -22,7 +22,6 @@ const (
 	maxStreams        = 512                    // streams that one host serves at a time
 	watchPace         = 200 * time.Millisecond // at least between two looks at a task
 	keepAliveInterval = 15 * time.Second
-	eventWriteTimeout = 15 * time.Second
 	reconnectDelay    = time.Second // that clients are told
 )
 
@@ -106,23 +105,22 @@ func (r *routes) watch(ctx context.Context, in *watchInput) (*huma.StreamRespons
 		return &huma.StreamResponse{Body: func(ctx huma.Context) { ctx.SetStatus(http.StatusNoContent) }}, nil
 	}
 	if !r.streams.enter() {
-		return nil, Unavailable("too many clients watch tasks now", 5*time.Second, nil)
+		return nil, Unavailable("too many clients watch now", 5*time.Second, nil)
 	}
 	return &huma.StreamResponse{Body: func(hctx huma.Context) {
 		defer r.streams.leave()
-		_, w := humago.Unwrap(hctx)
+		req, w := humago.Unwrap(hctx)
 		ctx, cancel := context.WithCancel(hctx.Context())
 		defer cancel()
 		defer r.streams.attach(cancel)()
-		s := &eventStream{w: w, ctl: http.NewResponseController(w), watcher: r.backend.Details, task: id}
+		s := &eventStream{sse: r.newSSE(req, w), watcher: r.backend.Details, task: id}
 		s.run(ctx, first, in.LastEventID)
 	}}, nil
 }
 
 // eventStream is one client that watches one task.
 type eventStream struct {
-	w       io.Writer
-	ctl     *http.ResponseController
+	sse
 	watcher TaskDetails
 	task    vocab.UUID
 }
@@ -176,16 +174,6 @@ func (s *eventStream) next(ctx context.Context, last readmodel.Snapshot, seen st
 	}
 }
 
-func (s *eventStream) begin() error {
-	// The request's read deadline would end the stream: it cancels the context.
-	_ = s.ctl.SetReadDeadline(time.Time{})
-	if w, ok := s.w.(http.ResponseWriter); ok {
-		w.Header().Set("Content-Type", "text/event-stream")
-		w.Header().Set("Cache-Control", "no-store")
-	}
-	return s.write(fmt.Sprintf("retry: %d\n\n", reconnectDelay.Milliseconds()))
-}
-
 func (s *eventStream) send(snap *readmodel.Snapshot, rev string) error {
 	data, err := json.Marshal(snap)
 	if err != nil {
@@ -198,8 +186,37 @@ func (s *eventStream) send(snap *readmodel.Snapshot, rev string) error {
 	return s.write(fmt.Sprintf("id: %s\nevent: %s\ndata: %s\n\n", rev, event, data))
 }
 
-func (s *eventStream) write(text string) error {
-	if err := s.ctl.SetWriteDeadline(time.Now().Add(eventWriteTimeout)); err != nil {
+// sse writes server-sent events.
+type sse struct {
+	w       io.Writer
+	ctl     *http.ResponseController
+	timeout time.Duration // for the client to take one
+	head    bool          // the client asks for the header only
+}
+
+func (r *routes) newSSE(req *http.Request, w http.ResponseWriter) sse {
+	return sse{w: w, ctl: http.NewResponseController(w), timeout: r.eventTimeout, head: req.Method == http.MethodHead}
+}
+
+// errHead says that there is nothing to send after the header. A stream that went
+// on would keep the connection from whatever the client sends next over it.
+var errHead = errors.New("the client asks for the header only")
+
+func (s sse) begin() error {
+	// The request's read deadline would end the stream: it cancels the context.
+	_ = s.ctl.SetReadDeadline(time.Time{})
+	if w, ok := s.w.(http.ResponseWriter); ok {
+		w.Header().Set("Content-Type", "text/event-stream")
+		w.Header().Set("Cache-Control", "no-store")
+	}
+	if s.head {
+		return errHead
+	}
+	return s.write(fmt.Sprintf("retry: %d\n\n", reconnectDelay.Milliseconds()))
+}
+
+func (s sse) write(text string) error {
+	if err := s.ctl.SetWriteDeadline(time.Now().Add(s.timeout)); err != nil {
 		return fmt.Errorf("set the deadline of an event: %w", err)
 	}
 	if _, err := io.WriteString(s.w, text); err != nil {

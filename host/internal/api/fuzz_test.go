@@ -42,7 +42,7 @@ func FuzzSubmission(f *testing.F) {
 		r := httptest.NewRequest(http.MethodPost, "/v1/tasks", strings.NewReader(body))
 		r.Header.Set("Content-Type", "application/json")
 		w := httptest.NewRecorder()
-		server.handler.ServeHTTP(w, r)
+		server.socket.ServeHTTP(w, r)
 		require.Less(t, w.Code, 500, w.Body.String())
 		if w.Code == http.StatusCreated {
 			require.NoError(t, payload.CheckObject(tasks.context, payload.ContextLimits()))

@@ -40,7 +40,7 @@ func listenUnix(ctx context.Context, path string, group bool) (net.Listener, err
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("listen on %s: %w", path, err), lock.Close())
 	}
-	return &socketListener{Listener: l, path: path, lock: lock}, nil
+	return &socketListener{Listener: l, path: path, lock: lock, users: map[uint32]string{}}, nil
 }
 
 func lockPath(path string) (*os.File, error) {
@@ -117,6 +117,9 @@ type socketListener struct {
 	lock *os.File
 	once sync.Once
 	err  error
+
+	mu    sync.Mutex
+	users map[uint32]string // names by number
 }
 
 // Addr names the path clients use.
@@ -133,9 +136,9 @@ func (l *socketListener) Close() error {
 	return l.err
 }
 
-// listenLoopback listens on a TCP address of this machine only: there is no
-// authentication on it.
-func listenLoopback(ctx context.Context, address string) (net.Listener, error) {
+// listenTCP listens on a TCP address: of this machine only, unless those who
+// connect must authenticate.
+func listenTCP(ctx context.Context, address string, authenticated bool) (net.Listener, error) {
 	host, port, err := net.SplitHostPort(address)
 	if err != nil {
 		return nil, fmt.Errorf("listen on %q: want host:port, such as 127.0.0.1:8085: %w", address, err)
@@ -143,8 +146,7 @@ func listenLoopback(ctx context.Context, address string) (net.Listener, error) {
 	if host == "localhost" {
 		host = "127.0.0.1"
 	}
-	ip, err := netip.ParseAddr(host)
-	if err != nil || !ip.IsLoopback() {
+	if ip, err := netip.ParseAddr(host); !authenticated && (err != nil || !ip.IsLoopback()) {
 		return nil, fmt.Errorf("listen on %q: only loopback addresses are allowed without authentication; use 127.0.0.1:%s", address, port)
 	}
 	var lc net.ListenConfig

@@ -23,7 +23,7 @@ func newServer(t *testing.T, cfg api.Config) *api.Server {
 	s, err := api.New(cfg, apitest.New().All(), metrics, hclog.NewNullLogger())
 	require.NoError(t, err)
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		require.NoError(t, s.Stop(ctx))
 	})

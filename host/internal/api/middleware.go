@@ -30,6 +30,7 @@ func withRequestID(next http.Handler) http.Handler {
 		}
 		w.Header().Set("X-Request-Id", id)
 		w.Header().Set("X-Content-Type-Options", "nosniff")
+		w.Header().Set("Cache-Control", "no-store")
 		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), requestIDKey{}, id)))
 	})
 }
@@ -70,19 +71,24 @@ func withRecovery(log hclog.Logger, next http.Handler) http.Handler {
 	})
 }
 
-// trackingWriter remembers whether a response has begun.
+// trackingWriter remembers whether a response has begun, and with which status.
 type trackingWriter struct {
 	http.ResponseWriter
 	started bool
+	status  int // 0: none yet
 }
 
 func (w *trackingWriter) WriteHeader(status int) {
 	w.started = true
+	w.status = status
 	w.ResponseWriter.WriteHeader(status)
 }
 
 func (w *trackingWriter) Write(b []byte) (int, error) {
 	w.started = true
+	if w.status == 0 {
+		w.status = http.StatusOK
+	}
 	return w.ResponseWriter.Write(b) //nolint:wrapcheck // a writer's errors pass through
 }
 
@@ -118,10 +124,11 @@ func (p *headerProbe) WriteHeader(int)             {}
 func (p *headerProbe) Write(b []byte) (int, error) { return len(b), nil }
 
 // withBodyLimit refuses a body that announces itself as too large before a
-// byte of it is read. Bodies without a length are bounded by their route.
+// byte of it is read. Bodies without a length are bounded by their route, and
+// those of bulk submissions line by line.
 func withBodyLimit(limit int64, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.ContentLength > limit {
+		if r.ContentLength > limit && r.URL.Path != bulkPath {
 			writeProblem(w, r, tooLarge(limit))
 			return
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -73,11 +74,19 @@ func problemOfFault(f *Fault) *problem {
 	case ErrNotFound:
 		return newProblem(http.StatusNotFound, f.Code, f.Detail, f.Issues...)
 	case ErrConflict:
-		return newProblem(http.StatusConflict, f.Code, f.Detail, f.Issues...)
+		p := newProblem(http.StatusConflict, f.Code, f.Detail, f.Issues...)
+		p.TaskUUID = f.TaskUUID
+		return p
 	case ErrInvalid:
 		return newProblem(http.StatusUnprocessableEntity, f.Code, f.Detail, f.Issues...)
+	case ErrGone:
+		return newProblem(http.StatusGone, f.Code, f.Detail, f.Issues...)
 	case ErrUnavailable:
-		return unavailable(f.Detail, f.RetryAfter)
+		p := unavailable(f.Detail, f.RetryAfter)
+		if f.Code != CodeUnavailable {
+			p.Problem = newProblem(p.Status, f.Code, f.Detail).Problem
+		}
+		return p
 	default:
 		return internal()
 	}
@@ -90,10 +99,12 @@ func internal() *problem {
 
 func unavailable(detail string, retryAfter time.Duration) *problem {
 	p := newProblem(http.StatusServiceUnavailable, CodeUnavailable, detail)
-	seconds := max(1, int((retryAfter+time.Second-1)/time.Second))
-	p.header = http.Header{"Retry-After": {strconv.Itoa(seconds)}}
+	p.header = http.Header{"Retry-After": {strconv.Itoa(retrySeconds(retryAfter))}}
 	return p
 }
+
+// retrySeconds is a wait as Retry-After has it: whole seconds, at least one.
+func retrySeconds(wait time.Duration) int { return max(1, int((wait+time.Second-1)/time.Second)) }
 
 // transform gives everything that leaves as an error one shape, whether we or
 // huma made it. It runs before the status line is written.
@@ -160,10 +171,24 @@ func codeOfStatus(status int) string {
 	}
 }
 
+// exponents are the numbers that huma's texts of bounds have from a million on.
+var exponents = regexp.MustCompile(`\b\d(\.\d+)?e\+\d\d\b`)
+
+// plainNumbers writes them as they stand in the description: 31622400.
+func plainNumbers(message string) string {
+	return exponents.ReplaceAllStringFunc(message, func(text string) string {
+		n, err := strconv.ParseFloat(text, 64)
+		if err != nil {
+			return text
+		}
+		return strconv.FormatFloat(n, 'f', -1, 64)
+	})
+}
+
 // issueOf turns huma's location ("body.tags[2]") into a JSON pointer. Names of
 // unknown fields and parameters are the client's own: they are cut short.
 func issueOf(d *huma.ErrorDetail) Issue {
-	d = &huma.ErrorDetail{Location: payload.Text(d.Location, 200), Message: payload.Text(d.Message, 500)}
+	d = &huma.ErrorDetail{Location: payload.Text(d.Location, 200), Message: payload.Text(plainNumbers(d.Message), 500)}
 	rest, inBody := strings.CutPrefix(d.Location, "body")
 	if !inBody {
 		return Issue{Location: d.Location, Detail: d.Message}

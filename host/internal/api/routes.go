@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"reflect"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -21,7 +22,23 @@ type Backend struct {
 	Tasks     Tasks
 	Details   TaskDetails
 	Templates Templates
+	Repair    Repair
+	Letters   Letters
+	Explain   Explain
+	Fleet     Fleet
 	System    System
+	Health    Health
+	Tokens    Tokens
+	Audit     Audit
+	Events    Events
+	Operation Operation
+	Breakers  Breakers
+
+	Configuration Configuration
+	PluginViews   PluginViews
+	PluginChanges PluginChanges
+	Pools         Pools
+	PoolRecords   PoolRecords
 }
 
 const bodySlack = 64 << 10 // bytes that a request carries beside its payload
@@ -32,8 +49,13 @@ type routes struct {
 	backend Backend
 	log     hclog.Logger
 	limits  payload.Limits // of a context
+	wrapped payload.Limits // of a body, which wraps its payload in one level
 	limit   int64          // bytes of a body
 	streams *streams
+
+	eventTimeout time.Duration // for a client to take an event
+	bodyTimeout  time.Duration
+	bulks        atomic.Int64 // bulk submissions under way
 }
 
 func newRoutes(mux *http.ServeMux, b Backend, cfg Config, log hclog.Logger, streams *streams) *routes {
@@ -55,16 +77,32 @@ func newRoutes(mux *http.ServeMux, b Backend, cfg Config, log hclog.Logger, stre
 	r := &routes{
 		api: humago.New(mux, c), backend: b, log: log, streams: streams,
 		limits: payload.Limits{MaxBytes: int(cfg.MaxPayload), MaxDepth: cfg.MaxDepth},
-		limit:  cfg.MaxPayload + bodySlack,
+		limit:  cfg.MaxPayload + bodySlack, bodyTimeout: cfg.BodyTimeout,
+
+		eventTimeout: cfg.EventTimeout,
 	}
-	// A body wraps its payload in one level.
-	wrapped := payload.Limits{MaxBytes: int(r.limit), MaxDepth: cfg.MaxDepth + 1}
-	r.api.UseMiddleware(bodyGate(wrapped, cfg.BodyTimeout))
+	r.wrapped = payload.Limits{MaxBytes: int(r.limit), MaxDepth: cfg.MaxDepth + 1}
+	if cfg.Tracer != nil {
+		r.api.UseMiddleware(traced(cfg.Tracer))
+	}
+	r.api.UseMiddleware(bodyGate(r.wrapped, cfg.BodyTimeout))
 	r.taskRoutes()
+	r.bulkRoute()
 	r.detailRoutes()
+	r.repairRoutes()
+	r.letterRoutes()
+	r.explainRoutes()
+	r.fleetRoutes()
+	r.poolRoutes()
 	r.templateRoutes()
 	r.systemRoutes()
+	r.pluginRoutes()
+	r.configurationRoutes()
+	r.controlRoutes()
+	r.accessRoutes()
+	r.streamRoutes()
 	describeAnswers(r.api.OpenAPI().Components.Schemas.Map())
+	describeAccess(r.api.OpenAPI())
 	return r
 }
 

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-hclog"
+	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/net/netutil"
 
 	"github.com/tasker-systems/tasker-host/host/internal/payload"
@@ -28,12 +29,17 @@ const (
 type Config struct {
 	Socket      string // path of the unix socket; empty: none
 	SocketGroup bool   // the socket's group may connect too (0660 instead of 0600)
-	TCP         string // loopback address such as 127.0.0.1:8085; empty: none
-	MaxPayload  int64  // bytes of a context or a template; 0: 1 MiB
-	MaxDepth    int    // of a context; 0: 64
+	TCP         string // address such as 127.0.0.1:8085; empty: none. Beyond loopback only with Access.Bearers
+	TLS         TLSFiles
+	Access      Access
+	MaxPayload  int64 // bytes of a context or a template; 0: 1 MiB
+	MaxDepth    int   // of a context; 0: 64
 
 	HeaderTimeout time.Duration // for a client to send its header; 0: 5 s
 	BodyTimeout   time.Duration // for a client to send its body; 0: 15 s
+	EventTimeout  time.Duration // for a client to take an event of a stream; 0: 15 s
+
+	Tracer trace.Tracer // nil: requests are not traced
 }
 
 func (c Config) withDefaults() Config {
@@ -45,6 +51,7 @@ func (c Config) withDefaults() Config {
 	}
 	c.HeaderTimeout = cmp.Or(c.HeaderTimeout, 5*time.Second)
 	c.BodyTimeout = cmp.Or(c.BodyTimeout, 15*time.Second)
+	c.EventTimeout = cmp.Or(c.EventTimeout, 15*time.Second)
 	return c
 }
 
@@ -52,7 +59,9 @@ func (c Config) withDefaults() Config {
 // may be called again after the other.
 type Server struct {
 	cfg     Config
-	handler http.Handler
+	socket  http.Handler // what clients of the socket get
+	tcp     http.Handler // and those over TCP
+	mux     *http.ServeMux
 	log     hclog.Logger
 	streams *streams
 	failed  chan error
@@ -70,8 +79,8 @@ func New(cfg Config, b Backend, metrics http.Handler, log hclog.Logger) (*Server
 		return nil, errors.New("the API has nowhere to listen: neither a socket nor an address is set")
 	}
 	cfg = cfg.withDefaults()
-	s := &Server{cfg: cfg, log: log, streams: &streams{}, failed: make(chan error, 2)}
-	mux := http.NewServeMux()
+	s := &Server{cfg: cfg, log: log, mux: http.NewServeMux(), streams: &streams{}, failed: make(chan error, 2)}
+	mux := s.mux
 	r := newRoutes(mux, b, cfg, log, s.streams)
 	description, err := describe(r.api)
 	if err != nil {
@@ -84,7 +93,15 @@ func New(cfg Config, b Backend, metrics http.Handler, log hclog.Logger) (*Server
 	if metrics != nil {
 		mux.Handle("GET /metrics", metrics)
 	}
-	s.handler = withRequestID(withRecovery(log, withBodyLimit(cfg.MaxPayload+bodySlack, withRoutes(mux))))
+	inner := withBodyLimit(cfg.MaxPayload+bodySlack, withRoutes(mux))
+	a := newAccess(cfg.Access, b.Audit, log)
+	outer := func(who recognize) http.Handler {
+		return withRequestID(withRecovery(log, a.guard(mux, who, inner)))
+	}
+	s.socket, s.tcp = outer(a.local), outer(a.remote)
+	if cfg.Access.Bearers == nil {
+		s.tcp = withLocalOnly(s.tcp)
+	}
 	return s, nil
 }
 
@@ -101,19 +118,24 @@ func (s *Server) Start(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		s.serve(l, s.handler)
+		s.serve(l, s.socket, nil)
 	}
 	if s.cfg.TCP != "" {
-		l, err := listenLoopback(ctx, s.cfg.TCP)
+		certificate, err := loadCertificate(s.cfg.TLS)
 		if err != nil {
 			return errors.Join(err, s.close(ctx))
 		}
-		s.serve(l, withLocalOnly(s.handler))
+		l, err := listenTCP(ctx, s.cfg.TCP, s.cfg.Access.Bearers != nil)
+		if err != nil {
+			return errors.Join(err, s.close(ctx))
+		}
+		s.serve(l, s.tcp, certificate)
 	}
 	return nil
 }
 
-func (s *Server) serve(l net.Listener, h http.Handler) {
+// serve serves a listener, encrypted if there is a certificate.
+func (s *Server) serve(l net.Listener, h http.Handler, c *certificate) {
 	srv := &http.Server{
 		Handler:           h,
 		ReadHeaderTimeout: s.cfg.HeaderTimeout,
@@ -123,12 +145,21 @@ func (s *Server) serve(l net.Listener, h http.Handler) {
 		MaxHeaderBytes:    maxHeaderBytes,
 		ErrorLog:          s.log.StandardLogger(&hclog.StandardLoggerOptions{ForceLevel: hclog.Debug}),
 	}
+	run := srv.Serve
+	if c != nil {
+		srv.TLSConfig = c.config()
+		run = func(l net.Listener) error { return srv.ServeTLS(l, "", "") }
+	}
+	// One request a connection at a time is all that clients need, and HTTP/2 has
+	// more ways to be flooded.
+	srv.Protocols = new(http.Protocols)
+	srv.Protocols.SetHTTP1(true)
 	srv.RegisterOnShutdown(s.streams.end)
 	s.servers = append(s.servers, srv)
 	s.listeners = append(s.listeners, l)
-	s.log.Info("serving the API", "network", l.Addr().Network(), "address", l.Addr().String())
+	s.log.Info("serving the API", "network", l.Addr().Network(), "address", l.Addr().String(), "tls", c != nil)
 	s.serving.Go(func() {
-		if err := srv.Serve(netutil.LimitListener(l, maxConnections)); !errors.Is(err, http.ErrServerClosed) {
+		if err := run(netutil.LimitListener(l, maxConnections)); !errors.Is(err, http.ErrServerClosed) {
 			s.log.Error("the API stopped serving", "address", l.Addr().String(), "error", err)
 			s.failed <- fmt.Errorf("serve the API on %s: %w", l.Addr(), err)
 		}

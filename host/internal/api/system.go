@@ -18,7 +18,22 @@ type healthOutput struct {
 	Body   readmodel.Health
 }
 
+type healthStatusOutput struct {
+	Status int
+	Body   readmodel.HealthReport
+}
+
 func (r *routes) systemRoutes() {
+	register(r, huma.Operation{
+		OperationID: "health-status", Method: http.MethodGet, Path: "/health/status", Tags: []string{"system"},
+		Summary: "What the host's checks found when they last looked",
+		Responses: map[string]*huma.Response{
+			"503": {
+				Description: "The host does not work, or it is unknown whether it does",
+				Content:     map[string]*huma.MediaType{"application/json": {Schema: schemaOf[readmodel.HealthReport](r.api)}},
+			},
+		},
+	}, r.healthStatus)
 	register(r, huma.Operation{
 		OperationID: "list-plugins", Method: http.MethodGet, Path: "/v1/plugins", Tags: []string{"system"},
 		Summary: "List the plugins of this host and the handlers they serve",
@@ -27,8 +42,9 @@ func (r *routes) systemRoutes() {
 		OperationID: "doctor", Method: http.MethodGet, Path: "/v1/system/doctor", Tags: []string{"system"},
 		Summary: "Look for what is wrong and say how to fix it",
 	}, r.doctor)
-	r.probe("live", "Whether the process works", System.Live)
-	r.probe("ready", "Whether the host takes work now", System.Ready)
+	r.probe("startup", "Whether the host has started", Health.Started)
+	r.probe("live", "Whether the process works", Health.Live)
+	r.probe("ready", "Whether the host takes work now", Health.Ready)
 }
 
 func (r *routes) plugins(ctx context.Context, _ *struct{}) (*pluginsOutput, error) {
@@ -39,7 +55,7 @@ func (r *routes) plugins(ctx context.Context, _ *struct{}) (*pluginsOutput, erro
 	if plugins == nil {
 		plugins = []readmodel.Plugin{}
 	}
-	return &pluginsOutput{Body: readmodel.PluginPage{Items: plugins}}, nil
+	return &pluginsOutput{Body: readmodel.PluginPage{Items: plugins, Problem: r.backend.PluginViews.PluginFault(ctx)}}, nil
 }
 
 func (r *routes) doctor(ctx context.Context, _ *struct{}) (*doctorOutput, error) {
@@ -50,9 +66,20 @@ func (r *routes) doctor(ctx context.Context, _ *struct{}) (*doctorOutput, error)
 	return &doctorOutput{Body: report}, nil
 }
 
+// healthStatus answers with what the checks found: 200 if the host works, be it
+// degraded, else 503.
+func (r *routes) healthStatus(ctx context.Context, _ *struct{}) (*healthStatusOutput, error) {
+	report := r.backend.Health.HealthReport(ctx)
+	out := &healthStatusOutput{Status: http.StatusOK, Body: report}
+	if report.Status != "healthy" && report.Status != "degraded" {
+		out.Status = http.StatusServiceUnavailable
+	}
+	return out, nil
+}
+
 // probe adds a health route: 200 if the answer is ok, else 503 with the same
 // shape, as probes expect.
-func (r *routes) probe(name, summary string, ask func(System, context.Context) readmodel.Health) {
+func (r *routes) probe(name, summary string, ask func(Health, context.Context) readmodel.Health) {
 	register(r, huma.Operation{
 		OperationID: "health-" + name, Method: http.MethodGet, Path: "/health/" + name, Tags: []string{"system"},
 		Summary: summary,
@@ -63,7 +90,7 @@ func (r *routes) probe(name, summary string, ask func(System, context.Context) r
 			},
 		},
 	}, func(ctx context.Context, _ *struct{}) (*healthOutput, error) {
-		h := ask(r.backend.System, ctx)
+		h := ask(r.backend.Health, ctx)
 		out := &healthOutput{Status: http.StatusOK, Body: h}
 		if h.Status != readmodel.HealthOK {
 			out.Status = http.StatusServiceUnavailable

@@ -7,12 +7,13 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 
+	"github.com/tasker-systems/tasker-host/host/internal/auth"
 	"github.com/tasker-systems/tasker-host/host/internal/readmodel"
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
 )
 
-// taskRequest is the body of a submission.
-type taskRequest struct {
+// TaskRequest is the body of a submission.
+type TaskRequest struct {
 	Namespace    string     `json:"namespace" pattern:"^[a-z][a-z0-9_]{0,39}$" patternDescription:"1 to 40 lower-case letters, digits and underscores, a letter first"`
 	Name         string     `json:"name" pattern:"^[a-z][a-z0-9_]{0,62}$" patternDescription:"1 to 63 lower-case letters, digits and underscores, a letter first"`
 	Version      string     `json:"version,omitempty" maxLength:"64" pattern:"^(\\d+\\.\\d+\\.\\d+)?$" patternDescription:"major.minor.patch" doc:"Left out: the highest version there is."`
@@ -26,7 +27,7 @@ type taskRequest struct {
 
 type submitInput struct {
 	IdempotencyKey string `header:"Idempotency-Key" maxLength:"255" pattern:"^[!-~]+$" patternDescription:"printable ASCII without spaces" doc:"Repeating a request with the same key returns the task of the first."`
-	Body           taskRequest
+	Body           TaskRequest
 }
 
 type submitOutput struct {
@@ -45,19 +46,16 @@ type listTasksInput struct {
 	State     []vocab.TaskState `query:"state" doc:"Any of these states, separated by commas." enum:"pending,in_progress,complete,error,cancelled,resolved_manually" maxItems:"6"`
 	Namespace string            `query:"namespace" maxLength:"63"`
 	Name      string            `query:"name" maxLength:"63"`
+	Tag       []string          `query:"tag,explode" doc:"Tasks that have this tag; given several times, those that have all of them." maxItems:"16"`
 	Cursor    string            `query:"cursor" maxLength:"200" doc:"next_cursor of the page before."`
 	Limit     int               `query:"limit" minimum:"1" maximum:"500" default:"50"`
 }
 
 type listTasksOutput struct{ Body readmodel.TaskPage }
 
-type cancelRequest struct {
-	Reason string `json:"reason,omitempty" maxLength:"1000" doc:"Kept in the task's history."`
-}
-
 type cancelInput struct {
 	TaskUUID string `path:"task_uuid" format:"uuid"`
-	Body     *cancelRequest
+	Body     *operatorRequest
 }
 
 func (r *routes) taskRoutes() {
@@ -88,25 +86,33 @@ func (r *routes) taskRoutes() {
 	}, r.cancelTask)
 }
 
-func (r *routes) submit(ctx context.Context, in *submitInput) (*submitOutput, error) {
-	b := &in.Body
+// submissionOf is what a checked body asks for.
+func (r *routes) submissionOf(b *TaskRequest) (Submission, *problem) {
 	s := Submission{
 		Namespace: b.Namespace, Name: b.Name, Version: b.Version,
 		Context:  json.RawMessage("{}"),
 		Priority: b.Priority, Tags: b.Tags,
 		Initiator: b.Initiator, SourceSystem: b.SourceSystem, Reason: b.Reason,
-		IdempotencyKey: in.IdempotencyKey,
 	}
 	if raw := b.Context.RawMessage; raw != nil {
 		if raw[0] != '{' { // null: the schema check takes it for an absent field
-			return nil, Invalid(CodeValidationFailed, "the request has values that are not allowed",
+			return s, newProblem(http.StatusUnprocessableEntity, CodeValidationFailed, "the request has values that are not allowed",
 				Issue{Pointer: "/context", Detail: "expected object"})
 		}
 		if p := checkJSON(raw, "/context", r.limits); p != nil { // its own limits are tighter than the body's
-			return nil, p
+			return s, p
 		}
 		s.Context = raw
 	}
+	return s, nil
+}
+
+func (r *routes) submit(ctx context.Context, in *submitInput) (*submitOutput, error) {
+	s, p := r.submissionOf(&in.Body)
+	if p != nil {
+		return nil, p
+	}
+	s.IdempotencyKey, s.SubmittedBy = in.IdempotencyKey, auth.From(ctx).String()
 	task, created, err := r.backend.Tasks.Submit(ctx, s)
 	if err != nil {
 		return nil, err
@@ -119,7 +125,7 @@ func (r *routes) submit(ctx context.Context, in *submitInput) (*submitOutput, er
 }
 
 func (r *routes) listTasks(ctx context.Context, in *listTasksInput) (*listTasksOutput, error) {
-	q := TaskQuery{States: in.State, Namespace: in.Namespace, Name: in.Name, Limit: in.Limit + 1}
+	q := TaskQuery{States: in.State, Namespace: in.Namespace, Name: in.Name, Tags: in.Tag, Limit: in.Limit + 1}
 	if in.Cursor != "" {
 		key, err := decodeCursor("t", in.Cursor)
 		if err != nil {
@@ -158,11 +164,7 @@ func (r *routes) cancelTask(ctx context.Context, in *cancelInput) (*taskOutput, 
 	if err != nil {
 		return nil, err
 	}
-	reason := ""
-	if in.Body != nil {
-		reason = in.Body.Reason
-	}
-	task, err := r.backend.Tasks.CancelTask(ctx, id, reason)
+	task, err := r.backend.Tasks.CancelTask(ctx, id, in.Body.operator(ctx))
 	if err != nil {
 		return nil, err
 	}

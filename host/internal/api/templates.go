@@ -8,6 +8,7 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 
+	"github.com/tasker-systems/tasker-host/host/internal/auth"
 	"github.com/tasker-systems/tasker-host/host/internal/readmodel"
 )
 
@@ -73,6 +74,7 @@ func (r *routes) applyTemplate(ctx context.Context, in *templateInput) (*applyOu
 	if err != nil {
 		return nil, err
 	}
+	auth.SetSubject(ctx, "template "+t.Namespace+"/"+t.Name+"@"+t.Version)
 	out := &applyOutput{
 		Status:   http.StatusOK,
 		Location: "/v1/templates/" + strings.Join([]string{t.Namespace, t.Name, t.Version}, "/"),

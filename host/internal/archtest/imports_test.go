@@ -36,6 +36,8 @@ var rules = []rule{
 	{room: "sdk/handler", imports: []string{"sdk/vocab"}, reaches: []string{goPlugin, grpc, pgx, koanf, prometheus}},
 	{room: "sdk/scaler", imports: []string{"sdk/vocab"}, reaches: []string{goPlugin, grpc, pgx, koanf, prometheus}},
 	{room: "sdk/health", imports: []string{"sdk/vocab"}, reaches: []string{goPlugin, grpc, pgx, koanf, prometheus}},
+	{room: "sdk/task", imports: []string{"sdk/vocab"}, reaches: []string{"*"}, direct: inputOutput},
+	{room: "sdk/client", imports: []string{"sdk/vocab", "sdk/task"}, reaches: []string{"*"}},
 	{room: "sdk/**", imports: []string{"sdk/**"}, reaches: []string{pgx, koanf, prometheus}},
 
 	// Pure rooms and plugins.
@@ -48,54 +50,71 @@ var rules = []rule{
 	{room: "finalizer", imports: []string{"sdk/vocab"}, tests: []string{"migrations/**"}, reaches: []string{goPlugin, grpc, koanf}},
 
 	// The trusted core. Leaves first.
-	{room: "host/internal/archtest", tests: []string{"sdk/vocab"}},
+	{room: "host/internal/archtest", tests: []string{"config", "sdk/vocab"}},
 	{room: "host/internal/payload", reaches: []string{pgx, goPlugin, grpc, koanf}, direct: inputOutput},
-	{room: "host/internal/readmodel", imports: []string{"sdk/vocab"}, reaches: []string{pgx, goPlugin, grpc, koanf, prometheus}, direct: inputOutput},
+	{room: "host/internal/readmodel", imports: []string{"sdk/vocab", "sdk/task"}, reaches: []string{pgx, goPlugin, grpc, koanf, prometheus}, direct: inputOutput},
 	{room: "host/internal/workflow", imports: []string{"sdk/vocab", "host/internal/payload"}, reaches: []string{pgx, goPlugin, grpc, koanf, prometheus}, direct: inputOutput},
+	{room: "host/internal/auth", reaches: []string{pgx, goPlugin, grpc, koanf, prometheus}},
+	{room: "host/internal/cache", reaches: []string{pgx, goPlugin, grpc, koanf}},
 	{room: "host/internal/telemetry", reaches: []string{pgx, goPlugin, grpc, koanf}},
+	{room: "host/internal/tracing", reaches: []string{pgx, goPlugin, koanf}},
 	{room: "host/internal/lifecycle/**", imports: []string{"host/internal/lifecycle"}, tests: []string{"host/internal/lifecycle/**"}, reaches: []string{pgx, goPlugin, grpc, koanf}},
 	{room: "host/internal/opstate", imports: []string{"host/internal/lifecycle"}, reaches: []string{pgx, goPlugin, grpc, koanf}},
+	{room: "host/internal/systemd", reaches: []string{pgx, goPlugin, grpc, koanf, prometheus}},
+	{room: "deploy", tests: []string{"config"}, reaches: []string{"*"}},
 	{room: "host/internal/breaker", imports: []string{"host/internal/lifecycle"}, reaches: []string{pgx, goPlugin, grpc, koanf}},
+	{room: "host/internal/pool", imports: []string{"sdk/vocab", "sdk/scaler", "scaling", "host/internal/lifecycle"}, reaches: []string{pgx, goPlugin, grpc, koanf, prometheus}, direct: inputOutput},
+	{room: "host/internal/coordinator", imports: []string{"sdk/vocab", "sdk/scaler", "scaling/**", "host/internal/pool", "host/internal/opstate", "host/internal/lifecycle"}, tests: []string{"plugins/test/**"}, reaches: []string{pgx, goPlugin, grpc, koanf}},
+	{room: "host/internal/reporters", imports: []string{"sdk/**", "host/internal/health", "host/internal/opstate", "host/internal/pluginhost"}, reaches: []string{pgx, koanf}},
 	{room: "host/internal/health", imports: []string{"host/internal/lifecycle", "host/internal/opstate"}, reaches: []string{goPlugin, grpc, koanf}},
 
 	// Its parts. They receive values and small interfaces; only core builds them.
 	{room: "host/internal/pgmq", imports: []string{"sdk/vocab", "migrations/**", "host/internal/breaker"}, reaches: []string{goPlugin, grpc, koanf}},
-	{room: "host/internal/store", imports: []string{"sdk/vocab", "migrations", "finalizer", "host/internal/workflow", "host/internal/payload", "host/internal/readmodel", "host/internal/pgmq"}, tests: []string{"migrations/**"}, reaches: []string{goPlugin, grpc, koanf}},
+	{room: "host/internal/pluginhost/journal", reaches: []string{pgx, goPlugin, grpc, koanf, prometheus}, direct: inputOutput},
+	{room: "host/internal/store", imports: []string{"sdk/vocab", "migrations", "finalizer", "host/internal/auth", "host/internal/cache", "host/internal/pluginhost/journal", "host/internal/workflow", "host/internal/payload", "host/internal/readmodel", "host/internal/pgmq"}, tests: []string{"migrations/**"}, reaches: []string{goPlugin, grpc, koanf}},
+	{room: "host/internal/events", imports: []string{"host/internal/readmodel", "host/internal/store"}, tests: []string{"host/internal/lifecycle", "migrations/**"}, reaches: []string{goPlugin, grpc, koanf}},
+	{room: "host/internal/pluginset", imports: []string{"config", "host/internal/readmodel", "host/internal/pluginhost/artifact", "host/internal/pluginhost/runas"}, reaches: []string{pgx, goPlugin, grpc, prometheus}},
+	{room: "host/internal/pluginwatch", imports: []string{"config", "host/internal/lifecycle", "host/internal/pluginset"}, reaches: []string{pgx, goPlugin, grpc, prometheus}},
 	{room: "host/internal/pluginhost/**", imports: []string{"sdk/**", "host/internal/pluginhost/**", "host/internal/lifecycle", "host/internal/breaker", "host/internal/payload"}, reaches: []string{pgx, koanf}},
 	{
 		room: "host/internal/pipeline",
 		imports: []string{
 			"sdk/**", "finalizer", "host/internal/workflow", "host/internal/payload", "host/internal/store", "host/internal/pgmq",
-			"host/internal/pluginhost", "host/internal/lifecycle", "host/internal/opstate", "host/internal/breaker",
+			"host/internal/pluginhost", "host/internal/lifecycle", "host/internal/opstate", "host/internal/breaker", "host/internal/pool",
+			"host/internal/readmodel", "scaling",
 		},
 		tests: []string{"migrations/**"}, reaches: []string{koanf},
 	},
 	{
 		room: "host/internal/backend",
 		imports: []string{
-			"sdk/vocab", "host/internal/api", "host/internal/readmodel", "host/internal/workflow", "host/internal/payload",
-			"host/internal/store", "host/internal/pipeline", "host/internal/pluginhost", "host/internal/opstate", "migrations",
+			"sdk/vocab", "host/internal/api", "host/internal/auth", "host/internal/readmodel", "host/internal/workflow", "host/internal/payload",
+			"host/internal/store", "host/internal/pipeline", "host/internal/pluginhost", "host/internal/opstate", "host/internal/health", "host/internal/events", "migrations",
 		},
-		tests: []string{"migrations/**", "finalizer"}, reaches: []string{koanf},
+		tests: []string{"migrations/**", "finalizer", "host/internal/pool"}, reaches: []string{koanf},
 	},
 	{
 		room:    "host/internal/bench",
 		imports: []string{"sdk/vocab", "host/internal/pipeline", "host/internal/readmodel", "host/internal/workflow"},
-		tests:   []string{"sdk/**", "migrations/**", "plugins/examples/**", "host/internal/**"},
+		tests:   []string{"sdk/**", "migrations/**", "finalizer", "plugins/examples/**", "host/internal/**"},
 	},
-	{room: "host/internal/api/**", imports: []string{"sdk/vocab", "host/internal/readmodel", "host/internal/payload", "host/internal/opstate", "host/internal/lifecycle", "host/internal/api/**"}, reaches: []string{pgx, goPlugin, koanf}},
-	{room: "host/internal/client", imports: []string{"sdk/vocab", "host/internal/readmodel", "host/internal/payload"}, tests: []string{"host/internal/api/**"}, reaches: []string{pgx, goPlugin, koanf}},
+	{room: "host/internal/workercheck", imports: []string{"sdk/vocab", "host/internal/client", "host/internal/readmodel"}, reaches: []string{goPlugin, grpc, koanf}},
+	{room: "host/internal/api/**", imports: []string{"sdk/vocab", "sdk/task", "host/internal/auth", "host/internal/readmodel", "host/internal/payload", "host/internal/opstate", "host/internal/lifecycle", "host/internal/api/**"}, reaches: []string{pgx, goPlugin, koanf}},
+	{room: "host/internal/client", imports: []string{"sdk/vocab", "sdk/task", "sdk/client", "host/internal/readmodel"}, tests: []string{"host/internal/api/**"}, reaches: []string{pgx, goPlugin, koanf}},
 	{
 		room: "host/internal/cli/**",
 		imports: []string{
-			"sdk/vocab", "config", "host/internal/client", "host/internal/readmodel", "host/internal/workflow",
-			"host/internal/payload", "host/internal/telemetry", "host/internal/cli/**", "plugins/examples/**",
+			"sdk/vocab", "sdk/task", "sdk/client", "config", "host/internal/client", "host/internal/readmodel", "host/internal/workflow",
+			"host/internal/payload", "host/internal/pluginset", "host/internal/telemetry", "host/internal/cli/**", "plugins/examples/**",
+			"sdk/tryout", "sdk/wire", "sdk/proto/**", // to try plugins without a host
+			"sdk/scaler", "scaling/**", // to try algorithms without a host
 		},
 		tests: []string{"host/internal/api/**", "migrations/**"},
 	},
 	{
 		room:    "host/internal/core/**",
 		imports: []string{"sdk/**", "config", "migrations/**", "finalizer", "scaling/**", "plugins/examples/**", "host/internal/**"},
+		tests:   []string{"plugins/test/**"},
 	},
 	{room: "host/internal/e2e/**", imports: []string{"sdk/**", "config", "migrations/**", "finalizer", "plugins/examples/**", "plugins/test/**", "host/internal/**"}},
 	{room: "host", imports: []string{"host/internal/cli", "host/internal/core"}},

@@ -36,9 +36,10 @@ var (
 	initFunctions = map[string]string{}
 	sleeps        = map[string]string{
 		"host/internal/pluginhost/process/launcher.go": "no event tells when another process lets go of a fresh executable",
-		"host/internal/bench/bench.go":                 "the pause between two samples",
+		"sdk/context_test.go":                          "under the clock of a synctest bubble, where it takes no time",
 		"sdk/work_test.go":                             "what a handler under test does, not a wait for something",
 		"plugins/test/chaos/start.go":                  "being slow is what it is for",
+		"plugins/test/sway/main.go":                    "being late is what it is for",
 	}
 	clocksInScaling = map[string]string{}
 	stars           = map[string]string{

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -33,7 +32,7 @@ const (
 // its own and keeps nothing else from being looked at, but without a database
 // there is little to look at.
 func (b *Backend) Doctor(ctx context.Context) (readmodel.DoctorReport, error) {
-	report := readmodel.NewDoctorReport(b.stateCheck(), b.pluginCheck())
+	report := readmodel.NewDoctorReport(b.stateCheck(), b.pluginCheck(), b.poolCheck())
 	facts, err := b.Store.ServerFacts(ctx)
 	if err != nil {
 		report.Add(unknown("database", err))
@@ -52,6 +51,8 @@ func (b *Backend) Doctor(ctx context.Context) (readmodel.DoctorReport, error) {
 		{"limbo", b.limboCheck},
 		{"dead_letters", b.deadLettersCheck},
 		{"oldest_task", b.oldestTaskCheck},
+		{"leases", b.leasesCheck},
+		{"disk", b.diskCheck},
 	} {
 		c, err := check.look(ctx)
 		if err != nil {
@@ -111,10 +112,15 @@ func (b *Backend) pluginCheck() readmodel.DoctorCheck {
 			text += " (" + s.LastError + ")"
 		}
 		ill = append(ill, text)
-		required = required || slices.Contains(b.cfg.Required, s.Name)
+		required = required || s.Required
+	}
+	if b.Refused != nil {
+		for _, no := range b.Refused() {
+			ill = append(ill, fmt.Sprintf("what plugins.toml names for %s does not run: %s", no.Name, no.Message))
+		}
 	}
 	switch {
-	case len(all) == 0:
+	case len(all) == 0 && len(ill) == 0:
 		return warn(good("plugins", "no plugin is configured"), "without plugins only outside workers run steps")
 	case len(ill) == 0:
 		return good("plugins", "all %d plugins serve", len(all))
@@ -123,6 +129,21 @@ func (b *Backend) pluginCheck() readmodel.DoctorCheck {
 	default:
 		return warn(good("plugins", "%s", strings.Join(ill, "; ")), "steps that need their handlers wait, or go to other hosts")
 	}
+}
+
+func (b *Backend) poolCheck() readmodel.DoctorCheck {
+	var ill []string
+	pools := b.Pools()
+	for _, p := range pools {
+		if p.Message != "" { // a pool that is paused is healthy, and nobody should forget it
+			ill = append(ill, p.Name+": "+p.Message)
+		}
+	}
+	if len(ill) > 0 {
+		return warn(good("pools", "%s", strings.Join(ill, "; ")),
+			"see 'tasker pool show'; a pool that is too small is changed with 'tasker pool set', one that is paused goes on with 'tasker pool resume'")
+	}
+	return good("pools", "all %d pools work", len(pools))
 }
 
 func serverChecks(f *store.ServerFacts) []readmodel.DoctorCheck {

@@ -45,7 +45,16 @@ func (b *Backend) queuesCheck(ctx context.Context) (readmodel.DoctorCheck, error
 	if err != nil {
 		return readmodel.DoctorCheck{}, err
 	}
-	var texts, deep, bloated []string
+	queues, err := b.Store.Queues(ctx, "")
+	if err != nil {
+		return readmodel.DoctorCheck{}, err
+	}
+	var texts, deep, bloated, paused []string
+	for i := range queues {
+		if queues[i].Paused != nil {
+			paused = append(paused, queues[i].Namespace)
+		}
+	}
 	for _, d := range depths {
 		texts = append(texts, fmt.Sprintf("%s %d", d.Queue, d.Live))
 		if d.Live >= queueWarn {
@@ -59,6 +68,9 @@ func (b *Backend) queuesCheck(ctx context.Context) (readmodel.DoctorCheck, error
 	switch {
 	case len(depths) == 0:
 		return good("", "there are no queues yet"), nil
+	case len(paused) > 0:
+		c.Message += "; paused: " + strings.Join(paused, ", ")
+		return warn(c, "let them go on with `tasker queue resume NAMESPACE`"), nil
 	case len(deep) > 0:
 		return warn(c, "more work comes than is done on "+strings.Join(deep, ", ")+": see that its handlers are served, or add hosts"), nil
 	case len(bloated) > 0:
@@ -82,6 +94,8 @@ func (b *Backend) limboCheck(ctx context.Context) (readmodel.DoctorCheck, error)
 		"this is a defect of Tasker Host: please report it with the rows of the view tasker_limbo; cancel the task to be rid of it"), nil
 }
 
+const lettersFix = "see them with `tasker dlq list`, then replay or discard them"
+
 func (b *Backend) deadLettersCheck(ctx context.Context) (readmodel.DoctorCheck, error) {
 	f, err := b.Store.WorkFacts(ctx, countedLetters)
 	switch {
@@ -90,9 +104,9 @@ func (b *Backend) deadLettersCheck(ctx context.Context) (readmodel.DoctorCheck, 
 	case f.DeadLetters == 0:
 		return good("", "there are none"), nil
 	case f.DeadLetters >= countedLetters:
-		return warn(good("", "there are %d or more", countedLetters), "replay or discard them"), nil
+		return warn(good("", "there are %d or more", countedLetters), lettersFix), nil
 	default:
-		return warn(good("", "there are %d", f.DeadLetters), "replay or discard them"), nil
+		return warn(good("", "there are %d", f.DeadLetters), lettersFix), nil
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 
 const (
 	databaseRetry = 2 * time.Second // that clients are told while the database is away
+	busyRetry     = time.Second     // while it is slow
 	drainRetry    = 5 * time.Second // and while the host shuts down: another one may be up then
 )
 
@@ -26,6 +27,9 @@ func fault(err error) error {
 	}
 	if errors.Is(err, pipeline.ErrDraining) {
 		return api.Unavailable("the host is shutting down", drainRetry, err)
+	}
+	if errors.Is(err, store.ErrRefused) {
+		return api.Unavailable("the database is not asked now: its circuit breaker is open, see 'tasker breaker list'", databaseRetry, err)
 	}
 	switch store.Classify(err) {
 	case store.Unavailable, store.Unknown:
@@ -58,14 +62,25 @@ func taskFault(task vocab.UUID, err error) error {
 	return fault(err)
 }
 
-// submitFault is fault for a submission.
+// submitFault is fault for a submission of a template that exists.
 func submitFault(s *api.Submission, err error) error {
+	switch {
+	case errors.Is(err, pipeline.ErrUncertain):
+		return api.OutcomeUnknown("the database did not answer in time; the task may have been created or not: "+
+			"repeat the request with the same idempotency key, or look first", databaseRetry, err)
+	case errors.Is(err, pipeline.ErrBusy):
+		return api.Overloaded("more tasks come than the database takes; this one was not created", busyRetry, err)
+	}
 	if e, ok := errors.AsType[*pipeline.ContextError](err); ok {
 		return contextFault(s, e)
 	}
-	if errors.Is(err, pipeline.ErrKeyReused) {
-		return api.Conflict(api.CodeIdempotencyKeyReused,
-			"the idempotency key %q was used for another request; use a new key", s.IdempotencyKey)
+	if e, ok := errors.AsType[*pipeline.KeyReusedError](err); ok {
+		return api.ConflictWith(e.Task.String(), api.CodeIdempotencyKeyReused,
+			"the idempotency key %q was used for another request, whose task is %s; use a new key", s.IdempotencyKey, e.Task)
+	}
+	if e, ok := errors.AsType[*pipeline.DuplicateError](err); ok {
+		return api.ConflictWith(e.Task.String(), api.CodeDuplicateIdentity,
+			"task %s was made of template %s/%s@%s with the same context, and the template says identity: reject", e.Task, s.Namespace, s.Name, s.Version)
 	}
 	return inputFault(err)
 }
@@ -92,7 +107,7 @@ func contextFault(s *api.Submission, e *pipeline.ContextError) error {
 
 // templateFault lists what is wrong with a template's source.
 func templateFault(source string, err error) error {
-	f := api.Invalid(api.CodeTemplateInvalid, fmt.Sprintf("%s is not a template that can be run", source))
+	f := api.Invalid(api.CodeTemplateInvalid, "this is not a template that can be run")
 	invalid, ok := errors.AsType[*workflow.TemplateError](err)
 	if !ok {
 		f.Issues = append(f.Issues, api.Issue{Location: source, Detail: err.Error()})

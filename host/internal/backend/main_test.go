@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -16,11 +17,14 @@ import (
 
 	"github.com/tasker-systems/tasker-host/finalizer"
 	"github.com/tasker-systems/tasker-host/host/internal/api"
+	"github.com/tasker-systems/tasker-host/host/internal/auth"
 	"github.com/tasker-systems/tasker-host/host/internal/backend"
+	"github.com/tasker-systems/tasker-host/host/internal/health"
 	"github.com/tasker-systems/tasker-host/host/internal/opstate"
 	"github.com/tasker-systems/tasker-host/host/internal/payload"
 	"github.com/tasker-systems/tasker-host/host/internal/pipeline"
 	"github.com/tasker-systems/tasker-host/host/internal/pluginhost"
+	"github.com/tasker-systems/tasker-host/host/internal/pool"
 	"github.com/tasker-systems/tasker-host/host/internal/readmodel"
 	"github.com/tasker-systems/tasker-host/host/internal/store"
 	"github.com/tasker-systems/tasker-host/migrations/pgtest"
@@ -55,11 +59,12 @@ steps:
 `
 
 // handlers runs steps in process: math.square answers 2^128 at once, math.hold
-// when it is let go, everything else fails.
+// when it is let go, and tells that it is half way, everything else fails.
 type handlers struct {
-	hold  chan struct{}
-	alive context.Context // ends when the test does
-	end   context.CancelFunc
+	plugins atomic.Pointer[[]readmodel.HostPlugin] // that the host says it runs
+	hold    chan struct{}
+	alive   context.Context // ends when the test does
+	end     context.CancelFunc
 
 	mu      sync.Mutex
 	running map[string]context.CancelFunc
@@ -79,7 +84,11 @@ func (h *handlers) Dispatch(call pluginhost.Call) {
 	h.mu.Unlock()
 	h.calls.Go(func() {
 		defer cancel()
+		if call.Handler == "math.hold" {
+			call.Progress(pluginhost.Progress{Percent: 50, Note: "half way"})
+		}
 		call.Done(h.run(ctx, call.Handler))
+		call.Progress(pluginhost.Progress{Percent: 51, Note: "late"})
 	})
 }
 
@@ -118,6 +127,10 @@ type pulse time.Time
 
 func (p pulse) LastHeartbeat() time.Time { return time.Time(p) }
 
+func (pulse) BeatEvery() time.Duration { return 0 }
+
+func (pulse) Loops() []pipeline.Loop { return nil }
+
 // bundle is a backend on a database of its own, with an engine that runs.
 type bundle struct {
 	*backend.Backend
@@ -130,26 +143,37 @@ type bundle struct {
 
 func setup(t *testing.T) *bundle {
 	t.Helper()
-	pool := pgtest.New(t)
-	st := store.New(pool)
+	db := pgtest.New(t)
+	st := store.New(db)
 	h := &handlers{hold: make(chan struct{}), running: map[string]context.CancelFunc{}}
 	h.alive, h.end = context.WithCancel(context.Background())
+	h.plugins.Store(&[]readmodel.HostPlugin{{Kind: "handler", Name: "x", Version: "1.0.0", Generation: 3}})
+	hands := map[pipeline.PoolKind]pipeline.HandsConfig{}
+	for _, kind := range []pipeline.PoolKind{pipeline.TaskRequestProcessor, pipeline.TaskClaimer, pipeline.StepResultProcessor} {
+		hands[kind] = pipeline.HandsConfig{Size: 1, Pace: pool.Pace{
+			Batch: 50, PollMin: 5 * time.Millisecond, PollMax: 100 * time.Millisecond, TurnTimeout: time.Minute, StopTimeout: 10 * time.Second,
+		}}
+	}
+	for _, kind := range []pipeline.PoolKind{pipeline.StepEnqueuer, pipeline.TaskFinalizer} {
+		hands[kind] = pipeline.HandsConfig{Size: 1, Pace: pool.Pace{Batch: 50, TurnTimeout: time.Minute, StopTimeout: 10 * time.Second}}
+	}
 	cfg := pipeline.Config{
-		Host: store.HostInfo{Name: "test", Version: "0", Environment: "test", State: "normal"}, Environment: "test",
-		MaxInFlight: 100, SettleBatch: 50, Committers: 1, SubmitBatch: 50, ClaimBatch: 50, InputCache: 1 << 20, MaxDependency: 16,
-		Lease: 30 * time.Second, Heartbeat: 200 * time.Millisecond, SelfStop: 5 * time.Second, SweepInterval: time.Second, LostAfter: time.Second,
-		PollMin: 5 * time.Millisecond, PollMax: 100 * time.Millisecond,
-		InboxVT: 30 * time.Second, InboxBatch: 50, InboxMaxReads: 5,
+		Host: store.HostInfo{Name: "test", Version: "0", Environment: "test", State: "normal"}, Environment: "test", State: func() string { return "normal" },
+		Plugins:     func() []readmodel.HostPlugin { return *h.plugins.Load() },
+		MaxInFlight: 100, InputCache: 1 << 20, Memory: 64 << 20, MemoryShare: 1 << 20, MaxDependency: 16, Hands: hands,
+		StepExecutors: func(string) int { return 100 },
+		Lease:         30 * time.Second, Heartbeat: 200 * time.Millisecond, SelfStop: 5 * time.Second, SweepInterval: time.Second, LostAfter: time.Second,
+		InboxVT: 30 * time.Second, InboxMaxReads: 5,
 		RequestQueue: "task_requests_queue", ResultQueue: "orchestration_step_results",
 		Policy:  store.Policy{RetryAfterCap: 5 * time.Minute, ClaimFactor: 3},
 		Payload: payload.ContextLimits(), Results: payload.ResultLimits(),
 	}
 	require.NoError(t, st.CreateQueue(t.Context(), cfg.RequestQueue))
 	require.NoError(t, st.CreateQueue(t.Context(), cfg.ResultQueue))
-	engine := pipeline.New(cfg, st, h, finalizer.New(pool, "test", 30*time.Second), prometheus.NewRegistry(), hclog.NewNullLogger())
+	engine := pipeline.New(cfg, st, h, finalizer.New(db, "test", 30*time.Second), prometheus.NewRegistry(), hclog.NewNullLogger())
 	require.NoError(t, engine.Start(t.Context()))
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		h.end()
 		require.NoError(t, engine.Stop(ctx))
@@ -159,12 +183,12 @@ func setup(t *testing.T) *bundle {
 	_, err := state.To(opstate.Normal, "test")
 	require.NoError(t, err)
 	parts := backend.Parts{
-		Store: st, Engine: engine, Pulse: pulse(time.Now()), State: state, Now: time.Now,
+		Store: st, Engine: engine, Pools: func() []health.Named { return []health.Named{{Name: "task_claimer"}} }, Repairs: engine, Pulse: pulse(time.Now()), State: state, Now: time.Now, Bearers: auth.NewTokens(st, time.Second, time.Now),
 		Plugins: plugins{{Kind: "handler", Name: "math", State: pluginhost.Serving, Handlers: []string{"math.square"}}},
 	}
 	return &bundle{
-		Backend: backend.New(parts, backend.Config{Heartbeat: time.Hour, Required: []string{"math"}}),
-		parts:   parts, pool: pool, engine: engine, handlers: h, state: state,
+		Backend: backend.New(parts, backend.Config{Heartbeat: time.Hour}),
+		parts:   parts, pool: db, engine: engine, handlers: h, state: state,
 	}
 }
 
@@ -198,7 +222,7 @@ func parse(t *testing.T, s string) vocab.UUID {
 // watchUntil follows a task until ok holds for what is seen.
 func (b *bundle) watchUntil(t *testing.T, task vocab.UUID, ok func(readmodel.Snapshot) bool) readmodel.Snapshot {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	after := ""
 	for {

@@ -8,6 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/tasker-systems/tasker-host/host/internal/backend"
+	"github.com/tasker-systems/tasker-host/host/internal/health"
 	"github.com/tasker-systems/tasker-host/host/internal/opstate"
 	"github.com/tasker-systems/tasker-host/host/internal/pluginhost"
 	"github.com/tasker-systems/tasker-host/host/internal/readmodel"
@@ -36,8 +37,8 @@ func TestReady(t *testing.T) {
 			require.NoError(t, err)
 			b := backend.New(backend.Parts{
 				Pulse: pulse(now.Add(-tc.beat)), State: state, Now: func() time.Time { return now },
-				Plugins: plugins{{Name: "math", State: tc.plugin}, {Name: "optional", State: pluginhost.Failed}},
-			}, backend.Config{Heartbeat: 2 * time.Second, Required: []string{"math"}})
+				Plugins: plugins{{Name: "math", State: tc.plugin, Required: true}, {Name: "optional", State: pluginhost.Failed}},
+			}, backend.Config{Heartbeat: 2 * time.Second})
 			h := b.Ready(t.Context())
 			require.Equal(t, string(tc.state), h.State)
 			require.Equal(t, tc.bad == "", h.Status == readmodel.HealthOK)
@@ -52,8 +53,8 @@ func TestReady(t *testing.T) {
 
 func TestRequiredPluginThatIsNotThere(t *testing.T) {
 	t.Parallel()
-	b := backend.New(backend.Parts{Pulse: pulse(time.Now()), State: opstate.New(time.Now), Now: time.Now, Plugins: plugins{}},
-		backend.Config{Heartbeat: time.Hour, Required: []string{"math"}})
+	b := backend.New(backend.Parts{Pulse: pulse(time.Now()), State: opstate.New(time.Now), Now: time.Now, Plugins: plugins{{Name: "math", State: pluginhost.Stopped, Required: true}}},
+		backend.Config{Heartbeat: time.Hour})
 	h := b.Ready(t.Context())
 	require.Equal(t, "required plugin math is stopped", h.Checks[2].Message)
 }
@@ -97,8 +98,8 @@ func TestDoctorOfAHostThatWorks(t *testing.T) {
 		}
 	}
 	require.Equal(t, []string{
-		"state", "plugins", "server_version", "durability", "writable", "encoding", "connections", "transactions",
-		"schema", "pgmq", "clock", "hosts", "queues", "limbo", "dead_letters", "oldest_task",
+		"state", "plugins", "pools", "server_version", "durability", "writable", "encoding", "connections", "transactions",
+		"schema", "pgmq", "clock", "hosts", "queues", "limbo", "dead_letters", "oldest_task", "leases", "disk",
 	}, names)
 }
 
@@ -116,13 +117,20 @@ func TestDoctorFindsWhatIsWrong(t *testing.T) {
 	b.watchUntil(t, stuck, func(s readmodel.Snapshot) bool { return s.Progress.Completed == 1 && s.Progress.InProgress == 1 })
 	_, err = b.pool.Exec(t.Context(), "update tasker_workflow_steps set lease_id = null where task_uuid = $1 and step_no = 1", stuck)
 	require.NoError(t, err)
+	_, err = b.pool.Exec(t.Context(), `
+insert into tasker_worker_leases (lease_id, task_uuid, step_no, worker_id, lease, look_at)
+values (gen_random_uuid(), $1, 1, 0, interval '3 hours', clock_timestamp() + interval '3 hours')`, stuck)
+	require.NoError(t, err)
 	_, err = b.state.To(opstate.GracefulShutdown, "test")
 	require.NoError(t, err)
 
 	parts := b.parts
-	parts.Plugins = plugins{{Name: "math", State: pluginhost.BackingOff, LastError: "exit status 1"}}
+	parts.Plugins = plugins{{Name: "math", State: pluginhost.BackingOff, LastError: "exit status 1", Required: true}}
 	parts.Now = func() time.Time { return time.Now().Add(48 * time.Hour) }
-	report, err := backend.New(parts, backend.Config{Required: []string{"math"}}).Doctor(t.Context())
+	parts.Pools = func() []health.Named {
+		return []health.Named{{Name: "task_claimer", Finding: health.Finding{Status: health.Degraded, Message: "executors that hang and were replaced: 1"}}}
+	}
+	report, err := backend.New(parts, backend.Config{}).Doctor(t.Context())
 	require.NoError(t, err)
 	require.Equal(t, readmodel.DoctorFail, report.Status)
 	got := map[string]readmodel.DoctorStatus{}
@@ -130,8 +138,9 @@ func TestDoctorFindsWhatIsWrong(t *testing.T) {
 		got[c.Name] = c.Status
 	}
 	for name, want := range map[string]readmodel.DoctorStatus{
-		"state": readmodel.DoctorWarn, "plugins": readmodel.DoctorFail, "clock": readmodel.DoctorFail,
+		"state": readmodel.DoctorWarn, "plugins": readmodel.DoctorFail, "pools": readmodel.DoctorWarn, "clock": readmodel.DoctorFail,
 		"limbo": readmodel.DoctorFail, "dead_letters": readmodel.DoctorWarn, "oldest_task": readmodel.DoctorWarn,
+		"leases": readmodel.DoctorWarn, "disk": readmodel.DoctorOK,
 	} {
 		require.Equal(t, want, got[name], name)
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/tasker-systems/tasker-host/host/internal/api"
 	"github.com/tasker-systems/tasker-host/host/internal/pipeline"
@@ -14,29 +15,21 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
 )
 
+// submitPatience bounds how long a submission waits for its turn at the database.
+const submitPatience = 20 * time.Second
+
 // Submit implements [api.Tasks].
 func (b *Backend) Submit(ctx context.Context, s api.Submission) (readmodel.Task, bool, error) {
-	asked := s.Version
-	if asked == "" {
-		asked = Latest
-		latest, err := b.Store.LatestVersion(ctx, s.Namespace, s.Name)
-		if errors.Is(err, store.ErrNotFound) {
-			return readmodel.Task{}, false, b.unknownTemplate(ctx, &s)
-		} else if err != nil {
-			return readmodel.Task{}, false, inputFault(err)
-		}
-		s.Version = latest
-	}
-	request, err := requestOf(&s)
+	ctx, cancel := context.WithTimeout(ctx, submitPatience)
+	defer cancel()
+	known := newKnown(b)
+	request, err := known.prepare(ctx, &s)
 	if err != nil {
 		return readmodel.Task{}, false, err
 	}
-	request.Asked = asked
 	done, err := b.Engine.Submit(ctx, request)
-	if errors.Is(err, store.ErrNotFound) {
-		return readmodel.Task{}, false, b.unknownTemplate(ctx, &s)
-	} else if err != nil {
-		return readmodel.Task{}, false, submitFault(&s, err)
+	if err != nil {
+		return readmodel.Task{}, false, known.fault(ctx, &s, err)
 	}
 	task, err := b.Store.ReadTask(ctx, done.Task)
 	if err != nil {
@@ -46,12 +39,95 @@ func (b *Backend) Submit(ctx context.Context, s api.Submission) (readmodel.Task,
 	return task, done.Created, nil
 }
 
+// SubmitMany implements [api.Tasks].
+func (b *Backend) SubmitMany(ctx context.Context, all []api.Submission) []api.SubmitAnswer {
+	answers := make([]api.SubmitAnswer, len(all))
+	requests := make([]pipeline.Submission, 0, len(all))
+	at := make([]int, 0, len(all))
+	known := newKnown(b)
+	for i := range all {
+		request, err := known.prepare(ctx, &all[i])
+		if err != nil {
+			answers[i].Err = err
+			continue
+		}
+		requests, at = append(requests, request), append(at, i)
+	}
+	for n, a := range b.Engine.SubmitEach(ctx, requests) {
+		i := at[n]
+		if a.Err != nil {
+			answers[i].Err = known.fault(ctx, &all[i], a.Err)
+			continue
+		}
+		answers[i].TaskUUID, answers[i].Created = a.Task.String(), a.Created
+	}
+	return answers
+}
+
+// known is what a call has found out about templates: many submissions ask for the
+// same, and may all be wrong.
+type known struct {
+	*Backend
+	latest  map[[2]string]string // the versions, by namespace and name
+	unknown map[[3]string]error  // what is said of those that do not exist, by version, too
+}
+
+func newKnown(b *Backend) *known {
+	return &known{Backend: b, latest: map[[2]string]string{}, unknown: map[[3]string]error{}}
+}
+
+// fault is fault for a submission.
+func (b *known) fault(ctx context.Context, s *api.Submission, err error) error {
+	if errors.Is(err, store.ErrNotFound) {
+		return b.missing(ctx, s)
+	}
+	return submitFault(s, err)
+}
+
+// missing says what there is instead of a template; it looks once.
+func (b *known) missing(ctx context.Context, s *api.Submission) error {
+	template := [3]string{s.Namespace, s.Name, s.Version}
+	if b.unknown[template] == nil {
+		b.unknown[template] = b.unknownTemplate(ctx, s)
+	}
+	return b.unknown[template]
+}
+
+// prepare makes of a submission what the engine takes, and notes in it the
+// version that was meant.
+func (b *known) prepare(ctx context.Context, s *api.Submission) (pipeline.Submission, error) {
+	asked := s.Version
+	if asked == "" {
+		asked = Latest
+		template := [2]string{s.Namespace, s.Name}
+		version, found := b.latest[template]
+		if err := b.unknown[[3]string{s.Namespace, s.Name}]; err != nil {
+			return pipeline.Submission{}, err
+		}
+		if !found {
+			var err error
+			version, err = b.Store.LatestVersion(ctx, s.Namespace, s.Name)
+			if errors.Is(err, store.ErrNotFound) {
+				return pipeline.Submission{}, b.missing(ctx, s)
+			} else if err != nil {
+				return pipeline.Submission{}, inputFault(err)
+			}
+			b.latest[template] = version
+		}
+		s.Version = version
+	}
+	request, err := requestOf(s)
+	request.Asked = asked
+	return request, err
+}
+
 // attributes is what is kept of a submission beside its context.
 type attributes struct {
 	Tags         []string `json:"tags,omitempty"`
 	Initiator    string   `json:"initiator,omitempty"`
 	SourceSystem string   `json:"source_system,omitempty"`
 	Reason       string   `json:"reason,omitempty"`
+	SubmittedBy  string   `json:"submitted_by,omitempty"`
 }
 
 func requestOf(s *api.Submission) (pipeline.Submission, error) {
@@ -62,8 +138,9 @@ func requestOf(s *api.Submission) (pipeline.Submission, error) {
 	if s.Priority != nil {
 		r.Priority = new(int32(*s.Priority)) //nolint:gosec // the API bounds it
 	}
-	if len(s.Tags) > 0 || s.Initiator != "" || s.SourceSystem != "" || s.Reason != "" {
-		raw, err := json.Marshal(attributes{s.Tags, s.Initiator, s.SourceSystem, s.Reason})
+	a := attributes{s.Tags, s.Initiator, s.SourceSystem, s.Reason, s.SubmittedBy}
+	if len(s.Tags) > 0 || s.Initiator != "" || s.SourceSystem != "" || s.Reason != "" || s.SubmittedBy != "" {
+		raw, err := json.Marshal(a)
 		if err != nil {
 			return pipeline.Submission{}, fmt.Errorf("encode the attributes of a task: %w", err)
 		}
@@ -150,8 +227,8 @@ func (b *Backend) ListTasks(ctx context.Context, q api.TaskQuery) ([]readmodel.T
 }
 
 // CancelTask implements [api.Tasks].
-func (b *Backend) CancelTask(ctx context.Context, task vocab.UUID, reason string) (readmodel.Task, error) {
-	state, _, err := b.Engine.Cancel(ctx, task, reason)
+func (b *Backend) CancelTask(ctx context.Context, task vocab.UUID, o api.Operator) (readmodel.Task, error) {
+	state, _, err := b.Engine.Cancel(ctx, task, store.Operator(o))
 	if err != nil {
 		return readmodel.Task{}, taskFault(task, err)
 	}

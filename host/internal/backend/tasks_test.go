@@ -3,6 +3,7 @@ package backend_test
 import (
 	"context"
 	"encoding/json"
+	"strings"
 	"testing"
 	"time"
 
@@ -59,6 +60,9 @@ func TestSubmitTakesTheHighestVersion(t *testing.T) {
 	task, _, err := b.Submit(t.Context(), pairSubmission())
 	require.NoError(t, err)
 	require.Equal(t, "1.10.0", task.Version)
+	shown, err := b.Template(t.Context(), api.TemplateID{Namespace: "linear", Name: "pair", Version: "1.10.0"})
+	require.NoError(t, err)
+	require.InDelta(t, 0.1, shown.Steps[0].Retry.Jitter, 0, "as it was written")
 }
 
 func TestSubmitSaysWhichTemplatesThereAre(t *testing.T) {
@@ -67,6 +71,11 @@ func TestSubmitSaysWhichTemplatesThereAre(t *testing.T) {
 	s := pairSubmission()
 	_, _, err := b.Submit(t.Context(), s)
 	require.Contains(t, faultOf(t, err, api.ErrInvalid, api.CodeTemplateNotFound).Detail, "apply it first")
+	for version, name := range map[string]string{backend.Latest: "linear/pair", "1.2.3": "linear/pair 1.2.3"} {
+		_, err := b.Template(t.Context(), api.TemplateID{Namespace: "linear", Name: "pair", Version: version})
+		require.Equal(t, "there is no template "+name+"; 'tasker template list' shows what there is",
+			faultOf(t, err, api.ErrNotFound, api.CodeTemplateNotFound).Detail)
+	}
 
 	b.apply(t, pairYAML)
 	s.Version = "9.9.9"
@@ -118,7 +127,24 @@ func TestSubmitWithAKey(t *testing.T) {
 	require.Equal(t, first.UUID, again.UUID)
 	s.Context = json.RawMessage(`{"n": 1}`)
 	_, _, err = b.Submit(t.Context(), s)
-	faultOf(t, err, api.ErrConflict, api.CodeIdempotencyKeyReused)
+	require.Equal(t, first.UUID, faultOf(t, err, api.ErrConflict, api.CodeIdempotencyKeyReused).TaskUUID)
+}
+
+// Many submissions of one template that does not exist are one look for others.
+func TestSubmitManyOfNothing(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.apply(t, pairYAML)
+	good := pairSubmission()
+	bad, older := good, good
+	bad.Name, bad.Version, older.Version = "nothing", "", "0.9.0"
+	answers := b.SubmitMany(t.Context(), []api.Submission{bad, older, good, bad, older})
+	require.NoError(t, answers[2].Err)
+	for first, again := range map[int]int{0: 3, 1: 4} {
+		f := faultOf(t, answers[first].Err, api.ErrInvalid, api.CodeTemplateNotFound)
+		require.Contains(t, f.Detail, "there is ", "what there is instead")
+		require.Same(t, f, faultOf(t, answers[again].Err, api.ErrInvalid, api.CodeTemplateNotFound))
+	}
 }
 
 func TestSubmitIsRefusedWhileTheHostDrains(t *testing.T) {
@@ -137,7 +163,7 @@ func TestCancel(t *testing.T) {
 	id := b.submit(t)
 	b.watchUntil(t, id, func(s readmodel.Snapshot) bool { return s.Progress.Completed == 1 })
 	for range 2 { // the second changes nothing
-		task, err := b.CancelTask(t.Context(), id, "a mistake")
+		task, err := b.CancelTask(t.Context(), id, api.Operator{Reason: "a mistake"})
 		require.NoError(t, err)
 		require.Equal(t, vocab.TaskCancelled, task.State)
 		require.Equal(t, "cancelled: a mistake", task.StateReason)
@@ -145,7 +171,7 @@ func TestCancel(t *testing.T) {
 	close(b.handlers.hold)
 	done := b.submit(t)
 	b.watchUntil(t, done, func(s readmodel.Snapshot) bool { return s.Settled() })
-	_, err := b.CancelTask(t.Context(), done, "too late")
+	_, err := b.CancelTask(t.Context(), done, api.Operator{Reason: "too late"})
 	faultOf(t, err, api.ErrConflict, api.CodeTaskNotCancellable)
 }
 
@@ -172,7 +198,7 @@ func TestUnknownTaskIsNotFound(t *testing.T) {
 		"steps":   func() error { _, err := b.Steps(ctx, id, api.PageQuery{After: -1, Limit: 1}); return err },
 		"history": func() error { _, err := b.History(ctx, id, api.PageQuery{After: -1, Limit: 1}); return err },
 		"watch":   func() error { _, err := b.Watch(ctx, id, ""); return err },
-		"cancel":  func() error { _, err := b.CancelTask(ctx, id, ""); return err },
+		"cancel":  func() error { _, err := b.CancelTask(ctx, id, api.Operator{Reason: ""}); return err },
 	} {
 		t.Run(name, func(t *testing.T) { faultOf(t, call(), api.ErrNotFound, api.CodeTaskNotFound) })
 	}
@@ -261,6 +287,62 @@ func TestWithoutADatabaseEverythingIsUnavailable(t *testing.T) {
 func TestValuesThatCannotBeStoredAreTheClientsFault(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
-	_, err := b.ListTasks(t.Context(), api.TaskQuery{Namespace: "a\x00b", Limit: 1})
+	_, err := b.ListTasks(t.Context(), api.TaskQuery{Tags: []string{"a\x00b"}, Limit: 1})
 	faultOf(t, err, api.ErrInvalid, api.CodeValidationFailed)
+	_, err = b.ListTasks(t.Context(), api.TaskQuery{Namespace: "a\x00b", Limit: 1})
+	faultOf(t, err, api.ErrInvalid, api.CodeValidationFailed)
+}
+
+func TestSubmitOfAnIdentity(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	rejecting := b.apply(t, strings.Replace(pairYAML, "version: 1.0.0\n", "version: 1.0.0\nidentity: reject\n", 1))
+	require.Equal(t, "reject", rejecting.Identity)
+	s := pairSubmission()
+	s.Context = json.RawMessage(`{"n": 1, "a/b": "x"}`)
+	first, created, err := b.Submit(t.Context(), s)
+	require.NoError(t, err)
+	require.True(t, created)
+	s.Context = json.RawMessage(`{"a\/b":"x","n":1}`) // the same, written otherwise
+	_, _, err = b.Submit(t.Context(), s)
+	fault := faultOf(t, err, api.ErrConflict, api.CodeDuplicateIdentity)
+	require.Equal(t, first.UUID, fault.TaskUUID)
+	require.Contains(t, fault.Detail, "task "+first.UUID+" ")
+
+	b.apply(t, strings.Replace(pairYAML, "version: 1.0.0\n", "version: 1.0.1\nidentity: return_existing\n", 1))
+	returning, err := b.Template(t.Context(), api.TemplateID{Namespace: s.Namespace, Name: s.Name, Version: "1.0.1"})
+	require.NoError(t, err)
+	require.Equal(t, "return_existing", returning.Identity)
+	second, created, err := b.Submit(t.Context(), s)
+	require.NoError(t, err)
+	require.True(t, created, "another version is another identity")
+	again, created, err := b.Submit(t.Context(), s)
+	require.NoError(t, err)
+	require.False(t, created)
+	require.Equal(t, second.UUID, again.UUID)
+
+	// In bulk: some exist, some twice in the batch.
+	var bulk []api.Submission
+	for _, version := range []string{"1.0.0", "1.0.1"} {
+		for _, n := range []string{"1", "2", "2"} {
+			bulk = append(bulk, api.Submission{
+				Namespace: s.Namespace, Name: s.Name, Version: version, Context: json.RawMessage(`{"n": ` + n + `, "a/b": "x"}`),
+			})
+		}
+	}
+	answers := b.SubmitMany(t.Context(), bulk)
+	require.Equal(t, first.UUID, faultOf(t, answers[0].Err, api.ErrConflict, api.CodeDuplicateIdentity).TaskUUID)
+	made := map[bool]string{}
+	for _, a := range answers[1:3] {
+		if made[a.Created] = a.TaskUUID; !a.Created {
+			faultOf(t, a.Err, api.ErrConflict, api.CodeDuplicateIdentity)
+		}
+	}
+	require.Len(t, made, 2, "one is made and one refused")
+	for _, a := range answers[3:] {
+		require.NoError(t, a.Err)
+	}
+	require.Equal(t, api.SubmitAnswer{TaskUUID: second.UUID}, answers[3])
+	require.Equal(t, answers[4].TaskUUID, answers[5].TaskUUID)
+	require.NotEqual(t, answers[4].Created, answers[5].Created)
 }

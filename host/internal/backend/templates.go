@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/tasker-systems/tasker-host/host/internal/api"
@@ -17,7 +18,7 @@ const Latest = "latest"
 
 // compile reads a template's source and makes its plans.
 func (b *Backend) compile(source string, src []byte) ([]workflow.Plan, error) {
-	t, err := workflow.ParseTemplate(source, src, b.cfg.Templates)
+	t, err := workflow.ParseTemplate(source, src, b.cfg.Load().Templates)
 	if err != nil {
 		return nil, templateFault(source, err)
 	}
@@ -105,8 +106,12 @@ func (b *Backend) ListTemplates(ctx context.Context, q api.TemplateQuery) ([]rea
 func (b *Backend) Template(ctx context.Context, id api.TemplateID) (readmodel.Template, error) {
 	stored, err := b.readTemplate(ctx, id)
 	if errors.Is(err, store.ErrNotFound) {
+		name := id.Namespace + "/" + id.Name
+		if id.Version != Latest {
+			name += " " + id.Version
+		}
 		return readmodel.Template{}, api.NotFound(api.CodeTemplateNotFound,
-			"there is no template %s/%s %s; 'tasker template list' shows what there is", id.Namespace, id.Name, id.Version)
+			"there is no template %s; 'tasker template list' shows what there is", name)
 	} else if err != nil {
 		return readmodel.Template{}, inputFault(err)
 	}
@@ -134,15 +139,15 @@ func (b *Backend) readTemplate(ctx context.Context, id api.TemplateID) (*store.T
 func templateOf(p *workflow.Plan, served []string) readmodel.Template {
 	t := readmodel.Template{
 		Namespace: p.Namespace, Name: p.Name, Version: p.Version, Description: p.Description,
-		Priority: p.Priority, InputSchema: p.InputSchema, Steps: make([]readmodel.TemplateStep, len(p.Steps)),
+		Priority: p.Priority, Identity: string(p.Identity), InputSchema: p.InputSchema, Steps: make([]readmodel.TemplateStep, len(p.Steps)),
 	}
 	for i := range p.Steps {
 		s := &p.Steps[i]
 		shown := readmodel.TemplateStep{
-			Name: s.Name, Handler: s.Handler, Description: s.Description, Config: s.Config, Priority: s.Priority,
+			Name: s.Name, Handler: s.Handler, Description: s.Description, Config: s.Config, Priority: s.Priority, Skippable: s.Skippable,
 			Retry: readmodel.TemplateRetry{
 				Retryable: s.Retry.Retryable, MaxAttempts: s.Retry.MaxAttempts, Backoff: string(s.Retry.Backoff),
-				Base: s.Retry.Base.String(), Cap: s.Retry.Cap.String(), Jitter: s.Retry.Jitter,
+				Base: s.Retry.Base.String(), Cap: s.Retry.Cap.String(), Jitter: asWritten(s.Retry.Jitter),
 			},
 			Served: slices.Contains(served, s.Handler),
 		}
@@ -155,4 +160,14 @@ func templateOf(p *workflow.Plan, served []string) readmodel.Template {
 		t.Steps[i] = shown
 	}
 	return t
+}
+
+// asWritten returns a number that the database keeps in 32 bits as the template has
+// it: 0.1, not 0.10000000149011612.
+func asWritten(x float64) float64 {
+	short, err := strconv.ParseFloat(strconv.FormatFloat(x, 'g', -1, 32), 64)
+	if err != nil {
+		return x
+	}
+	return short
 }

@@ -3,11 +3,13 @@ package bench
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
+	"runtime"
 	"slices"
-	"sync"
+	"strings"
 	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/tasker-systems/tasker-host/host/internal/pipeline"
 	"github.com/tasker-systems/tasker-host/host/internal/readmodel"
@@ -19,90 +21,135 @@ import (
 type Engine interface {
 	SubmitAll(ctx context.Context, all []pipeline.Submission) ([]pipeline.Submitted, error)
 	Submit(ctx context.Context, s pipeline.Submission) (pipeline.Submitted, error)
-	Ended(task vocab.UUID) (ended <-chan vocab.TaskState, stop func())
 	OnFinished(f func(vocab.UUID, vocab.TaskState)) (stop func())
 	TemplatesChanged(ctx context.Context) error
 }
 
-// Templates stores the template that is run.
+// Templates stores the templates that are run.
 type Templates interface {
 	ApplyTemplate(ctx context.Context, source []byte, plans []workflow.Plan) (bool, error)
 }
 
-// Options say what to run.
-type Options struct {
-	Shape    string        // a key of Shapes
-	Tasks    int           // at full load, without the warm-up
-	Window   int           // tasks under way at once at full load
-	Samples  int           // tasks of the latency measurement
-	Pause    time.Duration // between them
-	Progress func(phase string, done, total int)
+// Site is where it is measured.
+type Site struct {
+	Engines   []Engine // of the hosts
+	Templates Templates
+	Pool      *pgxpool.Pool   // connections beside the hosts' own
+	Pools     []*pgxpool.Pool // the hosts' own
+	Plugins   func() []int    // process ids of the hosts' plugins
+	MaxSteps  int             // a template may have; 0: the usual number
+	// Workers starts n outside workers on the bench's namespace, each of which
+	// claims up to claim steps at once. recorded is called
+	// with the number of steps they have settled since its last call, failed if
+	// one cannot go on. stop returns when all have ended.
+	Workers func(ctx context.Context, n, claim int, recorded func(steps int), failed func(error)) (stop func(), err error)
+	// Restart stops the hosts and starts others whose sessions have the settings
+	// of the server that are given. What is measured from then on is on the site
+	// it returns.
+	Restart func(ctx context.Context, session map[string]string) (Site, error)
+	// Apart starts a host in a process of its own; if handlers run inside of the
+	// hosts, it is this process.
+	Apart    func(ctx context.Context) (Apart, error)
+	Pause    func(ctx context.Context, pause bool) error // the bench's namespace
+	Requests string                                      // the queue of requests for tasks
 }
 
-// DefaultOptions are the ones a comparison should use.
-func DefaultOptions() Options {
-	return Options{Shape: "linear", Tasks: 20000, Window: 2000, Samples: 200, Pause: 10 * time.Millisecond}
+// Context is that of all tasks of benchmarks.
+var Context = json.RawMessage(`{"order_id":"7b1f0a52-4f6e-4f43-9d6b-2f7c9b1d5e10","amount":"209.97"}`)
+
+// padded is Context with more in it, so that it has so many bytes.
+func padded(size int) json.RawMessage {
+	const note = `,"note":""}`
+	base := string(Context[:len(Context)-1])
+	return json.RawMessage(base + note[:len(note)-2] + strings.Repeat("x", max(size-len(base)-len(note), 0)) + note[len(note)-2:])
 }
 
-// warmUpShare of the tasks run before the clock starts.
-const warmUpShare = 0.2
-
-// submitChunk is how many tasks are submitted with one call at full load.
-const submitChunk = 250
-
-// Run measures one shape.
-func Run(ctx context.Context, e Engine, t Templates, server *Server, o Options) (readmodel.BenchReport, error) {
-	shape, ok := Shapes[o.Shape]
-	if !ok {
-		return readmodel.BenchReport{}, fmt.Errorf("no benchmark %q", o.Shape)
+// Run measures one workload.
+func Run(ctx context.Context, s Site, o Options) (readmodel.BenchReport, error) {
+	w, err := find(o)
+	if err != nil {
+		return readmodel.BenchReport{}, err
 	}
 	if o.Progress == nil {
 		o.Progress = func(string, int, int) {}
 	}
-	if err := apply(ctx, e, t, shape); err != nil {
-		return readmodel.BenchReport{}, err
+	shape := w.shape(o)
+	m := &measurement{ctx: ctx, Site: s, shape: shape, input: Context, server: newServer(s.Pool)}
+	if w.Name == "payload" {
+		m.input = padded(o.Payload)
+		if o.Tasks == 0 {
+			o.Tasks = max(defaultBytes/len(m.input)/shape.Steps, 10)
+		}
+		if o.Window == 0 {
+			o.Window = max(o.Tasks/4, 1)
+		}
 	}
-	r := &run{engine: e, options: o, shape: shape}
-	warm := max(int(float64(o.Tasks)*warmUpShare), min(o.Tasks, 50))
-	if _, err := r.load(ctx, "warm-up", warm); err != nil {
-		return readmodel.BenchReport{}, fmt.Errorf("warm-up: %w", err)
+	if w.Name == Memory && o.Tasks == 0 {
+		o.Tasks = inFlightTasks
 	}
-	before, err := server.Counters(ctx)
-	if err != nil {
-		return readmodel.BenchReport{}, err
+	if o.Tasks == 0 {
+		o.Tasks = max(defaultSteps/shape.Steps, 1)
 	}
-	loaded, err := r.load(ctx, "load", o.Tasks)
-	if err != nil {
-		return readmodel.BenchReport{}, fmt.Errorf("load: %w", err)
+	if o.Window == 0 {
+		o.Window = max(defaultWindow/shape.Steps, 1)
 	}
-	after, err := server.Counters(ctx)
-	if err != nil {
-		return readmodel.BenchReport{}, err
+	m.options = o
+	m.report.Name = w.Name
+	if m.report.Setting, err = m.setting(); err != nil {
+		return m.report, err
 	}
-	idle, err := r.idle(ctx)
-	if err != nil {
-		return readmodel.BenchReport{}, fmt.Errorf("latency: %w", err)
+	if err := m.apply(m.shape, Namespace); err != nil {
+		return m.report, err
 	}
-	steps := o.Tasks * shape.Steps
-	report := readmodel.BenchReport{
-		Name: o.Shape, Tasks: o.Tasks, Steps: steps, Seconds: loaded.elapsed.Seconds(),
-		TasksPerSecond: float64(o.Tasks) / loaded.elapsed.Seconds(),
-		StepsPerSecond: float64(steps) / loaded.elapsed.Seconds(),
-		LatencyMS:      quantiles(idle), Extra: map[string]float64{},
+	if err := s.Pause(ctx, false); err != nil { // a run that was killed may have left it
+		return m.report, err
 	}
-	cost := after.minus(before)
-	report.WALBytesPerStep = cost.WALBytes / float64(steps)
-	report.CommitsPerStep = cost.Commits / float64(steps)
-	report.Extra["wal_full_page_images_per_step"] = cost.FullPageImages / float64(steps)
-	report.Extra["dead_tuples_per_step"] = cost.DeadTuples / float64(steps)
-	report.Extra["hot_update_share"] = cost.hotShare()
-	under := quantiles(loaded.latencies)
-	report.Extra["loaded_latency_ms_p50"], report.Extra["loaded_latency_ms_p99"] = under.P50, under.P99
-	return report, nil
+	if shape.handler == apart {
+		work, cancel := context.WithCancelCause(ctx)
+		defer cancel(nil)
+		stop, err := s.Workers(ctx, o.Workers, o.Claim, m.recorded, cancel)
+		if err != nil {
+			return m.report, err
+		}
+		defer stop()
+		m.ctx = work
+	}
+	if err := w.run(m); err != nil {
+		if cause := context.Cause(m.ctx); cause != nil {
+			err = cause
+		}
+		return m.report, fmt.Errorf("%s: %w", w.Name, err)
+	}
+	if w.Name != Memory { // which told of another process
+		m.report.PeakMemoryBytes = peakMemory()
+	}
+	return m.report, nil
 }
 
-func apply(ctx context.Context, e Engine, t Templates, shape Shape) error {
-	parsed, err := workflow.ParseTemplate("bench", shape.Template, workflow.Limits{})
+const (
+	defaultSteps  = 80000       // at full load, in as many tasks as that takes
+	defaultBytes  = 200_000_000 // of all results, in the workload payload
+	defaultWindow = 8000        // steps of the tasks that are under way at once
+)
+
+// measurement is one run of a workload.
+type measurement struct {
+	Site
+	ctx     context.Context //nolint:containedctx // of a single call
+	options Options
+	shape   Shape
+	input   json.RawMessage // of each task
+	server  *server
+	report  readmodel.BenchReport
+	next    int // the namespace that the next task goes to
+	spread  int // over how many namespaces
+	outside outsideSteps
+}
+
+// apply stores the shape's template for a namespace.
+func (m *measurement) apply(shape Shape, namespace string) error {
+	source := shape.in(namespace)
+	parsed, err := workflow.ParseTemplate("bench", source, workflow.Limits{MaxSteps: m.MaxSteps, MaxSource: 64 << 20})
 	if err != nil {
 		return fmt.Errorf("benchmark template: %w", err)
 	}
@@ -110,215 +157,121 @@ func apply(ctx context.Context, e Engine, t Templates, shape Shape) error {
 	if err != nil {
 		return fmt.Errorf("benchmark template: %w", err)
 	}
-	if _, err := t.ApplyTemplate(ctx, shape.Template, plans); err != nil {
+	if _, err := m.Templates.ApplyTemplate(m.ctx, source, plans); err != nil {
 		return err
 	}
-	return e.TemplatesChanged(ctx)
-}
-
-type run struct {
-	engine  Engine
-	options Options
-	shape   Shape
-}
-
-type loaded struct {
-	elapsed   time.Duration
-	latencies []time.Duration
-}
-
-var benchContext = json.RawMessage(`{"order_id":"7b1f0a52-4f6e-4f43-9d6b-2f7c9b1d5e10","amount":"209.97"}`)
-
-func (r *run) submission() pipeline.Submission {
-	return pipeline.Submission{Namespace: Namespace, Name: r.shape.Name, Version: benchVersion, Context: benchContext}
-}
-
-// load runs tasks with a window of them under way, and returns when all have
-// ended.
-func (r *run) load(ctx context.Context, phase string, tasks int) (loaded, error) {
-	w := newWatch(tasks)
-	stop := r.engine.OnFinished(w.finished)
-	defer stop()
-	window := make(chan struct{}, r.options.Window)
-	w.release = func() { <-window }
-	began := time.Now()
-	var feeders sync.WaitGroup
-	errs := make(chan error, 2)
-	next := make(chan int)
-	for range 2 { // two calls at once: one is under way while the next is made ready
-		feeders.Go(func() {
-			for n := range next {
-				if err := r.submitChunk(ctx, w, n); err != nil {
-					errs <- err
-					return
-				}
-			}
-		})
-	}
-	err := r.feed(ctx, phase, tasks, window, next, errs)
-	close(next)
-	feeders.Wait()
-	if err != nil {
-		return loaded{}, err
-	}
-	select {
-	case <-w.done:
-	case err := <-errs:
-		return loaded{}, err
-	case <-ctx.Done():
-		return loaded{}, ctx.Err()
-	}
-	if w.failed > 0 {
-		return loaded{}, fmt.Errorf("%d of %d tasks did not complete", w.failed, tasks)
-	}
-	return loaded{time.Since(began), w.latencies}, nil
-}
-
-func (r *run) feed(ctx context.Context, phase string, tasks int, window chan<- struct{}, next chan<- int, errs <-chan error) error {
-	for sent := 0; sent < tasks; {
-		n := min(submitChunk, tasks-sent)
-		for range n {
-			select {
-			case window <- struct{}{}:
-			case err := <-errs:
-				return err
-			case <-ctx.Done():
-				return ctx.Err()
-			}
-		}
-		select {
-		case next <- n:
-		case err := <-errs:
+	for _, e := range m.Engines {
+		if err := e.TemplatesChanged(m.ctx); err != nil {
 			return err
-		case <-ctx.Done():
-			return ctx.Err()
 		}
-		sent += n
-		r.options.Progress(phase, sent, tasks)
 	}
 	return nil
 }
 
-func (r *run) submitChunk(ctx context.Context, w *watch, n int) error {
-	all := make([]pipeline.Submission, n)
-	for i := range all {
-		all[i] = r.submission()
+func (m *measurement) submission() pipeline.Submission {
+	s := pipeline.Submission{Namespace: Namespace, Name: m.shape.Name, Version: benchVersion, Context: m.input}
+	if m.spread > 1 {
+		s.Namespace = namespaceOf(m.next % m.spread)
+		m.next++
 	}
-	began := time.Now()
-	answers, err := r.engine.SubmitAll(ctx, all)
+	return s
+}
+
+// warmUp is how many tasks warm up.
+func warmUp(o Options) int { return max(o.Tasks/5, min(o.Tasks, 50)) }
+
+// loads warms up and measures full load as often as asked for.
+func (m *measurement) loads() (full, error) {
+	o := m.options
+	if _, err := m.load("warm-up", warmUp(o)); err != nil {
+		return full{}, fmt.Errorf("warm-up: %w", err)
+	}
+	all := make([]full, 0, o.Repeats)
+	for i := range o.Repeats {
+		f, err := m.measured(fmt.Sprintf("load %d of %d", i+1, o.Repeats))
+		if err != nil {
+			return full{}, fmt.Errorf("load: %w", err)
+		}
+		all = append(all, f)
+	}
+	return median(all), nil
+}
+
+// full is what one measurement at full load has come to, or the medians of
+// several.
+type full struct {
+	seconds, least, most float64 // least and most steps a second
+	cost                 cost    // of a step
+	latency              []time.Duration
+}
+
+func (m *measurement) measured(phase string) (full, error) {
+	before, err := m.count()
 	if err != nil {
-		return err
+		return full{}, err
 	}
-	w.submitted(answers, began)
-	return nil
+	l, err := m.load(phase, m.options.Tasks)
+	if err != nil {
+		return full{}, err
+	}
+	after, err := m.count()
+	if err != nil {
+		return full{}, err
+	}
+	steps := float64(m.options.Tasks * m.shape.Steps)
+	rate := steps / l.elapsed.Seconds()
+	return full{l.elapsed.Seconds(), rate, rate, after.minus(before).each(steps), l.latencies}, nil
 }
 
-// idle runs one task at a time.
-func (r *run) idle(ctx context.Context) ([]time.Duration, error) {
-	var all []time.Duration
-	for i := range r.options.Samples {
-		began := time.Now()
-		ended := make(chan vocab.TaskState, 1)
-		var mine sync.Mutex
-		var id vocab.UUID
-		early := map[vocab.UUID]vocab.TaskState{} // ended before Submit returned
-		stop := r.engine.OnFinished(func(task vocab.UUID, s vocab.TaskState) {
-			mine.Lock()
-			defer mine.Unlock()
-			if id == (vocab.UUID{}) {
-				early[task] = s
-			} else if task == id {
-				ended <- s
-			}
-		})
-		answer, err := r.engine.Submit(ctx, r.submission())
-		if err != nil {
-			stop()
-			return nil, err
+func median(all []full) full {
+	pick := func(get func(full) float64) float64 {
+		values := make([]float64, len(all))
+		for i, f := range all {
+			values[i] = get(f)
 		}
-		mine.Lock()
-		id = answer.Task
-		if s, ok := early[id]; ok {
-			ended <- s
-		}
-		mine.Unlock()
-		select {
-		case s := <-ended:
-			all = append(all, time.Since(began))
-			if s != vocab.TaskComplete {
-				err = fmt.Errorf("task %s ended as %s", id, s)
-			}
-		case <-time.After(30 * time.Second):
-			err = errors.New("a task did not end within 30 seconds")
-		case <-ctx.Done():
-			err = ctx.Err()
-		}
-		stop()
-		if err != nil {
-			return nil, err
-		}
-		r.options.Progress("latency", i+1, r.options.Samples)
-		time.Sleep(r.options.Pause)
+		slices.Sort(values)
+		return values[len(values)/2]
 	}
-	return all, nil
-}
-
-// watch collects the ends of the tasks of a load.
-type watch struct {
-	want    int
-	done    chan struct{}
-	release func()
-
-	mu        sync.Mutex
-	began     map[vocab.UUID]time.Time
-	early     map[vocab.UUID]end // ended before the call that submitted it returned
-	latencies []time.Duration
-	failed    int
-}
-
-type end struct {
-	at    time.Time
-	state vocab.TaskState
-}
-
-func newWatch(want int) *watch {
-	return &watch{want: want, done: make(chan struct{}), began: make(map[vocab.UUID]time.Time, want), early: map[vocab.UUID]end{}}
-}
-
-func (w *watch) finished(task vocab.UUID, state vocab.TaskState) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	e := end{time.Now(), state}
-	if began, ok := w.began[task]; ok {
-		delete(w.began, task)
-		w.count(began, e)
-	} else {
-		w.early[task] = e
+	out := full{seconds: pick(func(f full) float64 { return f.seconds }), least: all[0].least, most: all[0].most}
+	for _, f := range all {
+		out.least, out.most = min(out.least, f.least), max(out.most, f.most)
+		out.latency = append(out.latency, f.latency...)
 	}
+	for i := range out.cost {
+		out.cost[i] = pick(func(f full) float64 { return f.cost[i] })
+	}
+	return out
 }
 
-func (w *watch) submitted(answers []pipeline.Submitted, began time.Time) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for _, a := range answers {
-		if e, ok := w.early[a.Task]; ok {
-			delete(w.early, a.Task)
-			w.count(began, e)
-		} else {
-			w.began[a.Task] = began
-		}
+// tell puts a measurement at full load in the report.
+func (m *measurement) tell(f full) {
+	r, o := &m.report, m.options
+	r.Tasks, r.Steps, r.Seconds, r.Repeats = o.Tasks, o.Tasks*m.shape.Steps, f.seconds, o.Repeats
+	r.TasksPerSecond, r.StepsPerSecond = float64(r.Tasks)/f.seconds, float64(r.Steps)/f.seconds
+	r.StepsPerSecondLeast, r.StepsPerSecondMost = f.least, f.most
+	if len(f.latency) > 0 {
+		q := quantiles(f.latency)
+		r.FullLoadLatencyMS = &q
 	}
+	f.cost.tell(r)
 }
 
-func (w *watch) count(began time.Time, e end) {
-	w.latencies = append(w.latencies, e.at.Sub(began))
-	if e.state != vocab.TaskComplete {
-		w.failed++
+// compared tells of two measurements at full load, the second of which counts.
+func (m *measurement) compared(first, second full) {
+	m.tell(second)
+	m.report.BaselineStepsPerSecond = float64(m.report.Steps) / first.seconds
+	m.report.Ratio = first.seconds / second.seconds
+}
+
+// setting says what was measured on.
+func (m *measurement) setting() (readmodel.BenchSetting, error) {
+	s := readmodel.BenchSetting{
+		CPUs: runtime.NumCPU(), CPU: cpuModel(), MemoryBytes: memoryBytes(), Go: runtime.Version(), System: runtime.GOOS + "/" + runtime.GOARCH,
+		Hosts: max(len(m.Engines), 1), InProcess: m.options.InProcess, Window: m.options.Window,
 	}
-	w.release()
-	if len(w.latencies) == w.want {
-		close(w.done)
-	}
+	var err error
+	s.Database, err = m.server.settings(m.ctx)
+	return s, err
 }
 
 // quantiles of durations, in milliseconds.

@@ -3,21 +3,62 @@ package bench
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/tasker-systems/tasker-host/host/internal/readmodel"
 )
 
-// Server reads what the database counts.
-type Server struct{ pool *pgxpool.Pool }
+// server reads what the database counts.
+type server struct{ pool *pgxpool.Pool }
 
-// NewServer returns a reader of the server behind the pool.
-func NewServer(pool *pgxpool.Pool) *Server { return &Server{pool} }
+func newServer(pool *pgxpool.Pool) *server { return &server{pool} }
 
-// Counters are sums over the life of the server or database.
-type Counters struct {
-	WALBytes, FullPageImages, Commits float64
-	DeadTuples, Updates, HotUpdates   float64
+// The counters.
+const (
+	walBytes = iota
+	pageImages
+	commits
+	deadTuples
+	updates    // of step rows
+	hotUpdates // those of them that touched no index
+	hostCPU    // microseconds
+	pluginCPU
+	serverCPU // zero if the server is elsewhere
+	allocations
+	allocatedBytes
+	counters
+)
+
+// cost is a value for each counter: sums since some time, or what a step costs.
+type cost [counters]float64
+
+func (c cost) minus(o cost) cost {
+	for i := range c {
+		c[i] -= o[i]
+	}
+	return c
+}
+
+func (c cost) each(n float64) cost {
+	for i := range c {
+		c[i] /= n
+	}
+	return c
+}
+
+// tell puts the cost of a step in the report.
+func (c cost) tell(r *readmodel.BenchReport) {
+	r.WALBytesPerStep, r.PageImagesPerStep, r.CommitsPerStep = c[walBytes], c[pageImages], c[commits]
+	r.DeadTuplesPerStep = c[deadTuples]
+	if c[updates] > 0 {
+		r.HotUpdateShare = c[hotUpdates] / c[updates]
+	}
+	r.CPUMicrosecondsPerStep = &readmodel.BenchCPU{Host: c[hostCPU], Plugin: c[pluginCPU], Server: c[serverCPU]}
+	r.AllocationsPerStep, r.AllocatedBytesPerStep = c[allocations], c[allocatedBytes]
 }
 
 const sqlCounters = `
@@ -26,40 +67,71 @@ select pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::float8,
        (select xact_commit::float8 from pg_stat_database where datname = current_database()),
        sum(n_tup_upd + n_tup_del)::float8,
        coalesce(sum(n_tup_upd) filter (where relname like 'tasker_workflow_steps%'), 0)::float8,
-       coalesce(sum(n_tup_hot_upd) filter (where relname like 'tasker_workflow_steps%'), 0)::float8
+       coalesce(sum(n_tup_hot_upd) filter (where relname like 'tasker_workflow_steps%'), 0)::float8,
+       pg_backend_pid()
   from pg_stat_user_tables`
 
 // statisticsDelay is how long the server's backends keep their counts to
-// themselves.
+// themselves in any case.
 const statisticsDelay = 1500 * time.Millisecond
 
-// Counters waits until the counts of what has happened are in, and reads them.
-func (s *Server) Counters(ctx context.Context) (Counters, error) {
-	select {
-	case <-time.After(statisticsDelay):
-	case <-ctx.Done():
-		return Counters{}, ctx.Err()
+// count waits until the server's counts of what has happened are in, and reads
+// everything that is counted.
+func (m *measurement) count() (cost, error) {
+	var c cost
+	var mem runtime.MemStats
+	runtime.ReadMemStats(&mem)
+	c[allocations], c[allocatedBytes] = float64(mem.Mallocs), float64(mem.TotalAlloc)
+	c[hostCPU] = ownCPU()
+	for _, pid := range m.Plugins() {
+		c[pluginCPU] += cpuOf(pid)
 	}
-	var c Counters
-	err := s.pool.QueryRow(ctx, sqlCounters).
-		Scan(&c.WALBytes, &c.FullPageImages, &c.Commits, &c.DeadTuples, &c.Updates, &c.HotUpdates)
+	if err := m.rest(statisticsDelay); err != nil {
+		return c, err
+	}
+	if err := m.tellCounts(); err != nil {
+		return c, err
+	}
+	var backend int
+	err := m.Pool.QueryRow(m.ctx, sqlCounters).Scan(
+		&c[walBytes], &c[pageImages], &c[commits], &c[deadTuples], &c[updates], &c[hotUpdates], &backend)
 	if err != nil {
-		return Counters{}, fmt.Errorf("read the server's counters: %w", err)
+		return c, fmt.Errorf("read the server's counters: %w", err)
 	}
+	c[serverCPU] = familyCPU(backend)
 	return c, nil
 }
 
-func (c Counters) minus(o Counters) Counters {
-	return Counters{
-		c.WALBytes - o.WALBytes, c.FullPageImages - o.FullPageImages, c.Commits - o.Commits,
-		c.DeadTuples - o.DeadTuples, c.Updates - o.Updates, c.HotUpdates - o.HotUpdates,
+// tellCounts has the sessions of the hosts that have nothing to do tell the server's
+// statistics what they have counted: else they keep it for up to ten seconds.
+func (m *measurement) tellCounts() error {
+	for _, pool := range m.Pools {
+		for _, conn := range pool.AcquireAllIdle(m.ctx) {
+			_, err := conn.Exec(m.ctx, "select 1")
+			conn.Release()
+			if err != nil {
+				return fmt.Errorf("have the counts told: %w", err)
+			}
+		}
 	}
+	return nil
 }
 
-// hotShare is the share of heap-only updates among those of step rows.
-func (c Counters) hotShare() float64 {
-	if c.Updates == 0 {
-		return 0
+const sqlSettings = `
+select name, current_setting(name) from unnest(array['server_version', 'fsync', 'synchronous_commit', 'full_page_writes', 'shared_buffers',
+  'max_wal_size', 'checkpoint_timeout', 'autovacuum', 'wal_level']) name`
+
+// settings are those of the server that matter here, by name.
+func (s *server) settings(ctx context.Context) (map[string]string, error) {
+	rows, err := s.pool.Query(ctx, sqlSettings)
+	if err != nil {
+		return nil, fmt.Errorf("read the server's settings: %w", err)
 	}
-	return c.HotUpdates / c.Updates
+	all := map[string]string{}
+	var name, value string
+	_, err = pgx.ForEachRow(rows, []any{&name, &value}, func() error { all[name] = value; return nil })
+	if err != nil {
+		return nil, fmt.Errorf("read the server's settings: %w", err)
+	}
+	return all, nil
 }

@@ -6,36 +6,112 @@ import (
 )
 
 const (
-	// Namespace is that of all tasks of benchmarks.
+	// Namespace is that of the tasks of benchmarks; those of several namespaces
+	// have a number behind it.
 	Namespace    = "tasker_bench"
 	benchVersion = "1.0.0"
+
+	noop  = "bench.noop"    // returns about fifty bytes of JSON
+	clock = "bench.clock"   // returns when it was called
+	echo  = "bench.echo"    // returns the task's context
+	apart = "bench.outside" // for outside workers only
 )
 
-// Shape is a workload.
+// Shape is what the tasks of a workload look like.
 type Shape struct {
 	Name     string // the template's
 	Steps    int    // of one task
+	Waves    []int  // of one task: how many steps can run at once, then when those are done, and so on
 	Template []byte // YAML
+	handler  string
+	steps    []string
 }
 
-// Shapes are the workloads by name. All steps run the handler bench.noop, which
-// returns about fifty bytes of JSON.
+var line = []string{"a", "b a", "c b", "d c"}
+
+// Shapes are those of a fixed size, by name.
 var Shapes = map[string]Shape{
-	"linear":  shape("linear", []string{""}, []string{"a"}, []string{"b"}, []string{"c"}),
-	"diamond": shape("diamond", []string{""}, []string{"a"}, []string{"a"}, []string{"b", "c"}),
-	"single":  shape("single", []string{""}),
+	"linear":  shape("linear", noop, line...),
+	"diamond": shape("diamond", noop, "a", "b a", "c a", "d b c"),
+	"tree":    shape("tree", noop, "a", "b a", "c a", "d b", "e b", "f c", "g c", "h d e f g"),
+	"mixed":   shape("mixed", noop, "a", "b a", "c a", "d b c", "e b", "f c", "g d e f"),
+	"single":  shape("single", noop, "a"),
 }
 
-// shape makes a template whose steps are called a, b, c, … and depend on those
-// named.
-func shape(name string, parents ...[]string) Shape {
+func outside(Options) Shape { return shape("outside", apart, line...) }
+
+func echoing(Options) Shape { return shape("echoing", echo, line...) }
+
+func clocked(Options) Shape { return shape("clocked", clock, line...) }
+
+// FanOut is a root, as many steps behind it as width says, and one behind all
+// of those.
+func FanOut(width int) Shape {
+	steps := make([]string, 0, width+2)
+	steps = append(steps, "root")
+	var join strings.Builder
+	join.WriteString("join")
+	for i := range width {
+		steps = append(steps, fmt.Sprintf("leaf_%d root", i))
+		fmt.Fprintf(&join, " leaf_%d", i)
+	}
+	return shape(fmt.Sprintf("fan_out_%d", width), noop, append(steps, join.String())...)
+}
+
+// Line is so many steps in a line.
+func Line(length int) Shape {
+	steps := make([]string, length)
+	steps[0] = "step_0"
+	for i := 1; i < length; i++ {
+		steps[i] = fmt.Sprintf("step_%d step_%d", i, i-1)
+	}
+	return shape(fmt.Sprintf("line_%d", length), noop, steps...)
+}
+
+// shape makes a template. Each step is given as its name and those of the steps
+// it depends on.
+func shape(name, handler string, steps ...string) Shape {
+	s := Shape{Name: name, Steps: len(steps), Waves: waves(steps), handler: handler, steps: steps}
+	s.Template = s.in(Namespace)
+	return s
+}
+
+// in returns the template for a namespace.
+func (s Shape) in(namespace string) []byte {
 	var b strings.Builder
-	fmt.Fprintf(&b, "namespace: %s\nname: %s\nversion: %s\ndescription: benchmark\nsteps:\n", Namespace, name, benchVersion)
-	for i, p := range parents {
-		fmt.Fprintf(&b, "  - name: %c\n    handler: bench.noop\n", 'a'+rune(i))
-		if p[0] != "" {
-			fmt.Fprintf(&b, "    depends_on: [%s]\n", strings.Join(p, ", "))
+	fmt.Fprintf(&b, "namespace: %s\nname: %s\nversion: %s\ndescription: benchmark\nsteps:\n", namespace, s.Name, benchVersion)
+	for _, step := range s.steps {
+		words := strings.Fields(step)
+		fmt.Fprintf(&b, "  - name: %s\n    handler: %s\n", words[0], s.handler)
+		if len(words) > 1 {
+			fmt.Fprintf(&b, "    depends_on: [%s]\n", strings.Join(words[1:], ", "))
 		}
 	}
-	return Shape{Name: name, Steps: len(parents), Template: []byte(b.String())}
+	return []byte(b.String())
+}
+
+// waves counts the steps by the longest way to them.
+func waves(steps []string) (counts []int) {
+	depth := map[string]int{}
+	for _, s := range steps {
+		words := strings.Fields(s)
+		d := 0
+		for _, parent := range words[1:] {
+			d = max(d, depth[parent]+1)
+		}
+		depth[words[0]] = d
+		if d == len(counts) {
+			counts = append(counts, 0)
+		}
+		counts[d]++
+	}
+	return counts
+}
+
+// namespaceOf returns the n-th of the namespaces of benchmarks; 0 is the usual.
+func namespaceOf(n int) string {
+	if n == 0 {
+		return Namespace
+	}
+	return fmt.Sprintf("%s_%d", Namespace, n)
 }

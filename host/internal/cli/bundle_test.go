@@ -5,6 +5,7 @@ import (
 	"flag"
 	"io"
 	"os"
+	"os/user"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -86,6 +87,9 @@ func (b *bundle) golden(t *testing.T, name string, r result) {
 		got += "--- standard error\n" + r.err
 	}
 	got = strings.ReplaceAll(got, b.socket, "SOCKET")
+	me, err := user.Current()
+	require.NoError(t, err)
+	got = strings.ReplaceAll(got, "local:"+me.Username, "local:somebody")
 	path := filepath.Join("testdata", name+".txt")
 	if *update {
 		require.NoError(t, os.MkdirAll("testdata", 0o755))

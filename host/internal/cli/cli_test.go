@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -41,6 +42,9 @@ func TestTaskCommands(t *testing.T) {
 	b.golden(t, "show_failed", b.run(t, "task", "show", second, "--history"))
 	b.golden(t, "list", b.run(t, "task", "list"))
 	b.golden(t, "list_page", b.run(t, "task", "list", "--limit", "1", "--state", "error,in_progress"))
+	b.golden(t, "list_tagged", b.run(t, "task", "list", "--tag", "a", "--tag", "b"))
+	b.golden(t, "list_empty", b.run(t, "task", "list", "--tag", "a", "--tag", "c"))
+	require.Equal(t, "a\nb\n:4\n", b.run(t, "__complete", "task", "list", "--tag", "").out)
 	b.golden(t, "cancel", b.run(t, "task", "cancel", first, "--reason", "enough"))
 	for range 4 {
 		b.submit(t)
@@ -101,9 +105,22 @@ func TestExitCodesAndErrors(t *testing.T) {
 		{"two_hosts", []string{"task", "list", "--socket", "x", "--url", "y"}, 2},
 		{"bad_url", []string{"task", "list", "--url", "y"}, 2},
 		{"bad_set", []string{"doctor", "--set", "y"}, 2},
+		{"empty_key", []string{"task", "submit", linear, "--idempotency-key", ""}, 2},
+		{"empty_context", []string{"task", "submit", linear, "--context", ""}, 2},
+		{"bad_number", []string{"task", "submit", linear, "--priority", "high"}, 2},
+		{"huge_number", []string{"task", "submit", linear, "--priority", "99999999999999999999"}, 2},
+		{"bad_duration", []string{"token", "create", "a", "--permission", "task:read", "--expires", "30"}, 2},
+		{"unknown_shell", []string{"completion", "tcsh"}, 2},
+		{"no_shell", []string{"completion"}, 2},
+		{"unknown_help", []string{"help", "task", "shw"}, 2},
+		{"new_kind", []string{"plugin", "new", "robot", "Marvin"}, 2},
+		{"empty_template", []string{"template", "validate", os.DevNull}, 1},
+		{"folder_for_template", []string{"template", "validate", "."}, 1},
+		{"unknown_token", []string{"token", "revoke", "nobody"}, 4},
 		{"unknown_task", []string{"task", "show", unknown}, 4},
 		{"unknown_task_watched", []string{"task", "watch", unknown}, 4},
 		{"unknown_template", []string{"task", "submit", "a/b"}, 4},
+		{"bad_limit", []string{"task", "list", "--limit", "0"}, 2},
 		{"bad_state", []string{"task", "list", "--state", "done"}, 1},
 		{"bad_name", []string{"task", "submit", "Orders/b"}, 1},
 		{"unreachable", []string{"task", "list", "--socket", "/nowhere/tasker.sock"}, 5},
@@ -120,6 +137,51 @@ func TestExitCodesAndErrors(t *testing.T) {
 	var problem readmodel.Problem
 	require.NoError(t, json.Unmarshal([]byte(r.err), &problem), r.err)
 	require.Equal(t, api.CodeTaskNotFound, problem.Code)
+}
+
+// What a command prints is what it was run for: a full disk is a failure.
+func TestOutputThatIsLost(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.env["TASKER_SOCKET"] = b.socket
+	for _, args := range [][]string{{"task", "list"}, {"task", "list", "--json"}, {"task", "--help"}} {
+		var errs buffer
+		require.Equal(t, 1, cli.Run(t.Context(), b.runtime, b.streams(fullDisk{}, &errs), nil, args), args)
+		require.Contains(t, errs.String(), "no space left on device", args)
+	}
+}
+
+type fullDisk struct{}
+
+func (fullDisk) Write([]byte) (int, error) { return 0, syscall.ENOSPC }
+
+// A worker that is not there is told of before a database is made for it.
+func TestWorkerCheckOfNothing(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.runtime.CheckWorker = func(context.Context, cli.WorkerCheckOptions) (readmodel.WorkerReport, error) {
+		return readmodel.WorkerReport{}, errors.New("it was started")
+	}
+	r := b.run(t, "worker", "check", "--", "/nowhere/worker")
+	require.Equal(t, 2, r.code)
+	require.Contains(t, r.err, "/nowhere/worker: no such file or directory")
+	require.Contains(t, b.run(t, "worker", "check", "--", "true").err, "it was started")
+}
+
+// A key that was used for another request: programs learn the task's name.
+func TestConflictNamesTheTask(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	submit := func(number string, more ...string) result {
+		return b.run(t, append([]string{"task", "submit", linear, "--idempotency-key", "k", "--context", `{"even_number":` + number + `}`}, more...)...)
+	}
+	require.Zero(t, submit("6").code)
+	b.golden(t, "error_conflict", submit("8"))
+	r := submit("8", "--json")
+	require.Equal(t, 6, r.code, r.err)
+	var problem readmodel.Problem
+	require.NoError(t, json.Unmarshal([]byte(r.err), &problem), r.err)
+	require.Equal(t, first, problem.TaskUUID)
 }
 
 func TestWatchLines(t *testing.T) {
@@ -157,7 +219,7 @@ func (b *bundle) follow(t *testing.T, react func(out string), args ...string) re
 	go func() { code <- cli.Run(t.Context(), b.runtime, b.streams(&out, &errs), nil, args) }()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
-	deadline := time.After(20 * time.Second)
+	deadline := time.After(time.Minute)
 	for {
 		select {
 		case c := <-code:
@@ -236,7 +298,7 @@ func TestInterruption(t *testing.T) {
 	var out, errs buffer
 	code := make(chan int, 1)
 	go func() { code <- cli.Run(ctx, b.runtime, b.streams(&out, &errs), nil, []string{"task", "watch", first}) }()
-	require.Eventually(t, func() bool { return out.String() != "" }, 10*time.Second, 5*time.Millisecond)
+	require.Eventually(t, func() bool { return out.String() != "" }, time.Minute, 5*time.Millisecond)
 	cancel(errors.New("interrupted"))
 	require.Equal(t, 130, <-code)
 	require.Equal(t, "tasker: interrupted\n", errs.String())
@@ -279,6 +341,11 @@ func TestTemplateCommands(t *testing.T) {
 	b.golden(t, "template_show", b.run(t, "template", "show", "shop/order@2.0.0"))
 	b.golden(t, "template_show_json", b.run(t, "template", "show", linear, "--json"))
 	require.Equal(t, 4, b.run(t, "template", "show", "shop/none").code)
+	for policy, becomes := range map[string]string{"reject": "refused", "return_existing": "answered with that task"} {
+		require.Zero(t, b.run(t, "template", "apply", write("policy.yaml", "shop/"+policy+"@1.0.0\nidentity: "+policy)).code)
+		require.Contains(t, b.run(t, "template", "show", "shop/"+policy).out,
+			"a submission with the context of a task that exists is "+becomes+"\n")
+	}
 }
 
 func TestSystemCommands(t *testing.T) {
@@ -287,14 +354,21 @@ func TestSystemCommands(t *testing.T) {
 	b.golden(t, "plugins", b.run(t, "plugin", "list"))
 	b.golden(t, "doctor", b.run(t, "doctor"))
 	b.golden(t, "doctor_json", b.run(t, "doctor", "--json"))
+	b.golden(t, "health", b.run(t, "health"))
+	b.Fail(errors.New("down"))
+	r := b.run(t, "health")
+	require.Equal(t, 1, r.code)
+	b.golden(t, "health_alarm", r)
+	b.Fail(nil)
 	b.runtime.Doctor = func(_ context.Context, c config.Options) readmodel.DoctorReport {
 		return readmodel.NewDoctorReport(readmodel.DoctorCheck{Name: "configuration", Status: readmodel.DoctorFail, Message: "broken in " + c.Environment, Fix: "mend it"})
 	}
-	r := b.run(t, "doctor", "--env", "production", "--socket", "/nowhere/tasker.sock")
+	r = b.run(t, "doctor", "--env", "production", "--socket", "/nowhere/tasker.sock")
 	require.Equal(t, 1, r.code)
 	b.golden(t, "doctor_offline", r)
 	require.Contains(t, b.run(t, "openapi").out, `"openapi": "3.1.0"`)
 	require.Contains(t, b.run(t, "version").out, "tasker ")
+	require.Contains(t, b.run(t, "version", "--json").out, `"version": `)
 	require.Contains(t, b.run(t, "completion", "bash").out, "bash completion")
 }
 
@@ -351,13 +425,33 @@ func TestMigrateAndBench(t *testing.T) {
 	require.Equal(t, 2, b.run(t, "migrate", "statsu").code)
 	b.runtime.Bench = func(_ context.Context, o cli.BenchOptions) (readmodel.BenchReport, error) {
 		return readmodel.BenchReport{
-			Name: o.Shape, Tasks: o.Tasks, Steps: 4 * o.Tasks, Seconds: 2, StepsPerSecond: 12345.6, TasksPerSecond: 3086.4,
+			Name: o.Workload, Tasks: o.Tasks, Steps: 4 * o.Tasks, Seconds: 2, StepsPerSecond: 12345.6, TasksPerSecond: 3086.4,
+			Repeats: o.Repeats, StepsPerSecondLeast: 12000, StepsPerSecondMost: 13000,
 			LatencyMS: readmodel.Quantiles{P50: 3.5, P95: 6, P99: 8.25, Max: 9}, WALBytesPerStep: 1500, CommitsPerStep: 0.02,
+			DeadTuplesPerStep: 2, HotUpdateShare: 0.875, CPUMicrosecondsPerStep: &readmodel.BenchCPU{Host: 14, Plugin: 3, Server: 40},
+			AllocationsPerStep: 30.6, AllocatedBytesPerStep: 4178, Ratio: 0.95, ReadRatio: 0.7, BaselineStepsPerSecond: 13000,
+			Setting: readmodel.BenchSetting{
+				CPUs: 2, CPU: "Xeon", Go: "go1.26", System: "linux/amd64", Hosts: o.Hosts, InProcess: o.InProcess,
+				Database: map[string]string{"server_version": "15.18", "fsync": "on", "synchronous_commit": "on", "full_page_writes": "on", "shared_buffers": "256MB"},
+			},
 		}, nil
 	}
 	b.golden(t, "bench", b.run(t, "bench", "linear", "--tasks", "100"))
 	b.golden(t, "bench_json", b.run(t, "bench", "linear", "--tasks", "100", "--json"))
-	require.Equal(t, 2, b.run(t, "bench", "linear", "--tasks", "0").code)
+	b.golden(t, "bench_goals", b.run(t, "bench", "goals"))
+	for _, wrong := range [][]string{
+		{"circle"},
+		{"linear", "--tasks", "0"},
+		{"linear", "--repeat", "0"},
+		{"load", "--share", "1.5"},
+		{"idle", "--duration", "0s"},
+		{"queue-worker", "--claim", "101"},
+		{"history", "--history", "-1"},
+		{"flush", "--flush-delay", "0s"},
+		{"flush", "--flush-delay", "1s"},
+	} {
+		require.Equal(t, 2, b.run(t, append([]string{"bench"}, wrong...)...).code, wrong)
+	}
 }
 
 func TestDemo(t *testing.T) {

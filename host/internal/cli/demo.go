@@ -79,6 +79,9 @@ func (a *app) demo(ctx context.Context, host *DemoHost) error {
 	if !a.json {
 		a.summarize(views, took)
 	}
+	if ended == nil && host.Swap != nil {
+		return a.demoSwap(ctx, c, host)
+	}
 	return ended
 }
 

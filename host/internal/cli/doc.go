@@ -16,5 +16,10 @@
 //	3    a watched task ended otherwise than complete
 //	4    what was named does not exist
 //	5    no host answers
+//	6    the state of things forbids it, such as a retry of what has not failed
+//	7    the host asks for a token, or refuses the one it was shown
+//	8    the token lacks the permission
+//	9    a host has stopped, but cut off steps that still ran
+//	10   lines of a bulk submission were refused
 //	130  interrupted
 package cli

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
 
 	"github.com/tasker-systems/tasker-host/host/internal/client"
 	"github.com/tasker-systems/tasker-host/host/internal/readmodel"
@@ -18,8 +19,32 @@ const (
 	exitTaskFailed  = 3
 	exitNotFound    = 4
 	exitUnreachable = 5
+	exitConflict    = 6
+	exitNoToken     = 7
+	exitDenied      = 8
+	exitForced      = 9
+	exitRefused     = 10
 	exitInterrupted = 130
 )
+
+// exitCodes is what the reference says of them.
+var exitCodes = []struct {
+	code    int
+	meaning string
+}{
+	{exitOK, "it worked; for watching: every task is complete"},
+	{exitFailure, "it did not"},
+	{exitUsage, "the command line is wrong"},
+	{exitTaskFailed, "a watched task ended otherwise than complete"},
+	{exitNotFound, "what was named does not exist"},
+	{exitUnreachable, "no host answers"},
+	{exitConflict, "the state of things forbids it, such as a retry of what has not failed"},
+	{exitNoToken, "the host asks for a token, or refuses the one it was shown (401)"},
+	{exitDenied, "the token lacks the permission (403)"},
+	{exitForced, "the host has stopped, but cut off steps that still ran; it has handed them back"},
+	{exitRefused, "lines of a bulk submission were refused"},
+	{exitInterrupted, "interrupted"},
+}
 
 // usageError is a command line that makes no sense.
 type usageError struct{ err error }
@@ -31,9 +56,19 @@ func usagef(format string, args ...any) error {
 	return &usageError{err: fmt.Errorf(format, args...)}
 }
 
+// notFoundError says that what was named does not exist.
+type notFoundError struct{ err error }
+
+func (e *notFoundError) Error() string { return e.err.Error() }
+func (e *notFoundError) Unwrap() error { return e.err }
+
 // errTaskFailed says that a watched task did not end complete. Its state has
 // been shown already.
 var errTaskFailed = errors.New("not every task is complete")
+
+// ErrForced is returned by [Runtime.Up] of a host that has stopped in good order,
+// but had to cut off steps that still ran.
+var ErrForced = errors.New("the host has stopped; steps that still ran were cut off and handed back")
 
 // errShown is a failure that has been shown already.
 var errShown = errors.New("failed")
@@ -54,17 +89,37 @@ func exitCode(ctx context.Context, err error) int {
 	if _, ok := errors.AsType[*usageError](err); ok {
 		return exitUsage
 	}
+	if _, ok := errors.AsType[*notFoundError](err); ok {
+		return exitNotFound
+	}
 	if e, ok := errors.AsType[*client.Error](err); ok {
-		if e.NotFound() {
-			return exitNotFound
-		}
-		return exitFailure
+		return exitCodeOf(e)
 	}
 	switch {
 	case errors.Is(err, client.ErrUnreachable):
 		return exitUnreachable
 	case errors.Is(err, errTaskFailed):
 		return exitTaskFailed
+	case errors.Is(err, ErrForced):
+		return exitForced
+	case errors.Is(err, errRefused):
+		return exitRefused
+	default:
+		return exitFailure
+	}
+}
+
+// exitCodeOf is the exit code of what a host answered.
+func exitCodeOf(e *client.Error) int {
+	switch {
+	case e.NotFound():
+		return exitNotFound
+	case e.Status == http.StatusConflict:
+		return exitConflict
+	case e.Status == http.StatusUnauthorized:
+		return exitNoToken
+	case e.Status == http.StatusForbidden:
+		return exitDenied
 	default:
 		return exitFailure
 	}
@@ -77,7 +132,7 @@ func (a *app) report(ctx context.Context, err error) int {
 		err = context.Cause(ctx) // not what it cut short
 	}
 	switch {
-	case code == exitOK, code == exitTaskFailed, errors.Is(err, errShown):
+	case code == exitOK, code == exitTaskFailed, code == exitRefused, errors.Is(err, errShown):
 	case a.json:
 		a.reportJSON(err, code)
 	default:
@@ -92,9 +147,10 @@ func (a *app) report(ctx context.Context, err error) int {
 // failureView is an error as --json prints it on standard error.
 type failureView struct {
 	ExitCode  int               `json:"exit_code"`
-	Code      string            `json:"code"` // the problem's, or usage, unreachable, interrupted or failed
+	Code      string            `json:"code"` // the problem's, or usage, not_found, unreachable, interrupted or failed
 	Detail    string            `json:"detail"`
-	Status    int               `json:"status,omitempty"` // of HTTP, if the host answered
+	Status    int               `json:"status,omitempty"`    // of HTTP, if the host answered
+	TaskUUID  string            `json:"task_uuid,omitempty"` // that stands in the way
 	RequestID string            `json:"request_id,omitempty"`
 	Issues    []readmodel.Issue `json:"errors,omitempty"`
 }
@@ -104,13 +160,15 @@ func (a *app) reportJSON(err error, code int) {
 	switch code {
 	case exitUsage:
 		view.Code = "usage"
+	case exitNotFound:
+		view.Code = "not_found"
 	case exitUnreachable:
 		view.Code = "unreachable"
 	case exitInterrupted:
 		view.Code = "interrupted"
 	}
 	if e, ok := errors.AsType[*client.Error](err); ok {
-		view.Code, view.Detail, view.Status, view.RequestID, view.Issues = e.Code, e.Detail, e.Status, e.RequestID, e.Issues
+		view.Code, view.Detail, view.Status, view.TaskUUID, view.RequestID, view.Issues = e.Code, e.Detail, e.Status, e.TaskUUID, e.RequestID, e.Issues
 	}
 	enc := json.NewEncoder(a.err)
 	enc.SetEscapeHTML(false)

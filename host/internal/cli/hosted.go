@@ -3,7 +3,9 @@ package cli
 import (
 	"errors"
 	"fmt"
-	"strconv"
+	"os"
+	"os/signal"
+	"syscall"
 
 	"github.com/spf13/cobra"
 	"github.com/vbauerster/mpb/v8"
@@ -38,7 +40,7 @@ func (a *app) upCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "up", Short: "Run a host in the foreground", Args: arguments(0, 0, ""),
 		Long: "Run a host in the foreground. The first SIGTERM or Ctrl-C lets running steps finish, the second cancels them " +
-			"and hands their leases back. Without DATABASE_URL the host runs a private PostgreSQL.",
+			"and hands their leases back; it exits with 9 then. SIGHUP reads the configuration anew. Without DATABASE_URL the host runs a private PostgreSQL.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			options, err := a.configOptions()
 			if err != nil {
@@ -47,7 +49,10 @@ func (a *app) upCommand() *cobra.Command {
 			if http != "" {
 				options.Overrides["system.http_listen"] = http
 			}
-			err = a.rt.Up(cmd.Context(), UpOptions{Config: options, Abort: a.abort, Log: a.err})
+			reload := make(chan os.Signal, 1)
+			signal.Notify(reload, syscall.SIGHUP)
+			defer signal.Stop(reload)
+			err = a.rt.Up(cmd.Context(), UpOptions{Config: options, Abort: a.abort, Reload: reload, Log: a.err})
 			if errors.Is(err, errInterrupted) {
 				return nil // that is how a host ends
 			}
@@ -113,37 +118,6 @@ func (a *app) openAPICommand() *cobra.Command {
 	}
 }
 
-func (a *app) benchCommand() *cobra.Command {
-	var tasks int
-	cmd := &cobra.Command{
-		Use: "bench SHAPE", Short: "Measure throughput and latency", Args: arguments(1, 1, "a SHAPE, such as linear"),
-		Long: "Measure on a host of its own: throughput at full load, latency on the idle system, and what a step costs the " +
-			"database. The shapes: linear (four steps in a line).",
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if tasks < 1 {
-				return usagef("--tasks %d: want at least 1", tasks)
-			}
-			options, err := a.configOptions()
-			if err != nil {
-				return err
-			}
-			show, end := a.phases()
-			report, err := a.rt.Bench(cmd.Context(), BenchOptions{Config: options, Shape: args[0], Tasks: tasks, Progress: show})
-			end()
-			if err != nil {
-				return err
-			}
-			if a.json {
-				return a.printJSON(report)
-			}
-			a.showBench(report)
-			return nil
-		},
-	}
-	cmd.Flags().IntVar(&tasks, "tasks", 20000, "how many tasks run at full load")
-	return cmd
-}
-
 // phases shows a bar for each phase of a long piece of work, on a terminal
 // only. show is called by one goroutine.
 func (a *app) phases() (show func(phase string, done, total int), end func()) {
@@ -172,20 +146,4 @@ func (a *app) phases() (show func(phase string, done, total int), end func()) {
 		}
 		container.Wait()
 	}
-}
-
-func (a *app) showBench(r readmodel.BenchReport) {
-	var t table
-	fact := func(name string, value float64, digits int, unit string) {
-		t.add(cell{text: name, colour: grey}, text(strconv.FormatFloat(value, 'f', digits, 64)+unit))
-	}
-	t.add(cell{text: "measured", colour: grey}, text(fmt.Sprintf("%s, %d tasks, %d steps in %.1f s", r.Name, r.Tasks, r.Steps, r.Seconds)))
-	fact("steps a second", r.StepsPerSecond, 0, "")
-	fact("tasks a second", r.TasksPerSecond, 0, "")
-	fact("latency p50", r.LatencyMS.P50, 2, " ms")
-	fact("latency p95", r.LatencyMS.P95, 2, " ms")
-	fact("latency p99", r.LatencyMS.P99, 2, " ms")
-	fact("WAL a step", r.WALBytesPerStep, 0, " bytes")
-	fact("commits a step", r.CommitsPerStep, 3, "")
-	a.printTable(&t)
 }

@@ -47,8 +47,9 @@ func Main(rt Runtime) int {
 // Run runs one command line and returns the exit code. ctx ends at the first
 // signal, abort is closed at the second.
 func Run(ctx context.Context, rt Runtime, s Streams, abort <-chan struct{}, args []string) int {
+	out := &output{to: s.Out}
 	a := &app{
-		rt: rt, in: s.In, out: s.Out, err: s.Err, getenv: s.Getenv, abort: abort, now: time.Now,
+		rt: rt, in: s.In, out: out, err: s.Err, getenv: s.Getenv, abort: abort, now: time.Now,
 		terminal: s.Terminal,
 		colour:   s.Terminal && s.Getenv("NO_COLOR") == "" && s.Getenv("TERM") != "dumb",
 	}
@@ -58,12 +59,16 @@ func Run(ctx context.Context, rt Runtime, s Streams, abort <-chan struct{}, args
 	root := a.root()
 	root.SetArgs(args)
 	root.SetIn(s.In)
-	root.SetOut(s.Out)
+	root.SetOut(out)
 	root.SetErr(s.Err)
+	strict(root) // completion prints where root does now
 	cmd, err := root.ExecuteContextC(ctx)
 	a.usage = cmd.UseLine()
 	if err != nil && !a.ran {
 		err = &usageError{err: err}
+	}
+	if err == nil {
+		err = out.fault()
 	}
 	return a.report(ctx, err)
 }

@@ -5,11 +5,39 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"sync"
 	"time"
 	"unicode/utf8"
 
 	"github.com/tasker-systems/tasker-host/host/internal/payload"
 )
+
+// output remembers that something could not be written, such as on a full disk:
+// what a command prints is what it was run for.
+type output struct {
+	to  io.Writer
+	mu  sync.Mutex
+	err error // the first; guarded by mu
+}
+
+// Write implements io.Writer.
+func (o *output) Write(p []byte) (int, error) {
+	n, err := o.to.Write(p)
+	if err != nil {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		if o.err == nil {
+			o.err = fmt.Errorf("write the output: %w", err)
+		}
+	}
+	return n, err
+}
+
+func (o *output) fault() error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.err
+}
 
 // colour is an ANSI colour.
 type colour string
@@ -34,11 +62,11 @@ func (a *app) paint(c colour, text string) string {
 // stateColour says how a state of a task or step looks.
 func stateColour(state string) colour {
 	switch state {
-	case "complete", "resolved_manually", "ok", "serving":
+	case "complete", "resolved_manually", "ok", "serving", "healthy":
 		return green
-	case "error", "fail", "failed":
+	case "error", "fail", "failed", "refused", "unhealthy", "critical":
 		return red
-	case "cancelled", "warn", "backing_off":
+	case "cancelled", "warn", "warning", "backing_off", "degraded", "unknown":
 		return yellow
 	case "in_progress", "enqueued":
 		return cyan

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -35,6 +36,7 @@ type app struct {
 	json      bool
 	socket    string
 	url       string
+	tokenFile string
 	env       string
 	configDir string
 	set       []string
@@ -45,20 +47,29 @@ const rootHelp = `Tasker runs tasks: a task becomes a graph of steps, and handle
 'tasker up' runs a host; the other commands talk to it over its unix socket.
 
 Exit codes: 0 it worked, 1 it did not, 2 the command line is wrong, 3 a watched task ended
-otherwise than complete, 4 what was named does not exist, 5 no host answers, 130 interrupted.
+otherwise than complete, 4 what was named does not exist, 5 no host answers, 6 the state of things
+forbids it (a retry of what has not failed), 7 no good token, 8 the permission is missing, 9 a host was
+stopped by force, 10 lines of a bulk submission were refused, 130 interrupted.
 
-Environment: TASKER_SOCKET (as --socket), TASKER_ENV (as --env), TASKER_CONFIG (as --config),
+Environment: TASKER_SOCKET (as --socket), TASKER_TOKEN (a bearer token for --url), TASKER_ENV (as --env), TASKER_CONFIG (as --config),
 NO_COLOR (no colours).`
 
 func (a *app) root() *cobra.Command {
 	root := group("tasker", "Run tasks as graphs of steps", rootHelp,
-		a.taskCommand(), a.templateCommand(), a.pluginCommand(), a.doctorCommand(), a.versionCommand())
+		a.taskCommand(), a.stepCommand(), a.dlqCommand(), a.queueCommand(), a.hostCommand(), a.poolCommand(), a.stateCommand(), a.shutdownCommand(), a.breakerCommand(), a.workerCommand(), a.tokenCommand(), a.auditCommand(), a.eventsCommand(),
+		a.templateCommand(), a.pluginCommand(), a.configCommand(), a.scaleCommand(), a.doctorCommand(), a.healthCommand(), a.versionCommand())
 	root.AddCommand(a.coreCommands()...)
+	a.addCompletions(root)
+	root.SetFlagErrorFunc(flagFault)
 	root.SilenceErrors, root.SilenceUsage = true, true
 	// Groups have no usage but that of their commands.
 	root.SetUsageTemplate(strings.Replace(root.UsageTemplate(), "{{if .Runnable}}", "{{if and .Runnable (not .DisableFlagsInUseLine)}}", 1))
 	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {
-		if err := exclusive(cmd, [2]string{"socket", "url"}, [2]string{"input", "context"}); err != nil {
+		if err := exclusive(cmd, [2]string{"socket", "url"}, [2]string{"input", "context"},
+			[2]string{"dot", "mermaid"}, [2]string{"graph", "dot"}, [2]string{"graph", "mermaid"}, [2]string{"graph", "history"}); err != nil {
+			return err
+		}
+		if err := notEmpty(cmd, "idempotency-key", "input", "context", "bulk"); err != nil {
 			return err
 		}
 		if _, err := a.configOptions(); err != nil {
@@ -71,6 +82,7 @@ func (a *app) root() *cobra.Command {
 	flags.BoolVar(&a.json, "json", false, "print JSON")
 	flags.StringVar(&a.socket, "socket", "", "the host's unix socket (default: as configured)")
 	flags.StringVar(&a.url, "url", "", "the host's URL instead of a socket, such as http://127.0.0.1:8085")
+	flags.StringVar(&a.tokenFile, "token-file", "", "file with the bearer token for --url (or TASKER_TOKEN)")
 	flags.StringVar(&a.env, "env", "", "environment: development, test, production or one of your own")
 	flags.StringVar(&a.configDir, "config", "", "directory with your configuration files")
 	flags.StringArrayVar(&a.set, "set", nil, "set one configuration key: --set database.max_connections=20")
@@ -85,6 +97,65 @@ func exclusive(cmd *cobra.Command, pairs ...[2]string) error {
 		}
 	}
 	return nil
+}
+
+// notEmpty refuses flags that were given without a value, as by a variable of a
+// script that is not set: a task without its idempotency key or its input would
+// not be the one that was meant.
+func notEmpty(cmd *cobra.Command, names ...string) error {
+	for _, name := range names {
+		if f := cmd.Flags().Lookup(name); f != nil && f.Changed && f.Value.String() == "" {
+			return fmt.Errorf("--%s is empty: give it a value, or leave it out", name)
+		}
+	}
+	return nil
+}
+
+// flagFault says what a flag wants, where the library says which of its functions
+// did not like it.
+func flagFault(_ *cobra.Command, err error) error {
+	text := err.Error()
+	if number, ok := errors.AsType[*strconv.NumError](err); ok {
+		want := "want a number"
+		if number.Func == "ParseInt" || number.Func == "ParseUint" {
+			want = "want a whole number"
+		}
+		if errors.Is(number, strconv.ErrRange) {
+			want += ", not so large a one"
+		}
+		return errors.New(strings.Replace(text, number.Error(), want, 1))
+	}
+	if before, _, ok := strings.Cut(text, ": time: "); ok {
+		return fmt.Errorf("%s: want a duration with its unit, such as 30s", before)
+	}
+	return err
+}
+
+// strict gives the commands that come with the library the manners of ours: what
+// they do not know is an error.
+func strict(root *cobra.Command) {
+	root.InitDefaultHelpCmd()
+	root.InitDefaultCompletionCmd()
+	for _, cmd := range root.Commands() {
+		switch cmd.Name() {
+		case "completion":
+			g := group("completion", "", "")
+			cmd.Use, cmd.DisableFlagsInUseLine, cmd.Args, cmd.RunE = g.Use, true, g.Args, g.RunE
+		case "help":
+			cmd.Run = nil
+			cmd.RunE = func(_ *cobra.Command, args []string) error {
+				about, rest, err := root.Find(args)
+				if err == nil && len(rest) > 0 {
+					err = fmt.Errorf("%q is not a command of '%s'", rest[0], about.CommandPath())
+				}
+				if err != nil {
+					return &usageError{err: err}
+				}
+				about.InitDefaultHelpFlag()
+				return about.Help()
+			}
+		}
+	}
 }
 
 // group makes a command that only holds others.
@@ -139,6 +210,13 @@ func (a *app) socketOverride() string {
 // find the same socket because both ask the configuration.
 func (a *app) connect() (*client.Client, error) {
 	o := client.Options{URL: a.url, Socket: a.socketOverride()}
+	if o.URL != "" {
+		token, err := a.token()
+		if err != nil {
+			return nil, err
+		}
+		o.Token = token
+	}
 	if o.URL == "" && o.Socket == "" {
 		options, err := a.configOptions()
 		if err != nil {

@@ -3,6 +3,8 @@ package cli
 import (
 	"context"
 	"io"
+	"os"
+	"time"
 
 	"github.com/tasker-systems/tasker-host/config"
 	"github.com/tasker-systems/tasker-host/host/internal/client"
@@ -22,10 +24,23 @@ type Runtime struct {
 	Doctor func(ctx context.Context, c config.Options) readmodel.DoctorReport
 	// Bench measures on a host of its own.
 	Bench func(ctx context.Context, o BenchOptions) (readmodel.BenchReport, error)
+	// BenchWorker is what a worker process of the benchmark, which claims up to
+	// claim steps at once, does until ctx ends.
+	BenchWorker func(ctx context.Context, claim int) error
 	// OpenAPI describes the HTTP API.
 	OpenAPI func() ([]byte, error)
 	// Demo starts a host with the example plugins and templates.
 	Demo func(ctx context.Context, c config.Options) (*DemoHost, error)
+	// CheckWorker judges an outside worker on a host of its own.
+	CheckWorker func(ctx context.Context, o WorkerCheckOptions) (readmodel.WorkerReport, error)
+}
+
+// WorkerCheckOptions are those of the command worker check.
+type WorkerCheckOptions struct {
+	Config   config.Options
+	Command  []string
+	Progress func(check string) // told what is checked next
+	Patience time.Duration      // how long the worker may take for what it should do at once
 }
 
 // UpOptions are those of the command up.
@@ -33,6 +48,8 @@ type UpOptions struct {
 	Config config.Options
 	// Abort is closed at the second signal: stop now, cancel what runs.
 	Abort <-chan struct{}
+	// Reload receives a signal when the configuration shall be read anew.
+	Reload <-chan os.Signal
 	// Log is where the host's log goes.
 	Log io.Writer
 }
@@ -43,12 +60,21 @@ type MigrateOptions struct {
 	Status bool // change nothing
 }
 
-// BenchOptions are those of the command bench.
+// BenchOptions are those of the command bench. A zero number of tasks or a zero
+// window is left to the workload.
 type BenchOptions struct {
 	Config   config.Options
-	Shape    string // what to measure, such as linear
-	Tasks    int
+	Workload string                              // what to measure, such as linear
 	Progress func(phase string, done, total int) // nil: nobody looks
+
+	Tasks, Window, Repeats, Samples, Width int
+	Namespaces, History, Workers, Hosts    int
+	Claim                                  int // steps that each worker claims at once
+	Payload                                int // bytes
+	Share                                  float64
+	Duration, FlushDelay                   time.Duration
+	InProcess, Force                       bool
+	Profile                                string // the directory for profiles; empty: none
 }
 
 // DemoHost is a running host and the tasks that the demo submits to it.
@@ -56,5 +82,24 @@ type DemoHost struct {
 	About       string // what was started, in one line
 	Socket      string
 	Submissions []client.Submission
+	Swap        *DemoSwap // nil: nothing is swapped
 	Stop        func(ctx context.Context) error
+}
+
+// DemoSwap is the part of the demo in which a plugin is swapped under load.
+type DemoSwap struct {
+	Plugin string            // what is swapped for what, in words
+	Task   client.Submission // of the load
+	// Run swaps the plugin, by putting another binary in its place.
+	Run func(ctx context.Context) error
+	// Generations says which generations ran the steps of tasks.
+	Generations func(ctx context.Context, tasks []string) ([]DemoGeneration, error)
+}
+
+// DemoGeneration is a process of a plugin that ran steps.
+type DemoGeneration struct {
+	Generation int64  `json:"generation"`
+	Version    string `json:"version"`
+	Phase      string `json:"phase"`
+	Steps      int    `json:"steps"`
 }

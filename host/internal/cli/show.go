@@ -32,6 +32,7 @@ type taskView struct {
 
 func (a *app) showCommand() *cobra.Command {
 	var history bool
+	var form graphForm
 	cmd := &cobra.Command{
 		Use: "show TASK", Short: "Show a task, its steps and its results",
 		Args: func(cmd *cobra.Command, args []string) error {
@@ -41,6 +42,9 @@ func (a *app) showCommand() *cobra.Command {
 			return taskArguments(cmd, args)
 		},
 		RunE: a.withClient(func(ctx context.Context, c *client.Client, args []string) error {
+			if form.asked() {
+				return a.showGraph(ctx, c, args[0], form)
+			}
 			if !history {
 				return a.show(ctx, c, args[0], showAll)
 			}
@@ -48,6 +52,8 @@ func (a *app) showCommand() *cobra.Command {
 		}),
 	}
 	cmd.Flags().BoolVar(&history, "history", false, "also what happened, in order")
+	cmd.Flags().BoolVar(&form.box, "graph", false, "draw the steps with their states, times and errors instead")
+	form.flags(cmd)
 	return cmd
 }
 
@@ -95,51 +101,54 @@ func (a *app) showHistory(ctx context.Context, c *client.Client, id string) erro
 	a.printf("\n")
 	a.showSteps(v.Steps)
 	a.printf("\n")
-	var t table
-	t.header("AT", "WHAT", "FROM", "TO", "DETAILS")
-	for _, h := range v.History {
-		what := h.Step
-		if what == "" {
-			what = "(task)"
-		}
-		t.add(text(when(h.At)), text(what), text(h.From), stateCell(h.To), text(string(h.Metadata)))
-	}
-	a.printTable(&t)
+	a.printHistory(v.History)
 	a.showOutcome(v, true)
 	return nil
 }
 
+func (a *app) printHistory(history []readmodel.Transition) {
+	var t table
+	t.header("AT", "WHAT", "FROM", "TO", "DETAILS")
+	for _, h := range history {
+		what := h.Step
+		if what == "" {
+			what = "(task)"
+		}
+		details := string(h.Metadata)
+		if h.PluginGeneration > 0 {
+			details = strings.TrimSpace("plugin generation " + number(h.PluginGeneration) + " " + details)
+		}
+		t.add(text(when(h.At)), text(what), text(h.From), stateCell(h.To), text(details))
+	}
+	a.printTable(&t)
+}
+
 // showTask prints the facts of a task, one on a line.
 func (a *app) showTask(task *readmodel.Task) {
-	var t table
-	fact := func(name string, value cell) {
-		if value.text != "" {
-			t.add(cell{text: name, colour: grey}, value)
-		}
-	}
-	fact("Task", text(task.UUID))
-	fact("Template", text(task.Namespace+"/"+task.Name+" "+task.Version))
+	var f facts
+	f.add("Task", text(task.UUID))
+	f.add("Template", text(task.Namespace+"/"+task.Name+" "+task.Version))
 	state := stateCell(string(task.State))
 	if task.StateReason != "" {
 		state.text += " (" + oneLine(task.StateReason) + ")"
 	}
-	fact("State", state)
+	f.add("State", state)
 	p := task.Progress
-	fact("Progress", text(fmt.Sprintf("%d of %d steps complete (%s%%)", p.Completed, p.Total, strconv.FormatFloat(p.Percentage, 'f', -1, 64))))
+	f.add("Progress", text(fmt.Sprintf("%d of %d steps complete (%s%%)", p.Completed, p.Total, strconv.FormatFloat(p.Percentage, 'f', -1, 64))))
 	if task.Priority != 0 {
-		fact("Priority", text(strconv.Itoa(task.Priority)))
+		f.add("Priority", text(strconv.Itoa(task.Priority)))
 	}
-	fact("Created", text(when(task.CreatedAt)))
-	fact("Took", text(a.lasting(task.StartedAt, task.CompletedAt)))
-	fact("Tags", text(strings.Join(task.Tags, ", ")))
-	fact("Initiator", text(task.Initiator))
-	fact("Source", text(task.SourceSystem))
-	fact("Reason", text(task.Reason))
+	f.add("Created", text(when(task.CreatedAt)))
+	f.add("Took", text(a.lasting(task.StartedAt, task.CompletedAt)))
+	f.add("Tags", text(strings.Join(task.Tags, ", ")))
+	f.add("Initiator", text(task.Initiator))
+	f.add("Source", text(task.SourceSystem))
+	f.add("Reason", text(task.Reason))
 	if e := task.Error; e != nil {
-		fact("Error", cell{text: oneLine(failure(e)), colour: red})
+		f.add("Error", cell{text: oneLine(failure(e)), colour: red})
 	}
-	fact("Context", text(compact(task.Context)))
-	a.printTable(&t)
+	f.add("Context", text(compact(task.Context)))
+	a.printTable(&f.table)
 }
 
 // failure says which step failed and why.
@@ -164,16 +173,30 @@ func errorText(e *readmodel.StepError) string {
 
 func (a *app) showSteps(steps []readmodel.Step) {
 	var t table
-	t.header("#", "STEP", "HANDLER", "STATE", "ATTEMPTS", "TOOK", "AFTER", "ERROR")
+	ran := slices.ContainsFunc(steps, func(s readmodel.Step) bool { return s.PluginGeneration > 0 })
+	titles := []string{"#", "STEP", "HANDLER", "STATE", "ATTEMPTS", "TOOK", "AFTER", "ERROR"}
+	if ran {
+		titles = slices.Insert(titles, 5, "BY PLUGIN")
+	}
+	t.header(titles...)
 	for i := range steps {
 		s := &steps[i]
 		state := stateCell(string(s.State))
 		if s.DueAt != nil && s.State == "pending" {
 			state.text += " until " + when(*s.DueAt)
 		}
-		t.add(text(strconv.Itoa(s.Number)), text(s.Name), text(s.Handler), state,
+		if p := s.Progress; p != nil {
+			state.text += progressText(*p)
+		}
+		cells := []cell{
+			text(strconv.Itoa(s.Number)), text(s.Name), text(s.Handler), state,
 			text(fmt.Sprintf("%d/%d", s.Attempts, s.MaxAttempts)), text(a.lasting(s.StartedAt, s.FinishedAt)),
-			text(strings.Join(s.Parents, ", ")), text(errorText(s.Error)))
+			text(strings.Join(s.Parents, ", ")), text(errorText(s.Error)),
+		}
+		if ran {
+			cells = slices.Insert(cells, 5, text(number(s.PluginGeneration)))
+		}
+		t.add(cells...)
 	}
 	a.printTable(&t)
 }

@@ -3,59 +3,11 @@ package cli
 import (
 	"context"
 	"errors"
-	"strconv"
-	"strings"
 
 	"github.com/spf13/cobra"
 
-	"github.com/tasker-systems/tasker-host/host/internal/client"
 	"github.com/tasker-systems/tasker-host/host/internal/readmodel"
 )
-
-func (a *app) pluginCommand() *cobra.Command {
-	list := &cobra.Command{
-		Use: "list", Short: "List the plugins of the host", Args: arguments(0, 0, ""),
-		RunE: a.withClient(func(ctx context.Context, c *client.Client, _ []string) error {
-			plugins, err := c.Plugins(ctx)
-			if err != nil {
-				return err
-			}
-			if a.json {
-				return a.printJSON(readmodel.PluginPage{Items: orEmpty(plugins)})
-			}
-			a.listPlugins(plugins)
-			return nil
-		}),
-	}
-	return group("plugin", "Look at plugins", "", list)
-}
-
-func (a *app) listPlugins(plugins []readmodel.Plugin) {
-	if len(plugins) == 0 {
-		a.printf("no plugins; name some in plugins.toml\n")
-		return
-	}
-	var t table
-	t.header("PLUGIN", "VERSION", "STATE", "GENERATION", "PID", "RESTARTS", "HANDLERS", "MESSAGE")
-	for i := range plugins {
-		p := &plugins[i]
-		names := make([]string, len(p.Handlers))
-		for i, h := range p.Handlers {
-			names[i] = h.Name
-		}
-		t.add(text(p.Kind+"/"+p.Name), text(p.Version), stateCell(p.State), text(number(p.Generation)),
-			text(number(int64(p.PID))), text(strconv.Itoa(p.Restarts)), text(strings.Join(names, ", ")), text(p.Message))
-	}
-	a.printTable(&t)
-}
-
-// number leaves out a zero.
-func number(n int64) string {
-	if n == 0 {
-		return ""
-	}
-	return strconv.FormatInt(n, 10)
-}
 
 func (a *app) doctorCommand() *cobra.Command {
 	return &cobra.Command{

@@ -17,8 +17,9 @@ import (
 )
 
 func (a *app) taskCommand() *cobra.Command {
-	return group("task", "Submit, watch and cancel tasks", "",
-		a.submitCommand(), a.showCommand(), a.listCommand(), a.watchCommand(), a.cancelCommand())
+	return group("task", "Submit, watch, repair and cancel tasks", "",
+		a.submitCommand(), a.showCommand(), a.listCommand(), a.watchCommand(), a.cancelCommand(),
+		a.retryTaskCommand(), a.resolveTaskCommand(), a.explainTaskCommand())
 }
 
 // submitFlags are those of task submit.
@@ -30,30 +31,56 @@ type submitFlags struct {
 	initiator, sourceSystem string
 	reason                  string
 	watch                   bool
+	bulk, refused           string
 }
 
 func (a *app) submitCommand() *cobra.Command {
 	var f submitFlags
 	cmd := &cobra.Command{
-		Use:   "submit NAMESPACE/NAME[@VERSION]",
-		Short: "Submit a task",
+		Use:   "submit NAMESPACE/NAME[@VERSION] | --bulk FILE",
+		Short: "Submit a task, or many",
 		Long: "Submit a task and print its identifier. Without a version the highest one runs; the input is a JSON object, " +
-			"{} if none is given.",
+			"{} if none is given.\n\n" +
+			"--bulk submits any number of tasks: a file with a line of JSON for each, with namespace, name, context and what else the API " +
+			"takes. A line that is refused costs only itself, and the command exits with 10. A lost connection or an overloaded host is waited " +
+			"for. Submitting the same file again with the same --idempotency-key makes nothing twice. --json prints a line for each line, " +
+			"and one with the totals.",
 		Example: "  tasker task submit linear_workflow/mathematical_sequence --context '{\"even_number\": 6}' --watch\n" +
-			"  tasker task submit fulfillment/process_order@1.0.0 --input order.json --idempotency-key order-17",
-		Args: arguments(1, 1, "NAMESPACE/NAME[@VERSION]"),
+			"  tasker task submit fulfillment/process_order@1.0.0 --input order.json --idempotency-key order-17\n" +
+			"  tasker task submit --bulk orders.ndjson --refused refused.ndjson",
+		Args: func(cmd *cobra.Command, args []string) error {
+			if cmd.Flags().Changed("bulk") {
+				return arguments(0, 0, "")(cmd, args)
+			}
+			return arguments(1, 1, "NAMESPACE/NAME[@VERSION]")(cmd, args)
+		},
 	}
 	flags := cmd.Flags()
 	flags.StringVarP(&f.input, "input", "i", "", "file with the input as a JSON object; - is standard input")
 	flags.StringVarP(&f.context, "context", "c", "", "the input itself as a JSON object")
 	flags.IntVar(&f.priority, "priority", 0, "1 low, 2 normal, 3 high, 4 urgent (default: the template's)")
 	flags.StringSliceVar(&f.tags, "tag", nil, "tag, may be repeated")
-	flags.StringVar(&f.key, "idempotency-key", "", "submitting with the same key again returns the same task")
+	flags.StringVar(&f.key, "idempotency-key", "", "submitting with the same key again returns the same task; with --bulk, the same tasks")
 	flags.StringVar(&f.initiator, "initiator", "", "who submits")
 	flags.StringVar(&f.sourceSystem, "source-system", "", "for which system")
 	flags.StringVar(&f.reason, "reason", "", "why")
 	flags.BoolVarP(&f.watch, "watch", "w", false, "watch the task until it ends, then print its results")
+	flags.StringVar(&f.bulk, "bulk", "", "file with many tasks, a line of JSON for each; - is standard input")
+	flags.StringVar(&f.refused, "refused", "", "with --bulk: new file for the lines that are refused")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if cmd.Flags().Changed("bulk") {
+			for _, single := range []string{"input", "context", "priority", "tag", "initiator", "source-system", "reason", "watch"} {
+				if cmd.Flags().Changed(single) {
+					return usagef("--%s is for a single task; with --bulk each line says what its task is", single)
+				}
+			}
+			return a.withClient(func(ctx context.Context, c *client.Client, _ []string) error {
+				return a.submitBulk(ctx, c, f)
+			})(cmd, args)
+		}
+		if f.refused != "" {
+			return usagef("--refused goes with --bulk")
+		}
 		s, err := a.submission(args[0], f)
 		if err != nil {
 			return err
@@ -119,7 +146,7 @@ func (a *app) readInput(path string) ([]byte, error) {
 	}
 	data, err := io.ReadAll(io.LimitReader(r, maxInput+1))
 	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", path, err)
+		return nil, fmt.Errorf("read the input: %w", err) // which names the file
 	}
 	if len(data) > maxInput {
 		return nil, fmt.Errorf("%s is larger than %d bytes", path, maxInput)
@@ -167,7 +194,9 @@ func (a *app) listCommand() *cobra.Command {
 	cmd.Flags().StringSliceVar(&states, "state", nil, "only these states: pending, in_progress, complete, error, cancelled, resolved_manually")
 	cmd.Flags().StringVar(&f.Namespace, "namespace", "", "only this namespace")
 	cmd.Flags().StringVar(&f.Name, "name", "", "only this template")
-	cmd.Flags().IntVar(&f.Limit, "limit", 50, "at most so many, 1 to 500")
+	cmd.Flags().StringSliceVar(&f.Tags, "tag", nil, "only tasks with this tag; given several times, with all of them")
+	_ = cmd.RegisterFlagCompletionFunc("tag", a.complete(-1, tagNames)) // the flag is there
+	limitFlag(cmd, &f.Limit, 50, 500, "at most so many")
 	cmd.Flags().StringVar(&f.Cursor, "cursor", "", "continue a list: its next_cursor")
 	cmd.RunE = a.withClient(func(ctx context.Context, c *client.Client, _ []string) error {
 		for _, s := range states {
@@ -207,26 +236,9 @@ func (a *app) listTasks(page readmodel.TaskPage) {
 
 func (a *app) cancelCommand() *cobra.Command {
 	var reason string
-	cmd := &cobra.Command{
-		Use: "cancel TASK...", Short: "Cancel tasks", Args: taskArguments,
-		RunE: a.withClient(func(ctx context.Context, c *client.Client, args []string) error {
-			for _, id := range args {
-				task, err := c.Cancel(ctx, id, reason)
-				if err != nil {
-					return fmt.Errorf("cancel %s: %w", id, err)
-				}
-				if a.json {
-					err = a.printLine(task)
-				} else {
-					a.printf("%s %s\n", task.UUID, a.paint(stateColour(string(task.State)), string(task.State)))
-				}
-				if err != nil {
-					return err
-				}
-			}
-			return nil
-		}),
-	}
+	cmd := a.eachTask("cancel TASK...", "Cancel tasks", "", func(c *client.Client, ctx context.Context, id string) (readmodel.Task, error) {
+		return c.Cancel(ctx, id, reason)
+	})
 	cmd.Flags().StringVar(&reason, "reason", "", "why, for the task's history")
 	return cmd
 }

@@ -15,7 +15,7 @@ import (
 
 func (a *app) templateCommand() *cobra.Command {
 	return group("template", "Apply, list and check task templates", "",
-		a.applyCommand(), a.validateCommand(), a.templateListCommand(), a.templateShowCommand())
+		a.applyCommand(), a.validateCommand(), a.templateListCommand(), a.templateShowCommand(), a.templateGraphCommand())
 }
 
 func (a *app) applyCommand() *cobra.Command {
@@ -55,6 +55,10 @@ func (a *app) eachFile(files []string, send func(file string, src []byte) (readm
 		src, err := a.readInput(file)
 		if err != nil {
 			errs = append(errs, err)
+			continue
+		}
+		if len(src) == 0 {
+			errs = append(errs, fmt.Errorf("%s is empty: a template has namespace, name, version and steps", file))
 			continue
 		}
 		t, verdict, err := send(file, src)
@@ -130,15 +134,7 @@ func (a *app) templateShowCommand() *cobra.Command {
 		Use: "show NAMESPACE/NAME[@VERSION]", Short: "Show a template; without a version the highest",
 		Args: arguments(1, 1, "NAMESPACE/NAME[@VERSION]"),
 		RunE: a.withClient(func(ctx context.Context, c *client.Client, args []string) error {
-			name, version, versioned := strings.Cut(args[0], "@")
-			namespace, name, ok := strings.Cut(name, "/")
-			if !ok || (versioned && version == "") {
-				return usagef("%q does not name a template: want NAMESPACE/NAME or NAMESPACE/NAME@VERSION", args[0])
-			}
-			if version == "" {
-				version = "latest"
-			}
-			t, err := c.Template(ctx, namespace, name, version)
+			t, err := namedTemplate(ctx, c, args[0])
 			if err != nil {
 				return err
 			}
@@ -151,10 +147,29 @@ func (a *app) templateShowCommand() *cobra.Command {
 	}
 }
 
+// namedTemplate asks for the template that an argument names.
+func namedTemplate(ctx context.Context, c *client.Client, ref string) (readmodel.Template, error) {
+	name, version, versioned := strings.Cut(ref, "@")
+	namespace, name, ok := strings.Cut(name, "/")
+	if !ok || (versioned && version == "") {
+		return readmodel.Template{}, usagef("%q does not name a template: want NAMESPACE/NAME or NAMESPACE/NAME@VERSION", ref)
+	}
+	if version == "" {
+		version = "latest"
+	}
+	return c.Template(ctx, namespace, name, version)
+}
+
 func (a *app) showTemplate(t *readmodel.Template) {
 	a.printf("%s/%s %s\n", oneLine(t.Namespace), oneLine(t.Name), oneLine(t.Version))
 	if t.Description != "" {
 		a.printf("%s\n", printable(strings.TrimSpace(t.Description)))
+	}
+	switch t.Identity {
+	case "reject":
+		a.printf("a submission with the context of a task that exists is refused\n")
+	case "return_existing":
+		a.printf("a submission with the context of a task that exists is answered with that task\n")
 	}
 	for _, w := range t.Warnings {
 		a.printf("%s %s\n", a.paint(yellow, "warning:"), oneLine(w))

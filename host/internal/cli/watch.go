@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -103,9 +104,34 @@ func (a *app) progress(tasks []readmodel.Task, visible bool) progress {
 	}
 }
 
-// position says how far a task is.
+// position says how far a task is, and what its running steps say.
 func position(s *readmodel.Snapshot) string {
-	return fmt.Sprintf("%d/%d %s", s.Progress.Completed, s.Progress.Total, s.State)
+	return fmt.Sprintf("%d/%d %s", s.Progress.Completed, s.Progress.Total, s.State) + running(s.Running)
+}
+
+// shownRunning bounds how many running steps a line shows.
+const shownRunning = 3
+
+func running(steps []readmodel.RunningStep) string {
+	var b strings.Builder
+	for i, r := range steps {
+		if i == shownRunning {
+			fmt.Fprintf(&b, "  +%d more", len(steps)-i)
+			break
+		}
+		b.WriteString("  " + r.Step + progressText(r.StepProgress))
+	}
+	return b.String()
+}
+
+// progressText is what a running step says of its progress, to stand behind
+// something.
+func progressText(p readmodel.StepProgress) string {
+	s := fmt.Sprintf(" %d%%", p.Percent)
+	if p.Note != "" {
+		s += " " + oneLine(p.Note)
+	}
+	return s
 }
 
 // why says why a task ended otherwise than complete.

@@ -6,19 +6,20 @@ import (
 	"net/url"
 
 	"github.com/tasker-systems/tasker-host/host/internal/readmodel"
+	"github.com/tasker-systems/tasker-host/sdk/client"
 )
 
 // ApplyTemplate stores a template; source names src in messages. created is
 // false if the very same version is stored already.
 func (c *Client) ApplyTemplate(ctx context.Context, source string, src []byte) (t readmodel.Template, created bool, err error) {
-	status, err := c.call(ctx, templateRequest("/v1/templates", source, src), &t)
+	status, err := c.Call(ctx, templateRequest("/v1/templates", source, src), &t)
 	return t, status == http.StatusCreated, err
 }
 
 // ValidateTemplate checks a template as ApplyTemplate does and stores nothing.
 func (c *Client) ValidateTemplate(ctx context.Context, source string, src []byte) (readmodel.Template, error) {
 	var t readmodel.Template
-	_, err := c.call(ctx, templateRequest("/v1/templates/validate", source, src), &t)
+	_, err := c.Call(ctx, templateRequest("/v1/templates/validate", source, src), &t)
 	return t, err
 }
 
@@ -27,19 +28,19 @@ func templateRequest(path, source string, src []byte) request {
 		src = []byte{}
 	}
 	return request{
-		method: http.MethodPost, path: path, query: url.Values{"source": {source}},
-		contentType: "application/yaml", body: src,
+		Method: http.MethodPost, Path: path, Query: url.Values{"source": {source}},
+		ContentType: "application/yaml", Body: src,
 	}
 }
 
 // Templates returns all templates of a namespace with a name; empty: all.
 func (c *Client) Templates(ctx context.Context, namespace, name string) ([]readmodel.TemplateSummary, error) {
-	return collect(func(cursor string) ([]readmodel.TemplateSummary, string, error) {
+	return client.Collect(func(cursor string) ([]readmodel.TemplateSummary, string, error) {
 		q := cursorQuery(cursor)
 		set(q, "namespace", namespace)
 		set(q, "name", name)
 		var page readmodel.TemplatePage
-		_, err := c.call(ctx, request{method: http.MethodGet, path: "/v1/templates", query: q}, &page)
+		_, err := c.Call(ctx, request{Method: http.MethodGet, Path: "/v1/templates", Query: q}, &page)
 		return page.Items, page.NextCursor, err
 	})
 }
@@ -48,27 +49,54 @@ func (c *Client) Templates(ctx context.Context, namespace, name string) ([]readm
 func (c *Client) Template(ctx context.Context, namespace, name, version string) (readmodel.Template, error) {
 	var t readmodel.Template
 	path := "/v1/templates/" + url.PathEscape(namespace) + "/" + url.PathEscape(name) + "/" + url.PathEscape(version)
-	_, err := c.call(ctx, request{method: http.MethodGet, path: path}, &t)
+	_, err := c.Call(ctx, request{Method: http.MethodGet, Path: path}, &t)
 	return t, err
 }
 
 // Plugins lists the host's plugins.
 func (c *Client) Plugins(ctx context.Context) ([]readmodel.Plugin, error) {
-	var page readmodel.PluginPage
-	_, err := c.call(ctx, request{method: http.MethodGet, path: "/v1/plugins"}, &page)
+	page, err := c.PluginList(ctx)
 	return page.Items, err
+}
+
+// PluginList lists the host's plugins, and says what is wrong with their files.
+func (c *Client) PluginList(ctx context.Context) (readmodel.PluginPage, error) {
+	var page readmodel.PluginPage
+	_, err := c.Call(ctx, request{Method: http.MethodGet, Path: "/v1/plugins"}, &page)
+	return page, err
 }
 
 // Doctor has the host look for what is wrong.
 func (c *Client) Doctor(ctx context.Context) (readmodel.DoctorReport, error) {
 	var report readmodel.DoctorReport
-	_, err := c.call(ctx, request{method: http.MethodGet, path: "/v1/system/doctor"}, &report)
+	_, err := c.Call(ctx, request{Method: http.MethodGet, Path: "/v1/system/doctor"}, &report)
 	return report, err
+}
+
+// Configuration returns what is in force in the host.
+func (c *Client) Configuration(ctx context.Context) (readmodel.Configuration, error) {
+	var v readmodel.Configuration
+	_, err := c.Call(ctx, request{Method: http.MethodGet, Path: "/v1/system/configuration"}, &v)
+	return v, err
+}
+
+// ReloadConfiguration has the host read its configuration anew.
+func (c *Client) ReloadConfiguration(ctx context.Context) (readmodel.Reload, error) {
+	var v readmodel.Reload
+	_, err := c.Call(ctx, request{Method: http.MethodPost, Path: "/v1/system/configuration/reload"}, &v)
+	return v, err
+}
+
+// Health returns what the host's checks found, whether the host is well or not.
+func (c *Client) Health(ctx context.Context) (readmodel.HealthReport, error) {
+	var h readmodel.HealthReport
+	_, err := c.Call(ctx, request{Method: http.MethodGet, Path: "/health/status"}, &h)
+	return h, err
 }
 
 // Ready says whether the host takes work now.
 func (c *Client) Ready(ctx context.Context) (readmodel.Health, error) {
 	var h readmodel.Health
-	_, err := c.call(ctx, request{method: http.MethodGet, path: "/health/ready"}, &h)
+	_, err := c.Call(ctx, request{Method: http.MethodGet, Path: "/health/ready"}, &h)
 	return h, err
 }

@@ -3,6 +3,7 @@ package client_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -59,6 +60,13 @@ func TestEveryCall(t *testing.T) {
 	require.NoError(t, err)
 	require.False(t, created)
 	require.Equal(t, task.UUID, again.UUID)
+	other := linear(`{"even_number":8}`)
+	other.IdempotencyKey = s.IdempotencyKey
+	_, _, err = c.Submit(ctx, other)
+	conflict, ok := errors.AsType[*client.Error](err)
+	require.True(t, ok, "%v", err)
+	require.Equal(t, http.StatusConflict, conflict.Status)
+	require.Equal(t, task.UUID, conflict.TaskUUID)
 
 	b.Finish(task.UUID, `{"n":1}`)
 	steps, err := c.Steps(ctx, task.UUID)
@@ -71,6 +79,18 @@ func TestEveryCall(t *testing.T) {
 	page, err := c.Tasks(ctx, client.TaskFilter{States: []vocab.TaskState{vocab.TaskInProgress}, Namespace: "linear_workflow", Limit: 10})
 	require.NoError(t, err)
 	require.Len(t, page.Items, 1)
+	tagged := client.Submission{Namespace: "linear_workflow", Name: "mathematical_sequence", Tags: []string{"x", "b,c"}}
+	labelled, _, err := c.Submit(ctx, tagged)
+	require.NoError(t, err)
+	for _, tags := range [][]string{{"x"}, {"b,c"}, {"b,c", "x"}} {
+		page, err = c.Tasks(ctx, client.TaskFilter{Tags: tags})
+		require.NoError(t, err)
+		require.Len(t, page.Items, 1)
+		require.Equal(t, labelled.UUID, page.Items[0].UUID)
+	}
+	page, err = c.Tasks(ctx, client.TaskFilter{Tags: []string{"x", "b"}})
+	require.NoError(t, err)
+	require.Empty(t, page.Items)
 	cancelled, err := c.Cancel(ctx, task.UUID, "enough")
 	require.NoError(t, err)
 	require.Equal(t, vocab.TaskCancelled, cancelled.State)
@@ -233,7 +253,7 @@ func TestWatchResumesOverARestart(t *testing.T) {
 		switch s.Progress.Completed {
 		case 1:
 			go func() {
-				ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+				ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 				defer cancel()
 				err := server.Stop(ctx)
 				b.Finish(task.UUID, "1")

@@ -1,10 +1,10 @@
-// Package client speaks to a host's HTTP API, over its unix socket or a URL.
-// It returns the read models as they come; JSON that belongs to users stays raw
-// bytes, so that no digit is lost.
+// Package client is the public client, sdk/client, with the routes that only
+// operators and the command line need: repair, queues, plugins, configuration,
+// tokens. It returns the read models as they come; JSON that belongs to users
+// stays raw bytes, so that no digit is lost.
 //
-// Errors: an *Error is what the host answered; ErrUnreachable says that no host
-// answered at all. Both carry text for people.
+// Errors are those of the public client: an *Error is what the host answered;
+// ErrUnreachable says that no host answered at all.
 //
 // It knows the API's paths and shapes, and nothing of what is behind them.
-// Watching reconnects by itself; nothing else is repeated.
 package client

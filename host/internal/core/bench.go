@@ -1,11 +1,18 @@
 package core
 
 import (
+	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -18,12 +25,15 @@ import (
 // BenchOptions say what to measure, and where.
 type BenchOptions struct {
 	Config *config.Config
+	Source config.Options // of Config, for a host in a process of its own
 	Log    hclog.Logger
 	// Plugin is the path of the benchmark's plugin; empty: plugins/bench beside
 	// this executable.
 	Plugin string
 	// Force measures on a database that has tasks of others.
 	Force bool
+	// Profile is the directory to which profiles are written; empty: none are.
+	Profile string
 	bench.Options
 }
 
@@ -34,8 +44,8 @@ var ErrDatabaseInUse = errors.New("the database has other tasks; give the benchm
 // benchWindow is how many steps the benchmark's plugin runs at once.
 const benchWindow = 256
 
-// Bench runs a host without API, with its handlers in a plugin process, measures
-// it and stops it.
+// Bench runs hosts without API, with their handlers in plugin processes, measures
+// them and stops them.
 func Bench(ctx context.Context, o BenchOptions) (report readmodel.BenchReport, err error) {
 	if o.Plugin == "" {
 		self, err := os.Executable()
@@ -44,31 +54,106 @@ func Bench(ctx context.Context, o BenchOptions) (report readmodel.BenchReport, e
 		}
 		o.Plugin = filepath.Join(filepath.Dir(self), "plugins", "bench")
 	}
-	plugin := config.PluginSpec{Kind: config.KindHandler, Name: "bench"}
-	plugin.Path, plugin.Required, plugin.MaxInFlight, plugin.StartTimeout = o.Plugin, true, benchWindow, 10*time.Second
-	c := New(Options{Config: o.Config, Plugins: []config.PluginSpec{plugin}, Log: o.Log, NoAPI: true})
-	if err := c.Start(ctx); err != nil {
+	bed, err := openBenchBed(ctx, o)
+	if err != nil {
 		return report, err
 	}
-	defer func() {
-		stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopBenchTimeout)
-		defer cancel()
-		err = errors.Join(err, c.Stop(stop))
-	}()
+	defer func() { err = errors.Join(err, bed.close(ctx)) }()
+	if err := bed.start(ctx, nil); err != nil {
+		return report, err
+	}
 	if !o.Force {
 		var other bool
-		if err := c.pool.QueryRow(ctx, sqlOtherTasks, bench.Namespace).Scan(&other); err != nil {
+		if err := bed.pool.QueryRow(ctx, sqlOtherTasks, bench.Namespace).Scan(&other); err != nil {
 			return report, fmt.Errorf("look for other tasks: %w", err)
 		} else if other {
 			return report, ErrDatabaseInUse
 		}
 	}
-	return bench.Run(ctx, c.Engine, c.Store, bench.NewServer(c.pool), o.Options)
+	site := bed.site()
+	if o.Profile == "" {
+		return bench.Run(ctx, site, o.Options)
+	}
+	err = profiled(o.Profile, func() (err error) {
+		report, err = bench.Run(ctx, site, o.Options)
+		return err
+	})
+	return report, err
 }
+
+// profileVariable tells the benchmark's plugin where its profiles go.
+const profileVariable = "TASKER_BENCH_PROFILE"
 
 const stopBenchTimeout = 30 * time.Second
 
 const sqlOtherTasks = `
 select exists (select from tasker_tasks t
                  join tasker_task_namespaces ns on ns.namespace_id = t.namespace_id
-                where ns.name <> $1::text)`
+                where ns.name <> $1::text and ns.name !~ ('^' || $1::text || '_\d+$'))`
+
+// BenchWorkerURL is the environment variable from which a worker process of the
+// benchmark takes its database: a command line is for everybody to read.
+const BenchWorkerURL = "TASKER_BENCH_WORKER_URL"
+
+// benchWorker is the program of a worker process. It prints how many steps it has
+// settled, a number a line.
+func benchWorker(ctx context.Context, claim int) error {
+	return bench.Work(ctx, os.Getenv(BenchWorkerURL), "bench/"+strconv.Itoa(os.Getpid()), claim, func(steps int) error {
+		_, err := fmt.Println(steps)
+		return err
+	})
+}
+
+// benchWorkers starts worker processes: this program, with another command.
+func benchWorkers(ctx context.Context, database string, n, claim int, recorded func(int), failed func(error)) (stop func(), err error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, fmt.Errorf("start a worker: %w", err)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	var all sync.WaitGroup
+	stop = func() { cancel(); all.Wait() }
+	for range n {
+		cmd := exec.CommandContext(ctx, self, "bench", "worker", "--claim", strconv.Itoa(claim)) //nolint:gosec // this program
+		cmd.Env = append(os.Environ(), BenchWorkerURL+"="+database)
+		cmd.Stderr = os.Stderr
+		cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+		cmd.WaitDelay = stopBenchTimeout
+		out, err := cmd.StdoutPipe()
+		if err == nil {
+			err = cmd.Start()
+		}
+		if err != nil {
+			stop()
+			return nil, fmt.Errorf("start a worker: %w", err)
+		}
+		all.Go(func() {
+			for lines := bufio.NewScanner(out); lines.Scan(); {
+				if steps, err := strconv.Atoi(strings.TrimSpace(lines.Text())); err == nil {
+					recorded(steps)
+				}
+			}
+			if err := cmd.Wait(); ctx.Err() == nil {
+				failed(fmt.Errorf("a worker process has ended: %w", cmp.Or(err, errEnded)))
+			}
+		})
+	}
+	return stop, nil
+}
+
+var errEnded = errors.New("nobody told it to")
+
+// benchWorkersInside runs workers in this process.
+func benchWorkersInside(ctx context.Context, database string, n, claim int, recorded func(int), failed func(error)) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	var all sync.WaitGroup
+	for i := range n {
+		all.Go(func() {
+			err := bench.Work(ctx, database, fmt.Sprintf("bench/%d", i+1), claim, func(steps int) error { recorded(steps); return nil })
+			if err != nil {
+				failed(err)
+			}
+		})
+	}
+	return func() { cancel(); all.Wait() }
+}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/jackc/pgx/v5"
@@ -14,7 +15,10 @@ import (
 	"github.com/tasker-systems/tasker-host/host/internal/api"
 	"github.com/tasker-systems/tasker-host/host/internal/bench"
 	"github.com/tasker-systems/tasker-host/host/internal/cli"
+	"github.com/tasker-systems/tasker-host/host/internal/pluginhost/process"
+	"github.com/tasker-systems/tasker-host/host/internal/pluginset"
 	"github.com/tasker-systems/tasker-host/host/internal/readmodel"
+	"github.com/tasker-systems/tasker-host/host/internal/systemd"
 	"github.com/tasker-systems/tasker-host/host/internal/telemetry"
 	"github.com/tasker-systems/tasker-host/migrations"
 	"github.com/tasker-systems/tasker-host/migrations/pgcluster"
@@ -22,21 +26,29 @@ import (
 
 // Runtime returns the commands that need more than a client.
 func Runtime() cli.Runtime {
-	return cli.Runtime{Up: up, Migrate: migrate, Doctor: doctor, Bench: measure, OpenAPI: api.OpenAPI, Demo: demo}
+	return cli.Runtime{Up: up, Migrate: migrate, Doctor: doctor, Bench: measure, BenchWorker: benchWorker, OpenAPI: api.OpenAPI, Demo: demo, CheckWorker: checkWorker}
 }
 
 // up runs a host until ctx ends.
 func up(ctx context.Context, o cli.UpOptions) error {
-	c, err := load(o.Config, func(l *telemetry.LogOptions) { l.Output = o.Log })
+	manager, err := systemd.FromEnvironment(os.Getenv)
 	if err != nil {
 		return err
 	}
-	return c.Run(ctx, o.Abort)
+	c, err := load(o, func(l *telemetry.LogOptions) { l.Output = o.Log })
+	if err != nil {
+		return err
+	}
+	c.manager.manager = manager
+	if err := c.Run(ctx, o.Abort); !errors.Is(err, errTold) {
+		return err
+	}
+	return nil
 }
 
 // load makes a host of configuration files.
-func load(o config.Options, change ...func(*telemetry.LogOptions)) (*Core, error) {
-	cfg, err := config.Load(o)
+func load(o cli.UpOptions, change ...func(*telemetry.LogOptions)) (*Core, error) {
+	cfg, err := config.Load(o.Config)
 	if err != nil {
 		return nil, err
 	}
@@ -47,11 +59,14 @@ func load(o config.Options, change ...func(*telemetry.LogOptions)) (*Core, error
 	for _, w := range cfg.Warnings {
 		log.Warn("configuration", "warning", w)
 	}
-	plugins, err := loadPlugins(cfg, log)
-	if err != nil {
+	c := New(Options{
+		Config: cfg, Log: log, Reload: o.Reload,
+		Load: func() (*config.Config, error) { return config.Load(o.Config) },
+	})
+	if err := c.selectPlugins(); err != nil {
 		return nil, err
 	}
-	return New(Options{Config: cfg, Plugins: plugins, Log: log}), nil
+	return c, nil
 }
 
 func newLogger(cfg *config.Config, change ...func(*telemetry.LogOptions)) (hclog.Logger, error) {
@@ -60,17 +75,6 @@ func newLogger(cfg *config.Config, change ...func(*telemetry.LogOptions)) (hclog
 		f(&o)
 	}
 	return telemetry.NewLogger(o)
-}
-
-// loadPlugins reads plugins.toml. A host without the file runs: outside workers
-// do the work then.
-func loadPlugins(cfg *config.Config, log hclog.Logger) ([]config.PluginSpec, error) {
-	specs, err := config.LoadPlugins(cfg.System.Plugins, cfg.Environment)
-	if errors.Is(err, os.ErrNotExist) {
-		log.Warn("there is no plugins.toml: this host runs no steps itself", "path", cfg.System.Plugins)
-		return nil, nil
-	}
-	return specs, err
 }
 
 // migrate brings a schema up to date, or tells where it stands.
@@ -115,6 +119,11 @@ func schemaReport(ctx context.Context, target *pgx.ConnConfig) (r readmodel.Migr
 	if err != nil {
 		return r, err
 	}
+	if err := migrations.Check(ctx, conn); err != nil {
+		if _, ok := errors.AsType[*migrations.PendingError](err); !ok { // what is pending is reported
+			return r, err
+		}
+	}
 	queues, err := migrations.PGMQ(ctx, conn)
 	if err != nil {
 		return r, err
@@ -143,12 +152,15 @@ func doctor(ctx context.Context, o config.Options) readmodel.DoctorReport {
 	}
 	report.Add(readmodel.DoctorCheck{Name: "configuration", Status: readmodel.DoctorOK, Message: "environment " + cfg.Environment})
 	report.Add(pluginsCheck(cfg), databaseCheck(ctx, cfg))
+	if c, asked := limitsCheck(cfg); asked {
+		report.Add(c)
+	}
 	return report
 }
 
 func pluginsCheck(cfg *config.Config) readmodel.DoctorCheck {
 	c := readmodel.DoctorCheck{Name: "plugins", Status: readmodel.DoctorOK}
-	specs, err := config.LoadPlugins(cfg.System.Plugins, cfg.Environment)
+	sel, err := pluginset.NewSelector(cfg.System.Plugins, cfg.Environment).Select()
 	if errors.Is(err, os.ErrNotExist) {
 		c.Status, c.Message = readmodel.DoctorWarn, "there is no "+cfg.System.Plugins+": a host runs no steps itself"
 		c.Fix = "write plugins.toml, or name it with system.plugins"
@@ -158,14 +170,40 @@ func pluginsCheck(cfg *config.Config) readmodel.DoctorCheck {
 		c.Status, c.Message, c.Fix = readmodel.DoctorFail, err.Error(), "correct plugins.toml, or name another with system.plugins"
 		return c
 	}
-	for _, s := range specs {
-		if _, err := os.Stat(s.Path); err != nil {
-			c.Status, c.Message, c.Fix = readmodel.DoctorFail, fmt.Sprintf("plugin %s: %v", s.Name, err), "build the plugin, or correct its path at "+s.Origin.String()
+	for i := range sel.Slots {
+		if s := &sel.Slots[i]; s.Err != nil {
+			c.Status, c.Message, c.Fix = readmodel.DoctorFail, fmt.Sprintf("plugin %s: %v", s.Name, s.Err), "do what the message says; the plugin stands at "+s.Origin.String()
 			return c
 		}
 	}
-	c.Message = fmt.Sprintf("%d plugins in %s", len(specs), cfg.System.Plugins)
+	c.Message = fmt.Sprintf("%d plugins in %s", len(sel.Slots), cfg.System.Plugins)
 	return c
+}
+
+// limitsCheck says how the limits of plugins would be enforced. Whether the host
+// may make the control groups that are there turns out when it starts.
+func limitsCheck(cfg *config.Config) (c readmodel.DoctorCheck, asked bool) {
+	c = readmodel.DoctorCheck{Name: "limits", Status: readmodel.DoctorOK}
+	plugins, err := config.LoadPlugins(cfg.System.Plugins, cfg.Environment)
+	if err != nil {
+		return c, false // another check tells
+	}
+	groups := process.LookForGroups("/sys/fs/cgroup", "/proc/self/cgroup")
+	var reports []string
+	for i := range plugins.Specs {
+		s := &plugins.Specs[i]
+		limits := limitsOf(s)
+		if !limits.Any() {
+			continue
+		}
+		reports = append(reports, s.Slot()+": "+groups.Report(limits, nil))
+		if !groups.Enforces(limits) {
+			c.Status = readmodel.DoctorWarn
+			c.Fix = "give the host a subtree of control groups of version 2 with the controllers cpu, memory and pids: systemd's Delegate=yes"
+		}
+	}
+	c.Message = strings.Join(reports, "; ")
+	return c, len(reports) > 0
 }
 
 func databaseCheck(ctx context.Context, cfg *config.Config) readmodel.DoctorCheck {
@@ -211,14 +249,30 @@ func measure(ctx context.Context, o cli.BenchOptions) (readmodel.BenchReport, er
 	if err != nil {
 		return readmodel.BenchReport{}, err
 	}
-	options := bench.DefaultOptions()
-	options.Shape, options.Tasks, options.Progress = o.Shape, o.Tasks, o.Progress
-	report, err := Bench(ctx, BenchOptions{Config: cfg, Log: log, Options: options})
+	options := BenchOptions{Config: cfg, Source: o.Config, Log: log, Force: o.Force, Options: bench.DefaultOptions()}
+	b := &options.Options
+	b.Workload, b.Tasks, b.Progress, b.InProcess = o.Workload, o.Tasks, o.Progress, o.InProcess
+	b.Repeats, b.Samples, b.Window, b.Width, b.Share, b.Duration = o.Repeats, o.Samples, o.Window, o.Width, o.Share, o.Duration
+	b.History, b.Namespaces, b.Workers, b.Claim, b.Payload, b.Hosts = o.History, o.Namespaces, o.Workers, o.Claim, o.Payload, o.Hosts
+	b.FlushDelay = o.FlushDelay
+	cfg.Engine.MaxSteps = max(cfg.Engine.MaxSteps, o.Width+2)
+	if o.Profile != "" {
+		if options.Profile, err = filepath.Abs(o.Profile); err != nil {
+			return readmodel.BenchReport{}, fmt.Errorf("profile: %w", err)
+		}
+		if err := os.MkdirAll(options.Profile, 0o755); err != nil { //nolint:gosec // for people to read
+			return readmodel.BenchReport{}, fmt.Errorf("profile: %w", err)
+		}
+		if err := os.Setenv(profileVariable, options.Profile); err != nil { // for the plugins, which get it from there
+			return readmodel.BenchReport{}, fmt.Errorf("profile: %w", err)
+		}
+	}
+	report, err := Bench(ctx, options)
 	if outdated(cfg, err) {
 		if err := discard(cfg, log); err != nil {
 			return readmodel.BenchReport{}, err
 		}
-		report, err = Bench(ctx, BenchOptions{Config: cfg, Log: log, Options: options})
+		report, err = Bench(ctx, options)
 	}
 	return report, err
 }

@@ -6,6 +6,9 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -15,12 +18,21 @@ import (
 	"github.com/tasker-systems/tasker-host/config"
 	"github.com/tasker-systems/tasker-host/finalizer"
 	"github.com/tasker-systems/tasker-host/host/internal/api"
+	"github.com/tasker-systems/tasker-host/host/internal/backend"
+	"github.com/tasker-systems/tasker-host/host/internal/breaker"
+	"github.com/tasker-systems/tasker-host/host/internal/cache"
+	"github.com/tasker-systems/tasker-host/host/internal/coordinator"
+	"github.com/tasker-systems/tasker-host/host/internal/events"
+	"github.com/tasker-systems/tasker-host/host/internal/health"
 	"github.com/tasker-systems/tasker-host/host/internal/lifecycle"
 	"github.com/tasker-systems/tasker-host/host/internal/opstate"
 	"github.com/tasker-systems/tasker-host/host/internal/pipeline"
 	"github.com/tasker-systems/tasker-host/host/internal/pluginhost"
+	"github.com/tasker-systems/tasker-host/host/internal/pluginwatch"
+	"github.com/tasker-systems/tasker-host/host/internal/reporters"
 	"github.com/tasker-systems/tasker-host/host/internal/store"
 	"github.com/tasker-systems/tasker-host/host/internal/telemetry"
+	"github.com/tasker-systems/tasker-host/host/internal/tracing"
 )
 
 // Options are what a host is made of.
@@ -29,26 +41,53 @@ type Options struct {
 	Plugins []config.PluginSpec
 	Log     hclog.Logger
 	NoAPI   bool // for measuring: no socket is opened
+	// InProcess, for measuring, runs steps in the place of plugins.
+	InProcess pipeline.Runner
+
+	// Load reads the configuration anew; nil: it never changes.
+	Load func() (*config.Config, error)
+	// Reload asks for that, beside changes of the files.
+	Reload <-chan os.Signal
+
+	health health.Config // how often checks are looked at; zero: as ever
 }
 
 // Core is a host. Start it once; Stop it once.
 type Core struct {
 	opts     Options
-	cfg      *config.Config
+	cfg      *config.Config // as the host was started; inForce has what was reloaded
 	log      hclog.Logger
 	build    telemetry.Build
 	registry *prometheus.Registry
 	state    *opstate.Machine
+	breakers *breaker.Set
 
-	database *database
-	pool     *pgxpool.Pool
-	Store    *store.Store
-	plugins  *pluginhost.Host
-	Engine   *pipeline.Engine
-	api      *api.Server
+	traces    *tracing.Traces // nil: nothing is traced
+	database  *database
+	pool      *pgxpool.Pool
+	Store     *store.Store
+	plugins   *pluginhost.Host
+	watch     *pluginwatch.Watcher // nil: nobody watches the plugins' files
+	Engine    *pipeline.Engine
+	pools     *coordinator.Coordinator
+	sizing    *lifecycle.Runner
+	health    *health.Monitor
+	looking   *lifecycle.Group
+	reporters *reporters.Plugins
+	caches    *cache.Metrics
+	events    *events.Hub
+	telling   *lifecycle.Runner
+	api       *api.Server
+	answers   *backend.Backend
+	reloader  *reloader
 
-	group *lifecycle.Group
-	drain context.Context // while stopping: ends when the drain shall be cut short
+	group   *lifecycle.Group // what the work stands on
+	working *lifecycle.Group // what works
+	halt    *halt
+	backlog prometheus.Gauge
+	manager *tellManager
+	built   atomic.Bool     // the engine and what reports are there, for goroutines that did not build them
+	drain   context.Context // while stopping: ends when the drain shall be cut short
 }
 
 // New makes a host that is not yet started.
@@ -57,8 +96,18 @@ func New(opts Options) *Core {
 	c := &Core{
 		opts: opts, cfg: opts.Config, log: opts.Log, build: build,
 		registry: telemetry.NewRegistry(build), state: opstate.New(time.Now), drain: context.Background(),
+		halt: newHalt(),
 	}
-	c.group = c.parts()
+	c.caches = cache.NewMetrics(c.registry, store.PlanCache, store.PlanNameCache)
+	c.breakers = breaker.New(breakerLimits(&c.cfg.CircuitBreakers), c.breakerMoved, c.registry, time.Now)
+	c.manager = &tellManager{core: c}
+	c.backlog = prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "tasker_backlog_messages",
+		Help: "Messages in all queues of the database, by the server's statistics: about, and up to half a minute old, of a host that rests ten minutes. Every host tells the same.",
+	})
+	c.registry.MustRegister(c.backlog)
+	c.reloader = newReloader(c)
+	c.group, c.working = c.parts()
 	return c
 }
 
@@ -79,13 +128,22 @@ var _ lifecycle.Service = part{}
 // parts names the parts in the order in which they start; they stop in reverse.
 // The API opens before the engine runs and closes after it has stopped, so that
 // probes are answered throughout.
-func (c *Core) parts() *lifecycle.Group {
-	return lifecycle.NewGroup(
+func (c *Core) parts() (base, working *lifecycle.Group) {
+	base = lifecycle.NewGroup(
+		lifecycle.Member{Name: "traces", Service: part{c.startTraces, c.stopTraces}},
 		lifecycle.Member{Name: "database", Service: part{c.startDatabase, c.stopDatabase}},
 		lifecycle.Member{Name: "store", Service: part{c.startStore, c.stopStore}},
+		lifecycle.Member{Name: "health", Service: part{c.startHealth, c.stopHealth}},
+		lifecycle.Member{Name: "events", Service: part{c.startEvents, c.stopEvents}},
 		lifecycle.Member{Name: "api", Service: part{c.startAPI, c.stopAPI}},
-		lifecycle.Member{Name: "engine", Service: part{c.startEngine, c.stopEngine}},
 	)
+	working = lifecycle.NewGroup(
+		lifecycle.Member{Name: "engine", Service: part{c.startEngine, c.stopEngine}},
+		lifecycle.Member{Name: "coordinator", Service: part{c.startCoordinator, c.stopCoordinator}},
+		lifecycle.Member{Name: "reload", Service: c.reloader},
+		lifecycle.Member{Name: "plugin watch", Service: part{c.startWatch, c.stopWatch}},
+	)
+	return base, working
 }
 
 // Start brings up every part, in order. If one cannot start, those before it are
@@ -95,54 +153,105 @@ func (c *Core) Start(ctx context.Context) error {
 		return err
 	}
 	if err := c.group.Start(ctx); err != nil {
+		c.enter(opstate.Stopped, "it did not start: "+firstLine(err.Error()))
 		return err
 	}
-	if _, err := c.state.To(opstate.Normal, "every part has started"); err != nil {
+	if err := c.working.Start(ctx); err != nil {
+		stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopSlack)
+		defer cancel()
+		err = errors.Join(err, c.group.Stop(stop))
+		c.enter(opstate.Stopped, "it did not start: "+firstLine(err.Error()))
 		return err
 	}
+	c.enter(opstate.Normal, "every part has started") // unless it was told to stop meanwhile
 	c.log.Info("the host is up", "environment", c.cfg.Environment, "version", c.build.Version)
+	debug.FreeOSMemory() // what starting took, a third of its own memory, is not needed again
 	return nil
 }
 
-// Run starts the host, serves until ctx ends or a part fails, and stops it. abort
-// cuts the drain short.
+// Run starts the host, serves until ctx ends, it is told to stop or a part fails,
+// and stops it. abort cuts the drain short. The error is [ErrForced] if steps
+// were cut off, and nothing else is wrong.
 func (c *Core) Run(ctx context.Context, abort <-chan struct{}) error {
-	if err := c.Start(ctx); err != nil {
-		if ctx.Err() != nil {
-			return context.Cause(ctx) // told to stop before it was up
+	over := make(chan struct{})
+	var watching sync.WaitGroup
+	defer watching.Wait()
+	defer close(over)
+	watching.Go(func() { c.watchSignals(ctx, abort, over) })
+	starting, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	watching.Go(func() {
+		select {
+		case <-c.halt.asked:
+			cancel(errTold)
+		case <-over:
+		}
+	})
+	if err := c.Start(starting); err != nil {
+		if starting.Err() != nil {
+			return context.Cause(starting) // told to stop before it was up
 		}
 		return err
 	}
+	c.manager.up()
+	defer c.manager.stopped()
 	var failure error
 	select {
-	case <-ctx.Done():
+	case <-c.halt.asked:
 	case failure = <-c.apiFailed():
 		c.log.Error("the API has failed", "error", failure)
 	case <-c.database.exited():
 		failure = errors.New("the private PostgreSQL has exited: " + c.database.lastWords())
 	}
-	drain, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	defer cancel()
-	go func() {
-		select {
-		case <-abort:
-			c.log.Warn("second signal: what runs is cancelled")
-			cancel()
-		case <-drain.Done():
-		}
-	}()
-	return errors.Join(failure, c.Stop(drain))
+	c.halt.ask(nil)
+	c.manager.stopping()
+	failure = errors.Join(failure, c.Stop(context.WithoutCancel(ctx)))
+	if failure == nil && c.halt.wasForced() {
+		return ErrForced
+	}
+	return failure
+}
+
+// errTold is the cause that ends the start of a host that is told to stop.
+var errTold = errors.New("the host was told to stop")
+
+// watchSignals acts on signals until the host has stopped. Whatever the host does
+// at that moment, its state tells it at once.
+func (c *Core) watchSignals(ctx context.Context, abort, over <-chan struct{}) {
+	select {
+	case <-ctx.Done():
+	case <-over:
+		return
+	}
+	c.enter(opstate.GracefulShutdown, "told by a signal")
+	c.halt.ask(nil)
+	select {
+	case <-abort:
+		c.log.Warn("second signal: what runs is cancelled")
+		c.enter(opstate.Emergency, "told by a second signal")
+		c.halt.cutShort()
+	case <-over:
+	}
 }
 
 // Stop ends every part in reverse order. When ctx ends, or the drain time is
 // over, what still runs is cancelled and its leases are handed back.
 func (c *Core) Stop(ctx context.Context) error {
 	c.enter(opstate.GracefulShutdown, "the host was told to stop")
+	c.halt.ask(nil)
 	c.drain = ctx
-	o := c.cfg.Orchestration
-	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), o.DrainTimeout+o.EmergencyTimeout+stopSlack)
-	defer cancel()
-	err := c.group.Stop(stop)
+	if c.Engine != nil { // from now on nothing new, whatever the parts before it need to stop
+		now, cancel := context.WithCancel(ctx)
+		cancel()
+		c.Engine.Drain(now)
+	}
+	bounded := func(d time.Duration, stop func(context.Context) error) error {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), d)
+		defer cancel()
+		return stop(ctx)
+	}
+	// The engine's time is its own, see stopEngine.
+	err := errors.Join(bounded(stopSlack, c.working.Stop), bounded(stopSlack, c.group.Stop))
 	c.enter(opstate.Stopped, "every part has stopped")
 	return err
 }
@@ -150,10 +259,21 @@ func (c *Core) Stop(ctx context.Context) error {
 // stopSlack is what the parts beside the engine get to stop.
 const stopSlack = 10 * time.Second
 
+// enter moves to a state and tells of it: the log, the reporters, and by a
+// heartbeat the other hosts. Without an edge nothing happens.
 func (c *Core) enter(state opstate.State, reason string) {
-	if _, err := c.state.To(state, reason); err != nil {
+	before := c.state.State()
+	change, err := c.state.To(state, reason)
+	if err != nil {
 		c.log.Debug("operational state", "error", err)
 		return
+	}
+	if before == state {
+		return
+	}
+	if c.built.Load() {
+		c.tellState(change)
+		c.Engine.Announce()
 	}
 	c.log.Info("operational state", "state", state, "reason", reason)
 }
@@ -174,21 +294,27 @@ func (c *Core) startEngine(ctx context.Context) error {
 // the emergency time after it.
 func (c *Core) stopEngine(ctx context.Context) error {
 	ctx = context.WithoutCancel(ctx)
-	drain, cancel := context.WithTimeout(c.drain, c.cfg.Orchestration.DrainTimeout)
+	o := c.inForce().Orchestration
+	drain, cancel := c.drainTime(c.drain)
 	left := c.Engine.Drain(drain)
 	cancel()
 	if left > 0 {
+		c.halt.mu.Lock()
+		c.halt.forced = true
+		c.halt.mu.Unlock()
 		c.log.Warn("the drain is over; what runs is cancelled and handed back", "steps", left)
 		c.enter(opstate.Emergency, "the drain is over")
+		c.Engine.Cut() // who listens need not wait for the end of the time below
 	}
-	ctx, cancel = context.WithTimeout(ctx, c.cfg.Orchestration.EmergencyTimeout)
+	ctx, cancel = context.WithTimeout(ctx, o.EmergencyTimeout)
 	defer cancel()
 	// Plugins that do not end by themselves must leave time to hand leases back.
-	calls, cancel := context.WithTimeout(ctx, c.cfg.Orchestration.EmergencyTimeout/2)
+	cut := fmt.Errorf("they had %s, half of orchestration.emergency_timeout", o.EmergencyTimeout/2)
+	calls, cancel := context.WithTimeoutCause(ctx, o.EmergencyTimeout/2, cut)
 	defer cancel()
 	err := c.plugins.Stop(calls)
-	if errors.Is(err, context.DeadlineExceeded) { // that is what cutting short means
-		c.log.Warn("plugins did not end in time and were killed", "error", err)
+	if errors.Is(err, cut) {
+		c.log.Warn("calls of plugins were cut short", "error", err)
 		err = nil
 	}
 	return errors.Join(err, c.Engine.Stop(ctx))
@@ -214,7 +340,8 @@ func (c *Core) startStore(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	c.pool, c.Store = pool, store.New(pool)
+	c.pool, c.Store = pool, store.Guarded(pool, gate{c.breakers, c.state})
+	c.Store.CachePlans(c.cfg.QueryCache.MaxPlans, c.caches)
 	if err := c.prepareStore(ctx); err != nil {
 		pool.Close()
 		return noConnection(pool.Config().ConnConfig, err)
@@ -234,7 +361,15 @@ func (c *Core) prepareStore(ctx context.Context) error {
 	if err := c.Store.EnsurePartitions(ctx, partitionDays); err != nil {
 		return err
 	}
-	return c.buildEngine()
+	if err := c.buildEngine(); err != nil {
+		return err
+	}
+	c.buildEvents()
+	if err := c.buildHealth(); err != nil {
+		return err
+	}
+	c.built.Store(true)
+	return nil
 }
 
 func (c *Core) stopStore(context.Context) error {
@@ -252,26 +387,26 @@ func (c *Core) buildEngine() error {
 		Plugins: pluginSpecs(c.opts.Plugins), Environment: c.cfg.Environment,
 		StoreDir:       filepath.Join(c.cfg.System.StateDir, "plugins"),
 		NextGeneration: c.Store.NextGeneration,
+		Journal:        c.Store.PluginJournal(hostName(), c.cfg.Environment),
+		Options:        pluginOptions{c},
 		Restart:        pluginhost.Restart{Exits: breaker.Failures, Window: breaker.Window, Open: breaker.Timeout},
 	}, c.registry, c.log.Named("plugins"))
 	if err != nil {
 		return err
 	}
 	c.plugins = plugins
-	fin := finalizer.New(c.pool, "host "+hostName(), c.cfg.Orchestration.FinalizationClaim)
-	c.Engine = pipeline.New(c.pipelineConfig(), c.Store, plugins, fin, c.registry, c.log.Named("pipeline"))
+	var runner pipeline.Runner = plugins
+	if c.opts.InProcess != nil {
+		runner = c.opts.InProcess
+	}
+	finish := c.newFinalizer().Observed(newFinalizationMetrics(c.registry))
+	c.Engine = pipeline.New(c.pipelineConfig(c.cfg), c.Store, runner, stateFinalizer{finish, c.state}, c.registry, c.log.Named("pipeline"))
+	c.buildCoordinator()
 	return nil
 }
 
-func pluginSpecs(specs []config.PluginSpec) []pluginhost.Spec {
-	out := make([]pluginhost.Spec, len(specs))
-	for i, s := range specs {
-		out[i] = pluginhost.Spec{
-			Kind: s.Kind, Name: s.Name, Path: s.Path, SHA256: s.SHA256, Required: s.Required,
-			MaxInFlight: s.MaxInFlight, StartTimeout: s.StartTimeout, Env: s.Env, Options: s.Options,
-		}
-	}
-	return out
+func (c *Core) newFinalizer() *finalizer.Finalizer {
+	return finalizer.New(c.Store.DB(), "host "+hostName(), c.cfg.Orchestration.FinalizationClaim)
 }
 
 func hostName() string {

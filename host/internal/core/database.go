@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"strings"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/jackc/pgx/v5"
@@ -82,6 +83,9 @@ func checkSchema(ctx context.Context, cfg *pgx.ConnConfig) (err error) {
 // openDatabase returns the configured server, or starts the private one.
 func openDatabase(ctx context.Context, cfg *config.Config, log hclog.Logger) (*database, error) {
 	if !cfg.Database.URL.IsZero() {
+		if _, err := pgx.ParseConfig(cfg.Database.URL.Reveal()); err != nil {
+			return nil, fmt.Errorf("%s: %w: want postgres://USER@HOST/DATABASE", placeOfURL(cfg), err)
+		}
 		return &database{url: cfg.Database.URL.Reveal()}, nil
 	}
 	e := cfg.Database.Embedded
@@ -91,17 +95,36 @@ func openDatabase(ctx context.Context, cfg *config.Config, log hclog.Logger) (*d
 	}
 	cc := pgcluster.Config{Dir: dir, BinDir: e.BinDir, Log: log.Named("postgres"), Settings: embeddedSettings(cfg)}
 	cluster, err := pgcluster.Start(ctx, cc)
-	if errors.Is(err, pgcluster.ErrNoBinaries) && e.Install {
+	if mayInstall(e, err) {
 		log.Warn("no PostgreSQL is installed: installing the distribution's package, which takes a minute")
 		if err := pgcluster.Install(ctx); err != nil {
 			return nil, err
 		}
 		cluster, err = pgcluster.Start(ctx, cc)
 	}
+	if errors.Is(err, pgcluster.ErrLocked) {
+		return nil, fmt.Errorf("%w; stop that host first (tasker shutdown), or give this command a system.state_dir or a DATABASE_URL of its own", err)
+	}
 	if err != nil {
 		return nil, err
 	}
 	return &database{url: cluster.DSN(), cluster: cluster}, nil
+}
+
+// placeOfURL says where the operator wrote the URL.
+func placeOfURL(cfg *config.Config) string {
+	for _, key := range []string{"database.url_file", "database.url"} {
+		if origin, ok := cfg.Origin(key); ok && !strings.HasPrefix(origin.Source, "built-in ") {
+			return origin.String() + ": " + key
+		}
+	}
+	return "database.url"
+}
+
+// mayInstall reports whether a server that did not start is to be installed:
+// there is none, and the operator allows it.
+func mayInstall(e config.Embedded, err error) bool {
+	return e.Install && errors.Is(err, pgcluster.ErrNoBinaries)
 }
 
 // embeddedSettings suit the host: short-lived rows, many small transactions.

@@ -32,32 +32,39 @@ func demo(ctx context.Context, o config.Options) (_ *cli.DemoHost, err error) {
 		return nil, err
 	}
 	cfg.Database.URL = config.NewSecret("")
+	source := cfg.System.Plugins
 	setStateDir(cfg, filepath.Join(cfg.System.StateDir, "demo"))
+	if cfg.System.Plugins, err = demoPlugins(source, cfg.System.StateDir); err != nil {
+		return nil, errors.Join(errors.New("the demo runs in the source tree, after make build"), err)
+	}
 	log, err := newLogger(cfg, func(l *telemetry.LogOptions) { l.Level = "warn" })
 	if err != nil {
 		return nil, err
 	}
-	plugins, err := config.LoadPlugins(cfg.System.Plugins, cfg.Environment)
-	if err != nil {
-		return nil, fmt.Errorf("the demo runs in the source tree, after make build: %w", err)
+	c := New(Options{Config: cfg, Log: log})
+	if err := c.selectPlugins(); err != nil || len(c.opts.Plugins) == 0 {
+		return nil, errors.Join(errors.New("the demo runs in the source tree, after make build"), err)
 	}
-	c := New(Options{Config: cfg, Plugins: plugins, Log: log})
 	err = c.Start(ctx)
 	if outdated(cfg, err) {
 		if err := discard(cfg, log); err != nil {
 			return nil, err
 		}
-		c = New(Options{Config: cfg, Plugins: plugins, Log: log})
+		c = New(Options{Config: cfg, Log: log})
+		if err := c.selectPlugins(); err != nil {
+			return nil, err
+		}
 		err = c.Start(ctx)
 	}
 	if err != nil {
 		return nil, err
 	}
 	host := &cli.DemoHost{About: c.about(), Socket: cfg.System.Socket, Stop: c.Stop}
-	host.Submissions, err = applyExamples(ctx, cfg)
+	host.Submissions, err = applyExamples(ctx, cfg, filepath.Dir(source))
 	if err != nil {
 		return nil, errors.Join(err, c.Stop(context.WithoutCancel(ctx)))
 	}
+	host.Swap = c.demoSwap(filepath.Join(filepath.Dir(source), "bin", "plugins", "next", demoSwapped), host.Submissions[0])
 	return host, nil
 }
 
@@ -75,13 +82,13 @@ func (c *Core) about() string {
 
 // applyExamples stores the example templates through the host's own API, and
 // returns the tasks to submit.
-func applyExamples(ctx context.Context, cfg *config.Config) ([]client.Submission, error) {
+func applyExamples(ctx context.Context, cfg *config.Config, tree string) ([]client.Submission, error) {
 	api, err := client.New(client.Options{Socket: cfg.System.Socket})
 	if err != nil {
 		return nil, err
 	}
 	defer api.Close()
-	dir := filepath.Join(filepath.Dir(cfg.System.Plugins), "plugins", "examples")
+	dir := filepath.Join(tree, "plugins", "examples")
 	var all []client.Submission
 	for _, d := range demoTasks {
 		path := filepath.Join(dir, filepath.FromSlash(d.template))

@@ -5,6 +5,7 @@
 // Reading order: core.go names the parts and their order; each file beside it
 // makes one part out of configuration values.
 //
+//	traces     the tracer, if a collector is configured
 //	database   the server of the configured URL, or a private one; the schema
 //	store      the connections; the parts that work on them are made here
 //	api        HTTP over the unix socket

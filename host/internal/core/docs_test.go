@@ -1,30 +1,21 @@
 package core_test
 
 import (
-	"context"
 	"flag"
 	"fmt"
-	"go/ast"
-	"go/parser"
-	"go/token"
 	"maps"
 	"os"
 	"path/filepath"
-	"reflect"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
-	"github.com/hashicorp/go-hclog"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 
 	"github.com/tasker-systems/tasker-host/config"
-	"github.com/tasker-systems/tasker-host/host/internal/pipeline"
-	"github.com/tasker-systems/tasker-host/host/internal/pluginhost"
-	"github.com/tasker-systems/tasker-host/host/internal/telemetry"
+	"github.com/tasker-systems/tasker-host/host/internal/core"
 	"github.com/tasker-systems/tasker-host/host/internal/workflow"
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
 )
@@ -38,11 +29,9 @@ const root = "../../.."
 func TestDocsGenerated(t *testing.T) {
 	t.Parallel()
 	parts := map[string]func(*testing.T) string{
-		"configuration.md keys":    configurationKeys,
-		"configuration.md plugins": pluginKeys,
-		"operate.md metrics":       metricNames,
-		"semantics.md tasks":       taskDiagram,
-		"semantics.md steps":       stepDiagram,
+		"metrics.md metrics": metricNames,
+		"semantics.md tasks": taskDiagram,
+		"semantics.md steps": stepDiagram,
 	}
 	for _, part := range slices.Sorted(maps.Keys(parts)) {
 		file, name, _ := strings.Cut(part, " ")
@@ -61,135 +50,24 @@ func TestDocsGenerated(t *testing.T) {
 	}
 }
 
-func configurationKeys(t *testing.T) string {
-	t.Helper()
-	cfg, err := config.Load(config.Options{Environ: []string{"HOME=/home/you"}})
+// TestConfigurationReference compares the page of all keys with the code.
+func TestConfigurationReference(t *testing.T) {
+	t.Parallel()
+	page, err := config.Reference()
 	require.NoError(t, err)
-	return keyTables(t, reflect.ValueOf(*cfg), fieldComments(t, "config.go"), "")
-}
-
-func pluginKeys(t *testing.T) string {
-	t.Helper()
-	defaults := config.PluginSettings{Required: true, MaxInFlight: 500, StartTimeout: 10 * time.Second}
-	file := filepath.Join(t.TempDir(), "plugins.toml")
-	require.NoError(t, os.WriteFile(file, []byte("[plugin.handler.x]\npath = \"x\"\n"), 0o600))
-	specs, err := config.LoadPlugins(file, "development")
-	require.NoError(t, err)
-	defaults.Path = specs[0].Path
-	require.Equal(t, defaults, specs[0].PluginSettings)
-	defaults.Path = ""
-	return keyTable(t, "", reflect.ValueOf(defaults), fieldComments(t, "plugins.go"))
-}
-
-// fieldComments returns the comments of the fields of structs, by Struct.Field.
-func fieldComments(t *testing.T, file string) map[string]string {
-	t.Helper()
-	parsed, err := parser.ParseFile(token.NewFileSet(), filepath.Join(root, "config", file), nil, parser.ParseComments)
-	require.NoError(t, err)
-	comments := map[string]string{}
-	ast.Inspect(parsed, func(n ast.Node) bool {
-		spec, ok := n.(*ast.TypeSpec)
-		if !ok {
-			return true
-		}
-		if s, ok := spec.Type.(*ast.StructType); ok {
-			for _, f := range s.Fields.List {
-				for _, name := range f.Names {
-					comments[spec.Name.Name+"."+name.Name] = strings.Join(strings.Fields(f.Doc.Text()), " ")
-				}
-			}
-		}
-		return true
-	})
-	return comments
-}
-
-// keyTables prints a table for each component, and for each table in it.
-func keyTables(t *testing.T, v reflect.Value, comments map[string]string, prefix string) string {
-	t.Helper()
-	var out strings.Builder
-	for i := range v.NumField() {
-		f := v.Type().Field(i)
-		name := f.Tag.Get("toml")
-		if name == "" || name == "-" || f.Type.Kind() != reflect.Struct || f.Type == reflect.TypeFor[config.Secret]() {
-			continue
-		}
-		out.WriteString(keyTable(t, prefix+name, v.Field(i), comments))
-		out.WriteString(keyTables(t, v.Field(i), comments, prefix+name+"."))
+	path := filepath.Join(root, "docs", "configuration-reference.md")
+	if *update {
+		require.NoError(t, os.WriteFile(path, []byte(page), 0o600))
 	}
-	return out.String()
-}
-
-func keyTable(t *testing.T, title string, v reflect.Value, comments map[string]string) string {
-	t.Helper()
-	var rows strings.Builder
-	for i := range v.NumField() {
-		f := v.Type().Field(i)
-		name := f.Tag.Get("toml")
-		if name == "" || f.Type.Kind() == reflect.Struct && f.Type != reflect.TypeFor[config.Secret]() {
-			continue
-		}
-		comment := strings.TrimPrefix(comments[v.Type().Name()+"."+f.Name], f.Name+" ")
-		require.NotEmpty(t, comment, "%s has no comment", name)
-		comment = strings.ReplaceAll(comment, "URLFile", "url_file")
-		fmt.Fprintf(&rows, "| `%s` | %s | %s | %s |\n", name, kind(f), defaultOf(f, v.Field(i)), comment)
-	}
-	if rows.Len() == 0 {
-		return ""
-	}
-	head := "| key | type and range | default | meaning: it… |\n|---|---|---|---|\n"
-	if title != "" {
-		head = "### " + title + "\n\n" + head
-	}
-	return head + rows.String() + "\n"
-}
-
-func kind(f reflect.StructField) string {
-	limits := ""
-	if f.Tag.Get("min") != "" {
-		limits = ", " + f.Tag.Get("min") + " to " + f.Tag.Get("max")
-	}
-	switch {
-	case f.Tag.Get("oneof") != "":
-		return "one of " + strings.ReplaceAll(f.Tag.Get("oneof"), ",", ", ")
-	case f.Tag.Get("path") != "":
-		return "path"
-	case f.Type == reflect.TypeFor[time.Duration]():
-		return "duration" + limits
-	case f.Type.Kind() == reflect.Bool:
-		return "true or false"
-	case f.Type.Kind() == reflect.Int:
-		return "number" + limits
-	default:
-		return "text"
-	}
-}
-
-// defaultOf leaves out paths: those that have a default derive it from the
-// machine, and their comments say how.
-func defaultOf(f reflect.StructField, v reflect.Value) string {
-	text := fmt.Sprint(v.Interface())
-	if d, ok := v.Interface().(time.Duration); ok {
-		text = strings.TrimSuffix(strings.TrimSuffix(d.String(), "0s"), "0m")
-		if d%time.Minute != 0 || d == 0 {
-			text = d.String()
-		}
-	}
-	if text == "" || f.Tag.Get("path") != "" {
-		return ""
-	}
-	return "`" + text + "`"
+	require.Equal(t, page, read(t, path), "write it anew: bin/tasker config reference > docs/configuration-reference.md")
 }
 
 // metricNames lists what a host's parts register.
 func metricNames(t *testing.T) string {
 	t.Helper()
-	reg := telemetry.NewRegistry(telemetry.ThisBuild())
-	pipeline.New(pipeline.Config{}, nil, nil, nil, reg, hclog.NewNullLogger())
-	_, err := pluginhost.New(pluginhost.Config{
-		NextGeneration: func(context.Context) (uint64, error) { return 1, nil },
-		StoreDir:       t.TempDir(), Plugins: []pluginhost.Spec{{Kind: "handler", Name: "x", Path: os.Args[0]}},
-	}, reg, hclog.NewNullLogger())
+	cfg, err := config.Load(config.Options{Environ: []string{"HOME=/home/you"}, Overrides: map[string]string{"system.state_dir": t.TempDir()}})
+	require.NoError(t, err)
+	reg, err := core.Registered(cfg, config.PluginSpec{Kind: "handler", Name: "x", PluginSettings: config.PluginSettings{Path: os.Args[0]}})
 	require.NoError(t, err)
 	described := make(chan *prometheus.Desc)
 	go func() {
@@ -269,7 +147,7 @@ func TestDocsNameWhatExists(t *testing.T) {
 
 var (
 	testName   = regexp.MustCompile(`(?m)^func (Test\w+)\(`)
-	sqlName    = regexp.MustCompile(`(?m)^create (?:table|function|view|type|sequence) (\w+)`)
+	sqlName    = regexp.MustCompile(`(?m)^create (?:(?:unlogged )?table|function|view|type|sequence) (\w+)`)
 	metricName = regexp.MustCompile("`(tasker_\\w+)`")
 )
 

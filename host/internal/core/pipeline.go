@@ -1,34 +1,77 @@
 package core
 
 import (
+	"time"
+
+	"github.com/tasker-systems/tasker-host/config"
 	"github.com/tasker-systems/tasker-host/host/internal/payload"
 	"github.com/tasker-systems/tasker-host/host/internal/pipeline"
+	"github.com/tasker-systems/tasker-host/host/internal/readmodel"
 	"github.com/tasker-systems/tasker-host/host/internal/store"
 )
 
 const (
-	claimBatch    = 500
 	inputCache    = 128 << 20
+	stepMemory    = 256 << 20 // of inputs and results under way
+	memoryShare   = 16 << 20  // of it, for a namespace in any case
 	maxDependency = 256
+
+	restBeat = 20 * time.Second
 )
 
-// pipelineConfig is the part of the configuration that the pipeline obeys.
-func (c *Core) pipelineConfig() pipeline.Config {
-	e, o, q, s := c.cfg.Engine, c.cfg.Orchestration, c.cfg.PGMQ, c.cfg.System
+// pipelineConfig is the part of a configuration that the pipeline obeys.
+func (c *Core) pipelineConfig(cfg *config.Config) pipeline.Config {
+	e, o, q, s := cfg.Engine, cfg.Orchestration, cfg.PGMQ, cfg.System
 	return pipeline.Config{
-		Host:        store.HostInfo{Name: hostName(), Version: c.build.Version, Environment: c.cfg.Environment, State: "normal"},
-		Environment: c.cfg.Environment,
+		Host:        store.HostInfo{Name: hostName(), Version: c.build.Version, Environment: cfg.Environment, State: string(c.state.State())},
+		Environment: cfg.Environment,
+		State:       func() string { return string(c.state.State()) },
+		Plugins:     c.runningPlugins,
 
-		MaxInFlight: e.MaxInFlight, SettleBatch: e.SettleBatch, Committers: e.Committers, SubmitBatch: e.SubmitBatch,
-		ClaimBatch: claimBatch, InputCache: inputCache, MaxDependency: maxDependency,
+		MaxInFlight: e.MaxInFlight, InputCache: inputCache, Memory: stepMemory, MemoryShare: memoryShare, MaxDependency: maxDependency, Hands: handsConfig(cfg),
+		StepExecutors: func(namespace string) int { return cfg.ExecutorPools.StepExecution.Bounds(namespace).Min },
 
 		Lease: o.Lease + o.DeadHostGrace, Heartbeat: o.Heartbeat, SelfStop: o.Lease/6 + o.DeadHostGrace,
 		SweepInterval: o.SweepInterval, LostAfter: max(6*o.SweepInterval, o.Lease),
-		PollMin: o.PollMin, PollMax: o.PollMax,
-		InboxVT: q.VisibilityTimeout, InboxBatch: q.Batch, InboxMaxReads: q.MaxReads,
+		RestAfter: o.RestAfter, RestBeat: restBeat,
+		InboxVT: q.VisibilityTimeout, InboxMaxReads: q.MaxReads,
 		RequestQueue: o.TaskRequestsQueue, ResultQueue: o.StepResultsQueue,
-		Policy:  store.Policy{RetryAfterCap: o.RetryAfterCap, ClaimFactor: o.ClaimCapFactor},
+		Policy: store.Policy{RetryAfterCap: o.RetryAfterCap, ClaimFactor: o.ClaimCapFactor},
+		Retention: store.Retention{
+			Tasks: o.Retention.Tasks, Namespaces: o.Retention.ByNamespace(), Keys: o.Retention.IdempotencyKeys,
+			DeadLetters: o.Retention.DeadLetters, Audit: o.Retention.Audit, Records: o.Retention.Records,
+		},
 		Payload: payload.Limits{MaxBytes: s.MaxContextBytes, MaxDepth: s.MaxDepth},
 		Results: payload.Limits{MaxBytes: s.MaxResultBytes, MaxDepth: s.MaxDepth},
+
+		Tracer: c.tracer(),
 	}
+}
+
+// handsConfig says with which sizes and paces the pools begin whose executors take
+// turns; from then on they are the coordinator's.
+func handsConfig(cfg *config.Config) map[pipeline.PoolKind]pipeline.HandsConfig {
+	all := map[pipeline.PoolKind]pipeline.HandsConfig{}
+	settings := poolSettings(cfg)
+	for _, kind := range []pipeline.PoolKind{
+		pipeline.TaskRequestProcessor, pipeline.TaskClaimer, pipeline.StepEnqueuer, pipeline.StepResultProcessor, pipeline.TaskFinalizer,
+	} {
+		s := settings(string(kind), "")
+		all[kind] = pipeline.HandsConfig{Size: s.Min, Pace: s.Pace}
+	}
+	return all
+}
+
+// runningPlugins are the plugins that serve, for the other hosts to see.
+func (c *Core) runningPlugins() []readmodel.HostPlugin {
+	if c.plugins == nil {
+		return nil
+	}
+	var all []readmodel.HostPlugin
+	for _, s := range c.plugins.Status() {
+		if s.Generation != 0 {
+			all = append(all, readmodel.HostPlugin{Kind: s.Kind, Name: s.Name, Version: s.Version, Generation: s.Generation})
+		}
+	}
+	return all
 }

@@ -1,6 +1,7 @@
 package core
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -15,6 +16,20 @@ import (
 // The demo and the benchmark keep their private databases between runs because
 // that makes the next one quicker. What is in there is worth nothing: one that
 // another build has left behind is made anew rather than refused.
+
+// startScratch starts a host on a private database that is worth nothing.
+func startScratch(ctx context.Context, o Options) (*Core, error) {
+	c := New(o)
+	err := c.Start(ctx)
+	if outdated(o.Config, err) {
+		if err := discard(o.Config, o.Log); err != nil {
+			return nil, err
+		}
+		c = New(o)
+		err = c.Start(ctx)
+	}
+	return c, err
+}
 
 // outdated reports whether a start failed because its private database belongs
 // to another build of this program, or to another version of PostgreSQL.

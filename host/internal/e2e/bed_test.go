@@ -22,7 +22,7 @@ import (
 )
 
 // patience bounds waits for what should happen soon, on a machine that is busy.
-const patience = 60 * time.Second
+const patience = 120 * time.Second
 
 // canary is the password in every database URL here; no log may show it.
 const canary = "canary-7f3a9"
@@ -68,9 +68,12 @@ func build(dir string) error {
 	host := []string{"build", "-o", filepath.Join(dir, "tasker"), fmt.Sprintf("-race=%t", raced), module + "host"}
 	plugins := []string{
 		"build", "-o", dir + "/",
-		module + "plugins/test/ledger", module + "plugins/test/chaos", module + "plugins/handlers/arithmetic", module + "plugins/handlers/fulfillment",
+		module + "plugins/test/ledger", module + "plugins/test/chaos", module + "plugins/test/sway", module + "plugins/handlers/arithmetic", module + "plugins/handlers/fulfillment",
+		module + "plugins/health/webhook",
 	}
-	for _, args := range [][]string{host, plugins} {
+	next := []string{"build", "-o", filepath.Join(dir, "next", "arithmetic"), "-ldflags=-X main.version=1.1.0", module + "plugins/handlers/arithmetic"}
+	sway := []string{"build", "-o", filepath.Join(dir, "next", "sway"), "-ldflags=-X main.version=2.0.0 -X main.size=11", module + "plugins/test/sway"}
+	for _, args := range [][]string{host, plugins, next, sway} {
 		if out, err := exec.Command("go", args...).CombinedOutput(); err != nil {
 			return fmt.Errorf("go %s: %w\n%s", strings.Join(args, " "), err, out)
 		}
@@ -257,16 +260,34 @@ func (s *site) tasker(t testing.TB, args ...string) result {
 
 func (s *site) taskerIn(t testing.TB, input string, args ...string) result {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	return s.run(t, patience, input, args...)
+}
+
+// taskerWithin runs a command that may take longer.
+func (s *site) taskerWithin(t testing.TB, within time.Duration, args ...string) result {
+	t.Helper()
+	return s.run(t, within, "", args...)
+}
+
+func (s *site) run(t testing.TB, within time.Duration, input string, args ...string) result {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), within)
 	defer cancel()
+	r, err := s.command(ctx, input, args...)
+	require.NoError(t, err)
+	return r
+}
+
+// command runs a command beside the test, whose errors are its caller's.
+func (s *site) command(ctx context.Context, input string, args ...string) (result, error) {
 	cmd := exec.CommandContext(ctx, filepath.Join(built, "tasker"), args...)
 	var out, errs bytes.Buffer
 	cmd.Env, cmd.Dir, cmd.Stdin, cmd.Stdout, cmd.Stderr = s.env, s.dir, strings.NewReader(input), &out, &errs
 	err := cmd.Run()
 	if _, ok := errors.AsType[*exec.ExitError](err); err != nil && !ok {
-		t.Fatalf("tasker %s: %v", strings.Join(args, " "), err)
+		return result{}, fmt.Errorf("tasker %s: %w", strings.Join(args, " "), err)
 	}
-	return result{code: cmd.ProcessState.ExitCode(), out: out.String(), err: errs.String()}
+	return result{code: cmd.ProcessState.ExitCode(), out: out.String(), err: errs.String()}, nil
 }
 
 // write makes a file of the site and returns its path.

@@ -22,7 +22,7 @@ func TestBenchMeasuresThroughAPluginProcess(t *testing.T) {
 	pool := pgtest.New(t)
 	s := newSite(t, pool.Config().ConnString())
 
-	got := s.tasker(t, "bench", "linear", "--tasks", "40", "--json")
+	got := s.tasker(t, "bench", "linear", "--tasks", "40", "--repeat", "2", "--samples", "20", "--json")
 	require.Zero(t, got.code, got.err)
 	var report readmodel.BenchReport
 	require.NoError(t, json.Unmarshal([]byte(got.out), &report))
@@ -30,12 +30,38 @@ func TestBenchMeasuresThroughAPluginProcess(t *testing.T) {
 	require.Positive(t, report.StepsPerSecond)
 	require.Positive(t, report.LatencyMS.P50)
 	require.Positive(t, report.WALBytesPerStep)
+	require.Positive(t, report.CPUMicrosecondsPerStep.Host)
 	for _, name := range []string{"tasks_per_second", "steps_per_second", "latency_ms", "wal_bytes_per_step", "commits_per_step"} {
 		require.Contains(t, got.out, `"`+name+`"`)
 	}
 	var left int
 	require.NoError(t, pool.QueryRow(t.Context(), `select count(*) from tasker_tasks where state <> 'complete'`).Scan(&left))
 	require.Zero(t, left)
+
+	// Outside workers are processes too; theirs are other steps.
+	got = s.tasker(t, "bench", "queue-worker", "--tasks", "40", "--repeat", "1", "--samples", "3", "--workers", "2", "--claim", "3", "--json")
+	require.Zero(t, got.code, got.err)
+	require.NoError(t, json.Unmarshal([]byte(got.out), &report))
+	require.Equal(t, 160, report.Steps)
+	var processes int
+	require.NoError(t, pool.QueryRow(t.Context(), `select count(*) from tasker_workers where name ~ '^bench/[0-9]+$'`).Scan(&processes))
+	require.Positive(t, processes)
+	var most int
+	require.NoError(t, pool.QueryRow(t.Context(), `
+		select max(n) from (select count(*) as n from tasker_workflow_step_transitions where metadata ? 'worker' group by created_at, metadata) c`).Scan(&most))
+	require.Equal(t, 3, most, "each claims as many as it is told")
+
+	// A host whose memory is measured is a process too, without what makes the load.
+	got = s.tasker(t, "bench", "memory", "--tasks", "300", "--duration", "100ms", "--json")
+	require.Zero(t, got.code, got.err)
+	require.NoError(t, json.Unmarshal([]byte(got.out), &report))
+	require.Equal(t, 300, report.InFlight)
+	require.Greater(t, report.RestMemoryBytes, int64(5e6))
+	require.GreaterOrEqual(t, report.InFlightMemoryBytes, report.RestMemoryBytes)
+	var requested int
+	require.NoError(t, pool.QueryRow(t.Context(),
+		`select count(*) filter (where attributes ->> 'source_system' = 'task_request_processor') from tasker_tasks where state = 'complete'`).Scan(&requested))
+	require.Equal(t, 350, requested, "those in flight, and those before the rest")
 
 	_, err = pool.Exec(t.Context(), `
 		with ns as (insert into tasker_task_namespaces (name) values ('others') returning namespace_id)

@@ -33,6 +33,7 @@ type pace struct{ least, most int }
 
 // shapes are the templates by name. Their steps all run the handler ledger.step.
 var shapes = map[string]shape{
+	"single": {steps("a"), "complete", []string{"a=complete"}},
 	"linear": {steps("a", "b:a", "c:b", "d:c"), "complete", []string{"a=complete", "b=complete", "c=complete", "d=complete"}},
 	"diamond": {steps("a", "b:a", "c:a", "d:b,c"), "complete", []string{
 		"a=complete", "b=complete", "c=complete", "d=complete",
@@ -110,7 +111,7 @@ func newSubmitter(hosts ...*client.Client) *submitter {
 // finished at any time.
 func (s *submitter) keepOpen(ctx context.Context, db *pgxpool.Pool, open int) {
 	var wg sync.WaitGroup
-	for range 8 {
+	for range 32 { // the load must stand on a slow machine, too
 		wg.Go(func() {
 			for {
 				select {

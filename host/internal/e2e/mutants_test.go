@@ -134,14 +134,14 @@ var mutants = []mutant{
 	},
 	{
 		name: "a step takes an illegal edge", invariant: "I8",
-		sql: `alter table tasker_workflow_step_transitions drop constraint tasker_workflow_step_transitions_check;
+		sql: `alter table tasker_workflow_step_transitions drop constraint legal_edge;
 		      insert into tasker_workflow_step_transitions (task_uuid, step_no, sort_key, from_state, to_state, created_at)
 		      select task_uuid, step_no, sort_key + 1, 'complete', 'in_progress', created_at
 		        from tasker_workflow_step_transitions where task_uuid = {linear} and step_no = 0 and to_state = 'complete'`,
 	},
 	{
 		name: "a task takes an illegal edge", invariant: "I8",
-		sql: `alter table tasker_task_transitions drop constraint tasker_task_transitions_check;
+		sql: `alter table tasker_task_transitions drop constraint legal_edge;
 		      insert into tasker_task_transitions (task_uuid, sort_key, from_state, to_state, created_at) values ({linear}, 4, 'complete', 'pending', now())`,
 	},
 	{

@@ -3,6 +3,7 @@ package pgmq
 import (
 	"fmt"
 	"regexp"
+	"strings"
 )
 
 // MaxNameLength is how long a queue's name may be, in characters.
@@ -30,10 +31,19 @@ func CheckName(name string) error {
 	return nil
 }
 
+const stepQueue = "_queue" // ends the names of the queues of steps
+
+// QueueOf is the name that [ForNamespace] gives the queue of a namespace which is
+// known to be valid.
+func QueueOf(namespace string) string { return namespace + stepQueue }
+
+// NamespaceOf returns the namespace of a queue of steps.
+func NamespaceOf(queue string) string { return strings.TrimSuffix(queue, stepQueue) }
+
 // ForNamespace names the queue of a namespace's steps. The error is a
 // [*NameError].
 func ForNamespace(namespace string) (string, error) {
-	name := namespace + "_queue"
+	name := QueueOf(namespace)
 	if namespace == "" {
 		return "", &NameError{name, "the namespace is empty"}
 	}

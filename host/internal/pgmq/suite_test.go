@@ -142,7 +142,7 @@ func visibilityEnds(t *testing.T, b bench) {
 	require.Len(t, first, 1)
 	require.Empty(t, b.read(t, 0))
 	began := time.Now()
-	require.Eventually(t, func() bool { return len(b.read(t, 0)) == 1 }, 10*time.Second, 20*time.Millisecond)
+	require.Eventually(t, func() bool { return len(b.read(t, 0)) == 1 }, time.Minute, 20*time.Millisecond)
 	require.Greater(t, time.Since(began), 800*time.Millisecond)
 }
 
@@ -161,7 +161,7 @@ func delay(t *testing.T, b bench) {
 	messages := b.read(t, time.Hour)
 	require.Len(t, messages, 1)
 	require.JSONEq(t, `"now"`, string(messages[0].Body))
-	require.Eventually(t, func() bool { messages = b.read(t, time.Hour); return len(messages) == 1 }, 10*time.Second, 10*time.Millisecond)
+	require.Eventually(t, func() bool { messages = b.read(t, time.Hour); return len(messages) == 1 }, time.Minute, 10*time.Millisecond)
 	require.JSONEq(t, `"soon"`, string(messages[0].Body))
 	require.Equal(t, "true", b.text(t,
 		`select (count(*) = 3 and bool_and(vt between clock_timestamp() + interval '55 minutes' and clock_timestamp() + interval '1 hour'))::text
@@ -258,7 +258,7 @@ func poll(t *testing.T, b bench) {
 	require.Eventually(t, func() bool {
 		return b.text(t, `select count(*)::text from pg_stat_activity
 		                   where datname = current_database() and pid <> pg_backend_pid() and query like '%read_with_poll%' and state = 'active'`) == "1"
-	}, 10*time.Second, 10*time.Millisecond)
+	}, time.Minute, 10*time.Millisecond)
 	require.Equal(t, b.send(t, `1`), <-found)
 }
 

@@ -1,37 +1,55 @@
 package pipeline
 
-import "sync"
-
 // batcher collects items for those who process them in batches. Adding never
 // blocks: what bounds the number of items is whoever adds them.
 type batcher[T any] struct {
-	ready chan struct{} // level-triggered: there are items
+	size func(T) int // bytes of an item; a batch has up to batchBytes, or one item
 
-	mu    sync.Mutex
+	*line
 	items []T
 }
 
-func newBatcher[T any]() *batcher[T] { return &batcher[T]{ready: make(chan struct{}, 1)} }
+func newBatcher[T any](l *line, size func(T) int) *batcher[T] {
+	return &batcher[T]{size: size, line: l}
+}
 
 // add appends items.
 func (b *batcher[T]) add(items ...T) {
 	if len(items) == 0 {
 		return
 	}
-	b.mu.Lock()
+	b.Lock()
+	defer b.Unlock()
 	b.items = append(b.items, items...)
-	b.mu.Unlock()
-	b.signal()
+	for _, item := range items {
+		b.bytes += b.size(item)
+	}
+	b.waits(len(b.items))
 }
 
-// take removes and returns up to n items, oldest first. If some stay, ready is
-// signalled again, for the next taker.
+// take removes and returns up to n items, oldest first; none if there are too few
+// for one more batch beside those under way. Whoever gets some calls done when they
+// are processed.
 func (b *batcher[T]) take(n int) []T {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if len(b.items) <= n {
+	b.Lock()
+	defer b.Unlock()
+	if !b.begin() {
+		return nil
+	}
+	n, bytes := min(n, len(b.items)), 0
+	for i := range n {
+		size := b.size(b.items[i])
+		if bytes+size > batchBytes && i > 0 {
+			n = i
+			break
+		}
+		bytes += size
+	}
+	b.bytes -= bytes
+	if n == len(b.items) {
 		items := b.items
 		b.items = nil
+		b.waits(0)
 		return items
 	}
 	items := make([]T, n)
@@ -39,20 +57,20 @@ func (b *batcher[T]) take(n int) []T {
 	rest := copy(b.items, b.items[n:])
 	clear(b.items[rest:])
 	b.items = b.items[:rest]
-	b.signal()
+	b.waits(rest)
 	return items
 }
 
-func (b *batcher[T]) signal() {
-	select {
-	case b.ready <- struct{}{}:
-	default:
-	}
+// done says that a batch has been processed.
+func (b *batcher[T]) done() {
+	b.Lock()
+	defer b.Unlock()
+	b.end()
 }
 
 // len returns the number of items that wait.
 func (b *batcher[T]) len() int {
-	b.mu.Lock()
-	defer b.mu.Unlock()
+	b.Lock()
+	defer b.Unlock()
 	return len(b.items)
 }

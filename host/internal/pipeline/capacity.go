@@ -13,19 +13,24 @@ import (
 // wait for a commit: twice the window, and what was settled in the last
 // quarter of a second, which is what is on its way through the commits. Not
 // more: what one host hoards, no other can run. And each plugin has room of its
-// own, so that a slow one does not hold back the others.
+// own, so that a slow one does not hold back the others. The same goes for the
+// steps of each namespace, whose window is the size of its pool.
 type capacity struct {
 	freed chan struct{} // level-triggered: room may have grown
-	max   int
 	now   func() time.Time
 
 	mu       sync.Mutex
+	max      int
 	groups   map[string]*group
-	byID     map[int32]*group // by handler id
-	byName   map[string]int32 // handler ids; handlers no template names have none
-	reserved int              // granted to calls under way
+	byID     map[int32]*group  // by handler id
+	byName   map[string]int32  // handler ids; handlers no template names have none
+	spaces   map[string]*group // of namespaces; their handlers are not known
+	reserved int               // granted to calls under way
 	held     int
 	closed   bool // no more room is granted
+	asleep   bool // likewise, until wake
+	calls    int  // under way with a grant, even without room
+	granted  uint64
 }
 
 type group struct {
@@ -36,6 +41,8 @@ type group struct {
 	settled  int // in the current measuring interval
 	rate     float64
 	measured time.Time
+	reserved int  // of a namespace: granted to calls under way
+	paused   bool // of a namespace: none is started
 }
 
 const (
@@ -47,6 +54,7 @@ func newCapacity(most int, now func() time.Time) *capacity {
 	return &capacity{
 		freed: make(chan struct{}, 1), max: most, now: now,
 		groups: map[string]*group{}, byID: map[int32]*group{}, byName: map[string]int32{},
+		spaces: map[string]*group{},
 	}
 }
 
@@ -80,34 +88,87 @@ func (c *capacity) serve(services []pluginhost.Service, ids map[string]int32) {
 	c.signal()
 }
 
+// setSpace says how many steps of a namespace run at once.
+func (c *capacity) setSpace(namespace string, window int, paused bool) {
+	c.mu.Lock()
+	s := c.spaces[namespace]
+	if s == nil {
+		s = &group{measured: c.now()}
+		c.spaces[namespace] = s
+	}
+	s.window, s.paused = window, paused
+	c.mu.Unlock()
+	c.signal()
+}
+
 // grant is the right to take up to room leases, of the handlers named. The
 // holder gives it back with taken.
 type grant struct {
 	room  int
+	sleep bool // nothing is granted because the host rests
 	ids   []int32
 	names []string
+	parts []part // of namespaces
 }
 
-// reserve grants room for a call that may lease at most want steps and ends as
-// many leases as given: their places are as good as free.
-func (c *capacity) reserve(want, ending int) grant {
+type part struct {
+	space *group
+	room  int
+}
+
+// want is what a call may take and what it ends, of one namespace.
+type want struct {
+	namespace    string
+	take, ending int
+}
+
+// reserve grants room for a call that may lease at most so many steps of some
+// namespaces and ends as many leases as given: their places are as good as free.
+// A call about several namespaces gets the sum of their rooms and may spend it
+// otherwise than planned; how many run at once is bounded elsewhere.
+func (c *capacity) reserve(wants ...want) grant {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	g := grant{ids: []int32{}, names: []string{}}
-	free := c.max - c.held - c.reserved + ending
-	if c.closed || free <= 0 {
+	c.calls++
+	c.granted++
+	g := grant{ids: []int32{}, names: []string{}, sleep: c.asleep}
+	if c.asleep {
 		return g
 	}
-	room := 0
+	take, ending := 0, 0
 	now := c.now()
+	for _, w := range wants {
+		ending += w.ending
+		s := c.spaces[w.namespace]
+		if s == nil {
+			take += w.take
+			continue
+		}
+		r := max(min(w.take, s.limit(now)-s.held-s.reserved+w.ending), 0)
+		if s.paused {
+			r = 0
+		}
+		take += r
+		g.parts = append(g.parts, part{s, r})
+	}
+	free := c.max - c.held - c.reserved + ending
+	if c.closed || free <= 0 {
+		return grant{ids: g.ids, names: g.names}
+	}
+	room := 0
 	for _, s := range c.groups {
 		if r := s.limit(now) - s.held; r+ending > 0 && len(s.ids) > 0 {
 			room += max(r, 0)
 			g.ids, g.names = append(g.ids, s.ids...), append(g.names, s.names...)
 		}
 	}
-	g.room = max(min(want, free, room-c.reserved+ending), 0)
+	g.room = max(min(take, free, room-c.reserved+ending), 0)
 	c.reserved += g.room
+	for i := range g.parts {
+		p := &g.parts[i]
+		p.room = min(p.room, g.room)
+		p.space.reserved += p.room
+	}
 	return g
 }
 
@@ -120,34 +181,85 @@ func (s *group) limit(now time.Time) int {
 	return 2*s.window + int(s.rate*rateReach.Seconds())
 }
 
-// taken ends a grant: these leases came of it.
-func (c *capacity) taken(g grant, handlers []int32) {
+// taken ends a grant: these attempts came of it.
+func (c *capacity) taken(g grant, attempts []*attempt) {
 	c.mu.Lock()
+	c.calls--
 	c.reserved -= g.room
-	c.held += len(handlers)
-	for _, id := range handlers {
-		if s := c.byID[id]; s != nil {
+	for _, p := range g.parts {
+		p.space.reserved -= p.room
+	}
+	c.held += len(attempts)
+	for _, a := range attempts {
+		if s := c.byID[a.handlerID()]; s != nil {
+			s.held++
+		}
+		if s := c.spaces[a.plan.Namespace]; s != nil {
 			s.held++
 		}
 	}
 	c.mu.Unlock()
-	if len(handlers) < g.room {
+	if len(attempts) < g.room {
 		c.signal()
 	}
 }
 
-// settled says that leases have ended.
-func (c *capacity) settled(handlers []int32) {
+// settled says that the leases of attempts have ended.
+func (c *capacity) settled(attempts []*attempt) {
 	c.mu.Lock()
-	c.held -= len(handlers)
-	for _, id := range handlers {
-		if s := c.byID[id]; s != nil {
-			s.held--
-			s.settled++
+	c.held -= len(attempts)
+	for _, a := range attempts {
+		for _, s := range [...]*group{c.byID[a.handlerID()], c.spaces[a.plan.Namespace]} {
+			if s != nil {
+				s.held--
+				s.settled++
+			}
 		}
 	}
 	c.mu.Unlock()
 	c.signal()
+}
+
+// resize changes how many leases the host may hold. What it holds beyond that
+// ends as it would.
+func (c *capacity) resize(most int) {
+	c.mu.Lock()
+	c.max = most
+	c.mu.Unlock()
+	c.signal()
+}
+
+// sleep ends the granting of room until wake, unless leases are held or a call that
+// may bring some is under way.
+func (c *capacity) sleep() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.asleep && c.held == 0 && c.calls == 0 && !c.closed {
+		c.asleep = true
+	}
+	return c.asleep
+}
+
+// wake lets room be granted again.
+func (c *capacity) wake() {
+	c.mu.Lock()
+	c.asleep = false
+	c.mu.Unlock()
+	c.signal()
+}
+
+func (c *capacity) sleeps() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.asleep
+}
+
+// asked is a number that changes whenever room is asked for; none says that none
+// has been granted.
+func (c *capacity) asked() (n uint64, none bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.granted, c.held == 0 && c.calls == 0
 }
 
 // close ends the granting of room.

@@ -6,105 +6,127 @@ import (
 	"slices"
 	"time"
 
+	"github.com/tasker-systems/tasker-host/host/internal/pgmq"
+	"github.com/tasker-systems/tasker-host/host/internal/readmodel"
 	"github.com/tasker-systems/tasker-host/host/internal/store"
 )
 
-// claimLoop takes steps from the queues whenever the host has room. It looks at
-// once when it is woken or a retry of its own is due, and else at intervals that
-// double from PollMin to PollMax while the queues are empty.
-func (e *Engine) claimLoop() {
-	wait := e.cfg.PollMin
-	marks := map[string]int64{}
-	for turn := 0; ; turn++ {
-		found, err := e.claimTurn(turn, marks)
-		switch {
-		case err != nil:
-			e.log.Warn("claim failed", "error", err)
-			wait = e.cfg.PollMax
-		case found:
-			wait = e.cfg.PollMin
-			if e.accept.Err() == nil {
-				continue
-			}
-		default:
-			wait = min(2*wait, e.cfg.PollMax)
-		}
-		select {
-		case <-e.claimNow:
-		case <-time.After(e.due.within(wait, time.Now())):
-		case <-e.accept.Done():
-			return
-		}
+// look is what a claimer remembers of a queue.
+type look struct {
+	// after is the last message taken, if the last look took all it could: the
+	// next one starts there and does not walk over the remains of the messages
+	// before it. A look that finds less starts anew, so messages that became
+	// visible behind the mark are found by the second look.
+	after int64
+	// halved says how often the batch was halved because a statement took too
+	// long. It is doubled again after every growAfter claims that did not.
+	halved, fitted int
+	doubts         int // calls that must go well before the queue is left alone, see maxDoubts
+}
+
+// growAfter is long enough that a queue which is always slow spends little of
+// its time on batches that are too large.
+const growAfter = 16
+
+// timedOut halves the batch.
+func (l *look) timedOut() { l.halved, l.fitted = l.halved+1, 0 }
+
+// succeeded lets the batch grow again, slowly.
+func (l *look) succeeded() {
+	if l.fitted++; l.fitted >= growAfter {
+		l.halved, l.fitted = max(l.halved-1, 0), 0
 	}
 }
 
-// claimTurn looks at every queue once, starting with another one each turn. It
-// reports whether there may be more to take at once.
-//
-// marks holds, for each queue from which the last look took all it could, the
-// last message taken: the next look starts there and does not walk over the
-// remains of the messages before it. A look that finds less starts anew, so
-// messages that became visible behind the mark are found by the second look.
-func (e *Engine) claimTurn(turn int, marks map[string]int64) (found bool, err error) {
+// claimed is what came of a claimer's turn.
+type claimed struct {
+	taken int
+	found bool // there may be more to take at once
+	full  bool // there may be more, when there is room
+	later bool // there may be more, but a breaker refuses the calls, or has: only calls close it again
+}
+
+// claimTurn looks once at every queue that has a sign, starting with another one
+// each turn, and takes most of them in a transaction.
+func (e *Engine) claimTurn(turn, most int, looks map[string]*look) (t claimed, err error) {
 	queues := *e.queues.Load()
 	for i := range queues {
 		queue := queues[(turn+i)%len(queues)]
-		g := e.capacity.reserve(e.cfg.ClaimBatch, 0)
+		seen := e.lookout.of(queue)
+		if seen.number == 0 {
+			continue
+		}
+		l := looks[queue]
+		if l == nil {
+			l = &look{}
+			looks[queue] = l
+		}
+		namespace := e.steps.of(pgmq.NamespaceOf(queue)).namespace
+		batch := max(most>>l.halved, 1)
+		g := e.reserve(want{namespace: namespace, take: batch})
 		if g.room == 0 || e.accept.Err() != nil {
 			e.capacity.taken(g, nil)
-			return e.waitForRoom(), nil
+			t.full = true
+			continue
 		}
 		ctx, cancel := context.WithTimeout(e.work, callTimeout)
-		out, err := e.store.Claim(ctx, g.forStore(e.HostID()), queue, g.names, marks[queue])
+		out, err := e.store.Claim(ctx, g.forStore(e.HostID()), queue, g.names, l.after)
 		cancel()
 		if err != nil {
 			e.capacity.taken(g, nil)
 			e.noteLost(err)
-			return found, err
+			l.doubts = maxDoubts
+			if store.IsTimeout(err) && batch > 1 {
+				l.timedOut()
+			}
+			return t, err
 		}
 		e.start(e.work, g, out.Leases)
+		t.taken += len(out.Leases)
+		l.succeeded()
 		switch {
+		case out.Refused:
+			l.doubts, t.later = maxDoubts, true
 		case out.Taken == g.room:
-			marks[queue] = out.Last
-			found = true
-		case marks[queue] != 0:
-			delete(marks, queue)
-			found = true
+			l.after = out.Last
+			t.found = true
+		case l.after != 0:
+			l.after = 0
+			t.found = true
 		case out.Taken > 0:
-			found = true
+			t.found = true
+		case l.doubts > 0:
+			l.doubts, t.later = l.doubts-1, true
+		default:
+			e.lookout.takeDown(queue, seen)
 		}
 	}
-	return found, nil
-}
-
-// waitForRoom waits until a lease ends, and reports whether one did before a
-// while had passed.
-func (e *Engine) waitForRoom() bool {
-	select {
-	case <-e.capacity.freed:
-		return true
-	case <-time.After(e.cfg.PollMax):
-		return false
-	case <-e.accept.Done():
-		return false
-	}
+	return t, nil
 }
 
 // serveLoop follows what the runner serves, and templates that other hosts
 // bring.
-func (e *Engine) serveLoop() {
+func (e *Engine) serveLoop(t *turns) {
 	for {
 		select {
 		case <-e.runner.Changed():
 		case <-time.After(serveInterval):
+			if e.Resting() {
+				continue // another host's template rouses this one
+			}
+		case <-e.rest.risen:
 		case <-e.accept.Done():
 			return
 		}
-		ctx, cancel := context.WithTimeout(e.work, callTimeout)
-		if err := e.refreshServed(ctx); err != nil {
-			e.log.Warn("what is served could not be renewed", "error", err)
-		}
-		cancel()
+		e.turn(t, e.renewServed)
+	}
+}
+
+func (e *Engine) renewServed() {
+	ctx, cancel := context.WithTimeout(e.work, callTimeout)
+	defer cancel()
+	if err := e.refreshServed(ctx); err != nil {
+		e.log.Warn("what is served could not be renewed", "error", err)
 	}
 }
 
@@ -137,11 +159,36 @@ func (e *Engine) refreshServed(ctx context.Context) error {
 	}
 	e.capacity.serve(services, ids)
 	if before := e.queues.Swap(&queues); !slices.Equal(*before, queues) {
+		e.lookout.serve(queues)
 		e.wake()
 	}
 	if before := e.servedNames.Swap(&names); before == nil || !slices.Equal(*before, names) {
 		e.beatAtOnce() // others see by the heartbeat what this host serves
+		e.wake()
 	}
+	return e.tellPlugins(ctx)
+}
+
+// toldPlugins are the plugins that a host was said to run.
+type toldPlugins struct {
+	host    int32 // 0: nothing was told
+	plugins []readmodel.HostPlugin
+}
+
+// tellPlugins tells the others which plugins this host runs, if they know
+// otherwise. It is not part of the heartbeat, since they rarely change.
+func (e *Engine) tellPlugins(ctx context.Context) error {
+	if e.cfg.Plugins == nil {
+		return nil
+	}
+	now := toldPlugins{host: e.HostID(), plugins: e.cfg.Plugins()}
+	if now.host == e.plugins.host && slices.Equal(now.plugins, e.plugins.plugins) {
+		return nil
+	}
+	if err := e.store.SetHostPlugins(ctx, now.host, now.plugins); err != nil {
+		return err
+	}
+	e.plugins = now
 	return nil
 }
 

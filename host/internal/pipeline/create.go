@@ -8,14 +8,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"sync"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/tasker-systems/tasker-host/host/internal/payload"
 	"github.com/tasker-systems/tasker-host/host/internal/store"
-	"github.com/tasker-systems/tasker-host/host/internal/workflow"
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
 )
 
@@ -27,17 +27,33 @@ type Submission struct {
 	Priority                 *int32          // nil: the template's
 	Attributes               json.RawMessage // tags, initiator, source_system, reason, requested_at; nil: none
 	IdempotencyKey           string          // empty: none
+
+	trace string // that the task is followed under; empty: it is not
 }
 
 // Submitted is the answer to a [Submission].
 type Submitted struct {
 	Task    vocab.UUID
-	Created bool // false: the idempotency key was used before, for the same request
+	Created bool // false: the idempotency key was used before, for the same request, or the identity's task is returned
 }
 
-// ErrKeyReused is returned when an idempotency key comes with another request
+// KeyReusedError is returned when an idempotency key comes with another request
 // than the one it was used for.
-var ErrKeyReused = errors.New("the idempotency key was used for another request")
+type KeyReusedError struct{ Task vocab.UUID } // of the other request
+
+// Error names the task.
+func (e *KeyReusedError) Error() string {
+	return fmt.Sprintf("the idempotency key was used for another request, whose task is %s", e.Task)
+}
+
+// DuplicateError is returned for a submission whose template rejects it because
+// a task with the same identity exists.
+type DuplicateError struct{ Task vocab.UUID }
+
+// Error names the task.
+func (e *DuplicateError) Error() string {
+	return fmt.Sprintf("task %s has the same template and context", e.Task)
+}
 
 // ContextError says what is wrong with a task's context.
 type ContextError struct{ Err error }
@@ -48,55 +64,70 @@ func (e *ContextError) Error() string { return "context: " + e.Err.Error() }
 // Unwrap returns the fault.
 func (e *ContextError) Unwrap() error { return e.Err }
 
-// request is a task on its way into the database.
-type request struct {
-	store.NewTask
-	done chan created // receives exactly once
-}
-
-type created struct {
-	store.Created
-	err error
-}
-
 // Submit creates a task and returns when it is durable. Errors: those of
-// [store.Store.FindPlan], *[ContextError], [ErrKeyReused], [ErrDraining], or the
-// database's.
-func (e *Engine) Submit(ctx context.Context, s Submission) (Submitted, error) {
+// [store.Store.FindPlan], *[ContextError], *[KeyReusedError], *[DuplicateError],
+// [ErrDraining], [ErrBusy], [ErrUncertain], or the database's.
+func (e *Engine) Submit(ctx context.Context, s Submission) (done Submitted, err error) {
+	span := e.traceSubmission(ctx, &s)
+	defer func() { traceCreated(span, done, err) }()
 	t, err := e.prepare(ctx, s)
 	if err != nil {
 		return Submitted{}, err
 	}
-	return e.create(ctx, t)
+	r := newRequest(s.Namespace, t)
+	if err := e.queueOne(r); err != nil {
+		return Submitted{}, err
+	}
+	return e.await(ctx, r)
 }
 
-// SubmitAll creates tasks in bulk, in as few transactions as their number allows,
-// and returns when all are durable or one was refused. The answers are in the
-// order of the submissions; those of a refused or unfinished submission are
-// zero. Errors are those of Submit, joined, each with its index.
+// SubmitAll is [Engine.SubmitEach] for those who want all or an error: what is
+// wrong with any is joined, each with its index. The answers of those that failed
+// are zero.
 func (e *Engine) SubmitAll(ctx context.Context, all []Submission) ([]Submitted, error) {
-	if e.accept.Err() != nil {
-		return nil, ErrDraining
-	}
-	requests := make([]*request, len(all))
-	for i := range all {
-		t, err := e.prepare(ctx, all[i])
-		if err != nil {
-			return nil, fmt.Errorf("submission %d: %w", i, err)
-		}
-		requests[i] = &request{NewTask: t, done: make(chan created, 1)}
-	}
-	e.requests.add(requests...)
 	answers := make([]Submitted, len(all))
 	var errs []error
-	for i, r := range requests {
-		answer, err := e.await(ctx, r)
-		if err != nil {
-			errs = append(errs, fmt.Errorf("submission %d: %w", i, err))
+	for i, a := range e.SubmitEach(ctx, all) {
+		answers[i] = a.Submitted
+		if a.Err != nil {
+			errs = append(errs, fmt.Errorf("submission %d: %w", i, a.Err))
 		}
-		answers[i] = answer
 	}
 	return answers, errors.Join(errs...)
+}
+
+// Answer is what came of one of many submissions.
+type Answer struct {
+	Submitted
+	Err error // as Submit would return it
+}
+
+// SubmitEach creates tasks in bulk, in as few transactions as their number allows,
+// and returns when all are durable or refused, in the order of the submissions.
+// It waits for room rather than being refused as busy, as long as ctx allows. All
+// are held in memory meanwhile: the caller bounds them.
+func (e *Engine) SubmitEach(ctx context.Context, all []Submission) []Answer {
+	answers := make([]Answer, len(all))
+	requests := make([]*request, len(all))
+	spans := make([]trace.Span, len(all))
+	for i := range all {
+		spans[i] = e.traceSubmission(ctx, &all[i])
+		t, err := e.prepare(ctx, all[i])
+		if err == nil {
+			requests[i] = newRequest(all[i].Namespace, t)
+			err = e.queueMany(ctx, requests[i])
+		}
+		if err != nil {
+			requests[i], answers[i].Err = nil, err
+		}
+	}
+	for i, r := range requests {
+		if r != nil {
+			answers[i].Submitted, answers[i].Err = e.await(ctx, r)
+		}
+		traceCreated(spans[i], answers[i].Submitted, answers[i].Err)
+	}
+	return answers
 }
 
 // prepare checks a submission and makes the task it asks for.
@@ -111,7 +142,7 @@ func (e *Engine) prepare(ctx context.Context, s Submission) (store.NewTask, erro
 	if err := payload.CheckObject(s.Context, e.cfg.Payload); err != nil {
 		return store.NewTask{}, &ContextError{err}
 	}
-	schema, err := e.schemas.of(plan)
+	schema, err := plan.Input()
 	if err != nil {
 		return store.NewTask{}, err
 	}
@@ -128,7 +159,8 @@ func (e *Engine) prepare(ctx context.Context, s Submission) (store.NewTask, erro
 	}
 	t := store.NewTask{
 		UUID: id, Plan: plan.ID, Context: s.Context, Priority: s.Priority,
-		Identity: identity, Attributes: s.Attributes, Key: s.IdempotencyKey,
+		Identity: identity, Attributes: s.Attributes, Trace: s.trace, Key: s.IdempotencyKey,
+		Unique: plan.Identity, Roots: plan.RootCount,
 	}
 	if s.IdempotencyKey != "" {
 		t.KeyHash = requestHash(s)
@@ -156,99 +188,133 @@ func newTaskUUID() (vocab.UUID, error) {
 	return vocab.TaskID(vocab.UUID(id)), nil
 }
 
-// create sends a task with the next batch and waits for its commit.
-func (e *Engine) create(ctx context.Context, t store.NewTask) (Submitted, error) {
-	r := &request{NewTask: t, done: make(chan created, 1)}
-	if e.accept.Err() != nil {
-		return Submitted{}, ErrDraining
+// create sends a task with the next batch and waits for its commit. It waits
+// for room, too.
+func (e *Engine) create(ctx context.Context, namespace string, t store.NewTask) (Submitted, error) {
+	r := newRequest(namespace, t)
+	if err := e.queueMany(ctx, r); err != nil {
+		return Submitted{}, err
 	}
-	e.requests.add(r)
 	return e.await(ctx, r)
 }
 
-func (e *Engine) await(ctx context.Context, r *request) (Submitted, error) {
-	select {
-	case c := <-r.done:
-		switch {
-		case c.err != nil:
-			return Submitted{}, c.err
-		case c.Outcome == store.CreateConflict:
-			return Submitted{}, ErrKeyReused
-		default:
-			return Submitted{Task: c.UUID, Created: c.Outcome == store.CreateDone}, nil
+// sending is a batch on its way: those of it whose submitters still waited when
+// it was sent last.
+type sending struct {
+	batch []*request
+	tasks []store.NewTask
+	byID  map[vocab.UUID]*request
+	// maybe says that a try may have committed without our hearing of it: then
+	// nobody is left out any more, so that everybody gets an answer.
+	maybe bool
+}
+
+// begin takes along who still waits.
+func (s *sending) begin() {
+	s.tasks, s.byID = s.tasks[:0], make(map[vocab.UUID]*request, len(s.batch))
+	for _, r := range s.batch {
+		if r.hold() {
+			s.tasks = append(s.tasks, r.NewTask)
+			s.byID[r.UUID] = r
 		}
-	case <-ctx.Done():
-		return Submitted{}, fmt.Errorf("submit task: %w; it may have been created", ctx.Err())
-	case <-e.work.Done():
-		return Submitted{}, ErrDraining
 	}
 }
 
-func (e *Engine) createLoop() {
-	for {
-		select {
-		case <-e.requests.ready:
-			if batch := e.requests.take(e.cfg.SubmitBatch); len(batch) > 0 {
-				e.createBatch(batch)
-			}
-		case <-e.work.Done():
+// end notes what a try came to. What was rolled back may be given up again.
+func (s *sending) end(err error) {
+	switch store.Classify(err) {
+	case store.Unknown, store.Cancelled:
+		s.maybe = true
+	case store.Retry, store.Unavailable:
+		if s.maybe {
 			return
 		}
+		for _, r := range s.byID {
+			r.release()
+		}
 	}
 }
 
-// createBatch creates the tasks of a batch and starts their roots.
-func (e *Engine) createBatch(batch []*request) {
-	byID := make(map[vocab.UUID]*request, len(batch))
-	tasks := make([]store.NewTask, len(batch))
-	for i, r := range batch {
-		tasks[i], byID[r.UUID] = r.NewTask, r
-	}
-	g := e.capacity.reserve(len(batch)*rootsPerTask, 0)
+// createBatch creates the tasks of a batch and starts their roots. maybe says
+// that they may have been created already.
+func (e *Engine) createBatch(batch []*request, maybe bool) {
+	s := sending{batch: batch, maybe: maybe}
+	g := e.reserve(e.roots(batch)...)
 	began := time.Now()
 	var out []store.Created
 	err := e.insistBatch(e.work, "create tasks", len(batch), func(ctx context.Context) (err error) {
-		out, err = e.store.CreateTasks(ctx, g.forStore(e.HostID()), tasks, e.cfg.RequestQueue)
+		if s.begin(); len(s.tasks) == 0 {
+			return nil
+		}
+		out, err = e.store.CreateTasks(ctx, g.forStore(e.HostID()), s.tasks, e.cfg.RequestQueue)
+		if err != nil {
+			s.end(err)
+		}
 		return err
 	})
 	if err != nil {
 		e.capacity.taken(g, nil)
-		if errors.Is(err, errBatchTooLong) {
-			e.createBatch(batch[:len(batch)/2])
-			e.createBatch(batch[len(batch)/2:])
-			return
-		}
-		if store.Classify(err) == store.BadInput && len(batch) > 1 {
-			for _, r := range batch { // one of them is refused: each on its own
-				e.createBatch([]*request{r})
-			}
-			return
-		}
-		for _, r := range batch {
-			r.done <- afterRefusal(r, err)
-		}
+		e.createRefused(&s, err)
 		return
 	}
 	e.metrics.createSeconds.Observe(time.Since(began).Seconds())
 	var leases []store.Lease
+	var queued []*request // those of whose roots some wait in a queue
 	for i, c := range out {
-		r := byID[tasks[i].UUID]
+		r := s.byID[s.tasks[i].UUID]
+		if c.Outcome == store.CreateDuplicate && c.UUID == r.UUID {
+			c.Outcome = store.CreateDone // by an earlier try of this very call whose reply was lost
+		}
 		if c.Outcome == store.CreateDone {
 			e.metrics.created.Inc()
 			if len(c.Leases) > 0 {
-				e.inputs.keepContext(c.UUID, r.Context)
+				e.inputs.keepContext(c.UUID, r.Context, r.Trace)
 				leases = append(leases, c.Leases...)
+			}
+			if len(c.Leases) < r.Roots {
+				queued = append(queued, r)
 			}
 		}
 		r.done <- created{Created: c}
 	}
 	e.start(e.work, g, leases)
-	e.wake()
+	e.lookout.put(queuesOf(queued, func(r *request) string { return r.namespace })...)
 }
 
-// rootsPerTask is how many root steps a task is expected to have when room for
-// them is reserved; roots beyond the room go through the queue.
-const rootsPerTask = 2
+// roots returns how many root steps of each namespace a batch makes ready.
+func (e *Engine) roots(batch []*request) []want {
+	var wants []want
+	for _, r := range batch {
+		at := slices.IndexFunc(wants, func(w want) bool { return w.namespace == r.namespace })
+		if at < 0 {
+			at = len(wants)
+			wants = append(wants, want{namespace: e.steps.of(r.namespace).namespace})
+		}
+		wants[at].take += r.Roots
+	}
+	return wants
+}
+
+// createRefused goes on with a batch that could not be created as a whole.
+func (e *Engine) createRefused(s *sending, err error) {
+	batch := s.batch
+	switch {
+	case errors.Is(err, errBatchTooLong):
+		e.createBatch(batch[:len(batch)/2], s.maybe)
+		e.createBatch(batch[len(batch)/2:], s.maybe)
+	case store.Classify(err) == store.BadInput && len(batch) > 1:
+		for _, r := range batch { // one of them is refused: each on its own
+			e.createBatch([]*request{r}, s.maybe)
+		}
+	default:
+		if s.maybe {
+			err = fmt.Errorf("%w: %w", ErrUncertain, err)
+		}
+		for _, r := range s.byID {
+			r.done <- afterRefusal(r, err)
+		}
+	}
+}
 
 // afterRefusal answers a request the database has refused. If the refusal is
 // that the task exists, an earlier try of this very call had committed and its
@@ -258,19 +324,4 @@ func afterRefusal(r *request, err error) created {
 		return created{Created: store.Created{Outcome: store.CreateDone, UUID: r.UUID}}
 	}
 	return created{err: err}
-}
-
-// schemaCache keeps the compiled input schemas of plans.
-type schemaCache struct{ byPlan sync.Map }
-
-func (c *schemaCache) of(p *store.Plan) (*workflow.InputSchema, error) {
-	if s, ok := c.byPlan.Load(p.ID); ok {
-		return s.(*workflow.InputSchema), nil
-	}
-	s, err := workflow.CompileInput(&p.Plan)
-	if err != nil {
-		return nil, fmt.Errorf("input schema of %s/%s@%s: %w", p.Namespace, p.Name, p.Version, err)
-	}
-	c.byPlan.Store(p.ID, s)
-	return s, nil
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/tasker-systems/tasker-host/host/internal/pluginhost"
+	"github.com/tasker-systems/tasker-host/host/internal/pool"
 	"github.com/tasker-systems/tasker-host/host/internal/store"
 	pluginv1 "github.com/tasker-systems/tasker-host/sdk/proto/tasker/plugin/v1"
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
@@ -17,7 +18,6 @@ import (
 // and sends the steps on their way. It does not wait for them.
 func (e *Engine) start(ctx context.Context, g grant, leases []store.Lease) {
 	attempts := make([]*attempt, 0, len(leases))
-	handlers := make([]int32, 0, len(leases))
 	for _, l := range leases {
 		plan, err := e.store.Plan(ctx, l.Plan)
 		if err != nil {
@@ -26,12 +26,10 @@ func (e *Engine) start(ctx context.Context, g grant, leases []store.Lease) {
 			e.lost.Store(true)
 			continue
 		}
-		a := &attempt{Lease: l, plan: plan}
-		attempts = append(attempts, a)
-		handlers = append(handlers, a.handlerID())
+		attempts = append(attempts, &attempt{Lease: l, plan: plan, steps: e.steps.of(plan.Namespace)})
 	}
 	e.held.add(attempts)
-	e.capacity.taken(g, handlers)
+	e.capacity.taken(g, attempts)
 	if len(attempts) == 0 {
 		return
 	}
@@ -39,14 +37,40 @@ func (e *Engine) start(ctx context.Context, g grant, leases []store.Lease) {
 
 	var cold []*attempt
 	for _, a := range attempts {
-		if v, ok := e.inputs.cached(a, e.ancestorsOf(a)); ok {
-			e.run(a, v)
+		if e.budget.spent(&a.steps.memory) {
+			cold = append(cold, a)
+		} else if v, ok := e.inputs.cached(a, e.ancestorsOf(a)); ok {
+			e.enter(a, v)
 		} else {
 			cold = append(cold, a)
 		}
 	}
-	if len(cold) > 0 {
-		e.loops.Go(func() { e.loadAndRun(cold) })
+	for len(cold) > 0 { // those of one namespace wait for memory together
+		n := 1
+		for n < len(cold) && cold[n].steps == cold[0].steps {
+			n++
+		}
+		of := cold[:n]
+		e.loops.Go(func() { e.loadAndRunAll(of) })
+		cold = cold[n:]
+	}
+}
+
+// loadAndRunAll reads the inputs of attempts of one namespace and runs them, as
+// there is memory for them.
+func (e *Engine) loadAndRunAll(attempts []*attempt) {
+	for len(attempts) > 0 {
+		memory := &attempts[0].steps.memory
+		n, taken := e.budget.await(e.work, memory, len(attempts))
+		if n == 0 {
+			break
+		}
+		e.loadAndRun(attempts[:n])
+		e.budget.give(memory, taken)
+		attempts = attempts[n:]
+	}
+	for _, a := range attempts {
+		e.settle(a, release("host_stopping", "the host stopped before it ran"))
 	}
 }
 
@@ -64,36 +88,115 @@ func (e *Engine) loadAndRun(attempts []*attempt) {
 		}
 		return
 	}
+	bytes := 0
 	for i, a := range attempts {
-		e.run(a, all[i])
+		bytes += all[i].size()
+		e.enter(a, all[i])
+	}
+	e.budget.note(len(attempts), bytes)
+}
+
+// enter has an attempt run as soon as the pool of its namespace has an executor
+// for it.
+func (e *Engine) enter(a *attempt, v values) {
+	a.bytes = v.size()
+	e.budget.take(&a.steps.memory, a.bytes)
+	a.job.Store(pool.NewJob(&entered{e, a, v}))
+	a.steps.slots.Enter(a.job.Load())
+}
+
+// entered is an attempt that waits for an executor.
+type entered struct {
+	engine  *Engine
+	attempt *attempt
+	inputs  values
+}
+
+// Run implements [pool.Task].
+func (w *entered) Run() { w.engine.run(w.attempt, w.inputs) }
+
+// Back implements [pool.Task].
+func (w *entered) Back(why string) {
+	w.engine.budget.give(&w.attempt.steps.memory, w.attempt.bytes)
+	w.engine.settle(w.attempt, release(why, "it was given back before it ran"))
+}
+
+// cancel ends an attempt: its outcome comes soon. One that waits for its inputs,
+// or is on its way to the runner, finds the reason when it gets there.
+func (e *Engine) cancel(a *attempt, reason string) {
+	a.over.CompareAndSwap(nil, &reason)
+	if j := a.job.Load(); j == nil || !a.steps.slots.Drop(j, reason) {
+		e.runner.Cancel(a.UUID().String(), reason)
 	}
 }
 
 // run hands one attempt to the runner.
 func (e *Engine) run(a *attempt, v values) {
+	if why := a.over.Load(); why != nil {
+		a.steps.slots.Leave(a.job.Load(), false)
+		e.budget.give(&a.steps.memory, a.bytes)
+		e.settle(a, release(*why, "it was cancelled before it ran"))
+		return
+	}
 	s := &a.plan.Steps[a.Number]
-	id := a.UUID().String()
-	step := &pluginv1.Step{
-		Handler: s.Handler, TaskUuid: a.Task.String(), StepUuid: id,
-		Namespace: a.plan.Namespace, TaskName: a.plan.Name, TaskVersion: a.plan.Version, StepName: s.Name,
-		Attempt: uint32(a.Attempt), MaxAttempts: uint32(s.Retry.MaxAttempts), //nolint:gosec // small and positive
-		IdempotencyKey: idempotencyKey(id, a.Generation), LeaseId: a.ID.String(),
-		Context: v.context, Config: s.Config,
-		TimeoutMs: uint32(s.Timeout / time.Millisecond), //nolint:gosec // at most a day
-	}
-	ancestors := e.ancestorsOf(a)
-	if len(ancestors) > 0 {
-		step.Dependencies = make([]*pluginv1.Dependency, 0, len(ancestors))
-		for i, n := range ancestors {
-			if v.results[i] != nil {
-				step.Dependencies = append(step.Dependencies, &pluginv1.Dependency{StepName: a.plan.Steps[n].Name, Result: v.results[i]})
-			}
-		}
-	}
+	step := e.stepFor(a, v)
+	id := step.GetStepUuid()
 	e.runner.Dispatch(pluginhost.Call{
 		Handler: s.Handler, Step: step,
-		Done: func(o pluginhost.Outcome) { e.settle(a, o) },
+		Done: func(o pluginhost.Outcome) {
+			a.steps.slots.Leave(a.job.Load(), o.Kind == vocab.OutcomeRetryable || o.Kind == vocab.OutcomePermanent)
+			e.settle(a, o)
+			e.budget.give(&a.steps.memory, a.bytes)
+		},
+		Progress: func(p pluginhost.Progress) { e.held.report(a, p) },
 	})
+	if why := a.over.Load(); why != nil { // it came while the runner did not know the step
+		e.runner.Cancel(id, *why)
+	}
+}
+
+// stepFor is an attempt as its plugin gets it.
+func (e *Engine) stepFor(a *attempt, v values) *pluginv1.Step {
+	s := &a.plan.Steps[a.Number]
+	var room [3 * 36]byte // one text has all three
+	ids := string(a.ID.Append(a.UUID().Append(a.Task.Append(room[:0]))))
+	task, id, lease := ids[:36], ids[36:72], ids[72:]
+	ancestors := e.ancestorsOf(a)
+	step, dependencies := newStep(len(ancestors))
+	step.Handler, step.TaskUuid, step.StepUuid, step.LeaseId = s.Handler, task, id, lease
+	step.Namespace, step.TaskName, step.TaskVersion, step.StepName = a.plan.Namespace, a.plan.Name, a.plan.Version, s.Name
+	step.Attempt, step.MaxAttempts = uint32(a.Attempt), uint32(s.Retry.MaxAttempts) //nolint:gosec // small and positive
+	step.IdempotencyKey = idempotencyKey(id, a.Generation)
+	step.Context, step.Config = v.context, s.Config
+	step.TimeoutMs = uint32(s.Timeout / time.Millisecond) //nolint:gosec // at most a day
+	step.Trace = e.traceStep(a, v.trace)
+	for i, n := range ancestors {
+		if v.results[i] != nil {
+			d := &dependencies[i]
+			d.StepName, d.Result = a.plan.Steps[n].Name, v.results[i]
+			step.Dependencies = append(step.Dependencies, d)
+		}
+	}
+	return step
+}
+
+// newStep makes a step and so many dependencies for it, if they are few in one
+// piece.
+func newStep(dependencies int) (*pluginv1.Step, []pluginv1.Dependency) {
+	switch {
+	case dependencies == 0:
+		return &pluginv1.Step{}, nil
+	case dependencies <= 3:
+		s := &struct {
+			step pluginv1.Step
+			all  [3]pluginv1.Dependency
+			list [3]*pluginv1.Dependency
+		}{}
+		s.step.Dependencies = s.list[:0]
+		return &s.step, s.all[:]
+	default:
+		return &pluginv1.Step{Dependencies: make([]*pluginv1.Dependency, 0, dependencies)}, make([]pluginv1.Dependency, dependencies)
+	}
 }
 
 // idempotencyKey is the step's UUID, with the generation behind it once an

@@ -28,25 +28,27 @@ func (d *dueTimes) at(t time.Time) {
 	}
 }
 
+// reached reports whether times have been reached, and forgets them: whoever asks
+// looks now, whatever else there is to do.
+func (d *dueTimes) reached(now time.Time) (some bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for len(d.times) > 0 && !d.times[0].After(now) {
+		delete(d.known, heap.Pop(&d.times).(time.Time).UnixMilli())
+		some = true
+	}
+	return some
+}
+
 // within returns how long to wait, at most longest, until the first noted time.
-// Times are forgotten once they are reached, not before: something else may end
-// the wait.
+// It is still noted then: something else may end the wait.
 func (d *dueTimes) within(longest time.Duration, now time.Time) time.Duration {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	reached := false
-	for len(d.times) > 0 && !d.times[0].After(now) {
-		delete(d.known, heap.Pop(&d.times).(time.Time).UnixMilli())
-		reached = true
-	}
-	switch {
-	case reached:
-		return 0
-	case len(d.times) == 0:
+	if len(d.times) == 0 {
 		return longest
-	default:
-		return min(d.times[0].Sub(now), longest)
 	}
+	return max(min(d.times[0].Sub(now), longest), 0)
 }
 
 // timeHeap is a heap of times, the earliest first.

@@ -10,43 +10,64 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/tasker-systems/tasker-host/host/internal/payload"
 	"github.com/tasker-systems/tasker-host/host/internal/pluginhost"
+	"github.com/tasker-systems/tasker-host/host/internal/pool"
+	"github.com/tasker-systems/tasker-host/host/internal/readmodel"
 	"github.com/tasker-systems/tasker-host/host/internal/store"
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
 )
 
 // Config are the engine's settings. All must be set; see the configuration
-// reference for meaning and defaults.
+// reference for meaning and defaults. Those marked live may change while the
+// engine runs, see [Engine.Reload].
 type Config struct {
 	Host        store.HostInfo
 	Environment string
+	State       func() string // the host's operational state, for the others to see
 
-	MaxInFlight   int // leases held at once at most
-	SettleBatch   int // outcomes recorded in one transaction at most
-	Committers    int // transactions that record outcomes at once
-	SubmitBatch   int // tasks created in one transaction at most
-	ClaimBatch    int // steps claimed in one transaction at most
+	// Plugins are those that run, for the others to see; nil: there are none.
+	Plugins func() []readmodel.HostPlugin
+
+	MaxInFlight   int // live: leases held at once at most
 	InputCache    int // bytes
+	Memory        int // bytes of inputs and results under way, about
+	MemoryShare   int // bytes that a namespace may have of it however much the others have
 	MaxDependency int // results of ancestors handed to a step at most; parents always are
+
+	// Hands are the pools of executors that take turns, until they are changed.
+	Hands map[PoolKind]HandsConfig
+
+	// StepExecutors says how many steps of a namespace run at once, until its pool
+	// is resized.
+	StepExecutors func(namespace string) int
 
 	Lease         time.Duration // a host that gave no sign of life for so long is dead
 	Heartbeat     time.Duration
 	SelfStop      time.Duration // before the lease ends, a host that cannot reach the database stops its steps
-	SweepInterval time.Duration // between looks for dead hosts
-	LostAfter     time.Duration // a step without a message for so long is enqueued again; also the interval of that look
-	PollMin       time.Duration // wait after an empty look at the queues, at first
-	PollMax       time.Duration // and at most
-	InboxVT       time.Duration // a message of an inbox that was read and not answered for comes back after this, whole seconds
-	InboxBatch    int           // messages read from an inbox at once
-	InboxMaxReads int           // after so many reads without an answer a message is set aside
+	SweepInterval time.Duration // live: between looks for dead hosts
+	RestAfter     time.Duration // live: a host that had nothing to do for so long rests; 0: never
+	RestBeat      time.Duration // between two signs of life of a host that rests
+	LostAfter     time.Duration // live: a step without a message for so long is enqueued again; also the interval of that look
+	InboxVT       time.Duration // live: a message of an inbox that was read and not answered for comes back after this, whole seconds
+	InboxMaxReads int           // live: after so many reads without an answer a message is set aside
 
 	RequestQueue string
 	ResultQueue  string
-	Policy       store.Policy
-	Payload      payload.Limits // of contexts
-	Results      payload.Limits // of results and metadata
+	Policy       store.Policy    // live
+	Retention    store.Retention // live
+	Payload      payload.Limits  // of contexts
+	Results      payload.Limits  // live: of results and metadata
+
+	Tracer trace.Tracer // nil: nothing is traced
+}
+
+// HandsConfig is a pool of executors that take turns.
+type HandsConfig struct {
+	Size int // executors
+	Pace pool.Pace
 }
 
 // Store is what the engine asks of the database.
@@ -54,10 +75,13 @@ type Store interface {
 	reader
 	hostStore
 	inboxStore
+	retainer
+	listener
 	CreateTasks(ctx context.Context, g store.Grant, batch []store.NewTask, requestQueue string) ([]store.Created, error)
+	Waiting(ctx context.Context, queues, handlers, inboxes []string) ([]string, error)
 	Claim(ctx context.Context, g store.Grant, queue string, names []string, after int64) (store.Claimed, error)
 	Settle(ctx context.Context, g store.Grant, p store.Policy, batch []store.Settlement) (store.Settled, error)
-	CancelTask(ctx context.Context, task vocab.UUID, reason string, host int32) (vocab.TaskState, bool, error)
+	CancelTask(ctx context.Context, task vocab.UUID, o store.Operator, host int32) (vocab.TaskState, bool, error)
 	Plan(ctx context.Context, id int32) (*store.Plan, error)
 	FindPlan(ctx context.Context, namespace, name, version, environment string) (*store.Plan, error)
 	HandlerIDs(ctx context.Context, names []string) (map[string]int32, error)
@@ -89,6 +113,7 @@ var ErrDraining = errors.New("the host is shutting down")
 // Engine is the pipeline of one host.
 type Engine struct {
 	cfg       Config
+	now       atomic.Pointer[Config] // what is in force of the settings that may change
 	store     Store
 	runner    Runner
 	finalizer Finalizer
@@ -97,22 +122,34 @@ type Engine struct {
 
 	host        atomic.Int32
 	capacity    *capacity
+	steps       *stepPools
 	held        *held
 	inputs      *inputs
+	budget      *budget
 	outcomes    *batcher[settlement]
-	requests    *batcher[*request]
+	requests    *intake
 	ancestors   ancestorCache
+	heard       []vocab.UUID // the revoked leases of the last heartbeat; the heartbeat's alone
 	servedNames atomic.Pointer[[]string]
-	schemas     schemaCache
 	hub         *hub
-	claimNow    chan struct{} // level-triggered: look at the queues at once
-	due         dueTimes      // of the retries that this host has caused
-	lost        atomic.Bool   // a reply was lost: compare leases with the database
+	lookout     *lookout                           // where there may be work
+	due         dueTimes                           // of the retries that this host has caused
+	lost        atomic.Bool                        // a reply was lost: compare leases with the database
+	told        atomic.Pointer[store.WorkerPolicy] // what outside workers were last told
+	plugins     toldPlugins                        // what other hosts were last told; guarded by serving
 	beatNow     chan struct{}
 	serving     sync.Mutex               // held while what is served is read anew
 	queues      atomic.Pointer[[]string] // that hold steps of the handlers served
-	lastBeat    atomic.Int64             // of the last heartbeat that worked, nanoseconds of the monotonic base
+	rest        resting
+	lastBeat    atomic.Int64 // of the last heartbeat that worked, nanoseconds of the monotonic base
 	base        time.Time
+	paced       chan struct{} // level-triggered: intervals have changed
+	runs        []func()      // the loops
+	hands       []handPool
+	inboxes     []*inbox
+	creators    *pool.Hands  // the one of them that creates tasks
+	watched     []*turns     // one for each of them
+	asked       atomic.Int64 // when a call to the database was last made again, as lastBeat
 
 	work   context.Context // ended by Stop: everything is given up
 	abort  context.CancelCauseFunc
@@ -125,14 +162,19 @@ type Engine struct {
 func New(cfg Config, st Store, runner Runner, fin Finalizer, reg prometheus.Registerer, log hclog.Logger) *Engine {
 	e := &Engine{
 		cfg: cfg, store: st, runner: runner, finalizer: fin, log: log, metrics: newMetrics(reg),
-		capacity: newCapacity(cfg.MaxInFlight, time.Now), held: newHeld(), inputs: newInputs(st, cfg.InputCache),
-		outcomes: newBatcher[settlement](), requests: newBatcher[*request](),
-		hub: newHub(), claimNow: make(chan struct{}, 1), beatNow: make(chan struct{}, 1), base: time.Now(),
+		capacity: newCapacity(cfg.MaxInFlight, time.Now), held: newHeld(), inputs: newInputs(st, cfg.InputCache), budget: newBudget(cfg.Memory, cfg.MemoryShare),
+		hub: newHub(), lookout: newLookout(cfg.RequestQueue, cfg.ResultQueue), beatNow: make(chan struct{}, 1), base: time.Now(),
+		paced: make(chan struct{}, 1), rest: newResting(),
 	}
+	calls := &lanes{}
+	e.outcomes, e.requests = newBatcher(calls.line(), settlement.size), newIntake(calls.line())
+	e.steps = newStepPools(e.capacity, cfg.StepExecutors)
+	e.now.Store(&cfg)
 	e.work, e.abort = context.WithCancelCause(context.Background())
 	e.accept, e.refuse = context.WithCancelCause(e.work)
 	e.queues.Store(&[]string{})
 	e.metrics.observe(reg, e)
+	e.runs, e.hands = e.allLoops(), e.allHands()
 	return e
 }
 
@@ -144,21 +186,59 @@ func (e *Engine) Start(ctx context.Context) error {
 	if err := e.refreshServed(ctx); err != nil {
 		return fmt.Errorf("start pipeline: %w", err)
 	}
-	for range e.cfg.Committers {
-		e.loops.Go(e.settleLoop)
-		e.loops.Go(e.createLoop)
+	if err := e.tellWorkers(ctx); err != nil {
+		return fmt.Errorf("start pipeline: %w", err)
 	}
-	e.loops.Go(e.claimLoop)
-	e.loops.Go(e.serveLoop)
-	e.loops.Go(e.heartbeatLoop)
-	e.loops.Go(e.sweepLoop)
-	requests := e.newInbox(e.cfg.RequestQueue)
-	requests.handle = requests.handleRequests
-	e.loops.Go(requests.loop)
-	results := e.newInbox(e.cfg.ResultQueue)
-	results.handle = results.handleResults
-	e.loops.Go(results.loop)
+	for i, loop := range e.runs {
+		e.watched[i].started(e)
+		e.loops.Go(loop)
+	}
+	for _, p := range e.hands {
+		p.Start()
+	}
+	e.loops.Go(e.progressLoop)
+	e.loops.Go(e.retentionLoop) // its turns may take long, and nothing waits for them
 	return nil
+}
+
+// Reload puts other values in force of the settings that Config marks as live;
+// it does not look at the rest. What runs is not disturbed: a batch, a wait or a
+// read that has begun ends under the old values.
+func (e *Engine) Reload(cfg Config) {
+	e.now.Store(&cfg)
+	e.rest.mu.Lock()
+	if e.endRest() {
+		e.beatAtOnce()
+	}
+	e.rest.mu.Unlock()
+	e.capacity.resize(cfg.MaxInFlight)
+	signal(e.paced)
+	e.lookSoon()
+	e.lookout.put(e.cfg.RequestQueue, e.cfg.ResultQueue)
+	e.wake()
+}
+
+// live returns the settings that are in force now.
+func (e *Engine) live() *Config { return e.now.Load() }
+
+// allLoops returns what the engine runs, each loop watched.
+func (e *Engine) allLoops() []func() {
+	var all []func()
+	add := func(name string, every func() time.Duration, loop func(*turns)) {
+		t := &turns{name: name, every: every}
+		t.over.Store(true)
+		e.watched = append(e.watched, t)
+		all = append(all, func() {
+			defer t.over.Store(true)
+			loop(t)
+		})
+	}
+	add("serve", func() time.Duration { return serveInterval }, e.serveLoop)
+	add("heartbeat", func() time.Duration { return e.live().Heartbeat }, e.heartbeatLoop)
+	add("look", e.longestRest, e.lookLoop)
+	add("sweep", func() time.Duration { return e.live().SweepInterval }, e.sweepLoop)
+	add("rest", nil, e.restLoop)
+	return all
 }
 
 // HostID returns the number the host is registered under.
@@ -179,6 +259,10 @@ func (e *Engine) Drain(ctx context.Context) int {
 	return e.held.len()
 }
 
+// Cut tells the handlers of all steps that run to end. What does not come to a success
+// in spite of that is given back. Call it after Drain, if there is no more time.
+func (e *Engine) Cut() { e.cancelAll("host_stopping") }
+
 // Stop ends the engine. What the host still holds is given back: the caller has
 // stopped the runner, which has answered every call. Call Drain first.
 func (e *Engine) Stop(ctx context.Context) error {
@@ -190,6 +274,7 @@ func (e *Engine) Stop(ctx context.Context) error {
 	}
 	e.abort(ErrDraining)
 	// What is left now is short, and is done even if ctx has ended meanwhile.
+	stuck := e.stopHands(context.WithoutCancel(ctx))
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaveTimeout)
 	defer cancel()
 	done := make(chan struct{})
@@ -197,21 +282,36 @@ func (e *Engine) Stop(ctx context.Context) error {
 	select {
 	case <-done:
 	case <-last.Done():
-		return fmt.Errorf("stop pipeline: %w", last.Err())
+		return errors.Join(stuck, fmt.Errorf("stop pipeline: %w", last.Err()))
 	}
 	if e.HostID() == 0 {
-		return nil // never started
+		return stuck // never started
 	}
-	return e.leave(last)
+	return errors.Join(stuck, e.leave(last))
+}
+
+// stopHands stops all pools at once: one that is slow holds up no other.
+func (e *Engine) stopHands(ctx context.Context) error {
+	failed := make([]error, len(e.hands))
+	var stopping sync.WaitGroup
+	for i, p := range e.hands {
+		stopping.Go(func() {
+			if err := p.Stop(ctx); err != nil {
+				failed[i] = fmt.Errorf("stop pipeline: %s: %w", p.kind, err)
+			}
+		})
+	}
+	stopping.Wait()
+	return errors.Join(failed...)
 }
 
 // leave tells the others that this host is gone, and gives back what it holds
 // without waiting for its lease to end.
 func (e *Engine) leave(ctx context.Context) error {
-	if _, _, err := e.store.Heartbeat(ctx, e.HostID(), "stopped", nil, 0); err != nil {
+	if _, _, err := e.store.Heartbeat(ctx, e.HostID(), "stopped", nil, 0, nil); err != nil {
 		return fmt.Errorf("leave: %w", err)
 	}
-	n, err := e.store.ReleaseHost(ctx, e.HostID(), "host_stopped", e.cfg.Policy.ClaimFactor)
+	n, err := e.store.ReleaseHost(ctx, e.HostID(), "host_stopped", e.live().Policy.ClaimFactor)
 	if err != nil {
 		return fmt.Errorf("leave: %w", err)
 	}
@@ -222,12 +322,7 @@ func (e *Engine) leave(ctx context.Context) error {
 }
 
 // leaveTimeout bounds what a stopping engine does at the very end.
-const leaveTimeout = 5 * time.Second
+const leaveTimeout = 10 * time.Second
 
-// wake makes the claimer look at the queues at once.
-func (e *Engine) wake() {
-	select {
-	case e.claimNow <- struct{}{}:
-	default:
-	}
-}
+// wake has the claimers look at all queues at once.
+func (e *Engine) wake() { e.lookout.put(*e.queues.Load()...) }

@@ -19,9 +19,11 @@ import (
 	"github.com/tasker-systems/tasker-host/host/internal/payload"
 	"github.com/tasker-systems/tasker-host/host/internal/pipeline"
 	"github.com/tasker-systems/tasker-host/host/internal/pluginhost"
+	"github.com/tasker-systems/tasker-host/host/internal/pool"
 	"github.com/tasker-systems/tasker-host/host/internal/store"
 	"github.com/tasker-systems/tasker-host/host/internal/workflow"
 	"github.com/tasker-systems/tasker-host/migrations/pgtest"
+	"github.com/tasker-systems/tasker-host/sdk/handler"
 	pluginv1 "github.com/tasker-systems/tasker-host/sdk/proto/tasker/plugin/v1"
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
 )
@@ -43,6 +45,7 @@ type runner struct {
 
 	mu      sync.Mutex
 	running map[string]context.CancelCauseFunc // by step uuid
+	stopped bool
 	calls   sync.WaitGroup
 }
 
@@ -63,9 +66,17 @@ func (r *runner) Changed() <-chan struct{} { return r.changed }
 func (r *runner) Dispatch(call pluginhost.Call) {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	r.mu.Lock()
+	if r.stopped { // as the plugin host answers
+		r.mu.Unlock()
+		cancel(nil)
+		call.Done(failure(vocab.OutcomeReleased, "stopped"))
+		return
+	}
 	r.running[call.Step.StepUuid] = cancel
-	r.mu.Unlock()
-	r.calls.Go(func() {
+	ctx = handler.WithProgress(ctx, func(percent int, note string) {
+		call.Progress(pluginhost.Progress{Percent: percent, Note: note})
+	})
+	r.calls.Go(func() { // under the lock: stop waits for all that came before it
 		o := r.handlers[call.Handler](ctx, call.Step)
 		r.mu.Lock()
 		delete(r.running, call.Step.StepUuid)
@@ -73,6 +84,7 @@ func (r *runner) Dispatch(call pluginhost.Call) {
 		cancel(nil)
 		call.Done(o)
 	})
+	r.mu.Unlock()
 }
 
 func (r *runner) Cancel(step, reason string) {
@@ -85,6 +97,7 @@ func (r *runner) Cancel(step, reason string) {
 
 func (r *runner) stop() {
 	r.mu.Lock()
+	r.stopped = true
 	for _, cancel := range r.running {
 		cancel(fmt.Errorf("stopping"))
 	}
@@ -110,14 +123,49 @@ type testBundle struct {
 
 func testConfig() pipeline.Config {
 	return pipeline.Config{
-		Host: store.HostInfo{Name: "test", Version: "0", Environment: "test", State: "normal"}, Environment: "test",
-		MaxInFlight: 2000, SettleBatch: 500, Committers: 2, SubmitBatch: 500, ClaimBatch: 500, InputCache: 64 << 20, MaxDependency: 256,
-		Lease: 30 * time.Second, Heartbeat: time.Second, SelfStop: 5 * time.Second, SweepInterval: 500 * time.Millisecond, LostAfter: time.Second,
-		PollMin: 5 * time.Millisecond, PollMax: 100 * time.Millisecond,
-		InboxVT: 30 * time.Second, InboxBatch: 50, InboxMaxReads: 5,
+		Host: store.HostInfo{Name: "test", Version: "0", Environment: "test", State: "normal"}, Environment: "test", State: func() string { return "normal" },
+		MaxInFlight: 2000, InputCache: 64 << 20, Memory: 64 << 20, MemoryShare: 1 << 20, MaxDependency: 256, Hands: testHands(),
+		StepExecutors: func(string) int { return 1000 },
+		Lease:         30 * time.Second, Heartbeat: time.Second, SelfStop: 5 * time.Second, SweepInterval: 500 * time.Millisecond, LostAfter: time.Second,
+		InboxVT: 30 * time.Second, InboxMaxReads: 5,
 		RequestQueue: "task_requests_queue", ResultQueue: "orchestration_step_results",
 		Policy:  store.Policy{RetryAfterCap: 5 * time.Minute, ClaimFactor: 3},
 		Payload: payload.ContextLimits(), Results: payload.ResultLimits(),
+	}
+}
+
+// testHands are pools of a host at its desk.
+func testHands() map[pipeline.PoolKind]pipeline.HandsConfig {
+	woken := pool.Pace{Batch: 500, TurnTimeout: time.Minute, StopTimeout: 5 * time.Second}
+	reading := woken
+	reading.PollMin, reading.PollMax = 5*time.Millisecond, 100*time.Millisecond
+	inbox := reading
+	inbox.Batch = 50
+	return map[pipeline.PoolKind]pipeline.HandsConfig{
+		pipeline.TaskRequestProcessor: {Size: 1, Pace: inbox}, pipeline.TaskClaimer: {Size: 1, Pace: reading},
+		pipeline.StepResultProcessor: {Size: 1, Pace: inbox},
+		pipeline.StepEnqueuer:        {Size: 2, Pace: woken}, pipeline.TaskFinalizer: {Size: 2, Pace: woken},
+	}
+}
+
+// hands changes a pool of a configuration.
+func hands(kind pipeline.PoolKind, change func(h *pipeline.HandsConfig)) func(*pipeline.Config) {
+	return func(c *pipeline.Config) {
+		h := c.Hands[kind]
+		change(&h)
+		c.Hands[kind] = h
+	}
+}
+
+// tune changes the pace of a pool that runs.
+func tune(t *testing.T, e *pipeline.Engine, kind pipeline.PoolKind, change func(p *pool.Pace)) {
+	t.Helper()
+	pace := testHands()[kind].Pace
+	change(&pace)
+	for _, p := range e.Pools() {
+		if p.Kind == kind {
+			p.Tune(pace)
+		}
 	}
 }
 
@@ -126,21 +174,28 @@ func setup(t *testing.T, handlers map[string]handlerFunc, change ...func(*pipeli
 	return setupOn(t, pgtest.New(t), handlers, change...)
 }
 
-func setupOn(t *testing.T, pool *pgxpool.Pool, handlers map[string]handlerFunc, change ...func(*pipeline.Config)) *testBundle {
+func setupOn(t *testing.T, db *pgxpool.Pool, handlers map[string]handlerFunc, change ...func(*pipeline.Config)) *testBundle {
+	t.Helper()
+	st := store.New(db)
+	return setupWith(t, db, st, st, handlers, change...)
+}
+
+// setupWith sets up an engine whose calls go to a store that stands before that of
+// the bundle.
+func setupWith(t *testing.T, db *pgxpool.Pool, asked pipeline.Store, st *store.Store, handlers map[string]handlerFunc, change ...func(*pipeline.Config)) *testBundle {
 	t.Helper()
 	cfg := testConfig()
 	for _, f := range change {
 		f(&cfg)
 	}
-	st := store.New(pool)
 	require.NoError(t, st.CreateQueue(t.Context(), cfg.RequestQueue))
 	require.NoError(t, st.CreateQueue(t.Context(), cfg.ResultQueue))
-	b := &testBundle{pool: pool, store: st, runner: newRunner(handlers)}
+	b := &testBundle{pool: db, store: st, runner: newRunner(handlers)}
 	log := hclog.New(&hclog.LoggerOptions{Name: t.Name(), Output: os.Stderr, Level: hclog.Error})
-	b.engine = pipeline.New(cfg, st, b.runner, finalizer.New(pool, "test", 30*time.Second), prometheus.NewRegistry(), log)
+	b.engine = pipeline.New(cfg, asked, b.runner, finalizer.New(db, "test", 30*time.Second), prometheus.NewRegistry(), log)
 	require.NoError(t, b.engine.Start(t.Context()))
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		b.runner.stop()
 		require.NoError(t, b.engine.Stop(ctx))
@@ -174,7 +229,7 @@ func (b *testBundle) settled(t *testing.T, task vocab.UUID) vocab.TaskState {
 	require.Eventually(t, func() bool {
 		require.NoError(t, b.pool.QueryRow(t.Context(), `select state::text from tasker_tasks where task_uuid = $1`, task).Scan(&state))
 		return !state.Active()
-	}, 20*time.Second, 5*time.Millisecond)
+	}, time.Minute, 5*time.Millisecond)
 	return state
 }
 
@@ -220,6 +275,37 @@ func TestDiamondRunsInOrderWithAllResults(t *testing.T) {
 	require.Contains(t, context, "340282366920938463463374607431768211456")
 }
 
+// A task whose roots the host was given has nothing in a queue, and nobody looks
+// there for it; one that has more roots than the host may hold has.
+func TestCreatingCallsClaimersOnlyToWhatWaits(t *testing.T) {
+	t.Parallel()
+	release := make(chan struct{})
+	b := setup(t, map[string]handlerFunc{"t.step": func(ctx context.Context, s *pluginv1.Step) pluginhost.Outcome {
+		if s.TaskName == "wide" {
+			select {
+			case <-release:
+			case <-ctx.Done():
+			}
+		}
+		return success(`1`)
+	}})
+	b.apply(t, diamond)
+	wide := "namespace: test_ns\nname: wide\nversion: 1.0.0\nsteps:\n"
+	for i := range 300 {
+		wide += fmt.Sprintf("  - {name: s%d, handler: t.step}\n", i)
+	}
+	b.apply(t, wide)
+	before := b.engine.Signs()
+	for range 3 {
+		require.Equal(t, vocab.TaskComplete, b.settled(t, b.submit(t, "diamond", `{}`)))
+	}
+	require.Equal(t, before, b.engine.Signs())
+	task := b.submit(t, "wide", `{}`)
+	require.Eventually(t, func() bool { return b.engine.Signs() > before }, time.Minute, time.Millisecond)
+	close(release)
+	require.Equal(t, vocab.TaskComplete, b.settled(t, task))
+}
+
 func TestPermanentFailureFailsTheTaskAfterTheOtherBranch(t *testing.T) {
 	t.Parallel()
 	release := make(chan struct{})
@@ -241,7 +327,7 @@ func TestPermanentFailureFailsTheTaskAfterTheOtherBranch(t *testing.T) {
 		var n int
 		require.NoError(t, b.pool.QueryRow(t.Context(), `select count(*) from tasker_workflow_steps where task_uuid = $1 and state = 'error'`, task).Scan(&n))
 		return n == 1
-	}, 10*time.Second, 5*time.Millisecond)
+	}, time.Minute, 5*time.Millisecond)
 	var state string
 	require.NoError(t, b.pool.QueryRow(t.Context(), `select state::text from tasker_tasks where task_uuid = $1`, task).Scan(&state))
 	require.Equal(t, "in_progress", state, "c still runs")

@@ -6,15 +6,20 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/require"
 
 	"github.com/tasker-systems/tasker-host/host/internal/pipeline"
 	"github.com/tasker-systems/tasker-host/host/internal/pluginhost"
+	handpool "github.com/tasker-systems/tasker-host/host/internal/pool"
 	"github.com/tasker-systems/tasker-host/host/internal/store"
+	"github.com/tasker-systems/tasker-host/migrations/pgtest"
 	pluginv1 "github.com/tasker-systems/tasker-host/sdk/proto/tasker/plugin/v1"
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
 )
@@ -40,24 +45,56 @@ func count(t *testing.T, b *testBundle, sql string, args ...any) int {
 
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	require.Eventually(t, ok, 20*time.Second, 5*time.Millisecond, what)
+	require.Eventually(t, ok, time.Minute, 5*time.Millisecond, what)
 }
 
-func TestRetryableFailureRunsAgainWhenDueWithoutAPoll(t *testing.T) {
-	t.Parallel()
+// failsTwice returns a handler that succeeds with its third call.
+func failsTwice() handlerFunc {
 	var calls atomic.Int32
-	b := setup(t, map[string]handlerFunc{"t.step": func(_ context.Context, s *pluginv1.Step) pluginhost.Outcome {
+	return func(_ context.Context, s *pluginv1.Step) pluginhost.Outcome {
 		if n := calls.Add(1); n < 3 {
 			return failure(vocab.OutcomeRetryable, fmt.Sprintf("attempt %d of %d", s.Attempt, s.MaxAttempts))
 		}
 		return success(`"third"`)
-	}}, func(c *pipeline.Config) { c.PollMin, c.PollMax = never, never })
+	}
+}
+
+// neverPolls has a host see only what it is told of, or knows to be due.
+func neverPolls(h *pipeline.HandsConfig) { h.Pace.PollMin, h.Pace.PollMax = never, never }
+
+func TestRetryableFailureRunsAgainWhenDueWithoutAPoll(t *testing.T) {
+	t.Parallel()
+	b := setup(t, map[string]handlerFunc{"t.step": failsTwice()}, hands(pipeline.TaskClaimer, neverPolls))
 	b.apply(t, oneStep)
 	task := b.submit(t, "one", `{}`)
 	require.Equal(t, vocab.TaskComplete, b.settled(t, task))
 	require.Equal(t, `"third"`, b.result(t, task, 0))
 	require.Equal(t, 3, count(t, b, `select attempts from tasker_workflow_steps where task_uuid = $1`, task))
 	require.Equal(t, 2, count(t, b, `select count(*) from tasker_workflow_step_transitions where task_uuid = $1 and to_state = 'error'`, task))
+}
+
+// A retry that is due is looked for though the times change at that moment.
+func TestADueRetryIsNotLostInAHurry(t *testing.T) {
+	t.Parallel()
+	b := setup(t, map[string]handlerFunc{"t.step": failsTwice()}, hands(pipeline.TaskClaimer, neverPolls))
+	b.apply(t, oneStep)
+	done := make(chan struct{})
+	var hurry sync.WaitGroup
+	hurry.Go(func() {
+		for {
+			select {
+			case <-done:
+				return
+			default:
+				b.engine.Hurry()
+			}
+		}
+	})
+	task := b.submit(t, "one", `{}`)
+	state := b.settled(t, task)
+	close(done)
+	hurry.Wait()
+	require.Equal(t, vocab.TaskComplete, state)
 }
 
 func TestExhaustedAttemptsFailTheTaskAndLeaveADeadLetter(t *testing.T) {
@@ -147,7 +184,7 @@ func TestCancelReachesTheRunningHandler(t *testing.T) {
 	b.apply(t, oneStep)
 	task := b.submit(t, "one", `{}`)
 	<-started
-	state, cancelled, err := b.engine.Cancel(t.Context(), task, "not needed")
+	state, cancelled, err := b.engine.Cancel(t.Context(), task, store.Operator{Reason: "not needed"})
 	require.NoError(t, err)
 	require.True(t, cancelled)
 	require.Equal(t, vocab.TaskCancelled, state)
@@ -155,10 +192,10 @@ func TestCancelReachesTheRunningHandler(t *testing.T) {
 	eventually(t, "the late outcome is refused", func() bool { return b.engine.InFlight() == 0 })
 	require.Equal(t, 1, count(t, b, `select count(*) from tasker_workflow_steps where task_uuid = $1 and state = 'cancelled' and result is null`, task))
 
-	_, cancelled, err = b.engine.Cancel(t.Context(), task, "again")
+	_, cancelled, err = b.engine.Cancel(t.Context(), task, store.Operator{Reason: "again"})
 	require.NoError(t, err)
 	require.False(t, cancelled)
-	_, _, err = b.engine.Cancel(t.Context(), vocab.TaskID(vocab.UUID{1}), "no such task")
+	_, _, err = b.engine.Cancel(t.Context(), vocab.TaskID(vocab.UUID{1}), store.Operator{Reason: "no such task"})
 	require.ErrorIs(t, err, store.ErrNotFound)
 }
 
@@ -170,18 +207,100 @@ func TestCancelOnAnotherHostReachesTheHandlerWithTheHeartbeat(t *testing.T) {
 		<-ctx.Done()
 		close(ended)
 		return success(`1`)
-	}}, func(c *pipeline.Config) { c.Heartbeat = 50 * time.Millisecond })
+	}}, func(c *pipeline.Config) { c.Heartbeat = 300 * time.Millisecond })
 	b.apply(t, oneStep)
 	task := b.submit(t, "one", `{}`)
 	<-started
-	_, cancelled, err := b.store.CancelTask(t.Context(), task, "elsewhere", b.engine.HostID()+1)
+	_, cancelled, err := b.store.CancelTask(t.Context(), task, store.Operator{Reason: "elsewhere"}, b.engine.HostID()+1)
 	require.NoError(t, err)
 	require.True(t, cancelled)
 	select {
 	case <-ended:
-	case <-time.After(20 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("the handler was not told")
 	}
+	eventually(t, "the host says that it has heard", func() bool { return count(t, b, `select count(*) from tasker_revocations`) == 0 })
+}
+
+// slowInputs is a database that answers what a step needs only when it is let.
+type slowInputs struct {
+	*store.Store
+
+	asked, answer chan struct{}
+}
+
+func (s *slowInputs) StepInputs(ctx context.Context, contexts []vocab.UUID, results []store.StepKey) (store.Inputs, error) {
+	close(s.asked)
+	<-s.answer
+	return s.Store.StepInputs(ctx, contexts, results)
+}
+
+// refusing is a store whose breaker refuses claims.
+type refusing struct {
+	*store.Store
+
+	refuse atomic.Bool
+	asked  atomic.Int64
+}
+
+func (s *refusing) Claim(ctx context.Context, g store.Grant, queue string, names []string, after int64) (store.Claimed, error) {
+	s.asked.Add(1)
+	if s.refuse.Load() {
+		return store.Claimed{Refused: true}, nil
+	}
+	return s.Store.Claim(ctx, g, queue, names, after)
+}
+
+// A claimer that a breaker refuses rests, and takes what waits later.
+func TestARefusedClaimerRests(t *testing.T) {
+	t.Parallel()
+	pool := pgtest.New(t)
+	s := &refusing{Store: store.New(pool)}
+	s.refuse.Store(true)
+	b := setupWith(t, pool, s, s.Store, map[string]handlerFunc{"t.step": ok}, hands(pipeline.TaskClaimer, neverPolls))
+	b.apply(t, oneStep)
+	eventually(t, "claimers look at the new queue", func() bool { return s.asked.Load() > 0 })
+	plan, err := s.FindPlan(t.Context(), "test_ns", "one", "1.0.0", "test")
+	require.NoError(t, err)
+	waits := vocab.TaskID(vocab.UUID(uuid.Must(uuid.NewV7())))
+	_, err = s.CreateTasks(t.Context(), store.Grant{Host: b.engine.HostID()}, // without room
+		[]store.NewTask{{UUID: waits, Plan: plan.ID, Context: json.RawMessage(`{}`), Identity: []byte("x")}}, "")
+	require.NoError(t, err)
+	for range 20 {
+		require.Equal(t, vocab.TaskComplete, b.settled(t, b.submit(t, "one", `{}`)), "what needs no claim goes on")
+	}
+	require.Less(t, s.asked.Load(), int64(100), "it asks again and again")
+	s.refuse.Store(false)
+	tune(t, b.engine, pipeline.TaskClaimer, func(p *handpool.Pace) { p.PollMax = 10 * time.Millisecond })
+	b.apply(t, strings.ReplaceAll(oneStep, "test_ns", "other_ns")) // wakes whoever looks
+	require.Equal(t, vocab.TaskComplete, b.settled(t, waits))
+}
+
+// A cancel that comes while a step waits for its inputs is not forgotten: the
+// handler never runs.
+func TestCancelBeforeTheStepIsDispatched(t *testing.T) {
+	t.Parallel()
+	pool := pgtest.New(t)
+	s := &slowInputs{Store: store.New(pool), asked: make(chan struct{}), answer: make(chan struct{})}
+	var ran atomic.Bool
+	b := setupWith(t, pool, s, s.Store, map[string]handlerFunc{"t.step": func(context.Context, *pluginv1.Step) pluginhost.Outcome {
+		ran.Store(true)
+		return success(`1`)
+	}})
+	b.apply(t, oneStep)
+	plan, err := s.FindPlan(t.Context(), "test_ns", "one", "1.0.0", "test")
+	require.NoError(t, err)
+	id := vocab.TaskID(vocab.UUID(uuid.Must(uuid.NewV7())))
+	_, err = s.CreateTasks(t.Context(), store.Grant{Host: b.engine.HostID()}, // another's: this host does not know its context
+		[]store.NewTask{{UUID: id, Plan: plan.ID, Context: json.RawMessage(`{}`), Identity: []byte("x")}}, "")
+	require.NoError(t, err)
+	<-s.asked
+	_, cancelled, err := b.engine.Cancel(t.Context(), id, store.Operator{Reason: "not needed"})
+	require.NoError(t, err)
+	require.True(t, cancelled)
+	close(s.answer)
+	eventually(t, "the step is let go", func() bool { return b.engine.InFlight() == 0 })
+	require.False(t, ran.Load(), "the handler ran for nobody")
 }
 
 func TestSubmitRefusesWhatCannotRun(t *testing.T) {
@@ -242,6 +361,129 @@ func TestIdempotencyKeyMakesOneTask(t *testing.T) {
 	require.Equal(t, 1, made)
 	s.Context = json.RawMessage(`{"a":2}`)
 	_, err := b.engine.Submit(t.Context(), s)
-	require.ErrorIs(t, err, pipeline.ErrKeyReused)
+	reused, ok := errors.AsType[*pipeline.KeyReusedError](err)
+	require.True(t, ok, "%v", err)
+	require.Equal(t, task, reused.Task)
 	require.Equal(t, 1, count(t, b, `select count(*) from tasker_tasks`))
+}
+
+// TestClaimTooLongForAStatement: on a slow database a full batch of claims may
+// take longer than a statement may. It is halved until it fits, and grows again.
+func TestClaimTooLongForAStatement(t *testing.T) {
+	t.Parallel()
+	dsn := pgtest.DSN(t)
+	pool := pgtest.Pool(t, dsn)
+	submitter := setupOn(t, pool, map[string]handlerFunc{})
+	submitter.apply(t, oneStep)
+	var tasks []vocab.UUID
+	for range 100 {
+		tasks = append(tasks, submitter.submit(t, "one", `{}`))
+	}
+	b := &testBundle{pool: pool}
+	sql := func(text string) {
+		t.Helper()
+		_, err := pool.Exec(t.Context(), text)
+		require.NoError(t, err)
+	}
+	const signature = `integer, text, text[], integer[], integer, bigint, text, interval, boolean`
+	sql(`alter function tasker_claim_steps(` + signature + `) rename to quick_claim_steps`)
+	sql(`create table asked (steps integer)`)
+	sql(`create function tasker_claim_steps(
+		p_host integer, p_queue text, p_served text[], p_served_ids integer[], p_qty integer, p_after bigint default 0,
+		p_worker text default null, p_lease interval default null, p_wait boolean default true,
+		out o_task uuid[], out o_step integer[], out o_lease uuid[], out o_attempt integer[], out o_plan integer[], out o_generation integer[],
+		out o_last bigint, out o_taken integer)
+	language plpgsql as $$ begin
+		if p_qty > 20 then
+			perform pg_sleep(60);
+		end if;
+		insert into asked values (p_qty);
+		select q.o_task, q.o_step, q.o_lease, q.o_attempt, q.o_plan, q.o_generation, q.o_last, q.o_taken
+		  into o_task, o_step, o_lease, o_attempt, o_plan, o_generation, o_last, o_taken
+		  from quick_claim_steps(p_host, p_queue, p_served, p_served_ids, p_qty, p_after, p_worker, p_lease) q;
+	end $$`)
+
+	setupOn(t, impatient(t, dsn), map[string]handlerFunc{"t.step": func(context.Context, *pluginv1.Step) pluginhost.Outcome { return success(`1`) }},
+		hands(pipeline.TaskClaimer, func(h *pipeline.HandsConfig) { h.Pace.Batch = 64 }))
+	for _, task := range tasks {
+		require.Equal(t, vocab.TaskComplete, b.settled(t, task))
+	}
+	sizes := count(t, b, `select count(*) from asked where steps = 16`)
+	require.Positive(t, sizes, "halved twice")
+}
+
+// TestTaskTooLargeForAStatement: a task with very many steps may take longer to
+// create, settle or cancel than a statement may, and has no parts. It gets more
+// time.
+func TestTaskTooLargeForAStatement(t *testing.T) {
+	t.Parallel()
+	dsn := pgtest.DSN(t)
+	pool := pgtest.Pool(t, dsn)
+	_, err := pool.Exec(t.Context(), `
+create function slow() returns trigger language plpgsql as $$ begin
+  if coalesce(current_setting('test.slept', true), '') = '' then -- once in a transaction
+    perform pg_sleep(1.5), set_config('test.slept', 'yes', true);
+  end if;
+  return null;
+end $$;
+create trigger slow after insert on tasker_tasks for each statement execute function slow();
+create trigger slow after update on tasker_workflow_steps for each row when (new.state in ('complete', 'cancelled')) execute function slow();`)
+	require.NoError(t, err)
+	started := make(chan struct{}, 2)
+	b := setupOn(t, impatient(t, dsn), map[string]handlerFunc{"t.step": func(ctx context.Context, s *pluginv1.Step) pluginhost.Outcome {
+		started <- struct{}{}
+		if string(s.Context) == `{"wait": true}` {
+			<-ctx.Done()
+			return failure(vocab.OutcomePermanent, "cancelled")
+		}
+		return success(`1`)
+	}})
+	b.apply(t, oneStep)
+	b.pool = pool
+	require.Equal(t, vocab.TaskComplete, b.settled(t, b.submit(t, "one", `{}`)))
+	<-started
+	task := b.submit(t, "one", `{"wait": true}`)
+	<-started
+	state, cancelled, err := b.engine.Cancel(t.Context(), task, store.Operator{By: "test", Reason: "test"})
+	require.NoError(t, err)
+	require.True(t, cancelled)
+	require.Equal(t, vocab.TaskCancelled, state)
+}
+
+// impatient is a pool of sessions whose statements end after a second.
+func impatient(t *testing.T, dsn string) *pgxpool.Pool {
+	t.Helper()
+	cfg, err := pgxpool.ParseConfig(dsn)
+	require.NoError(t, err)
+	cfg.ConnConfig.RuntimeParams["statement_timeout"] = "1s"
+	pool, err := pgxpool.NewWithConfig(t.Context(), cfg)
+	require.NoError(t, err)
+	t.Cleanup(pool.Close)
+	return pool
+}
+
+// TestMemoryOfStepsIsBounded: a host that has room for hundreds of steps holds the
+// inputs of as many as its memory is for; the others wait, and all of them run.
+func TestMemoryOfStepsIsBounded(t *testing.T) {
+	t.Parallel()
+	const large, tasks = 8 << 10, 60
+	var running, most atomic.Int32
+	b := setup(t, map[string]handlerFunc{"t.step": func(context.Context, *pluginv1.Step) pluginhost.Outcome {
+		now := running.Add(1)
+		for seen := most.Load(); now > seen && !most.CompareAndSwap(seen, now); seen = most.Load() {
+		}
+		<-time.After(20 * time.Millisecond)
+		running.Add(-1)
+		return success(`"` + strings.Repeat("r", large) + `"`)
+	}}, func(c *pipeline.Config) { c.Memory, c.MemoryShare, c.InputCache = 4*large, large, 0 })
+	b.apply(t, oneStep)
+	all := make([]vocab.UUID, tasks)
+	for i := range all {
+		all[i] = b.submit(t, "one", `{"x": "`+strings.Repeat("x", large)+`"}`)
+	}
+	for _, task := range all {
+		require.Equal(t, vocab.TaskComplete, b.settled(t, task))
+	}
+	require.LessOrEqual(t, most.Load(), int32(4+16), "what the memory is for, and what was read at once")
+	require.Eventually(t, func() bool { return b.engine.MemoryInUse() == 0 }, time.Minute, 5*time.Millisecond, "all of it is given back")
 }

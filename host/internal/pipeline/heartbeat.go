@@ -6,17 +6,26 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/tasker-systems/tasker-host/host/internal/readmodel"
 	"github.com/tasker-systems/tasker-host/host/internal/store"
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
 )
 
 type hostStore interface {
 	RegisterHost(ctx context.Context, h store.HostInfo, lease time.Duration) (int32, error)
-	Heartbeat(ctx context.Context, host int32, state string, served []string, lease time.Duration) (bool, []store.Revoked, error)
+	Heartbeat(ctx context.Context, host int32, state string, served []string, lease time.Duration, heard []vocab.UUID) (bool, []store.Revoked, error)
+	Rise(ctx context.Context, host int32, rises int64, state string, served []string, lease time.Duration, heard []vocab.UUID) (bool, []store.Revoked, error)
+	Rest(ctx context.Context, r store.Resting) (store.Rest, error)
+	LieDown(ctx context.Context) (*store.Bed, error)
+	WatchQueues(ctx context.Context, queues []string) (bool, error)
 	HostLeases(ctx context.Context, host int32) ([]store.Held, error)
 	SweepHosts(ctx context.Context) ([]store.GoneHost, error)
 	ReleaseHost(ctx context.Context, host int32, reason string, claimFactor int) (int, error)
 	SweepMessages(ctx context.Context, age time.Duration) (int, []vocab.UUID, error)
+	SetHostPlugins(ctx context.Context, host int32, plugins []readmodel.HostPlugin) error
+	SetWorkerPolicy(ctx context.Context, p store.WorkerPolicy) error
+	SweepWorkerLeases(ctx context.Context, p store.Policy) (store.SweptLeases, error)
+	SweepLanes(ctx context.Context, after store.Lane) (int, store.Lane, error)
 	EnsurePartitions(ctx context.Context, days int) error
 }
 
@@ -27,6 +36,7 @@ func (e *Engine) register(ctx context.Context) error {
 		return err
 	}
 	e.host.Store(id)
+	e.rest.rises = 0
 	e.lastBeat.Store(int64(began.Sub(e.base)))
 	e.log.Info("registered", "host", id)
 	return nil
@@ -35,20 +45,27 @@ func (e *Engine) register(ctx context.Context) error {
 // heartbeatLoop keeps the host's leases alive. If it cannot, the steps are
 // stopped before others may start them: by this host's monotonic clock, counted
 // from before the last heartbeat that worked was sent.
-func (e *Engine) heartbeatLoop() {
+func (e *Engine) heartbeatLoop(t *turns) {
 	tick := time.NewTicker(e.cfg.Heartbeat)
 	defer tick.Stop()
+	var again <-chan time.Time // after one that failed; a single one, however many fail
 	for {
 		select {
 		case <-tick.C:
+			if e.Resting() {
+				continue // see restLoop
+			}
+		case <-again:
 		case <-e.beatNow:
 		case <-e.work.Done():
 			return
 		}
-		err := e.beat()
+		var err error
+		e.turn(t, func() { err = e.beat() })
+		again = nil
 		if err != nil && e.work.Err() == nil {
 			e.log.Warn("heartbeat failed", "error", err, "lease_left", e.leaseLeft())
-			e.loops.Go(e.beatSoon)
+			again = time.After(min(e.cfg.Heartbeat/10, time.Second))
 		}
 		if e.leaseLeft() < e.cfg.SelfStop && e.held.len() > 0 {
 			e.log.Error("the lease of this host is about to end: its steps are stopped", "steps", e.held.len())
@@ -57,14 +74,9 @@ func (e *Engine) heartbeatLoop() {
 	}
 }
 
-// beatSoon asks for another heartbeat before the next is due.
-func (e *Engine) beatSoon() {
-	select {
-	case <-time.After(min(e.cfg.Heartbeat/10, time.Second)):
-		e.beatAtOnce()
-	case <-e.work.Done():
-	}
-}
+// Announce sends a heartbeat at once: the others see this host's state, and this
+// host sees whether the database answers.
+func (e *Engine) Announce() { e.beatAtOnce() }
 
 func (e *Engine) beatAtOnce() {
 	select {
@@ -74,7 +86,11 @@ func (e *Engine) beatAtOnce() {
 }
 
 func (e *Engine) leaseLeft() time.Duration {
-	return e.cfg.Lease - (time.Since(e.base) - time.Duration(e.lastBeat.Load()))
+	lease := e.cfg.Lease
+	if e.Resting() {
+		lease = e.restLease()
+	}
+	return lease - (time.Since(e.base) - time.Duration(e.lastBeat.Load()))
 }
 
 // LastHeartbeat returns when the last heartbeat that worked was sent.
@@ -83,22 +99,36 @@ func (e *Engine) LastHeartbeat() time.Time { return e.base.Add(time.Duration(e.l
 // errDeclaredDead is logged when other hosts have given this one up.
 var errDeclaredDead = errors.New("this host was declared dead and its steps were given to others")
 
+// beatTimeout bounds a heartbeat, so that one that hangs and the wait after it end
+// within SelfStop: between two looks at the lease it must not run out.
+func (e *Engine) beatTimeout() time.Duration {
+	if e.cfg.SelfStop == 0 {
+		return e.cfg.Heartbeat
+	}
+	return min(e.cfg.Heartbeat, e.cfg.SelfStop/2)
+}
+
 func (e *Engine) beat() error {
-	ctx, cancel := context.WithTimeout(e.work, e.cfg.Heartbeat)
+	e.rest.mu.Lock()
+	defer e.rest.mu.Unlock()
+	return e.beatAs(e.rest.rises)
+}
+
+// beatAs sends a heartbeat of a host that has risen so often from rest. The caller
+// holds the lock of rest.
+func (e *Engine) beatAs(rises int64) error {
+	ctx, cancel := context.WithTimeout(e.work, e.beatTimeout())
 	defer cancel()
+	lease := e.cfg.Lease
+	if e.Resting() && rises == e.rest.rises {
+		lease = e.restLease() // something is to be told, but the next beat is far
+	}
 	began := time.Now()
-	state := "normal"
-	if e.accept.Err() != nil {
-		state = "graceful_shutdown"
-	}
-	var names []string
-	if p := e.servedNames.Load(); p != nil {
-		names = *p
-	}
-	alive, revoked, err := e.store.Heartbeat(ctx, e.HostID(), state, names, e.cfg.Lease)
+	alive, revoked, err := e.store.Rise(ctx, e.HostID(), rises, e.cfg.State(), e.servedNow(), lease, e.heard)
 	if err != nil {
 		return err
 	}
+	e.rest.rises = rises
 	if !alive {
 		e.log.Error("registering anew", "error", errDeclaredDead, "host", e.HostID())
 		e.cancelAll("host_declared_dead")
@@ -108,10 +138,20 @@ func (e *Engine) beat() error {
 		return nil
 	}
 	e.lastBeat.Store(int64(began.Sub(e.base)))
+	e.heard = e.heard[:0]
 	for _, r := range revoked {
+		e.heard = append(e.heard, r.Lease)
 		if a := e.held.find(r.StepKey, r.Lease); a != nil {
-			e.runner.Cancel(a.UUID().String(), r.Reason)
+			e.cancel(a, r.Reason)
 		}
+	}
+	return nil
+}
+
+// servedNow are the handlers that the runner serves.
+func (e *Engine) servedNow() []string {
+	if p := e.servedNames.Load(); p != nil {
+		return *p
 	}
 	return nil
 }
@@ -120,19 +160,22 @@ func (e *Engine) beat() error {
 // refused as stale if the leases are void.
 func (e *Engine) cancelAll(reason string) {
 	for _, a := range e.held.all() {
-		e.runner.Cancel(a.UUID().String(), reason)
+		e.cancel(a, reason)
 	}
 }
 
 // Cancel cancels a task, and at once what this host runs of it.
-func (e *Engine) Cancel(ctx context.Context, task vocab.UUID, reason string) (vocab.TaskState, bool, error) {
-	state, cancelled, err := e.store.CancelTask(ctx, task, reason, e.HostID())
+func (e *Engine) Cancel(ctx context.Context, task vocab.UUID, o store.Operator) (vocab.TaskState, bool, error) {
+	state, cancelled, err := e.store.CancelTask(ctx, task, o, e.HostID())
+	if store.IsTimeout(err) {
+		state, cancelled, err = e.store.CancelTask(store.Patiently(ctx), task, o, e.HostID())
+	}
 	if err != nil {
 		return "", false, err
 	}
 	if cancelled {
 		for _, a := range e.held.ofTask(task) {
-			e.runner.Cancel(a.UUID().String(), "task_cancelled")
+			e.cancel(a, "task_cancelled")
 		}
 		e.inputs.forget(task)
 		e.hub.finished(task, state)

@@ -1,8 +1,15 @@
 package pipeline
 
 import (
+	"cmp"
+	"slices"
 	"sync"
+	"sync/atomic"
 
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/tasker-systems/tasker-host/host/internal/pluginhost"
+	"github.com/tasker-systems/tasker-host/host/internal/pool"
 	"github.com/tasker-systems/tasker-host/host/internal/store"
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
 )
@@ -10,7 +17,15 @@ import (
 // attempt is one attempt of a step, under a lease of this host.
 type attempt struct {
 	store.Lease
-	plan *store.Plan
+	plan  *store.Plan
+	steps *stepPool                // of its namespace
+	job   atomic.Pointer[pool.Job] // nil: its inputs are not there yet
+	over  atomic.Pointer[string]   // why it is cancelled; nil: it is not
+	bytes int                      // of its inputs, while they are in memory
+
+	// Of a task that is followed; else empty.
+	trace string // the task's
+	span  trace.Span
 }
 
 func (a *attempt) handlerID() int32 { return a.plan.HandlerIDs[a.Number] }
@@ -18,16 +33,21 @@ func (a *attempt) handlerID() int32 { return a.plan.HandlerIDs[a.Number] }
 // held is what the host works under: every lease from the moment a reply
 // brought it until its outcome is recorded or refused.
 type held struct {
-	mu    sync.Mutex
-	steps map[store.StepKey]*attempt
-	idle  []chan struct{} // to be closed when the last one goes
+	mu      sync.Mutex
+	steps   map[store.StepKey]*attempt
+	reports map[vocab.UUID]map[int32]pluginhost.Progress // of steps that told some, by task and number
+	news    news                                         // of the reports: what is not written yet
+	idle    []chan struct{}                              // to be closed when the last one goes
 }
 
-func newHeld() *held { return &held{steps: map[store.StepKey]*attempt{}} }
+func newHeld() *held {
+	return &held{steps: map[store.StepKey]*attempt{}, reports: map[vocab.UUID]map[int32]pluginhost.Progress{}, news: newNews()}
+}
 
 func (h *held) add(attempts []*attempt) {
 	h.mu.Lock()
 	for _, a := range attempts {
+		h.forget(a.StepKey)
 		h.steps[a.StepKey] = a
 	}
 	h.mu.Unlock()
@@ -38,6 +58,7 @@ func (h *held) add(attempts []*attempt) {
 func (h *held) remove(a *attempt) {
 	h.mu.Lock()
 	if h.steps[a.StepKey] == a {
+		h.forget(a.StepKey)
 		delete(h.steps, a.StepKey)
 	}
 	if len(h.steps) == 0 {
@@ -48,6 +69,64 @@ func (h *held) remove(a *attempt) {
 	}
 	h.mu.Unlock()
 }
+
+// report notes how far an attempt is, while it is held.
+func (h *held) report(a *attempt, p pluginhost.Progress) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.steps[a.StepKey] != a {
+		return
+	}
+	steps := h.reports[a.Task]
+	if steps == nil {
+		steps = map[int32]pluginhost.Progress{}
+		h.reports[a.Task] = steps
+	}
+	steps[a.Number] = p
+	h.news.add(a.ID, p)
+}
+
+// forget forgets what the attempt of a step that is held told. The caller holds
+// the lock.
+func (h *held) forget(step store.StepKey) {
+	steps := h.reports[step.Task]
+	if _, told := steps[step.Number]; !told {
+		return
+	}
+	delete(steps, step.Number)
+	if len(steps) == 0 {
+		delete(h.reports, step.Task)
+	}
+	h.news.end(h.steps[step].ID)
+}
+
+// progress returns what the steps of a task told.
+func (h *held) progress(task vocab.UUID) []StepProgress {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	steps := h.reports[task]
+	if len(steps) == 0 {
+		return nil
+	}
+	told := make([]StepProgress, 0, len(steps))
+	for number, p := range steps {
+		a := h.steps[store.StepKey{Task: task, Number: number}]
+		told = append(told, StepProgress{Number: int(number), Step: a.plan.Steps[number].Name, Progress: p})
+	}
+	slices.SortFunc(told, func(a, b StepProgress) int { return cmp.Compare(a.Number, b.Number) })
+	return told
+}
+
+// StepProgress is how far a running step says it is.
+type StepProgress struct {
+	Number int
+	Step   string // its name
+	pluginhost.Progress
+}
+
+// Progress returns what the steps of a task that this host runs have told, in
+// order.
+func (e *Engine) Progress(task vocab.UUID) []StepProgress { return e.held.progress(task) }
 
 // find returns the attempt under that lease, or nil.
 func (h *held) find(key store.StepKey, lease vocab.UUID) *attempt {

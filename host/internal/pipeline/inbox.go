@@ -24,46 +24,19 @@ type inboxStore interface {
 // answered for it, and is set aside when it cannot be acted on or has come back
 // too often.
 type inbox struct {
-	engine   *Engine
-	queue    string
-	maxReads int
-	handle   func(messages []pgmq.Message)
+	engine *Engine
+	queue  string
+	handle func(messages []pgmq.Message)
 
 	mu   sync.Mutex
 	busy map[int64]bool // messages that are being worked on in this host
 }
 
-// loop reads until the host drains. It waits between empty reads as the claim
-// loop does.
-func (b *inbox) loop() {
-	e := b.engine
-	wait := e.cfg.PollMin
-	for {
-		n, err := b.turn()
-		switch {
-		case err != nil:
-			e.log.Warn("inbox could not be read", "queue", b.queue, "error", err)
-			wait = e.cfg.PollMax
-		case n == e.cfg.InboxBatch:
-			wait = 0
-		case n > 0:
-			wait = e.cfg.PollMin
-		default:
-			wait = min(max(2*wait, e.cfg.PollMin), e.cfg.PollMax)
-		}
-		select {
-		case <-time.After(wait):
-		case <-e.accept.Done():
-			return
-		}
-	}
-}
-
-func (b *inbox) turn() (int, error) {
+func (b *inbox) turn(most int) (int, error) {
 	e := b.engine
 	ctx, cancel := context.WithTimeout(e.accept, callTimeout)
 	defer cancel()
-	messages, err := e.store.ReadMessages(ctx, b.queue, e.cfg.InboxVT, e.cfg.InboxBatch)
+	messages, err := e.store.ReadMessages(ctx, b.queue, e.live().InboxVT, most)
 	if err != nil {
 		if e.accept.Err() != nil {
 			return 0, nil
@@ -74,7 +47,7 @@ func (b *inbox) turn() (int, error) {
 	for _, m := range messages {
 		switch {
 		case !b.begin(m.ID):
-		case m.Reads > b.maxReads:
+		case m.Reads > e.live().InboxMaxReads:
 			b.setAside(m.ID, "read_too_often", "read again and again without an answer")
 		default:
 			todo = append(todo, m)
@@ -95,6 +68,13 @@ func (b *inbox) begin(id int64) bool {
 	}
 	b.busy[id] = true
 	return true
+}
+
+// idle reports whether no message is being worked on.
+func (b *inbox) idle() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return len(b.busy) == 0
 }
 
 func (b *inbox) done(ids ...int64) {
@@ -135,7 +115,9 @@ func (b *inbox) remove(ids ...int64) {
 }
 
 func (e *Engine) newInbox(queue string) *inbox {
-	return &inbox{engine: e, queue: queue, maxReads: e.cfg.InboxMaxReads, busy: map[int64]bool{}}
+	b := &inbox{engine: e, queue: queue, busy: map[int64]bool{}}
+	e.inboxes = append(e.inboxes, b)
+	return b
 }
 
 // asObject returns a message's body if it is a JSON object.

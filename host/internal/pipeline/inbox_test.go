@@ -230,7 +230,7 @@ func TestStepsOfADeadHostRunElsewhere(t *testing.T) {
 
 func TestHostDeclaredDeadRegistersAnew(t *testing.T) {
 	t.Parallel()
-	b := setup(t, map[string]handlerFunc{"t.step": ok}, func(c *pipeline.Config) { c.Heartbeat = 50 * time.Millisecond })
+	b := setup(t, map[string]handlerFunc{"t.step": ok}, func(c *pipeline.Config) { c.Heartbeat = 300 * time.Millisecond })
 	b.apply(t, oneStep)
 	first := b.engine.HostID()
 	_, err := b.pool.Exec(t.Context(), `update tasker_hosts set state = 'dead' where host_id = $1`, first)
@@ -303,9 +303,32 @@ func TestDrainingHostGivesItsLeasesBackAtOnce(t *testing.T) {
 	_, err := b.engine.Submit(t.Context(), pipeline.Submission{Namespace: "test_ns", Name: "one", Version: "1.0.0"})
 	require.ErrorIs(t, err, pipeline.ErrDraining)
 	b.runner.stop()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	require.NoError(t, b.engine.Stop(ctx))
 	require.Equal(t, 1, count(t, other, `select count(*) from tasker_workflow_steps where task_uuid = $1 and state = 'enqueued'`, task))
 	require.Equal(t, 1, count(t, other, `select count(*) from tasker_hosts where host_id = $1 and state = 'stopped' and swept_at is not null`, b.engine.HostID()))
+}
+
+func TestTaskRequestsOfOneIdentity(t *testing.T) {
+	t.Parallel()
+	b := setup(t, map[string]handlerFunc{"t.step": ok})
+	for _, policy := range []string{"reject", "return_existing"} {
+		b.apply(t, `
+namespace: test_ns
+name: `+policy+`
+version: 1.0.0
+identity: `+policy+`
+steps: [{name: a, handler: t.step}]
+`)
+		for range 2 {
+			b.send(t, "task_requests_queue", `{"namespace":"test_ns","task_name":"`+policy+`","task_version":"1.0.0","input_data":{"n":1}}`)
+		}
+	}
+	b.deadLetter(t, "task_requests_queue", "duplicate_identity")
+	eventually(t, "nothing is left", func() bool { return count(t, b, `select count(*) from pgmq.q_task_requests_queue`) == 0 })
+	require.Equal(t, 2, count(t, b, `select count(*) from tasker_tasks`))
+	require.Equal(t, 1, count(t, b, `select count(*) from tasker_dead_letters d join tasker_tasks t on d.detail like '%' || t.task_uuid || '%'
+		where d.body ->> 'task_name' = 'reject'`))
+	require.Equal(t, 1, count(t, b, `select count(*) from tasker_dead_letters`))
 }

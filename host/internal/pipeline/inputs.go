@@ -34,6 +34,7 @@ type taskInputs struct {
 	task    vocab.UUID
 	bytes   int
 	context json.RawMessage
+	trace   string // empty: the task is not followed
 	results map[int32]json.RawMessage
 }
 
@@ -42,12 +43,12 @@ func newInputs(r reader, limit int) *inputs {
 }
 
 // keepContext notes the context of a task this host has just created.
-func (c *inputs) keepContext(task vocab.UUID, raw json.RawMessage) {
+func (c *inputs) keepContext(task vocab.UUID, raw json.RawMessage, trace string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	t := c.entry(task)
 	if t.context == nil {
-		t.context = raw
+		t.context, t.trace = raw, trace
 		c.grow(t, len(raw))
 	}
 }
@@ -112,7 +113,17 @@ func (c *inputs) drop(e *list.Element) {
 // values are the inputs of one attempt.
 type values struct {
 	context json.RawMessage
+	trace   string
 	results []json.RawMessage // of the step's ancestors, in the order of ancestors
+}
+
+// size is about how many bytes they take.
+func (v values) size() int {
+	n := len(v.context) + len(v.trace)
+	for _, r := range v.results {
+		n += len(r)
+	}
+	return n
 }
 
 // cached returns the inputs of an attempt if all of them are in the cache.
@@ -130,7 +141,7 @@ func (c *inputs) cached(a *attempt, ancestors []int32) (values, bool) {
 	if t.context == nil {
 		return values{}, false
 	}
-	v := values{context: t.context, results: make([]json.RawMessage, len(ancestors))}
+	v := values{context: t.context, trace: t.trace, results: make([]json.RawMessage, len(ancestors))}
 	for i, n := range ancestors {
 		if v.results[i], ok = t.results[n]; !ok {
 			return values{}, false
@@ -166,11 +177,11 @@ func (c *inputs) load(ctx context.Context, attempts []*attempt, ancestors func(*
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for i, a := range attempts {
-		v := values{context: found[store.ContextOf(a.Task)]}
+		v := values{context: found[store.ContextOf(a.Task)], trace: traceOf(found[store.TraceOf(a.Task)])}
 		var t *taskInputs
 		if a.Generation == 0 && v.context != nil {
 			if t = c.entry(a.Task); t.context == nil {
-				t.context = v.context
+				t.context, t.trace = v.context, v.trace
 				c.grow(t, len(v.context))
 			}
 		}
@@ -184,4 +195,12 @@ func (c *inputs) load(ctx context.Context, attempts []*attempt, ancestors func(*
 		all[i] = v
 	}
 	return all, nil
+}
+
+// traceOf reads a trace as it is stored; nonsense is none.
+func traceOf(raw json.RawMessage) (trace string) {
+	if len(raw) > 0 && json.Unmarshal(raw, &trace) != nil {
+		return ""
+	}
+	return trace
 }

@@ -12,9 +12,11 @@ import (
 // metrics are the pipeline's. Label values come from closed sets.
 type metrics struct {
 	created, leased, retries      prometheus.Counter
+	submissionsRefused            prometheus.Counter
 	outcomes, verdicts            *prometheus.CounterVec
+	successes, recorded           prometheus.Counter // of the two, for nearly all steps
 	finished, swept, requests     *prometheus.CounterVec
-	setAside                      *prometheus.CounterVec
+	setAside, removed             *prometheus.CounterVec
 	settleSeconds, createSeconds  prometheus.Histogram
 	settleBatch, executionSeconds prometheus.Histogram
 }
@@ -40,23 +42,26 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		return h
 	}
 	m := &metrics{
-		created: counter("tasks_created_total", "Tasks this host has created."),
-		leased:  counter("steps_leased_total", "Leases on steps this host was given."),
-		retries: counter("database_retries_total", "Calls to the database that were made again."),
+		created:            counter("tasks_created_total", "Tasks this host has created."),
+		leased:             counter("steps_leased_total", "Leases on steps this host was given."),
+		submissionsRefused: counter("submissions_refused_total", "Submissions refused because too many tasks waited to be created."),
+		retries:            counter("database_retries_total", "Calls to the database that were made again."),
 		outcomes: vec("step_outcomes_total", "Outcomes of attempts, as plugins reported them.", "outcome",
 			string(vocab.OutcomeSuccess), string(vocab.OutcomeRetryable), string(vocab.OutcomePermanent), string(vocab.OutcomeReleased)),
 		verdicts: vec("step_verdicts_total", "What the database said to outcomes.", "verdict",
 			string(store.Recorded), string(store.AlreadyRecorded), string(store.StaleLease), string(store.UnknownStep)),
 		finished: vec("tasks_finished_total", "Tasks that ended with a step this host settled.", "state",
 			string(vocab.TaskComplete), string(vocab.TaskError)),
-		swept:            vec("swept_total", "Work found left behind, by kind.", "kind", "host", "message", "task", "lease"),
+		swept:            vec("swept_total", "Work found left behind, by kind.", "kind", "host", "worker", "priority", "message", "task", "lease"),
 		requests:         vec("requests_total", "Task requests read from the queue, by what became of them.", "result", "created", "duplicate", "refused"),
+		removed:          vec("removed_total", "What retention has removed, by kind.", "kind", "partition", "task", "record"),
 		setAside:         vec("messages_set_aside_total", "Messages moved to the dead letters, by reason.", "reason"),
 		settleSeconds:    histogram("settle_seconds", "Duration of the transaction that records outcomes.", prometheus.ExponentialBuckets(0.0005, 2, 14)),
 		createSeconds:    histogram("create_seconds", "Duration of the transaction that creates tasks.", prometheus.ExponentialBuckets(0.0005, 2, 14)),
 		settleBatch:      histogram("settle_batch_steps", "Outcomes recorded in one transaction.", prometheus.ExponentialBuckets(1, 2, 11)),
 		executionSeconds: histogram("execution_seconds", "Duration of attempts, as plugins measured it.", prometheus.ExponentialBuckets(0.0001, 4, 12)),
 	}
+	m.successes, m.recorded = m.outcomes.WithLabelValues(string(vocab.OutcomeSuccess)), m.verdicts.WithLabelValues(string(store.Recorded))
 	return m
 }
 
@@ -72,7 +77,11 @@ func (m *metrics) observe(reg prometheus.Registerer, e *Engine) {
 }
 
 func (m *metrics) outcome(o vocab.Outcome, execution time.Duration) {
-	m.outcomes.WithLabelValues(string(o)).Inc()
+	if o == vocab.OutcomeSuccess {
+		m.successes.Inc()
+	} else {
+		m.outcomes.WithLabelValues(string(o)).Inc()
+	}
 	if execution > 0 {
 		m.executionSeconds.Observe(execution.Seconds())
 	}

@@ -94,7 +94,14 @@ func (b *inbox) adopt(results []outsideResult) []outsideResult {
 		keys[i] = results[i].StepKey
 	}
 	var leases map[store.StepKey]vocab.UUID
+	g := e.reserve()
+	defer e.capacity.taken(g, nil)
 	err := e.insist(e.work, "adopt steps", func(ctx context.Context) (err error) {
+		if g.sleep { // it was not to be woken, so the steps would not be its
+			if err := e.rise(); err != nil {
+				return err
+			}
+		}
 		leases, err = e.store.Adopt(ctx, e.HostID(), keys)
 		return err
 	})
@@ -164,7 +171,7 @@ func (r *stepResult) outcome() (pluginhost.Outcome, error) {
 	}
 	switch strings.ToLower(r.Status) {
 	case "success":
-		return pluginhost.Outcome{Kind: vocab.OutcomeSuccess, Result: unwrapText(r.Results), Metadata: r.Metadata}, nil
+		return pluginhost.Outcome{Kind: vocab.OutcomeSuccess, Result: unwrapText(r.Results), Metadata: unlessNull(r.Metadata)}, nil
 	case "skipped":
 		return pluginhost.Outcome{Kind: vocab.OutcomeSuccess, Metadata: json.RawMessage(`{"skipped":true}`)}, nil
 	case "failed":
@@ -179,6 +186,14 @@ func (r *stepResult) outcome() (pluginhost.Outcome, error) {
 	default:
 		return pluginhost.Outcome{}, fmt.Errorf("status %.20q is not Success, Failed, Skipped, Timeout or Cancelled", r.Status)
 	}
+}
+
+// unlessNull takes a null for what is left out.
+func unlessNull(raw json.RawMessage) json.RawMessage {
+	if string(raw) == "null" {
+		return nil
+	}
+	return raw
 }
 
 // unwrapText returns the JSON inside a text: the reference's workers post their

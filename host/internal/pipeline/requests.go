@@ -2,12 +2,15 @@ package pipeline
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"strconv"
 	"sync"
 	"time"
+
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/tasker-systems/tasker-host/host/internal/pgmq"
 	"github.com/tasker-systems/tasker-host/host/internal/store"
@@ -68,8 +71,9 @@ func (b *inbox) handleRequests(messages []pgmq.Message) {
 
 func (b *inbox) handleRequest(m pgmq.Message) {
 	e := b.engine
-	t, reason, err := b.parseRequest(m)
+	t, namespace, span, reason, err := b.parseRequest(m)
 	if err != nil {
+		traceCreated(span, Submitted{}, err)
 		if reason == "" { // not the message's fault: it comes back
 			e.log.Warn("task request not handled; it will be read again", "message", m.ID, "error", err)
 			b.done(m.ID)
@@ -79,10 +83,13 @@ func (b *inbox) handleRequest(m pgmq.Message) {
 		b.setAside(m.ID, reason, err.Error())
 		return
 	}
-	answer, err := e.create(e.work, t)
+	answer, err := e.create(e.work, namespace, t)
+	traceCreated(span, answer, err)
 	b.done(m.ID)
+	_, rejected := errors.AsType[*DuplicateError](err)
+	_, reused := errors.AsType[*KeyReusedError](err)
 	switch {
-	case errors.Is(err, ErrKeyReused):
+	case rejected || reused:
 		e.metrics.requests.WithLabelValues("refused").Inc()
 	case err != nil:
 		e.log.Warn("task request not handled; it will be read again", "message", m.ID, "error", err)
@@ -95,46 +102,57 @@ func (b *inbox) handleRequest(m pgmq.Message) {
 
 // parseRequest makes a task of a message. A reason comes with an error that is
 // the message's own fault.
-func (b *inbox) parseRequest(m pgmq.Message) (t store.NewTask, reason string, err error) {
-	body, ok := asObject(m.Body)
+func (b *inbox) parseRequest(m pgmq.Message) (t store.NewTask, namespace string, span trace.Span, reason string, err error) {
+	span = trace.SpanFromContext(context.Background()) // of nothing, until there is a request
+	s, reason, err := readRequest(m.Body)
+	if err != nil {
+		return t, "", span, reason, err
+	}
+	e := b.engine
+	span = e.traceSubmission(extract(headerTrace(m.Headers)), &s)
+	t, err = e.prepare(e.work, s)
+	if err == nil {
+		t.RequestMsg = m.ID
+		return t, s.Namespace, span, "", nil
+	}
+	if _, bad := errors.AsType[*ContextError](err); bad {
+		return t, s.Namespace, span, "input_invalid", err
+	} else if errors.Is(err, store.ErrNotFound) {
+		return t, s.Namespace, span, "unknown_template", fmt.Errorf("there is no template %s/%s %s", s.Namespace, s.Name, s.Version)
+	}
+	return t, s.Namespace, span, "", err
+}
+
+// readRequest reads the body of a message. A reason comes with every error.
+func readRequest(message json.RawMessage) (s Submission, reason string, err error) {
+	body, ok := asObject(message)
 	if !ok {
-		return t, "not_an_object", errors.New("a task request is a JSON object with namespace, task_name, task_version and input_data")
+		return s, "not_an_object", errors.New("a task request is a JSON object with namespace, task_name, task_version and input_data")
 	}
 	var r taskRequest
 	if err := json.Unmarshal(body, &r); err != nil {
-		return t, "malformed", err
+		return s, "malformed", err
 	}
 	for _, k := range [...]struct{ name, value string }{{"namespace", r.Namespace}, {"task_name", r.Name}, {"task_version", r.Version}} {
 		if k.value == "" {
-			return t, "missing_key", fmt.Errorf("the key %q is missing or empty", k.name)
+			return s, "missing_key", fmt.Errorf("the key %q is missing or empty", k.name)
 		}
 	}
 	attributes, err := requestAttributes(&r)
 	if err != nil {
-		return t, "malformed", err
+		return s, "malformed", err
 	}
-	s := Submission{
+	s = Submission{
 		Namespace: r.Namespace, Name: r.Name, Version: r.Version, Context: r.Input,
 		Priority: r.Metadata.Priority.value, Attributes: attributes,
 	}
 	if r.RequestID != "" {
 		if len(r.RequestID) > 200 {
-			return t, "malformed", errors.New("request_id is longer than 200 bytes")
+			return s, "malformed", errors.New("request_id is longer than 200 bytes")
 		}
 		s.IdempotencyKey = "request:" + r.RequestID
 	}
-	e := b.engine
-	t, err = e.prepare(e.work, s)
-	if err == nil {
-		t.RequestMsg = m.ID
-		return t, "", nil
-	}
-	if _, bad := errors.AsType[*ContextError](err); bad {
-		return t, "input_invalid", err
-	} else if errors.Is(err, store.ErrNotFound) {
-		return t, "unknown_template", err
-	}
-	return t, "", err
+	return s, "", nil
 }
 
 func requestAttributes(r *taskRequest) (json.RawMessage, error) {

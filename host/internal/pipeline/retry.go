@@ -24,9 +24,16 @@ const (
 // not there is tried again, with growing waits, until ctx ends. The call must be
 // repeatable by its keys: it may have committed before its connection broke.
 func (e *Engine) insist(ctx context.Context, what string, call func(ctx context.Context) error) error {
+	limit := callTimeout
+	return e.insistWithin(ctx, what, &limit, call)
+}
+
+// insistWithin is insist with a limit for each try, which a call may change for
+// the next one.
+func (e *Engine) insistWithin(ctx context.Context, what string, limit *time.Duration, call func(ctx context.Context) error) error {
 	wait := retryMin
 	for try := 1; ; try++ {
-		bounded, cancel := context.WithTimeout(ctx, callTimeout)
+		bounded, cancel := context.WithTimeout(ctx, *limit)
 		err := call(bounded)
 		cancel()
 		if err == nil {
@@ -43,6 +50,7 @@ func (e *Engine) insist(ctx context.Context, what string, call func(ctx context.
 			e.log.Warn("the database does not answer; trying again", "call", what, "error", err)
 		}
 		e.metrics.retries.Inc()
+		e.asked.Store(int64(time.Since(e.base)))
 		if class != store.Retry {
 			wait = min(2*wait, retryMax)
 		}
@@ -57,14 +65,21 @@ func (e *Engine) insist(ctx context.Context, what string, call func(ctx context.
 // time it has. Nothing of it was done: its halves may fit.
 var errBatchTooLong = errors.New("the batch takes longer than a statement may")
 
-// insistBatch is insist for a call about n things. What takes too long is tried
-// again only if it cannot be made smaller.
+// insistBatch is insist for a call about n things. What takes too long and cannot
+// be made smaller is tried again with patience.
 func (e *Engine) insistBatch(ctx context.Context, what string, n int, call func(ctx context.Context) error) error {
-	tooLong := false
-	err := e.insist(ctx, what, func(ctx context.Context) error {
+	tooLong, patient := false, false
+	limit := callTimeout
+	err := e.insistWithin(ctx, what, &limit, func(ctx context.Context) error {
+		if patient {
+			ctx = store.Patiently(ctx)
+		}
 		err := call(ctx)
 		if tooLong = n > 1 && store.IsTimeout(err); tooLong {
 			return nil
+		}
+		if store.IsTimeout(err) {
+			patient, limit = true, callTimeout+store.Patience
 		}
 		return err
 	})

@@ -18,13 +18,19 @@ type settlement struct {
 	store.Settlement
 	attempt  *attempt              // nil for an outside worker's
 	answered func(v store.Verdict) // for an outside worker's; else nil
+	bytes    int                   // of its result, counted against the budget if it has an attempt
 }
+
+// size is how many bytes the outcome takes in a statement, about.
+func (s settlement) size() int { return len(s.Result) + len(s.Metadata) + len(s.Error) }
 
 // settle takes the outcome of an attempt. It is called from the runner's
 // goroutines and does not block.
 func (e *Engine) settle(a *attempt, o pluginhost.Outcome) {
 	s := e.settlementOf(a.StepKey, a.ID, o)
-	s.attempt = a
+	s.attempt, s.bytes = a, s.size()
+	e.budget.take(&a.steps.memory, s.bytes)
+	traceOutcome(a, o)
 	e.metrics.outcome(s.Outcome, o.Execution)
 	e.outcomes.add(s)
 }
@@ -56,12 +62,12 @@ func (e *Engine) settlementOf(key store.StepKey, lease vocab.UUID, o pluginhost.
 // stores as it is.
 func (e *Engine) checkResult(o *pluginhost.Outcome) *pluginhost.Failure {
 	if len(o.Result) > 0 {
-		if err := payload.Check(o.Result, e.cfg.Results); err != nil {
+		if err := payload.Check(o.Result, e.live().Results); err != nil {
 			return &pluginhost.Failure{Type: vocab.InvalidResult, Code: "RESULT_INVALID", Message: "result: " + err.Error()}
 		}
 	}
 	if len(o.Metadata) > 0 {
-		if err := payload.CheckObject(o.Metadata, e.cfg.Results); err != nil {
+		if err := payload.CheckObject(o.Metadata, e.live().Results); err != nil {
 			return &pluginhost.Failure{Type: vocab.InvalidResult, Code: "METADATA_INVALID", Message: "metadata: " + err.Error()}
 		}
 	}
@@ -87,24 +93,6 @@ func failureOf(f *pluginhost.Failure) json.RawMessage {
 	return raw
 }
 
-// settleLoop records outcomes, a batch at a time, until the engine is stopped
-// and nothing is left to record.
-func (e *Engine) settleLoop() {
-	for {
-		select {
-		case <-e.outcomes.ready:
-			successes, others := split(e.outcomes.take(e.cfg.SettleBatch))
-			for _, batch := range [][]settlement{successes, others} {
-				if len(batch) > 0 {
-					e.record(batch)
-				}
-			}
-		case <-e.work.Done():
-			return
-		}
-	}
-}
-
 // split parts a batch in successes and the rest: the two lock rows in different
 // orders, and a transaction that did both could wait in a circle with another.
 func split(batch []settlement) (successes, others []settlement) {
@@ -125,7 +113,7 @@ func split(batch []settlement) (successes, others []settlement) {
 // record settles one batch and starts what that made ready.
 func (e *Engine) record(batch []settlement) {
 	began := time.Now()
-	g := e.capacity.reserve(children(batch), len(batch))
+	g := e.reserve(children(batch)...)
 	out, err := e.settleBatch(g, batch)
 	switch {
 	case err == nil:
@@ -166,15 +154,27 @@ func (e *Engine) record(batch []settlement) {
 // seldom enough not to open the breaker of its crash loop.
 const crashPause = 250 * time.Millisecond
 
-// children returns how many steps a batch may make ready.
-func children(batch []settlement) int {
-	n := 0
+// children returns, for each namespace, how many steps a batch may make ready
+// and how many leases it ends.
+func children(batch []settlement) []want {
+	var wants []want
+	at := -1 // of the namespace of the last one: batches are mostly of one
 	for i := range batch {
-		if a := batch[i].attempt; a != nil {
-			n += len(a.plan.Steps[a.Number].Children)
+		a := batch[i].attempt
+		if a == nil {
+			continue
 		}
+		if at < 0 || wants[at].namespace != a.plan.Namespace {
+			at = slices.IndexFunc(wants, func(w want) bool { return w.namespace == a.plan.Namespace })
+			if at < 0 {
+				at = len(wants)
+				wants = append(wants, want{namespace: a.plan.Namespace})
+			}
+		}
+		wants[at].take += len(a.plan.Steps[a.Number].Children)
+		wants[at].ending++
 	}
-	return n
+	return wants
 }
 
 // settleBatch sends a batch until the database has answered. A repeated call is
@@ -188,7 +188,7 @@ func (e *Engine) settleBatch(g grant, batch []settlement) (store.Settled, error)
 	}
 	var out store.Settled
 	err := e.insistBatch(e.work, "settle", len(batch), func(ctx context.Context) (err error) {
-		out, err = e.store.Settle(ctx, g.forStore(e.HostID()), e.cfg.Policy, send)
+		out, err = e.store.Settle(ctx, g.forStore(e.HostID()), e.live().Policy, send)
 		return err
 	})
 	return out, err
@@ -196,24 +196,31 @@ func (e *Engine) settleBatch(g grant, batch []settlement) (store.Settled, error)
 
 // conclude lets go of what a batch settled and tells who waits for it.
 func (e *Engine) conclude(batch []settlement, out store.Settled) {
-	handlers := make([]int32, 0, len(batch))
+	ended, recorded := make([]*attempt, 0, len(batch)), 0
 	for i := range batch {
 		s, verdict := &batch[i], out.Verdicts[i]
-		e.metrics.verdicts.WithLabelValues(string(verdict)).Inc()
+		if verdict == store.Recorded {
+			recorded++
+		} else {
+			e.metrics.verdicts.WithLabelValues(string(verdict)).Inc()
+		}
 		if verdict == store.Recorded && s.Outcome == vocab.OutcomeSuccess {
 			e.inputs.keepResult(s.StepKey, s.Result)
 		} else if verdict == store.StaleLease || verdict == store.UnknownStep {
 			e.log.Debug("outcome refused", "step", s.UUID(), "verdict", verdict, "outcome", s.Outcome)
 		}
 		if s.attempt != nil {
-			handlers = append(handlers, s.attempt.handlerID())
+			ended = append(ended, s.attempt)
 			e.held.remove(s.attempt)
+			e.budget.give(&s.attempt.steps.memory, s.bytes)
 		}
 		if s.answered != nil {
 			s.answered(verdict)
 		}
 	}
-	e.capacity.settled(handlers)
+	e.metrics.recorded.Add(float64(recorded))
+	e.traceSettled(batch, out)
+	e.capacity.settled(ended)
 	for _, f := range out.Finished {
 		e.inputs.forget(f.UUID)
 		e.metrics.finished.WithLabelValues(string(f.State)).Inc()
@@ -223,10 +230,14 @@ func (e *Engine) conclude(batch []settlement, out store.Settled) {
 		e.due.at(due)
 	}
 	if len(out.Due) > 0 {
-		e.wake()
+		signal(e.lookout.hurry)
 	}
 	if out.Enqueued > 0 {
-		e.wake()
+		if slices.ContainsFunc(batch, func(s settlement) bool { return s.attempt == nil }) {
+			e.wake() // of outcomes that others posted only the database knows the namespace
+		} else {
+			e.lookout.put(queuesOf(batch, func(s settlement) string { return s.attempt.plan.Namespace })...)
+		}
 	}
 }
 
@@ -234,13 +245,15 @@ func (e *Engine) conclude(batch []settlement, out store.Settled) {
 // stopped: the leases end with the host, and the steps run again elsewhere.
 func (e *Engine) giveUp(batch []settlement, err error) {
 	e.log.Error("outcomes not recorded; their steps will run again", "steps", len(batch), "error", err)
-	handlers := make([]int32, 0, len(batch))
+	ended := make([]*attempt, 0, len(batch))
 	for i := range batch {
 		if a := batch[i].attempt; a != nil {
-			handlers = append(handlers, a.handlerID())
+			ended = append(ended, a)
 			e.held.remove(a)
+			e.budget.give(&a.steps.memory, batch[i].bytes)
+			traceLost(a, err)
 		}
 	}
-	e.capacity.settled(handlers)
+	e.capacity.settled(ended)
 	e.lost.Store(true)
 }

@@ -9,31 +9,47 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
 )
 
-// sweepLoop finds what others left behind: the steps of dead hosts every
-// SweepInterval; steps without a message, tasks nobody finished and leases of
-// our own that we know nothing of every LostAfter.
-func (e *Engine) sweepLoop() {
-	tick := time.NewTicker(e.cfg.SweepInterval)
+// sweepLoop finds what others left behind: the steps of dead hosts and of outside
+// workers whose leases have run out every SweepInterval; steps without a message,
+// tasks nobody finished and leases of our own that we know nothing of every
+// LostAfter.
+func (e *Engine) sweepLoop(t *turns) {
+	tick := time.NewTicker(e.live().SweepInterval)
 	defer tick.Stop()
 	looked := time.Now()
 	var suspects map[store.Held]bool
+	var lane store.Lane
 	for {
 		select {
 		case <-tick.C:
+		case <-e.paced:
+			tick.Reset(e.live().SweepInterval)
+			continue
 		case <-e.work.Done():
 			return
 		}
-		e.sweepHosts()
-		due := time.Since(looked) >= e.cfg.LostAfter
-		if due {
-			looked = time.Now()
-			e.sweepMessages()
-			e.ensurePartitions()
+		due := time.Since(looked) >= e.live().LostAfter
+		resting := e.Resting()
+		if resting && (!due || !e.rest.active.Load() && time.Since(looked) < partitionsEvery) {
+			continue // the rest looks for what it could find, see restLoop
 		}
-		if due || e.lost.Load() || len(suspects) > 0 {
-			e.lost.Store(false)
-			suspects = e.reconcile(suspects)
-		}
+		e.turn(t, func() {
+			if !resting {
+				e.sweepHosts()
+				e.sweepWorkers()
+				lane = e.sweepLanes(lane)
+			}
+			if due {
+				looked = time.Now()
+				e.sweepMessages()
+				e.ensurePartitions()
+			}
+			if due || e.lost.Load() || len(suspects) > 0 {
+				e.lost.Store(false)
+				suspects = e.reconcile(suspects)
+				e.rest.suspects.Store(len(suspects) > 0)
+			}
+		})
 	}
 }
 
@@ -44,7 +60,7 @@ func (e *Engine) sweepHosts() {
 		return
 	}
 	for _, g := range gone {
-		n, err := e.store.ReleaseHost(e.work, g.ID, "host_lost", e.cfg.Policy.ClaimFactor)
+		n, err := e.store.ReleaseHost(e.work, g.ID, "host_lost", e.live().Policy.ClaimFactor)
 		if err != nil {
 			e.log.Warn("steps of a dead host could not be given back", "host", g.ID, "error", err)
 			return
@@ -57,8 +73,57 @@ func (e *Engine) sweepHosts() {
 	}
 }
 
+// sweepWorkers ends the leases of outside workers that have run out.
+func (e *Engine) sweepWorkers() {
+	if err := e.tellWorkers(e.work); err != nil {
+		e.log.Warn("outside workers are held to an earlier configuration", "error", err)
+	}
+	swept, err := e.store.SweepWorkerLeases(e.work, e.live().Policy)
+	if n := swept.Released + swept.TimedOut; n > 0 {
+		e.metrics.swept.WithLabelValues("worker").Add(float64(n))
+		e.log.Warn("ended leases of outside workers", "given_back", swept.Released, "timed_out", swept.TimedOut)
+		e.wake()
+	}
+	for _, f := range swept.Finished {
+		e.metrics.finished.WithLabelValues(string(f.State)).Inc()
+		e.hub.finished(f.UUID, f.State)
+	}
+	if err != nil {
+		e.log.Warn("sweep of outside workers failed", "error", err)
+	}
+}
+
+// tellWorkers writes down what outside workers are held to, when that changes.
+func (e *Engine) tellWorkers(ctx context.Context) error {
+	cfg := e.live()
+	p := store.WorkerPolicy{Policy: cfg.Policy, MaxResultBytes: cfg.Results.MaxBytes, MaxDepth: cfg.Results.MaxDepth}
+	if told := e.told.Load(); told != nil && *told == p {
+		return nil
+	}
+	err := e.store.SetWorkerPolicy(ctx, p)
+	if err == nil {
+		e.told.Store(&p)
+	}
+	return err
+}
+
+// sweepLanes looks at some of the entries that lead to messages with a priority,
+// and removes those whose message somebody took past us. It returns where to go
+// on.
+func (e *Engine) sweepLanes(after store.Lane) store.Lane {
+	n, last, err := e.store.SweepLanes(e.work, after)
+	if err != nil {
+		e.log.Warn("sweep of priorities failed", "error", err)
+		return store.Lane{}
+	}
+	if n > 0 {
+		e.metrics.swept.WithLabelValues("priority").Add(float64(n))
+	}
+	return last
+}
+
 func (e *Engine) sweepMessages() {
-	n, stalled, err := e.store.SweepMessages(e.work, e.cfg.LostAfter)
+	n, stalled, err := e.store.SweepMessages(e.work, e.live().LostAfter)
 	if err != nil {
 		e.log.Warn("sweep of messages failed", "error", err)
 		return
@@ -86,8 +151,12 @@ func (e *Engine) finalize(task vocab.UUID) {
 	}
 }
 
-// partitionDays is how many days ahead partitions are made.
-const partitionDays = 3
+// partitionDays is how many days ahead partitions are made; partitionsEvery is how
+// often at least.
+const (
+	partitionDays   = 3
+	partitionsEvery = time.Hour
+)
 
 func (e *Engine) ensurePartitions() {
 	if err := e.store.EnsurePartitions(e.work, partitionDays); err != nil {

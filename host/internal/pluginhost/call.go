@@ -19,6 +19,17 @@ type Call struct {
 	// before Dispatch returns if no plugin serves the handler. It must be quick
 	// and must not block: other outcomes wait for it.
 	Done func(Outcome)
+	// Progress, if not nil, is called with what the step tells of itself, a few
+	// times a second at most if the plugin behaves. It is as quick as Done. It may
+	// come at the very time of Done, and once after it.
+	Progress func(Progress)
+}
+
+// Progress is how far a step says it is. It is bytes from a plugin, but bounded:
+// 0 to 100, and a note of valid UTF-8.
+type Progress struct {
+	Percent int
+	Note    string
 }
 
 // Outcome is what came of a call.

@@ -43,8 +43,14 @@ type place struct {
 	id        uint64 // 0: free
 	call      Call
 	deadline  time.Time // zero: none
-	cancelled string    // the reason given to Cancel; empty: not cancelled
-	hung      bool      // the call has ended here, but not in the plugin
+	cancelled cancellation
+	hung      bool // the call has ended here, but not in the plugin
+}
+
+// cancellation says why a call was cancelled; its zero value: it was not.
+type cancellation struct {
+	code   string // of the released call
+	reason string
 }
 
 const placeBits = 24
@@ -137,6 +143,16 @@ func (c *calls) settle(id uint64) (settled place, ok bool) {
 	return settled, true
 }
 
+// progress returns what to call with the progress of a call in flight; nil if
+// nobody wants it.
+func (c *calls) progress(id uint64) func(Progress) {
+	n := id & (1<<placeBits - 1)
+	if id == 0 || n >= uint64(len(c.places)) || c.places[n].id != id {
+		return nil
+	}
+	return c.places[n].call.Progress
+}
+
 // expire gives up the calls whose deadline has passed. Their places stay taken:
 // the plugin may still be at it.
 func (c *calls) expire(now time.Time) (expired []place) {
@@ -149,7 +165,7 @@ func (c *calls) expire(now time.Time) (expired []place) {
 			continue
 		}
 		expired = append(expired, *p)
-		if p.cancelled == "" {
+		if p.cancelled.code == "" {
 			c.cancels = append(c.cancels, &pluginv1.Cancel{CallId: p.id, Reason: "timeout"})
 		}
 		p.call, p.deadline, p.hung = Call{}, time.Time{}, true
@@ -174,19 +190,43 @@ func (c *calls) cancel(step, reason string, deadline time.Time) (waiting []Call)
 	c.queue = c.queue[:c.head+len(kept)]
 	for i := range c.places {
 		p := &c.places[i]
-		if p.id == 0 || p.hung || p.cancelled != "" || p.call.Step.GetStepUuid() != step {
-			continue
-		}
-		p.cancelled = reason
-		c.cancels = append(c.cancels, &pluginv1.Cancel{CallId: p.id, Reason: reason})
-		if p.deadline.IsZero() {
-			c.timed++
-		}
-		if p.deadline.IsZero() || deadline.Before(p.deadline) {
-			p.deadline = deadline
+		if p.id != 0 && p.call.Step.GetStepUuid() == step {
+			c.cancelPlace(p, cancellation{ReasonCancelled, reason}, deadline)
 		}
 	}
 	return waiting
+}
+
+// cancelAll ends all calls in flight, which have until the deadline to answer.
+func (c *calls) cancelAll(code, reason string, deadline time.Time) {
+	for i := range c.places {
+		c.cancelPlace(&c.places[i], cancellation{code, reason}, deadline)
+	}
+}
+
+func (c *calls) cancelPlace(p *place, why cancellation, deadline time.Time) {
+	if p.id == 0 || p.hung || p.cancelled.code != "" {
+		return
+	}
+	p.cancelled = why
+	c.cancels = append(c.cancels, &pluginv1.Cancel{CallId: p.id, Reason: why.reason})
+	if p.deadline.IsZero() {
+		c.timed++
+	}
+	if p.deadline.IsZero() || deadline.Before(p.deadline) {
+		p.deadline = deadline
+	}
+}
+
+// reclaim takes the calls that wait.
+func (c *calls) reclaim() []Call {
+	all := make([]Call, 0, c.waiting())
+	for _, q := range c.queue[c.head:] {
+		all = append(all, q.call)
+	}
+	clear(c.queue)
+	c.queue, c.head = c.queue[:0], 0
+	return all
 }
 
 // abandon takes all calls that have not ended and forgets everything.

@@ -2,24 +2,38 @@ package pluginhost
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"path/filepath"
 	"regexp"
+	"slices"
+	"strings"
 	"time"
 
+	"github.com/tasker-systems/tasker-host/host/internal/pluginhost/journal"
 	"github.com/tasker-systems/tasker-host/host/internal/pluginhost/process"
 )
 
-// KindHandler is the kind of plugins that run steps.
-const KindHandler = "handler"
+// The kinds of plugins.
+const (
+	KindHandler = "handler" // runs steps
+	KindScaling = "scaling" // says how many workers there should be
+	KindHealth  = "health"  // says how something is
+)
+
+var (
+	kinds   = []string{KindHandler, KindScaling, KindHealth}
+	plurals = map[string]string{KindHandler: "handlers", KindScaling: "scaling algorithms", KindHealth: "health reporters"}
+)
 
 // Spec is one configured plugin.
 type Spec struct {
-	Kind string // KindHandler
-	Name string // unique; ^[a-z][a-z0-9_-]{0,62}$
-	Path string // of the executable, absolute
+	Kind string // one of the kinds
+	Name string // unique in its kind; ^[a-z][a-z0-9_-]{0,62}$
+	Path string // of the executable, absolute; empty: it is in the store already
 	// SHA256 is what the executable must hash to, in hexadecimal; empty: anything.
 	SHA256 string
 	// Required makes Start fail if the plugin does not start. One that is not
@@ -30,15 +44,56 @@ type Spec struct {
 	MaxInFlight int
 	// StartTimeout is from exec to ready; default 10s.
 	StartTimeout time.Duration
+	// User is who its processes run as, name or name:group; empty: the host's user.
+	User string
 	// Env names the variables of the host's environment that it may see.
 	Env []string
-	// Options is a JSON object for the plugin; empty: none.
+	// Options is a JSON object for the plugin; empty: none. Config.Options reads
+	// the references in it.
 	Options json.RawMessage
 
 	MaxFiles    uint64 // open files; default 256 and four for each step in flight
 	MemoryLimit int64  // GOMEMLIMIT in bytes; 0: not set
 	MaxProcs    int    // GOMAXPROCS; 0: not set
-	LogLimits   process.LogLimits
+	// Limits are enforced by control groups where the host may make them; where
+	// not, the memory is watched, and a process that has more is ended.
+	Limits    process.Limits
+	LogLimits process.LogLimits
+
+	// DrainTimeout is how long the calls of a generation that was replaced may go
+	// on before they are cancelled; default 30s.
+	DrainTimeout time.Duration
+	// RollbackWindow is how long a generation that was replaced is kept warm;
+	// default 10m, negative: not at all.
+	RollbackWindow time.Duration
+	// Rollout says how a new generation takes over.
+	Rollout Rollout
+}
+
+// ID returns the slot that the plugin is for.
+func (s Spec) ID() SlotID { return SlotID{Kind: s.Kind, Name: s.Name} }
+
+// origin says where the executable comes from.
+func (s Spec) origin() string {
+	if s.Path == "" {
+		return "sha256 " + s.SHA256
+	}
+	return s.Path
+}
+
+// digest identifies what the process is started with, the executable apart.
+func (s Spec) digest(environment string) string {
+	options := s.Options
+	if len(options) == 0 {
+		options = []byte("{}")
+	}
+	all := []any{environment, string(options), s.Env, s.MaxInFlight, s.MaxFiles, s.MemoryLimit, s.MaxProcs, s.LogLimits, s.Limits}
+	if s.User != "" { // else what was in quarantine before there were users stays there
+		all = append(all, s.User)
+	}
+	raw, _ := json.Marshal(all) // cannot fail
+	sum := sha256.Sum256(raw)
+	return hex.EncodeToString(sum[:])
 }
 
 // Config is what the host is made from.
@@ -54,6 +109,13 @@ type Config struct {
 	// NextGeneration gives a number that no host has given before: a database
 	// sequence.
 	NextGeneration func(context.Context) (uint64, error)
+
+	// Options resolves the references to secrets in the options of plugins; nil:
+	// there are none.
+	Options Options
+
+	// Journal keeps account of what happens to plugins; nil: nobody does.
+	Journal journal.Journal
 
 	// StartParallel is how many plugins are started at once; default 4.
 	StartParallel int
@@ -104,21 +166,38 @@ func (c Config) withDefaults() (Config, error) {
 	if c.StoreDir == "" {
 		errs = append(errs, errors.New("no directory for the plugin store"))
 	}
-	specs := make([]Spec, len(c.Plugins))
-	seen := make(map[string]bool, len(specs))
-	for i, s := range c.Plugins {
+	if c.Journal == nil {
+		c.Journal = nowhere{}
+	}
+	if c.Options == nil {
+		c.Options = verbatim{}
+	}
+	var err error
+	c.Plugins, err = completed(c.Plugins)
+	return c, errors.Join(append(errs, err)...)
+}
+
+// completed returns specifications with defaults for what is zero, and all that
+// is wrong with them.
+func completed(given []Spec) ([]Spec, error) {
+	var errs []error
+	specs := make([]Spec, len(given))
+	seen := make(map[SlotID]bool, len(specs))
+	for i, s := range given {
 		setDefault(&s.MaxInFlight, 64)
 		setDefault(&s.StartTimeout, 10*time.Second)
 		setDefault(&s.MaxFiles, 256+4*uint64(max(s.MaxInFlight, 0))) //nolint:gosec // not negative
+		setDefault(&s.DrainTimeout, 30*time.Second)
+		setDefault(&s.RollbackWindow, 10*time.Minute)
+		s.Rollout = s.Rollout.withDefaults(s.Kind)
 		errs = append(errs, s.check())
-		if seen[s.Name] {
+		if seen[s.ID()] {
 			errs = append(errs, fmt.Errorf("plugin %q is configured twice", s.Name))
 		}
-		seen[s.Name] = true
+		seen[s.ID()] = true
 		specs[i] = s
 	}
-	c.Plugins = specs
-	return c, errors.Join(errs...)
+	return specs, errors.Join(errs...)
 }
 
 func (s Spec) check() error {
@@ -126,17 +205,29 @@ func (s Spec) check() error {
 	wrong := func(format string, args ...any) {
 		errs = append(errs, fmt.Errorf("plugin %q: "+format, append([]any{s.Name}, args...)...))
 	}
-	if s.Kind != KindHandler {
-		wrong("kind %q is not %q", s.Kind, KindHandler)
+	if !slices.Contains(kinds, s.Kind) {
+		wrong("kind %q is none of %s", s.Kind, strings.Join(kinds, ", "))
 	}
 	if !pluginName.MatchString(s.Name) {
 		wrong("the name must match %s", pluginName)
 	}
-	if !filepath.IsAbs(s.Path) {
+	switch {
+	case s.Path == "" && s.SHA256 == "":
+		wrong("it has neither a path nor a sha256")
+	case s.Path != "" && !filepath.IsAbs(s.Path):
 		wrong("path %q is not absolute", s.Path)
+	}
+	if err := s.Rollout.check(); err != nil {
+		wrong("%w", err)
+	}
+	if s.Rollout.Strategy == ShadowFirst && s.Kind == KindHandler {
+		wrong("rollout strategy shadow+canary is not for handlers: a copy of a step would run it twice; use canary")
 	}
 	if s.MaxInFlight < 1 || s.MaxInFlight > maxWindow {
 		wrong("max_in_flight %d is not between 1 and %d", s.MaxInFlight, maxWindow)
+	}
+	if l := s.Limits; l.Memory < 0 || l.Processes < 0 || l.CPUs < 0 {
+		wrong("a limit is negative")
 	}
 	for _, name := range s.Env {
 		if !variableName.MatchString(name) {

@@ -2,6 +2,7 @@ package pluginhost
 
 import (
 	"context"
+	"errors"
 	"os"
 	"runtime"
 	"strconv"
@@ -131,13 +132,14 @@ func TestCancelOfAWaitingCall(t *testing.T) {
 }
 
 // A stopped process neither blocks Stop nor survives it.
-func TestStoppedProcessIsGoneInASecond(t *testing.T) { // not parallel: it looks at the clock
+func TestStoppedProcessDoesNotHoldUpTheStop(t *testing.T) {
+	t.Parallel()
 	b := started(t, nil, spec("chaos", script(t, "sdk")))
 	pid := b.Status()[0].PID
 	require.NoError(t, syscall.Kill(pid, syscall.SIGSTOP))
 	began := time.Now()
 	require.NoError(t, b.Stop(t.Context()))
-	require.Less(t, time.Since(began), time.Second)
+	require.Less(t, time.Since(began), generous)
 	require.True(t, dead(pid))
 }
 
@@ -152,7 +154,24 @@ func TestSilentProcessIsReplaced(t *testing.T) {
 	require.NoError(t, syscall.Kill(first.PID, syscall.SIGSTOP))
 	require.Equal(t, ReasonCrashed, outcome(t, call).Failure.Code)
 	s := b.serves(t, first.Generation)
-	require.Contains(t, s.LastError, "no answer to 3 health checks")
+	// Both are looked at, and on a busy machine either may be first.
+	require.Regexp(t, "no answer to 3 health checks|the process is stopped", s.LastError)
+}
+
+// A process that answers three health checks in a row not at all is given up, one
+// that misses two and then answers is not.
+func TestHealthChecksWithoutAnAnswer(t *testing.T) {
+	t.Parallel()
+	b := started(t, func(c *Config) { c.HealthInterval = time.Hour }, spec("chaos", script(t, "sdk")))
+	s, err := b.slot(chaosSlot)
+	require.NoError(t, err)
+	p := pulse{slot: s, of: s.serves()}
+	missed := answered{err: errors.New("deadline exceeded")}
+	well := answered{health: &pluginv1.HealthResponse{Status: pluginv1.HealthResponse_STATUS_HEALTHY}}
+	for _, a := range []answered{missed, missed, well, missed, missed} {
+		require.NoError(t, p.heard(a))
+	}
+	require.EqualError(t, p.heard(missed), "no answer to 3 health checks, the last: deadline exceeded")
 }
 
 func TestGrandchildrenDie(t *testing.T) {
@@ -255,7 +274,7 @@ func TestCrashLoop(t *testing.T) {
 	require.Contains(t, b.log.String(), "crash-loop breaker")
 	began := time.Now()
 	require.NoError(t, b.Stop(t.Context()))
-	require.Less(t, time.Since(began), time.Second)
+	require.Less(t, time.Since(began), generous)
 }
 
 // After its rest it gets one try, and the breaker closes if that one is stable.
@@ -263,9 +282,7 @@ func TestCrashLoopEnds(t *testing.T) {
 	t.Parallel()
 	broken := t.TempDir() + "/broken"
 	require.NoError(t, os.WriteFile(broken, nil, 0o600))
-	self, err := os.Executable()
-	require.NoError(t, err)
-	s := spec("raw", shell(t, "test -e "+broken+" && exit 1\nexec '"+self+"' plugin-mode raw"))
+	s := spec("raw", shell(t, "test -e "+broken+" && exit 1\n"+plugin(t, "raw")))
 	s.Required = false
 	b := started(t, func(c *Config) {
 		c.Restart.Exits, c.Restart.Open, c.Restart.Stable = 3, 50*time.Millisecond, 10*time.Millisecond

@@ -12,10 +12,11 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"syscall"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
 )
@@ -142,7 +143,7 @@ func TestSwappedFileDoesNotRun(t *testing.T) {
 	s := spec("swapped", path)
 	s.SHA256 = hex.EncodeToString(sum[:])
 	refused, right := 0, 0
-	for range 60 {
+	for range 30 {
 		switch err := newBench(t, nil, s).Start(t.Context()); {
 		case strings.Contains(err.Error(), "checksum mismatch"):
 			refused++
@@ -178,13 +179,26 @@ func TestRestartRunsTheSameBytes(t *testing.T) {
 	eventually(t, "it is refused", func() bool { return strings.Contains(b.Status()[0].LastError, "checksum mismatch") })
 }
 
-// The host is killed: its plugins die with it.
+// The host is killed: its plugins die with it, also those of another user.
 func TestPluginsDieWithTheHost(t *testing.T) { // not parallel: it looks at the clock
-	self, err := os.Executable()
-	require.NoError(t, err)
-	runDir := t.TempDir()
+	diesWithHost(t, "", nil)
+	if mayBecomeOthers(t) { // TestAnotherUser has what happens if not
+		diesWithHost(t, "nobody", nil)
+		diesWithHost(t, "nobody", &syscall.SysProcAttr{ // a host that is not root, but may start processes of others
+			Credential:  &syscall.Credential{Uid: 4000000001, Gid: 4000000001},
+			AmbientCaps: []uintptr{unix.CAP_SETUID, unix.CAP_SETGID, unix.CAP_CHOWN, unix.CAP_DAC_OVERRIDE, unix.CAP_KILL},
+		})
+	}
+}
+
+func diesWithHost(t *testing.T, user string, as *syscall.SysProcAttr) {
+	t.Helper()
+	runDir := open(t)
+	require.NoError(t, os.Chmod(runDir, 0o777|os.ModeSticky)) //nolint:gosec // as the system's
+	const self = "/proc/self/exe"                             // by its path others may not reach it
 	host := exec.CommandContext(t.Context(), self, "-test.run=^TestHelperHost$")
-	host.Env = append(os.Environ(), "PLUGINHOST_HELPER="+script(t, "sdk"), "TMPDIR="+runDir)
+	host.Env = append(os.Environ(), "PLUGINHOST_HELPER="+script(t, "sdk"), "PLUGINHOST_HELPER_USER="+user, "TMPDIR="+runDir)
+	host.SysProcAttr = as
 	out, err := host.StdoutPipe()
 	require.NoError(t, err)
 	require.NoError(t, host.Start())
@@ -195,11 +209,17 @@ func TestPluginsDieWithTheHost(t *testing.T) { // not parallel: it looks at the 
 	}
 	require.NotZero(t, pid, "the host did not start its plugin")
 	require.False(t, dead(pid))
+	if user != "" {
+		about, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+		require.NoError(t, err)
+		require.Regexp(t, `(?m)^CapPrm:\s0+$`, string(about), "it inherits no rights")
+		require.Regexp(t, `(?m)^CapAmb:\s0+$`, string(about))
+		require.Regexp(t, `(?m)^Groups:\s*$`, string(about))
+		require.NotRegexp(t, `(?m)^Uid:.*\b(0|4000000001)\b`, string(about))
+	}
 
 	require.NoError(t, host.Process.Kill())
-	began := time.Now()
 	eventually(t, "the plugin dies", func() bool { return dead(pid) })
-	require.Less(t, time.Since(began), time.Second)
 	_ = host.Wait()
 }
 
@@ -209,7 +229,9 @@ func TestHelperHost(t *testing.T) {
 	if path == "" {
 		return
 	}
-	b := started(t, nil, spec("chaos", path))
+	chaos := spec("chaos", path)
+	chaos.User = os.Getenv("PLUGINHOST_HELPER_USER")
+	b := started(t, nil, chaos)
 	// Threads come and go: the plugin must live on.
 	for range 20 {
 		done := make(chan struct{})
@@ -224,7 +246,7 @@ func TestHelperHost(t *testing.T) {
 	select {}
 }
 
-// Fifty starts and twenty crashes leave no goroutine, file descriptor, process
+// Two dozen starts and a dozen crashes leave no goroutine, file descriptor, process
 // or file behind. Goroutines are checked by TestMain too.
 func TestNothingLeaks(t *testing.T) { // not parallel: it counts what the process has
 	runDir, err := os.MkdirTemp("/tmp", "ph")
@@ -246,11 +268,11 @@ func TestNothingLeaks(t *testing.T) { // not parallel: it counts what the proces
 	}
 	cycle(1)
 	goroutines, files := runtime.NumGoroutine(), openFiles(t)
-	for range 49 {
+	for range 24 {
 		cycle(0)
 	}
-	cycle(20)
-	const few = 8 // of the test itself; a leak of one in a cycle makes seventy
+	cycle(12)
+	const few = 8 // of the test itself; a leak of one in a cycle makes three dozen
 	eventually(t, "goroutines are as before", func() bool { return runtime.NumGoroutine() <= goroutines+few })
 	eventually(t, "open files are as before", func() bool { return openFiles(t) <= files+few })
 	left, err := os.ReadDir(runDir)
@@ -279,7 +301,28 @@ func TestMetrics(t *testing.T) {
 	for _, name := range []string{
 		"tasker_plugin_calls_total", "tasker_plugin_call_seconds", "tasker_plugin_restarts_total", "tasker_plugin_in_flight",
 		"tasker_plugin_log_lines_dropped_total", "tasker_plugin_outcomes_ignored_total", "tasker_plugin_state", "tasker_plugin_generation",
+		"tasker_plugin_cpu_seconds_total", "tasker_plugin_resident_bytes",
 	} {
 		require.Contains(t, string(text), `"`+name+`"`)
 	}
+}
+
+// A process that has more memory than it may is ended, by the kernel if the host
+// may make control groups for that, else by the host; another takes its place.
+func TestMemoryIsLimited(t *testing.T) {
+	t.Parallel()
+	one := spec("chaos", script(t, "sdk"))
+	one.Limits.Memory = 150 << 20
+	b := started(t, nil, one)
+	first := b.Status()[0]
+	require.Regexp(t, `^memory 150 MiB( \(memory is watched\))?$`, first.Limits)
+	limits := b.explain(t).Generations[0].Limits
+	if !strings.HasPrefix(limits, "cgroup v2: memory 150 MiB") {
+		require.Regexp(t, "^rlimits only .*; resident memory is watched: a process with more than 150 MiB is ended$", limits)
+	}
+	require.Equal(t, ReasonCrashed, outcome(t, b.call("chaos.hog", nil)).Failure.Code)
+	s := b.serves(t, first.Generation)
+	require.Contains(t, s.LastError, "max_memory")
+	require.Equal(t, vocab.OutcomeSuccess, b.run(t, "chaos.echo", "1").Kind)
+	require.Contains(t, b.log.String(), "limits of the plugin")
 }

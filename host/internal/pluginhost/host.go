@@ -14,6 +14,7 @@ import (
 
 	"github.com/tasker-systems/tasker-host/host/internal/lifecycle"
 	"github.com/tasker-systems/tasker-host/host/internal/pluginhost/artifact"
+	"github.com/tasker-systems/tasker-host/host/internal/pluginhost/journal"
 	"github.com/tasker-systems/tasker-host/host/internal/pluginhost/process"
 )
 
@@ -27,8 +28,18 @@ type Host struct {
 	log     hclog.Logger
 	metrics *metrics
 	router  *router
-	slots   []*slot // in the order of the configuration
+	journal *journal.Log                // of the life that now is; set before its slots run
+	account atomic.Pointer[journal.Log] // the same, for those that know of no life
 
+	quarantine *quarantine
+
+	slotsMu sync.Mutex // guards slots, in the order of the configuration
+	slots   []*slot
+	applies sync.Mutex // one Apply at a time
+
+	switching sync.Mutex // one recorded promotion at a time
+
+	mirrors  sync.WaitGroup // copies of calls to shadows
 	stopping atomic.Bool
 	live     liveSet
 
@@ -39,17 +50,16 @@ type Host struct {
 
 var _ lifecycle.Service = (*Host)(nil)
 
-// life is what exists between Start and Stop. It is immutable but for bound.
+// life is what exists between Start and Stop. It is immutable but for errors.
 type life struct {
 	store    *artifact.Store
 	runDir   *process.RunDir
 	launcher *process.Launcher
-	starts   chan struct{} // as many places as processes may be started at once
+	groups   func() *process.Groups // found when the first plugin has a limit
+	starts   chan struct{}          // as many places as processes may be started at once
 
 	ctx    context.Context // ends when Stop is called
 	end    context.CancelFunc
-	bound  context.Context // given to Stop; set before ctx ends
-	slots  sync.WaitGroup
 	mu     sync.Mutex // guards errors
 	errors []error    // of the slots' ends
 }
@@ -65,6 +75,7 @@ func New(cfg Config, reg prometheus.Registerer, log hclog.Logger) (*Host, error)
 		return nil, fmt.Errorf("configure plugins: %w", err)
 	}
 	h := &Host{cfg: cfg, log: log, metrics: newMetrics(), router: newRouter()}
+	h.quarantine = &quarantine{journal: cfg.Journal, log: log, write: h.account.Load}
 	for _, spec := range cfg.Plugins {
 		h.slots = append(h.slots, newSlot(h, spec))
 	}
@@ -119,21 +130,39 @@ func (h *Host) begin(ctx context.Context) (*life, error) {
 	}
 	l := &life{
 		store: store, runDir: runDir, launcher: process.NewLauncher(),
+		groups: sync.OnceValue(func() *process.Groups { return process.FindGroups("/sys/fs/cgroup", "/proc/self/cgroup") }),
 		starts: make(chan struct{}, h.cfg.StartParallel),
 	}
 	l.ctx, l.end = context.WithCancel(context.WithoutCancel(ctx))
 	h.stopping.Store(false)
-	for _, s := range h.slots {
+	h.journal = journal.NewLog(h.cfg.Journal, h.log)
+	for _, s := range h.list() {
 		s.reset(l)
-		l.slots.Go(func() { s.run(l.ctx) })
+		go s.run() // finish waits for it
 	}
+	h.account.Store(h.journal)
 	return l, nil
+}
+
+// lost returns how many events could not be written down in this life.
+func (h *Host) lost() int {
+	if l := h.account.Load(); l != nil {
+		return l.Lost()
+	}
+	return 0
+}
+
+// list returns the slots that are configured now.
+func (h *Host) list() []*slot {
+	h.slotsMu.Lock()
+	defer h.slotsMu.Unlock()
+	return slices.Clone(h.slots)
 }
 
 // await waits for the first try of every slot.
 func (h *Host) await(ctx context.Context) error {
 	var errs []error
-	for _, s := range h.slots {
+	for _, s := range h.list() {
 		select {
 		case err := <-s.first:
 			if err != nil && s.spec.Required {
@@ -166,9 +195,18 @@ func (h *Host) finish(ctx context.Context) error {
 	l := h.now
 	h.now = nil
 	h.stopping.Store(true)
-	l.bound = ctx
+	slots := h.list()
+	for _, s := range slots {
+		s.stop(ctx)
+	}
 	l.end()
-	l.slots.Wait()
+	for _, s := range slots {
+		<-s.ended
+	}
+	h.mirrors.Wait()
+	if lost := h.journal.Close(context.WithoutCancel(ctx)); lost > 0 {
+		h.log.Error("events of plugins are lost: the database could not be reached", "events", lost)
+	}
 	h.router.clear()
 	l.launcher.Close()
 	l.errors = append(l.errors, l.runDir.Remove())
@@ -198,7 +236,7 @@ func (l *life) release() { <-l.starts }
 // here, so the caller bounds how much it dispatches. See [Call.Done] for how the
 // outcome comes.
 func (h *Host) Dispatch(call Call) {
-	g, ok := h.router.acquire(call.Handler)
+	g, ok := h.router.acquire(call.Handler, call.Step.GetTaskUuid())
 	if !ok {
 		reason, message := ReasonNoPlugin, fmt.Sprintf("no plugin serves handler %q now", call.Handler)
 		if h.stopping.Load() {
@@ -216,7 +254,9 @@ func (h *Host) Dispatch(call Call) {
 // is no such call.
 func (h *Host) Cancel(stepUUID, reason string) {
 	for _, g := range h.live.all() {
-		g.work.cancelStep(stepUUID, reason)
+		if g.work != nil {
+			g.work.cancelStep(stepUUID, reason)
+		}
 	}
 }
 
@@ -241,7 +281,7 @@ func (h *Host) Changed() <-chan struct{} { return h.router.changed }
 // Room returns how many more steps of a handler could run at once now. The
 // handlers of one plugin share its room.
 func (h *Host) Room(handler string) int {
-	g := h.router.table.Load().handlers[handler]
+	g := h.router.table.Load().handlers[handler].primary
 	if g == nil {
 		return 0
 	}
@@ -251,8 +291,9 @@ func (h *Host) Room(handler string) int {
 // Status returns what people see of the plugins, in the order of the
 // configuration.
 func (h *Host) Status() []Status {
-	all := make([]Status, len(h.slots))
-	for i, s := range h.slots {
+	slots := h.list()
+	all := make([]Status, len(slots))
+	for i, s := range slots {
 		all[i] = s.status()
 	}
 	return all

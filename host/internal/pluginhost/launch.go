@@ -2,7 +2,6 @@ package pluginhost
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -12,83 +11,177 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/tasker-systems/tasker-host/host/internal/pluginhost/artifact"
+	"github.com/tasker-systems/tasker-host/host/internal/pluginhost/journal"
 	"github.com/tasker-systems/tasker-host/host/internal/pluginhost/process"
+	"github.com/tasker-systems/tasker-host/host/internal/pluginhost/rollout"
+	"github.com/tasker-systems/tasker-host/host/internal/pluginhost/runas"
 	pluginv1 "github.com/tasker-systems/tasker-host/sdk/proto/tasker/plugin/v1"
 )
 
-// launch starts a process and makes it ready: intake, handshake, Describe,
-// Configure, Health, SelfTest, stream. It does not route it. On an error nothing
-// is left behind; ran tells whether a process was executed at all.
-func (s *slot) launch(ctx context.Context) (g *generation, ran bool, err error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, s.spec.StartTimeout, process.ErrTimeout)
-	defer cancel()
-	stored, err := s.intake()
-	if err != nil {
-		return nil, false, fmt.Errorf("start plugin %s: %w", s.spec.Name, err)
+// release is something that a slot can run: an executable and its settings.
+type release struct {
+	spec   Spec
+	stored artifact.Artifact
+	config string // digest of the settings that the process is started with
+}
+
+// same reports whether there is nothing to exchange between two releases.
+func (r *release) same(other *release) bool {
+	return r != nil && other != nil && r.stored.SHA256 == other.stored.SHA256 && r.config == other.config
+}
+
+// key identifies a release.
+func (r *release) key() string { return r.stored.SHA256 + "/" + r.config }
+
+// wanted returns what should serve. It takes the executable in, once: a process
+// that is started again runs the same bytes, as long as they are still the same.
+func (s *slot) wanted(ctx context.Context) (*release, error) {
+	s.mu.Lock()
+	want, spec := s.want, s.spec
+	s.mu.Unlock()
+	if want != nil {
+		err := s.life.store.Verify(want.stored)
+		if err == nil {
+			return want, nil
+		}
+		s.log.Warn("stored copy of the plugin is not usable, taking the executable in again", "error", err)
+		if want.spec.Path == "" {
+			return nil, fmt.Errorf("start plugin %s: %w", s.label, err)
+		}
+		_, err = s.life.store.Intake(want.spec.Path, want.stored.SHA256)
+		if err != nil {
+			return nil, fmt.Errorf("start plugin %s: %w", s.label, err)
+		}
+		return want, nil
 	}
+	want, err := s.take(spec)
+	if err != nil {
+		return nil, fmt.Errorf("start plugin %s: %w", s.label, err)
+	}
+	if want, err = s.allowed(ctx, want); err != nil {
+		return nil, fmt.Errorf("start plugin %s: %w", s.label, err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.want == nil {
+		s.want = want
+	}
+	return s.want, nil
+}
+
+// take takes the executable of a specification in.
+func (s *slot) take(spec Spec) (*release, error) {
+	r := &release{spec: spec, config: spec.digest(s.host.cfg.Environment)}
+	var err error
+	if spec.Path == "" {
+		r.stored, err = s.life.store.Get(spec.SHA256)
+	} else {
+		r.stored, err = s.life.store.Intake(spec.Path, spec.SHA256)
+	}
+	return r, err
+}
+
+// bring starts a process and makes it ready: handshake, Describe, Configure,
+// Health, SelfTest, stream. It does not route it. On an error nothing is left
+// behind.
+func (s *slot) bring(ctx context.Context, r *release, actor journal.Actor, reason string) (*generation, error) {
+	if err := s.life.acquire(ctx); err != nil {
+		return nil, err
+	}
+	defer s.life.release()
+	ctx, cancel := context.WithTimeoutCause(ctx, r.spec.StartTimeout, process.ErrTimeout)
+	defer cancel()
 	number, err := s.host.cfg.NextGeneration(ctx)
 	if err != nil {
-		return nil, false, fmt.Errorf("start plugin %s: next generation: %w", s.spec.Name, err)
+		return nil, fmt.Errorf("start plugin %s: next generation: %w", s.label, err)
 	}
+	g := &generation{
+		number: number, plugin: s.label, runs: r, since: time.Now(),
+		idle: make(chan struct{}, 1), stop: make(chan struct{}), tripped: make(chan struct{}, 1),
+		mirror: make(chan struct{}, mirrors), pools: make(map[[2]string]struct{}),
+	}
+	g.breaker = newCallBreaker(s.label, func() { signal(g.tripped) })
+	s.mu.Lock()
+	s.show(g)
+	s.host.journal.Later(
+		s.move(g, journal.Discovered, actor, reason),
+		s.move(g, journal.Verified, actor, reason),
+		s.move(g, journal.Starting, actor, reason))
+	s.mu.Unlock()
+	if err := s.launch(ctx, g); err != nil {
+		s.note(g, journal.Failed, journal.ByHost, err.Error())
+		if s.ctx.Err() == nil {
+			s.breaker(r).exited()
+		}
+		return nil, err
+	}
+	s.host.live.add(g)
+	s.tasks.Go(func() { s.guard(g) })
+	return g, nil
+}
+
+// launch executes the process of a generation and talks it into readiness.
+func (s *slot) launch(ctx context.Context, g *generation) error {
+	spec := g.runs.spec
+	began := time.Now()
+	user, err := runas.Find(spec.User)
+	if err != nil {
+		return fmt.Errorf("%s: start plugin %s: %w", spec.origin(), s.label, err)
+	}
+	groups := s.confine(g, user)
 	proc, err := process.Launch(ctx, s.life.launcher, process.Config{
-		Name: s.spec.Name, Path: stored.Path, RunDir: s.life.runDir.Path(),
-		StartTimeout: s.spec.StartTimeout, MaxFiles: s.spec.MaxFiles,
-		MemoryLimit: s.spec.MemoryLimit, MaxProcs: s.spec.MaxProcs, PassEnv: s.spec.Env,
-		Log: s.log.With("generation", number), LogLimits: s.spec.LogLimits,
+		Name: s.label, Path: g.runs.stored.Path, RunDir: s.life.runDir.Path(), User: user,
+		StartTimeout: spec.StartTimeout, MaxFiles: spec.MaxFiles,
+		MemoryLimit: spec.MemoryLimit, MaxProcs: spec.MaxProcs, PassEnv: spec.Env,
+		Limits: spec.Limits, Groups: groups,
+		Log: s.log.With("generation", g.number), LogLimits: spec.LogLimits,
 		Dropped: func(n int) { s.metrics.dropped.Add(float64(n)) },
 	})
 	if err != nil { // it names the stored copy, if any: say whose it is
-		return nil, true, fmt.Errorf("%s: %w", s.spec.Path, err)
+		return fmt.Errorf("%s: %w", spec.origin(), err)
 	}
-	g = &generation{
-		number: number, plugin: s.spec.Name, artifact: stored, proc: proc,
-		since: time.Now(), idle: make(chan struct{}, 1),
-	}
+	s.mu.Lock()
+	g.proc, g.own = proc, time.Since(began) // people look at it
+	s.mu.Unlock()
 	if phase, err := s.prepare(ctx, g); err != nil {
-		return nil, true, fmt.Errorf("%s: %w", s.spec.Path, proc.Abort(phase, err))
+		return fmt.Errorf("%s: %w", spec.origin(), g.proc.Abort(phase, err))
 	}
-	return g, true, nil
+	return nil
 }
 
-// intake takes the executable in, once: a process that is started again runs
-// the same bytes, as long as they are still the same.
-func (s *slot) intake() (artifact.Artifact, error) {
-	s.mu.Lock()
-	stored := s.stored
-	s.mu.Unlock()
-	if stored.Path != "" {
-		err := s.life.store.Verify(stored)
-		if err == nil {
-			return stored, nil
-		}
-		s.log.Warn("stored copy of the plugin is not usable, taking the executable in again", "error", err)
+// confine says what the process of a generation may use, and as whom it runs. It
+// returns the control groups that enforce it; nil: none are needed.
+func (s *slot) confine(g *generation, user *runas.User) *process.Groups {
+	limits := g.runs.spec.Limits
+	groups := new(process.Groups)
+	if limits.Any() {
+		groups = s.life.groups()
 	}
-	want := s.spec.SHA256
-	if want == "" {
-		want = stored.SHA256
+	g.limits, g.limited = groups.Report(limits, user), groups.Brief(limits, user)
+	if user == nil && !limits.Any() {
+		return nil
 	}
-	stored, err := s.life.store.Intake(s.spec.Path, want)
-	if err != nil {
-		return artifact.Artifact{}, err
-	}
-	s.mu.Lock()
-	s.stored = stored
-	s.mu.Unlock()
-	return stored, nil
+	s.log.Info("limits of the plugin", "generation", g.number, "limits", g.limits)
+	return groups
 }
 
 // prepare talks the process into readiness. It returns the phase that failed.
 func (s *slot) prepare(ctx context.Context, g *generation) (phase string, err error) {
+	spec := g.runs.spec
 	d, err := g.proc.Plugin.Describe(ctx, &pluginv1.DescribeRequest{})
 	if err != nil {
 		return "describe", callError(ctx, err)
 	}
-	if err := g.adopt(d, s.spec.MaxInFlight); err != nil {
+	s.mu.Lock() // people look at it already
+	err = g.adopt(d, spec)
+	s.mu.Unlock()
+	if err != nil {
 		return "describe", err
 	}
-	options := s.spec.Options
-	if len(options) == 0 {
-		options = []byte("{}")
+	s.note(g, journal.Handshaken, journal.ByHost, "it has described itself")
+	options, secrets, err := s.resolve(spec.Options, d.GetOptionsSchema())
+	if err != nil {
+		return "configure", err
 	}
 	c, err := g.proc.Plugin.Configure(ctx, &pluginv1.ConfigureRequest{
 		Options: options, Generation: g.number, Environment: s.host.cfg.Environment,
@@ -97,9 +190,24 @@ func (s *slot) prepare(ctx context.Context, g *generation) (phase string, err er
 	if err != nil {
 		return "configure", callError(ctx, err)
 	}
-	if err := optionErrors(c.GetErrors()); err != nil {
+	if err := s.optionErrors(faultsOf(c.GetErrors()), secrets); err != nil {
 		return "configure", err
 	}
+	s.note(g, journal.Configured, journal.ByHost, "it has taken its options")
+	s.note(g, journal.Probing, journal.ByHost, "it tests itself")
+	for range spec.Rollout.Probes {
+		if phase, err := probe(ctx, g); err != nil {
+			return phase, err
+		}
+	}
+	if len(g.handlers) > 0 {
+		g.work, err = openStream(g, s.metrics, func(cause error) string { return s.broken(g, cause) })
+	}
+	return "work", err
+}
+
+// probe asks a plugin how it is and lets it test itself.
+func probe(ctx context.Context, g *generation) (phase string, err error) {
 	h, err := g.proc.Plugin.Health(ctx, &pluginv1.HealthRequest{})
 	if err != nil {
 		return "health", callError(ctx, err)
@@ -114,23 +222,30 @@ func (s *slot) prepare(ctx context.Context, g *generation) (phase string, err er
 	if !t.GetOk() {
 		return "self-test", fmt.Errorf("it fails: %s", clip(t.GetMessage(), maxShown))
 	}
-	g.work, err = openStream(g, s.metrics, func(cause error) string { return s.broken(g, cause) })
-	return "work", err
+	return "", nil
 }
 
 // maxShown is how much of a plugin's words goes into an error, in bytes.
 const maxShown = 4 << 10
 
-// adopt checks what the plugin says of itself and takes it over.
-func (g *generation) adopt(d *pluginv1.DescribeResponse, most int) error {
+// adopt checks what the plugin says of itself and takes it over. The caller holds
+// the slot's lock.
+func (g *generation) adopt(d *pluginv1.DescribeResponse, spec Spec) error {
 	var bad []string
 	for _, slot := range d.GetSlots() {
 		switch {
-		case slot.GetKind() != KindHandler:
+		case !slices.Contains(kinds, slot.GetKind()):
 		case !handlerName.MatchString(slot.GetName()):
 			bad = append(bad, fmt.Sprintf("%.140q", slot.GetName()))
-		default:
+		case slot.GetKind() == KindHandler:
 			g.handlers = append(g.handlers, slot.GetName())
+		default:
+			t := target{slot.GetKind(), slot.GetName()}
+			g.others = append(g.others, t)
+			if g.abilities == nil {
+				g.abilities = map[target][]string{}
+			}
+			g.abilities[t] = slot.GetAbilities()
 		}
 	}
 	slices.Sort(g.handlers)
@@ -138,29 +253,19 @@ func (g *generation) adopt(d *pluginv1.DescribeResponse, most int) error {
 	switch {
 	case len(bad) > 0:
 		return fmt.Errorf("it serves handlers whose names do not match %s: %s", handlerName, strings.Join(bad, ", "))
-	case len(g.handlers) == 0:
-		return errors.New("it serves no handlers")
+	case !slices.ContainsFunc(g.targets(), func(t target) bool { return t.kind == spec.Kind }):
+		return fmt.Errorf("it serves no %s", plurals[spec.Kind])
 	}
-	g.version, g.window = clip(d.GetVersion(), 128), most
+	names := slices.Clone(g.handlers)
+	for _, t := range g.others {
+		names = append(names, t.String())
+	}
+	g.recent = rollout.NewRecord(names)
+	g.version, g.sdk, g.window = clip(d.GetVersion(), 128), clip(d.GetSdkVersion(), 128), spec.MaxInFlight
 	if n := int(d.GetMaxInFlight()); n > 0 {
-		g.window = min(n, most)
+		g.window = min(n, spec.MaxInFlight)
 	}
 	return nil
-}
-
-func optionErrors(fields []*pluginv1.FieldError) error {
-	if len(fields) == 0 {
-		return nil
-	}
-	lines := make([]string, len(fields))
-	for i, f := range fields {
-		path := f.GetPath()
-		if path == "" {
-			path = "/"
-		}
-		lines[i] = path + ": " + f.GetMessage()
-	}
-	return fmt.Errorf("it refuses its options: %s", clip(strings.Join(lines, "; "), maxShown))
 }
 
 // callError says why a call came to nothing: the end of ctx in our words

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -22,17 +23,40 @@ import (
 	pluginv1 "github.com/tasker-systems/tasker-host/sdk/proto/tasker/plugin/v1"
 )
 
-// The test binary is the plugin too: scripts made by [script] execute it with a
-// mode, see plugin_test.go.
 func TestMain(m *testing.M) {
-	if len(os.Args) == 3 && os.Args[1] == "plugin-mode" {
-		pluginMain(os.Args[2])
+	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
+		_ = os.RemoveAll(builds)
+		os.Exit(code)
+	}))
+}
+
+// builds is where the plugin of the tests is built, once, when it is first
+// needed.
+var builds = filepath.Join(os.TempDir(), fmt.Sprint("pluginhost-test-", os.Getpid()))
+
+var unruly = sync.OnceValues(func() (path string, err error) {
+	path = filepath.Join(builds, "unruly")
+	out, err := exec.Command("go", "build", "-o", path, "github.com/tasker-systems/tasker-host/plugins/test/unruly").CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("build the plugin of the tests: %w\n%s", err, out)
 	}
-	goleak.VerifyTestMain(m)
+	return path, nil
+})
+
+// plugin returns what a shell executes to become the plugin in a mode.
+func plugin(t testing.TB, mode string) string {
+	t.Helper()
+	path, err := unruly()
+	require.NoError(t, err)
+	return fmt.Sprintf("exec '%s' %s", path, mode)
 }
 
 // wait is how long tests wait for what should come soon.
-const wait = 20 * time.Second
+const wait = time.Minute
+
+// generous is what takes a second or two may take on a machine that is busy. Who
+// waits for a process that does not answer takes longer.
+const generous = 25 * time.Second
 
 // bench is a host under test and what it was made from.
 type bench struct {
@@ -42,12 +66,11 @@ type bench struct {
 	cfg Config
 }
 
-// script makes an executable that becomes the test binary in a mode.
+// script makes an executable that becomes the plugin in a mode: see
+// plugins/test/unruly.
 func script(t testing.TB, mode string) string {
 	t.Helper()
-	self, err := os.Executable()
-	require.NoError(t, err)
-	return shell(t, fmt.Sprintf("exec '%s' plugin-mode %s", self, mode))
+	return shell(t, plugin(t, mode))
 }
 
 // shell makes an executable shell script.

@@ -1,8 +1,13 @@
 package pluginhost
 
 import (
-	"github.com/prometheus/client_golang/prometheus"
+	"strconv"
+	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/sony/gobreaker/v2"
+
+	"github.com/tasker-systems/tasker-host/host/internal/pluginhost/process"
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
 )
 
@@ -12,9 +17,10 @@ const (
 	restartFailed   = "failed"    // it did not start
 	restartHung     = "hung"      // too many of its calls hang
 	restartNoAnswer = "no_answer" // it did not answer health checks
+	restartMemory   = "memory"    // it had more memory than it may
 )
 
-var restartReasons = []string{restartCrash, restartFailed, restartHung, restartNoAnswer}
+var restartReasons = []string{restartCrash, restartFailed, restartHung, restartNoAnswer, restartMemory}
 
 // metrics are those of all plugins. Labels are names of configured plugins and
 // words of closed sets.
@@ -24,6 +30,12 @@ type metrics struct {
 	restarts *prometheus.CounterVec
 	dropped  *prometheus.CounterVec
 	ignored  *prometheus.CounterVec
+
+	failovers *prometheus.CounterVec
+	differed  *prometheus.CounterVec
+	swaps     *prometheus.CounterVec
+	rollbacks *prometheus.CounterVec
+	phases    *prometheus.HistogramVec
 }
 
 // pluginMetrics are those of one plugin, looked up once.
@@ -33,6 +45,13 @@ type pluginMetrics struct {
 	restarts map[string]prometheus.Counter
 	dropped  prometheus.Counter
 	ignored  prometheus.Counter
+
+	failovers prometheus.Counter
+	differed  prometheus.Counter
+	swaps     map[string]prometheus.Counter
+	rollbacks map[string]prometheus.Counter
+	starts    prometheus.Observer
+	drains    prometheus.Observer
 }
 
 func newMetrics() *metrics {
@@ -58,8 +77,44 @@ func newMetrics() *metrics {
 			Name: "tasker_plugin_outcomes_ignored_total",
 			Help: "Outcomes from plugins that belong to no call, or to one that was given up.",
 		}, []string{"plugin"}),
+		failovers: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "tasker_plugin_failovers_total",
+			Help: "Times that a warm generation took over from one that had ended.",
+		}, []string{"plugin"}),
+		differed: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "tasker_plugin_shadow_differences_total",
+			Help: "Answers of shadows that differ from those of the generation that serves.",
+		}, []string{"plugin"}),
+		swaps: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "tasker_plugin_swaps_total",
+			Help: "Changes of what a plugin runs that were begun, by result.",
+		}, []string{"plugin", "result"}),
+		rollbacks: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "tasker_plugin_rollbacks_total",
+			Help: "Changes of what a plugin runs that were taken back, by cause.",
+		}, []string{"plugin", "cause"}),
+		phases: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name:    "tasker_plugin_swap_seconds",
+			Help:    "How long the phases of a swap took: from execution to readiness, and until the calls of the old process had ended.",
+			Buckets: []float64{.001, .005, .01, .025, .05, .1, .25, .5, 1, 5, 10, 30, 60},
+		}, []string{"plugin", "phase"}),
 	}
 }
+
+// The closed sets of the labels of swaps.
+var (
+	swapResults    = []string{"done", "failed", "refused"}
+	rollbackCauses = []string{causeOperator, causeCrash, causeErrors, causeLatency, causeHealth}
+)
+
+// Why a change was taken back.
+const (
+	causeOperator = "operator"
+	causeCrash    = "crash"
+	causeErrors   = "errors"
+	causeLatency  = "latency"
+	causeHealth   = "health"
+)
 
 func (m *metrics) of(plugin string) *pluginMetrics {
 	p := &pluginMetrics{
@@ -71,6 +126,16 @@ func (m *metrics) of(plugin string) *pluginMetrics {
 	}
 	for _, o := range vocab.Outcomes {
 		p.outcomes[o] = m.calls.WithLabelValues(plugin, string(o))
+	}
+	p.differed = m.differed.WithLabelValues(plugin)
+	p.failovers = m.failovers.WithLabelValues(plugin)
+	p.starts, p.drains = m.phases.WithLabelValues(plugin, "start"), m.phases.WithLabelValues(plugin, "drain")
+	p.swaps, p.rollbacks = make(map[string]prometheus.Counter), make(map[string]prometheus.Counter)
+	for _, r := range swapResults {
+		p.swaps[r] = m.swaps.WithLabelValues(plugin, r)
+	}
+	for _, c := range rollbackCauses {
+		p.rollbacks[c] = m.rollbacks.WithLabelValues(plugin, c)
 	}
 	for _, r := range restartReasons {
 		p.restarts[r] = m.restarts.WithLabelValues(plugin, r)
@@ -111,6 +176,20 @@ var (
 		"Calls to the plugin that have not ended, those that wait for room included.", []string{"plugin"}, nil)
 	generationDesc = prometheus.NewDesc("tasker_plugin_generation",
 		"The number of the process that serves, 0 if none does.", []string{"plugin"}, nil)
+	phaseDesc = prometheus.NewDesc("tasker_plugin_generation_phase",
+		"1 for the phase of each generation that has a process.", []string{"plugin", "generation", "phase"}, nil)
+	memoryDesc = prometheus.NewDesc("tasker_plugin_resident_bytes",
+		"Memory of the process of a generation.", []string{"plugin", "generation"}, nil)
+	cpuDesc = prometheus.NewDesc("tasker_plugin_cpu_seconds_total",
+		"Processor time of all processes of the plugin since the host started.", []string{"plugin"}, nil)
+	weightDesc = prometheus.NewDesc("tasker_plugin_canary_percent",
+		"Percent of the tasks that the canary of the plugin gets, 0 if there is none.", []string{"plugin"}, nil)
+	quarantineDesc = prometheus.NewDesc("tasker_plugin_quarantined",
+		"Executables that the plugin's slot does not run until they are released.", []string{"plugin"}, nil)
+	breakerDesc = prometheus.NewDesc("tasker_plugin_breaker_open",
+		"1 while calls to the generation that serves are refused because too many came to nothing.", []string{"plugin"}, nil)
+	unwrittenDesc = prometheus.NewDesc("tasker_plugin_events_lost_total",
+		"Events of plugins that could not be written down: the database was away for too long.", nil, nil)
 )
 
 // Describe names the metrics.
@@ -120,7 +199,9 @@ func (c collector) Describe(ch chan<- *prometheus.Desc) {
 	}
 	ch <- stateDesc
 	ch <- inFlightDesc
-	ch <- generationDesc
+	for _, d := range []*prometheus.Desc{generationDesc, phaseDesc, memoryDesc, cpuDesc, weightDesc, quarantineDesc, breakerDesc, unwrittenDesc} {
+		ch <- d
+	}
 }
 
 // Collect reads them.
@@ -128,19 +209,72 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	for _, m := range c.host.metrics.collectors() {
 		m.Collect(ch)
 	}
-	for _, s := range c.host.Status() {
-		for _, state := range states {
-			value := 0.0
-			if s.State == state {
-				value = 1
-			}
-			ch <- prometheus.MustNewConstMetric(stateDesc, prometheus.GaugeValue, value, s.Name, string(state))
-		}
-		ch <- prometheus.MustNewConstMetric(inFlightDesc, prometheus.GaugeValue, float64(s.InFlight), s.Name)
-		ch <- prometheus.MustNewConstMetric(generationDesc, prometheus.GaugeValue, float64(s.Generation), s.Name)
+	for _, s := range c.host.list() {
+		collectSlot(ch, s.label, s.explain(), s.shut())
+		ch <- prometheus.MustNewConstMetric(cpuDesc, prometheus.CounterValue, s.cpu().Seconds(), s.label)
 	}
+	ch <- prometheus.MustNewConstMetric(unwrittenDesc, prometheus.CounterValue, float64(c.host.lost()))
+}
+
+func collectSlot(ch chan<- prometheus.Metric, label string, e Explanation, shut bool) {
+	gauge := func(d *prometheus.Desc, value float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, value, append([]string{label}, labels...)...)
+	}
+	truth := map[bool]float64{true: 1}
+	for _, state := range states {
+		gauge(stateDesc, truth[e.State == state], string(state))
+	}
+	gauge(inFlightDesc, float64(e.InFlight))
+	gauge(generationDesc, float64(e.Generation))
+	gauge(quarantineDesc, float64(len(e.Quarantined)))
+	gauge(breakerDesc, truth[shut])
+	weight := 0
+	for _, g := range e.Generations {
+		if !g.Phase.Running() {
+			continue // a label that nobody needs any more
+		}
+		number := strconv.FormatUint(g.Number, 10)
+		gauge(phaseDesc, 1, number, string(g.Phase))
+		if bytes, ok := process.Resident(g.PID); ok {
+			gauge(memoryDesc, float64(bytes), number)
+		}
+		weight += g.Weight
+	}
+	gauge(weightDesc, float64(weight))
+}
+
+// cpu returns the processor time of all processes of the slot so far.
+func (s *slot) cpu() time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	sum := s.used
+	for _, g := range s.shown {
+		if g.proc != nil && !g.phase.Over() {
+			used, _ := process.CPU(g.proc.Pid())
+			sum += used
+		}
+	}
+	s.usedAtMost = max(s.usedAtMost, sum) // between the end of a process and the news of it
+	return s.usedAtMost
+}
+
+// shut reports whether calls to what serves are refused.
+func (s *slot) shut() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.primary != nil && s.primary.breaker.State() == gobreaker.StateOpen
 }
 
 func (m *metrics) collectors() []prometheus.Collector {
-	return []prometheus.Collector{m.calls, m.seconds, m.restarts, m.dropped, m.ignored}
+	return []prometheus.Collector{m.calls, m.seconds, m.restarts, m.dropped, m.ignored, m.failovers, m.differed, m.swaps, m.rollbacks, m.phases}
+}
+
+// forget drops the metrics of a plugin that was removed.
+func (m *metrics) forget(plugin string) {
+	labels := prometheus.Labels{"plugin": plugin}
+	for _, v := range []interface{ DeletePartialMatch(prometheus.Labels) int }{
+		m.calls, m.seconds, m.restarts, m.dropped, m.ignored, m.failovers, m.differed, m.swaps, m.rollbacks, m.phases,
+	} {
+		v.DeletePartialMatch(labels)
+	}
 }

@@ -16,10 +16,9 @@ const (
 	maxFailureContext = 256 << 10
 )
 
-// outcomeOf turns a plugin's answer into an outcome. The reason is not empty if
-// the step was cancelled: then a success still counts, and a failure is no
-// verdict.
-func outcomeOf(o *pluginv1.Outcome, cancelled string, generation uint64) Outcome {
+// outcomeOf turns a plugin's answer into an outcome. If the step was cancelled a
+// success still counts, and a failure is no verdict.
+func outcomeOf(o *pluginv1.Outcome, cancelled cancellation, generation uint64) Outcome {
 	out := Outcome{
 		Kind: vocab.OutcomeSuccess, Result: o.GetResult(), Metadata: o.GetMetadata(),
 		Execution:  time.Duration(o.GetExecutionUs()) * time.Microsecond,
@@ -29,8 +28,8 @@ func outcomeOf(o *pluginv1.Outcome, cancelled string, generation uint64) Outcome
 	switch {
 	case failure == nil:
 		return succeed(out)
-	case cancelled != "":
-		return released(ReasonCancelled, cancelled, generation)
+	case cancelled.code != "":
+		return released(cancelled.code, cancelled.reason, generation)
 	case failure.GetCode() == wire.CodeCancelled:
 		return released(ReasonDraining, clip(failure.GetMessage(), maxFailureText), generation)
 	case failure.GetRetryable():

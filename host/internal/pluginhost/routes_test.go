@@ -13,6 +13,11 @@ func testGeneration(number uint64, plugin string, handlers ...string) *generatio
 	return &generation{number: number, plugin: plugin, handlers: handlers, idle: make(chan struct{}, 1), work: &stream{broken: make(chan struct{})}}
 }
 
+// put routes a slot to a generation.
+func (r *router) put(g *generation) error {
+	return r.change(nil, edit{slot: g.plugin, to: served{primary: g}})
+}
+
 // A generation that was taken out of the table and has no leases gets none any
 // more: it can be killed. Callers never find no route while one generation
 // follows the other.
@@ -37,7 +42,7 @@ func TestLeases(t *testing.T) {
 					return
 				default:
 				}
-				g, ok := r.acquire("a")
+				g, ok := r.acquire("a", "")
 				if !ok || retired[g].Load() {
 					t.Errorf("route %v, on a retired generation %v", ok, ok)
 					return
@@ -68,16 +73,16 @@ func TestRoutes(t *testing.T) {
 	// A new generation takes the place of the old as a whole.
 	a2 := testGeneration(3, "a", "y")
 	require.NoError(t, r.put(a2))
-	_, ok := r.acquire("x")
+	_, ok := r.acquire("x", "")
 	require.False(t, ok)
-	g, ok := r.acquire("y")
+	g, ok := r.acquire("y", "")
 	require.True(t, ok)
 	require.Same(t, a2, g)
-	r.remove(a1) // gone already
+	r.remove(a1, nil) // gone already
 	require.Len(t, r.table.Load().handlers, 2)
 
 	// While a plugin is down its handlers are still its own.
-	r.remove(a2)
+	r.remove(a2, nil)
 	require.ErrorContains(t, r.put(testGeneration(4, "c", "y")), `plugin "c": handler "y" is served by plugin "a" already`)
 	require.Equal(t, []Service{{Name: "b", Handlers: []string{"z"}}}, r.table.Load().services)
 	<-r.changed

@@ -2,90 +2,159 @@ package pluginhost
 
 import (
 	"context"
-	"errors"
-	"fmt"
-	"strings"
 	"sync"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
 
-	"github.com/tasker-systems/tasker-host/host/internal/pluginhost/artifact"
-	pluginv1 "github.com/tasker-systems/tasker-host/sdk/proto/tasker/plugin/v1"
+	"github.com/tasker-systems/tasker-host/host/internal/pluginhost/journal"
 )
 
 const (
-	recycleDrain  = 5 * time.Second // for the healthy calls of a process that is replaced
-	missesAllowed = 3               // health checks in a row
-	keepInterval  = time.Hour       // between signs that the stored executable is in use
+	missesAllowed = 3         // health checks in a row
+	keepInterval  = time.Hour // between signs that the stored executable is in use
+	remembered    = 8         // generations that have ended and are still shown
 )
 
-// slot keeps one configured plugin alive. One goroutine, run, owns its life:
+// slot keeps one configured plugin alive, and changes what it runs. Three sorts
+// of goroutines work on it, and what they share is guarded by mu:
 //
-//	launch ─► serve ─► the process ends, hangs or is to stop
-//	   ▲                  │
-//	   └──── back-off ◄───┘
+//   - run, the supervisor, starts what should serve and does not;
+//   - guard watches one generation and cleans up behind it;
+//   - whoever holds op changes what should serve: a swap, a rollback.
 type slot struct {
 	host    *Host
-	spec    Spec
+	id      SlotID
+	label   string // in logs, metrics and messages
 	log     hclog.Logger
 	metrics *pluginMetrics
+	op      chan struct{} // one operation at a time
 
 	// Set by reset, before run.
+	ctx     context.Context // ends when the slot does
+	end     context.CancelFunc
+	bound   context.Context // for the last calls; set before ctx ends
 	life    *life
-	breaker *crashBreaker
-	first   chan error     // what came of the first launch
-	retired sync.WaitGroup // replaced generations that still drain
+	first   chan error    // what came of the first launch
+	lacking chan struct{} // level-triggered: what should serve does not
+	tasks   sync.WaitGroup
+	ended   chan struct{} // closed when nothing of it is left
 
-	mu       sync.Mutex // guards the following
-	stored   artifact.Artifact
-	state    State
-	since    time.Time
-	now      *generation // that serves; nil: none
-	restarts int
-	lastErr  string
+	mu         sync.Mutex // guards the following
+	spec       Spec
+	want       *release    // that should serve; nil: not taken in yet
+	good       *release    // that served before
+	primary    *generation // that serves; nil: none
+	candidate  *generation // on its way to serve; nil: none
+	standby    *generation // that served before and is kept warm; nil: none
+	shown      []*generation
+	state      State
+	since      time.Time
+	restarts   int
+	lastErr    string
+	used       time.Duration            // processor time of the processes that have ended
+	usedAtMost time.Duration            // and what was told of it; it never falls
+	breakers   map[string]*crashBreaker // by digest
+	attempts   map[string]tries         // by release: what did not start
+	trial      trial
 }
 
 func newSlot(h *Host, spec Spec) *slot {
+	id := spec.ID()
+	label := labelOf(id)
 	return &slot{
-		host: h, spec: spec, log: h.log.With("plugin", spec.Name), metrics: h.metrics.of(spec.Name),
-		state: Stopped, since: time.Now(),
+		host: h, id: id, label: label, spec: spec, log: h.log.With("plugin", label), metrics: h.metrics.of(label),
+		op: make(chan struct{}, 1), state: Stopped, since: time.Now(),
 	}
 }
 
 // reset makes the slot ready for a life of the host. A new life takes the
 // executable in anew.
 func (s *slot) reset(l *life) {
-	s.life, s.first = l, make(chan error, 1)
-	s.breaker = newCrashBreaker(s.spec.Name, s.host.cfg.Restart, s.log)
+	s.life, s.first, s.lacking, s.ended = l, make(chan error, 1), make(chan struct{}, 1), make(chan struct{})
+	s.ctx, s.end = context.WithCancel(l.ctx)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.stored, s.restarts, s.lastErr = artifact.Artifact{}, 0, ""
+	s.breakers, s.attempts, s.trial = make(map[string]*crashBreaker), make(map[string]tries), trial{}
+	s.want, s.good, s.restarts, s.lastErr, s.shown, s.bound = nil, nil, 0, "", nil, nil
 }
 
-// run lives until ctx ends and what serves has drained.
-func (s *slot) run(ctx context.Context) {
-	defer s.enter(Stopped)
-	defer s.retired.Wait()
-	for {
-		s.enter(Starting)
-		g, err := s.start(ctx)
-		s.report(err)
-		reason := restartFailed
-		for err == nil {
-			if g, reason, err = s.serve(ctx, g); g == nil && err == nil {
-				return
+// run keeps what should serve serving until the slot ends and all of it has
+// drained.
+func (s *slot) run() {
+	defer s.windUp()
+	for s.ctx.Err() == nil {
+		if !s.lacks() {
+			s.report(nil)
+			select {
+			case <-s.lacking:
+				if s.lacks() && !s.fallBack() && !s.rest() { // something has crashed
+					return
+				}
+			case <-s.ctx.Done():
 			}
+			continue
 		}
-		if ctx.Err() != nil {
-			return
+		err := s.revive(s.ctx)
+		s.report(err)
+		if err == nil || s.ctx.Err() != nil {
+			continue
 		}
 		s.failed(err)
-		s.count(reason)
-		if !s.rest(ctx) {
+		s.count(restartFailed)
+		if !s.fallBack() && !s.rest() {
 			return
 		}
 	}
+}
+
+// windUp ends the slot when all of it has drained. A change that is under way
+// ends first, for its context has: what it was starting is gone by then or is one
+// of the generations that drain, and nothing is left to others that clean up.
+func (s *slot) windUp() {
+	s.end()
+	s.op <- struct{}{}
+	defer func() { <-s.op }()
+	s.drainAll()
+	s.tasks.Wait()
+	s.enter(Stopped)
+	close(s.ended)
+}
+
+// lacks reports whether something else serves than should, or nothing.
+func (s *slot) lacks() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.primary == nil || !s.primary.runs.same(s.want)
+}
+
+// wants returns what should serve; nil: it was not taken in yet.
+func (s *slot) wants() *release {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.want
+}
+
+// breaker returns the crash-loop breaker of what is run.
+func (s *slot) breaker(r *release) *crashBreaker {
+	key := ""
+	if r != nil {
+		key = r.stored.SHA256
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.breakers[key] == nil {
+		s.breakers[key] = newCrashBreaker(s.label, s.host.cfg.Restart, s.log)
+	}
+	return s.breakers[key]
+}
+
+// settings returns the settings as they are now: those that need no new process
+// may differ from those of the processes.
+func (s *slot) settings() Spec {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.spec
 }
 
 // report gives the result of the first launch to Start.
@@ -96,195 +165,137 @@ func (s *slot) report(err error) {
 	}
 }
 
-// start launches a generation and routes it.
-func (s *slot) start(ctx context.Context) (*generation, error) {
-	if err := s.life.acquire(ctx); err != nil {
-		return nil, err
+// revive starts what should serve and routes calls to it. It does not wait for
+// the journal: calls come first.
+func (s *slot) revive(ctx context.Context) error {
+	s.mu.Lock()
+	if s.primary == nil {
+		s.state, s.since = Starting, time.Now()
 	}
-	defer s.life.release()
-	g, ran, err := s.launch(ctx)
+	s.mu.Unlock()
+	want, err := s.wanted(ctx)
 	if err != nil {
-		if ran && ctx.Err() == nil {
-			s.breaker.exited()
-		}
-		return nil, err
+		return err
 	}
-	if err := s.host.router.put(g); err != nil {
-		g.work.end(ReasonStopping, "never routed")
-		return nil, errors.Join(err, g.proc.Stop(killGrace))
-	}
-	s.host.live.add(g)
-	s.serving(g)
-	s.enter(Serving)
-	s.log.Info("plugin serves", "generation", g.number, "version", g.version, "pid", g.proc.Pid(),
-		"sha256", g.artifact.SHA256, "handlers", g.handlers, "max_in_flight", g.window)
-	return g, nil
-}
-
-// serve watches a generation until it ends, is replaced, or ctx ends. It
-// returns the generation that serves next, or why none does; neither if the
-// plugin was asked to stop and has stopped.
-func (s *slot) serve(ctx context.Context, g *generation) (next *generation, reason string, err error) {
-	health, stopHealth := context.WithCancel(ctx)
-	var checks sync.WaitGroup
-	defer checks.Wait()
-	defer stopHealth()
-	silent := make(chan error, 1)
-	checks.Go(func() { s.watchHealth(health, g, silent) })
-	stable := time.NewTimer(s.host.cfg.Restart.Stable)
-	defer stable.Stop()
-	hanging := g.work.hanging
-	var retry <-chan time.Time
-	for {
-		select {
-		case <-ctx.Done():
-			s.drain(g)
-			return nil, "", nil
-		case <-g.work.broken:
-			return nil, restartCrash, s.bury(g, nil)
-		case <-g.proc.Exited():
-			return nil, restartCrash, s.bury(g, nil)
-		case err := <-silent:
-			return nil, restartNoAnswer, s.bury(g, err)
-		case <-stable.C:
-			s.breaker.stable()
-			continue
-		case <-hanging:
-		case <-retry:
-		}
-		if next, err := s.replace(ctx, g); err == nil {
-			return next, "", nil
-		}
-		hanging, retry = nil, time.After(s.breaker.delay())
-	}
-}
-
-// replace exchanges a process in which calls hang: the new one is started
-// beside it and takes over, and the old one gets a moment for the calls that do
-// not hang. If the new one does not start the old one stays.
-func (s *slot) replace(ctx context.Context, old *generation) (*generation, error) {
-	s.log.Warn("calls hang in the plugin: it ignores cancellation; replacing the process", "generation", old.number)
-	next, err := s.start(ctx)
+	g, err := s.bring(ctx, want, journal.ByHost, "started")
 	if err != nil {
-		s.failed(fmt.Errorf("replace generation %d, in which calls hang: %w", old.number, err))
-		return nil, err
+		return err
 	}
-	s.count(restartHung)
-	s.retired.Go(func() {
-		drain, cancel := context.WithTimeout(ctx, recycleDrain)
-		defer cancel()
-		_, left := old.retire(drain, ReasonReplaced, fmt.Sprintf("the process was replaced by generation %d because calls hang in it", next.number))
-		s.host.live.remove(old)
-		if left != nil {
-			s.log.Error("plugin process not stopped cleanly", "generation", old.number, "error", left)
-		}
-	})
-	return next, nil
+	s.mu.Lock()
+	idle := !want.same(s.want) || s.primary != nil && want.same(s.primary.runs)
+	s.mu.Unlock()
+	if idle { // an operation was quicker
+		s.finish(g, ReasonStopping, "never routed")
+		return nil
+	}
+	err = s.host.commit([]promotion{{slot: s, to: g, keep: true}}, nil, journal.ByHost, "it is ready", s.host.journal.Later)
+	if err != nil {
+		s.finish(g, ReasonStopping, "never routed")
+	}
+	return err
 }
 
-// watchHealth asks the plugin how it is. It reports once if the plugin does not
-// answer several times in a row: it is stopped or stuck.
-func (s *slot) watchHealth(ctx context.Context, g *generation, silent chan<- error) {
-	tick := time.NewTicker(s.host.cfg.HealthInterval)
-	defer tick.Stop()
-	misses, unhealthy := 0, false
-	kept := time.Now()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-		if time.Since(kept) > keepInterval {
-			kept = time.Now()
-			if err := s.life.store.Keep(g.artifact); err != nil {
-				s.log.Warn("a restart may have to take the executable in again", "error", err)
-			}
-		}
-		call, cancel := context.WithTimeout(ctx, s.host.cfg.HealthTimeout)
-		h, err := g.proc.Plugin.Health(call, &pluginv1.HealthRequest{})
-		cancel()
-		if ctx.Err() != nil {
-			return
-		}
-		if err != nil {
-			if misses++; misses >= missesAllowed {
-				silent <- fmt.Errorf("no answer to %d health checks, the last: %w", misses, err)
-				return
-			}
-			continue
-		}
-		misses = 0
-		if now := h.GetStatus() == pluginv1.HealthResponse_STATUS_UNHEALTHY; now != unhealthy {
-			unhealthy = now
-			s.log.Warn("health of the plugin changed", "generation", g.number, "status", h.GetStatus().String(), "message", clip(h.GetMessage(), maxShown))
-		}
-	}
-}
-
-// broken is called by the stream of a generation when nothing can be received
-// any more, before its calls are released: the route goes, so that no more come,
-// and the process with it. It returns what to tell the callers.
-func (s *slot) broken(g *generation, cause error) string {
-	s.host.router.remove(g)
-	ended := g.proc.Ended()
-	g.proc.Kill()
-	if ended {
-		return fmt.Sprintf("plugin %s, generation %d: the process ended: %s", g.plugin, g.number, g.proc.Exit())
-	}
-	return fmt.Sprintf("plugin %s, generation %d: the stream broke: %v", g.plugin, g.number, cause)
-}
-
-// bury cleans up behind a generation that has ended by itself, or is ended for
-// the reason given. It returns what happened.
-func (s *slot) bury(g *generation, why error) error {
-	if why != nil {
-		g.proc.Kill()
-	}
-	<-g.work.broken // the process is dead or soon will be: its calls are released
-	g.work.end(ReasonCrashed, "")
-	s.host.router.remove(g)
-	s.host.live.remove(g)
-	s.serving(nil)
-	s.breaker.exited()
-	left := g.proc.Stop(0)
-	exit := g.proc.Exit()
-	if why == nil {
-		why = errors.New(g.work.obituary)
-	}
-	err := fmt.Errorf("%w; it ran %s and used at most %d MiB", why, time.Since(g.since).Round(time.Millisecond), exit.MaxRSS>>20)
-	if exit.Stderr != "" {
-		err = fmt.Errorf("%w; its standard error ends with:\n%s", err, strings.TrimRight(exit.Stderr, "\n"))
-	}
-	return errors.Join(err, left)
-}
-
-// drain ends the generation because the host stops.
-func (s *slot) drain(g *generation) {
-	s.enter(Draining)
-	s.host.router.remove(g)
-	cut, left := g.retire(s.life.bound, ReasonStopping, "the host shuts down")
-	s.host.live.remove(g)
-	s.serving(nil)
-	s.life.failed(cut, left)
-	s.log.Info("plugin stopped", "generation", g.number, "exit", g.proc.Exit().String(), "calls_cut", cut != nil)
-}
-
-// rest waits until the plugin may be started again; false means that ctx ended.
-func (s *slot) rest(ctx context.Context) bool {
-	state, delay := BackingOff, s.breaker.delay()
-	if open := s.breaker.openFor(); open > 0 {
+// rest waits until the plugin may be started again; false means that the slot
+// ends.
+func (s *slot) rest() bool {
+	breaker := s.breaker(s.wants())
+	state, delay := BackingOff, breaker.delay()
+	if open := breaker.openFor(); open > 0 {
 		state, delay = Failed, open
 	}
-	s.enter(state)
+	s.mu.Lock()
+	if s.primary == nil {
+		s.state, s.since = state, time.Now()
+	}
+	s.mu.Unlock()
 	s.log.Info("plugin will be started again", "state", string(state), "after", delay.String())
 	timer := time.NewTimer(delay)
 	defer timer.Stop()
+	for {
+		select {
+		case <-timer.C:
+			return true
+		case <-s.lacking: // an operation may have ended the need
+			if !s.lacks() {
+				return true
+			}
+		case <-s.ctx.Done():
+			return false
+		}
+	}
+}
+
+// operate runs one change of what the slot runs, alone.
+func (s *slot) operate(ctx context.Context, change func(context.Context) error) error {
+	if s.host.account.Load() == nil {
+		return ErrStopping // it has not started
+	}
 	select {
-	case <-timer.C:
-		return true
+	case s.op <- struct{}{}:
 	case <-ctx.Done():
-		return false
+		return context.Cause(ctx)
+	case <-s.ctx.Done():
+		return ErrStopping
+	}
+	defer func() { <-s.op }()
+	if s.ctx.Err() != nil {
+		return ErrStopping
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer context.AfterFunc(s.ctx, func() { cancel(ErrStopping) })()
+	return change(ctx)
+}
+
+// move takes a generation along an edge and returns the event to record. The
+// caller holds mu.
+func (s *slot) move(g *generation, to journal.Phase, actor journal.Actor, reason string) journal.Event {
+	if !journal.Can(g.phase, to) {
+		s.log.Error("illegal change of a generation", "generation", g.number, "from", string(g.phase), "to", string(to))
+	}
+	e := s.event(g, to, actor, reason)
+	g.phase, g.moved, g.reason = to, e.At, reason
+	return e
+}
+
+// event describes an edge that a generation is about to take. One that has left
+// the route table because it ended left its phase then, however late whoever
+// moves it comes.
+func (s *slot) event(g *generation, to journal.Phase, actor journal.Actor, reason string) journal.Event {
+	at := time.Now()
+	if g.lost && g.phase.Routed() && g.lostAt.After(g.moved) {
+		at = g.lostAt
+	}
+	e := journal.Event{
+		At: at, Slot: s.id, Generation: g.number, From: g.phase, To: to, Actor: actor, Reason: reason,
+		Version: g.version, SDKVersion: g.sdk,
+	}
+	if to == journal.Canary {
+		e.Weight = g.weight
+	}
+	if g.runs != nil {
+		e.SHA256, e.Config = g.runs.stored.SHA256, g.runs.config
+	}
+	return e
+}
+
+// note moves a generation and has that recorded.
+func (s *slot) note(g *generation, to journal.Phase, actor journal.Actor, reason string) {
+	s.mu.Lock()
+	e := s.move(g, to, actor, reason)
+	s.mu.Unlock()
+	s.host.journal.Later(e)
+}
+
+// show remembers a generation for people. The caller holds mu.
+func (s *slot) show(g *generation) {
+	s.shown = append(s.shown, g)
+	for i := 0; len(s.shown) > remembered && i < len(s.shown); {
+		if s.shown[i].phase.Over() {
+			s.shown = append(s.shown[:i], s.shown[i+1:]...)
+		} else {
+			i++
+		}
 	}
 }
 
@@ -292,12 +303,6 @@ func (s *slot) enter(state State) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.state, s.since = state, time.Now()
-}
-
-func (s *slot) serving(g *generation) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.now = g
 }
 
 func (s *slot) failed(err error) {
@@ -314,16 +319,105 @@ func (s *slot) count(reason string) {
 	s.restarts++
 }
 
-func (s *slot) status() Status {
+// stop ends the slot: its calls have until bound ends.
+func (s *slot) stop(bound context.Context) {
+	s.mu.Lock()
+	s.bound = bound
+	s.mu.Unlock()
+	s.end()
+}
+
+// drainAll ends all generations because the slot ends.
+func (s *slot) drainAll() {
+	s.mu.Lock()
+	s.state, s.since = Draining, time.Now()
+	bound := s.bound
+	all := make([]*generation, 0, len(s.shown))
+	for _, g := range s.shown {
+		switch g.phase {
+		case journal.Discovered, journal.Verified, journal.Starting:
+			// Its launch is under way in a guard. It has no process that could be asked:
+			// the launch fails, and cleans up.
+		default:
+			if !g.phase.Over() {
+				all = append(all, g)
+			}
+		}
+	}
+	s.mu.Unlock()
+	if bound == nil {
+		var cancel context.CancelFunc
+		bound, cancel = context.WithCancel(context.Background())
+		cancel()
+	}
+	var ends sync.WaitGroup
+	for _, g := range all {
+		ends.Go(func() {
+			s.leave(g)
+			cut := g.wait(bound)
+			left := s.finish(g, ReasonStopping, "the host shuts down")
+			s.life.failed(cut, left)
+			s.log.Info("plugin stopped", "generation", g.number, "exit", g.proc.Exit().String(), "calls_cut", cut != nil)
+		})
+	}
+	ends.Wait()
+}
+
+// leave takes a generation out of service.
+func (s *slot) leave(g *generation) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	st := Status{
-		Kind: s.spec.Kind, Name: s.spec.Name, State: s.state, Since: s.since,
-		SHA256: s.stored.SHA256, Restarts: s.restarts, LastError: s.lastErr,
+	s.host.router.remove(g, nil)
+	s.forget(g)
+	switch g.phase {
+	case journal.Active, journal.Canary, journal.Unhealthy:
+		s.host.journal.Later(s.move(g, journal.Draining, journal.ByHost, "the slot ends"))
 	}
-	if g := s.now; g != nil {
-		st.Version, st.Generation, st.PID, st.StartedAt = g.version, g.number, g.proc.Pid(), g.since
-		st.Handlers, st.InFlight, st.Window = g.handlers, int(g.leases.Load()), g.window
+}
+
+// forget clears where the slot names a generation. The caller holds mu.
+func (s *slot) forget(g *generation) {
+	for _, place := range []**generation{&s.primary, &s.candidate, &s.standby} {
+		if *place == g {
+			*place = nil
+		}
 	}
-	return st
+}
+
+// finish ends the process of a generation that is out of service, once: one that
+// serves is left alone. What has not ended in it is released with the reason.
+func (s *slot) finish(g *generation, reason, message string) error {
+	s.mu.Lock()
+	mine := !g.cleanup && !g.phase.Over() && g != s.primary // which has just got the calls back
+	if mine {
+		g.cleanup = true
+		s.forget(g)
+		s.host.journal.Later(s.move(g, journal.Stopping, journal.ByHost, message))
+	}
+	s.mu.Unlock()
+	if !mine {
+		return nil
+	}
+	left := g.end(reason, message)
+	s.host.live.remove(g)
+	s.over(g, journal.Stopped, message, time.Now())
+	if left != nil {
+		s.log.Error("plugin process not stopped cleanly", "generation", g.number, "error", left)
+	}
+	return left
+}
+
+// over records how the process of a generation ended.
+func (s *slot) over(g *generation, to journal.Phase, reason string, at time.Time) {
+	exit := g.proc.Exit()
+	s.mu.Lock()
+	if at.Before(g.moved) {
+		at = g.moved // somebody moved it meanwhile, not knowing
+	}
+	e := s.move(g, to, journal.ByHost, reason)
+	s.used += exit.CPU
+	s.mu.Unlock()
+	e.At = at
+	e.End = &journal.End{ExitCode: exit.Code, Signal: int(exit.Signal), MaxRSS: exit.MaxRSS, CPU: exit.CPU}
+	s.host.journal.Later(e)
 }

@@ -9,6 +9,7 @@ import (
 
 	"google.golang.org/grpc"
 
+	"github.com/tasker-systems/tasker-host/host/internal/pluginhost/rollout"
 	pluginv1 "github.com/tasker-systems/tasker-host/sdk/proto/tasker/plugin/v1"
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
 	"github.com/tasker-systems/tasker-host/sdk/wire"
@@ -35,6 +36,7 @@ type stream struct {
 	rpc        grpc.BidiStreamingClient[pluginv1.WorkRequest, pluginv1.WorkResponse]
 	cancel     context.CancelFunc
 	metrics    *pluginMetrics
+	record     *rollout.Record
 	finished   func(n int) // n calls have ended, before their Done is called
 	wake       chan struct{}
 	hanging    chan struct{} // signalled when too many calls hang
@@ -60,7 +62,7 @@ func openStream(g *generation, m *pluginMetrics, onBreak func(error) string) (*s
 		return nil, fmt.Errorf("open the work stream: %w", err)
 	}
 	s := &stream{
-		generation: g.number, rpc: rpc, cancel: cancel, metrics: m, finished: g.release, onBreak: onBreak,
+		generation: g.number, rpc: rpc, cancel: cancel, metrics: m, record: g.recent, finished: g.release, onBreak: onBreak,
 		wake: make(chan struct{}, 1), hanging: make(chan struct{}, 1), broken: make(chan struct{}),
 		calls: calls{window: g.window}, most: g.window,
 	}
@@ -136,6 +138,9 @@ func (s *stream) receive() {
 			s.breaks(err)
 			return
 		}
+		if reports := response.GetProgress(); len(reports) > 0 {
+			s.report(reports)
+		}
 		settled = s.settle(response, settled[:0])
 		if len(settled) > 0 {
 			s.conclude(settled)
@@ -144,10 +149,22 @@ func (s *stream) receive() {
 	}
 }
 
+// report tells the callers how far their steps are.
+func (s *stream) report(reports []*pluginv1.Progress) {
+	for _, r := range reports {
+		s.mu.Lock()
+		tell := s.calls.progress(r.GetCallId())
+		s.mu.Unlock()
+		if tell != nil {
+			tell(Progress{Percent: int(min(r.GetPercent(), 100)), Note: clip(r.GetNote(), wire.MaxNoteBytes)})
+		}
+	}
+}
+
 // answer is an outcome and the call it belongs to.
 type answer struct {
 	call      Call
-	cancelled string
+	cancelled cancellation
 	outcome   *pluginv1.Outcome
 }
 
@@ -180,11 +197,15 @@ func (s *stream) settle(response *pluginv1.WorkResponse, into []answer) []answer
 func (s *stream) conclude(answers []answer) {
 	s.finished(len(answers))
 	var counts outcomeCounts
+	now := time.Now()
 	for i := range answers {
 		a := &answers[i]
 		outcome := outcomeOf(a.outcome, a.cancelled, s.generation)
 		counts.add(outcome.Kind)
 		s.metrics.seconds.Observe(outcome.Execution.Seconds())
+		if outcome.Kind != vocab.OutcomeReleased {
+			s.record.Add(a.call.Handler, now, outcome.Kind != vocab.OutcomeSuccess, outcome.Execution)
+		}
 		a.call.Done(outcome)
 	}
 	s.metrics.count(&counts)
@@ -226,10 +247,11 @@ func (s *stream) expire(now time.Time) {
 		signal(s.hanging)
 	}
 	for _, p := range expired {
-		if p.cancelled != "" {
-			s.finish(p.call, released(ReasonCancelled, p.cancelled, s.generation))
+		if p.cancelled.code != "" {
+			s.finish(p.call, released(p.cancelled.code, p.cancelled.reason, s.generation))
 			continue
 		}
+		s.record.AddBroken(p.call.Handler, now)
 		timeout := time.Duration(p.call.Step.GetTimeoutMs()) * time.Millisecond
 		s.finish(p.call, Outcome{
 			Kind: vocab.OutcomeRetryable, Execution: timeout + callGrace, Generation: s.generation,
@@ -253,6 +275,22 @@ func (s *stream) cancelStep(step, reason string) {
 	for _, call := range waiting {
 		s.finish(call, released(ReasonCancelled, reason, s.generation))
 	}
+}
+
+// reclaim takes back the calls that were not sent.
+func (s *stream) reclaim() []Call {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.calls.reclaim()
+}
+
+// cancelAll ends all calls: they are released with the code, unless a success
+// comes soon.
+func (s *stream) cancelAll(code, message string) {
+	s.mu.Lock()
+	s.calls.cancelAll(code, message, time.Now().Add(callGrace))
+	s.mu.Unlock()
+	signal(s.wake)
 }
 
 // room returns how many more steps could run at once now.

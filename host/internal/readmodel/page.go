@@ -3,24 +3,6 @@ package readmodel
 // A list comes in pages: NextCursor, given back as the cursor parameter,
 // continues it, and is absent on the last page.
 
-// TaskPage is a page of tasks, newest first.
-type TaskPage struct {
-	Items      []Task `json:"items"`
-	NextCursor string `json:"next_cursor,omitempty"`
-}
-
-// StepPage is a page of a task's steps in topological order.
-type StepPage struct {
-	Items      []Step `json:"items"`
-	NextCursor string `json:"next_cursor,omitempty"`
-}
-
-// TransitionPage is a page of a task's history, oldest first.
-type TransitionPage struct {
-	Items      []Transition `json:"items"`
-	NextCursor string       `json:"next_cursor,omitempty"`
-}
-
 // TemplatePage is a page of templates.
 type TemplatePage struct {
 	Items      []TemplateSummary `json:"items"`
@@ -30,4 +12,6 @@ type TemplatePage struct {
 // PluginPage lists a host's plugins, all on one page.
 type PluginPage struct {
 	Items []Plugin `json:"items"`
+	// Problem is not the plugins': plugins.toml or plugins.lock as a whole.
+	Problem string `json:"problem,omitempty" doc:"What is wrong with plugins.toml or plugins.lock now. What ran before goes on."`
 }

@@ -10,12 +10,20 @@ type Plugin struct {
 	Artifact   string     `json:"artifact,omitempty" doc:"SHA-256 of the binary, in hexadecimal."`
 	Generation int64      `json:"generation,omitempty" doc:"The started process, unique over hosts and for ever."`
 	PID        int        `json:"pid,omitempty"`
-	State      string     `json:"state" doc:"starting, serving, draining, backing_off, failed or stopped."`
+	State      string     `json:"state" doc:"starting, serving, draining, backing_off, failed, stopped or refused."`
+	InFlight   int        `json:"in_flight" doc:"Calls that have not ended."`
 	Restarts   int        `json:"restarts"`
 	StartedAt  *time.Time `json:"started_at,omitempty"`
+	Since      *time.Time `json:"state_since,omitempty" doc:"When it came into this state."`
+	Next       int64      `json:"next,omitempty" doc:"The generation that is being rolled out."`
+	Limits     string     `json:"limits,omitempty" doc:"The user that the process runs as, if it is another than the host's, what it may use at most, and what of it this host does not enforce, in few words; left out: there are none."`
 	Message    string     `json:"message,omitempty" doc:"Why it is not serving, and what to do."`
 	Handlers   []Handler  `json:"handlers,omitempty"`
+	Serves     []string   `json:"serves,omitempty" doc:"The scaling algorithms and health services of its process, as KIND/NAME."`
 }
+
+// PluginRefused is the state of a plugin whose binary may not run.
+const PluginRefused = "refused"
 
 // Handler is one handler that a plugin serves.
 type Handler struct {
@@ -36,6 +44,35 @@ type HealthCheck struct {
 	Name    string `json:"name"`
 	OK      bool   `json:"ok"`
 	Message string `json:"message,omitempty"`
+}
+
+// HealthReport is what the host's checks found when they last looked.
+type HealthReport struct {
+	Status string        `json:"status" enum:"healthy,degraded,unknown,unhealthy" doc:"The worst of the checks that the operational state does not explain."`
+	State  string        `json:"state" doc:"The operational state."`
+	At     *time.Time    `json:"at,omitempty" doc:"When the checks were looked at; absent before the first look."`
+	Items  []HealthItem  `json:"items"`
+	Events []HealthEvent `json:"events" doc:"The last changes, the newest first."`
+}
+
+// HealthItem is the standing of one check.
+type HealthItem struct {
+	Name     string    `json:"name"`
+	Status   string    `json:"status" enum:"healthy,degraded,unknown,unhealthy"`
+	Message  string    `json:"message,omitempty"`
+	Since    time.Time `json:"since"`
+	Expected bool      `json:"expected,omitempty" doc:"The operational state explains it: it raises no alarm."`
+}
+
+// HealthEvent is one change of a check.
+type HealthEvent struct {
+	At       time.Time `json:"at"`
+	Check    string    `json:"check"`
+	From     string    `json:"from"`
+	To       string    `json:"to"`
+	Severity string    `json:"severity" enum:"info,warning,critical"`
+	State    string    `json:"state"`
+	Message  string    `json:"message,omitempty"`
 }
 
 // The words of Health.Status.
@@ -96,19 +133,79 @@ func (s DoctorStatus) rank() int {
 	}
 }
 
-// BenchReport is what a benchmark measured.
+// BenchReport is what a benchmark measured. The names are stable; a figure that a
+// workload does not measure is missing or zero. Rates and costs are medians of
+// the repetitions.
 type BenchReport struct {
-	Name            string    `json:"name"`
-	Tasks           int       `json:"tasks"`
-	Steps           int       `json:"steps"`
-	Seconds         float64   `json:"seconds"`
-	TasksPerSecond  float64   `json:"tasks_per_second"`
-	StepsPerSecond  float64   `json:"steps_per_second"`
-	LatencyMS       Quantiles `json:"latency_ms" doc:"From submission to completion of a task."`
-	WALBytesPerStep float64   `json:"wal_bytes_per_step"`
-	CommitsPerStep  float64   `json:"commits_per_step"`
-	// Extra holds measures beside the stable ones, by name.
-	Extra map[string]float64 `json:"extra,omitempty"`
+	Name           string  `json:"name"`
+	Tasks          int     `json:"tasks"`
+	Steps          int     `json:"steps"`
+	Repeats        int     `json:"repeats,omitempty"`
+	Seconds        float64 `json:"seconds"`
+	TasksPerSecond float64 `json:"tasks_per_second"`
+	StepsPerSecond float64 `json:"steps_per_second"`
+	// The slowest and the fastest repetition.
+	StepsPerSecondLeast float64 `json:"steps_per_second_least,omitempty"`
+	StepsPerSecondMost  float64 `json:"steps_per_second_most,omitempty"`
+
+	LatencyMS         Quantiles  `json:"latency_ms" doc:"From submission to completion of a task."`
+	FullLoadLatencyMS *Quantiles `json:"full_load_latency_ms,omitempty"` // mostly the wait for the other tasks under way
+	FirstCallMS       *Quantiles `json:"first_call_ms,omitempty"`        // from the creation of a task to the first call of a handler
+	Share             float64    `json:"share,omitempty"`                // of the maximum load, at which the latency was measured
+
+	WALBytesPerStep        float64   `json:"wal_bytes_per_step"`
+	PageImagesPerStep      float64   `json:"page_images_per_step"`
+	CommitsPerStep         float64   `json:"commits_per_step"`
+	DeadTuplesPerStep      float64   `json:"dead_tuples_per_step"`
+	HotUpdateShare         float64   `json:"hot_update_share"` // of the updates of step rows, those that touched no index
+	CPUMicrosecondsPerStep *BenchCPU `json:"cpu_us_per_step,omitempty"`
+	AllocationsPerStep     float64   `json:"allocations_per_step"` // of the host and the load generator
+	AllocatedBytesPerStep  float64   `json:"allocated_bytes_per_step"`
+	PeakMemoryBytes        int64     `json:"peak_memory_bytes,omitempty"` // physical, of the host and the load generator, since they began
+
+	// Of workloads that compare: the first measurement, and the second by the first.
+	BaselineStepsPerSecond float64 `json:"baseline_steps_per_second,omitempty"`
+	Ratio                  float64 `json:"ratio,omitempty"`
+	History                int     `json:"history_steps,omitempty"` // finished steps in the tables at the second one
+	Namespaces             int     `json:"namespaces,omitempty"`
+	ReadRatio              float64 `json:"read_ratio,omitempty"` // the same while another session reads everything besides
+	Scans                  int     `json:"scans,omitempty"`      // how often that read all steps
+
+	// Of a sustained load: its first and its last sixth, whose ratio it is.
+	FirstStepsPerSecond float64 `json:"first_steps_per_second,omitempty"`
+	LastStepsPerSecond  float64 `json:"last_steps_per_second,omitempty"`
+	// Of slower flushes: by how much, and the latency without that.
+	FlushDelayMS      float64    `json:"flush_delay_ms,omitempty"`
+	BaselineLatencyMS *Quantiles `json:"baseline_latency_ms,omitempty"`
+
+	// Of memory: physical, of a host in a process of its own.
+	RestMemoryBytes     int64 `json:"rest_memory_bytes,omitempty"`
+	InFlightMemoryBytes int64 `json:"in_flight_memory_bytes,omitempty"` // the peak while so many tasks were in flight
+	InFlight            int   `json:"in_flight,omitempty"`
+
+	IdleTransactionsPerSecond *float64 `json:"idle_transactions_per_second,omitempty"`
+
+	Setting BenchSetting `json:"setting"`
+}
+
+// BenchCPU is CPU time in microseconds.
+type BenchCPU struct {
+	Host   float64 `json:"host"` // with the load generator
+	Plugin float64 `json:"plugin"`
+	Server float64 `json:"server"` // zero if it is on another machine
+}
+
+// BenchSetting is what was measured on.
+type BenchSetting struct {
+	CPUs        int               `json:"cpus"`
+	CPU         string            `json:"cpu,omitempty"`
+	MemoryBytes int64             `json:"memory_bytes,omitempty"`
+	System      string            `json:"system"`
+	Go          string            `json:"go"`
+	Hosts       int               `json:"hosts"`
+	InProcess   bool              `json:"in_process"`
+	Window      int               `json:"window"`
+	Database    map[string]string `json:"database"`
 }
 
 // Quantiles are those of a distribution, in the unit of the field's name.
@@ -132,4 +229,36 @@ type MigrationReport struct {
 type Migration struct {
 	Version int64  `json:"version"`
 	Name    string `json:"name"`
+}
+
+// Pause says since when a queue is paused, by whom and why.
+type Pause struct {
+	Since  time.Time `json:"since"`
+	By     string    `json:"by,omitempty" doc:"Who paused it."`
+	Reason string    `json:"reason,omitempty"`
+}
+
+// WorkerReport is what a check of an outside worker found.
+type WorkerReport struct {
+	Command []string      `json:"command"`
+	Checks  []WorkerCheck `json:"checks"`
+}
+
+// Passed reports whether the worker did everything right.
+func (r *WorkerReport) Passed() bool {
+	for i := range r.Checks {
+		if !r.Checks[i].Passed {
+			return false
+		}
+	}
+	return true
+}
+
+// WorkerCheck is one thing that a worker must do right.
+type WorkerCheck struct {
+	Name      string  `json:"name"`
+	Wants     string  `json:"wants"`
+	Passed    bool    `json:"passed"`
+	Complaint string  `json:"complaint,omitempty"` // what it did instead
+	Seconds   float64 `json:"seconds"`
 }

@@ -12,6 +12,7 @@ type Template struct {
 	Version     string          `json:"version"`
 	Description string          `json:"description,omitempty"`
 	Priority    int             `json:"priority"`
+	Identity    string          `json:"identity" enum:"allow,reject,return_existing" doc:"What becomes of a submission if a task with the same context exists."`
 	InputSchema json.RawMessage `json:"input_schema,omitempty" doc:"JSON Schema of the task's context."`
 	Steps       []TemplateStep  `json:"steps" doc:"In topological order."`
 	// Environments lists the environments with overrides.
@@ -28,6 +29,7 @@ type TemplateStep struct {
 	DependsOn   []string        `json:"depends_on,omitempty"`
 	Config      json.RawMessage `json:"config,omitempty"`
 	Priority    *int            `json:"priority,omitempty"`
+	Skippable   bool            `json:"skippable,omitempty" doc:"Whether an operator may skip it."`
 	Timeout     string          `json:"timeout,omitempty" doc:"A duration such as 30s; absent means none."`
 	Retry       TemplateRetry   `json:"retry"`
 	Served      bool            `json:"served" doc:"Whether somebody serves the handler now."`

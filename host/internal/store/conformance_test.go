@@ -122,7 +122,7 @@ func TestClaimOfAFinalization(t *testing.T) {
 	complete, leases := b.create(t, g, p)
 	b.settle(t, g, vocab.OutcomeSuccess, leases...)
 	cancelled, _ := b.create(t, g, p)
-	_, _, err := b.store.CancelTask(t.Context(), cancelled, "test", 0)
+	_, _, err := b.store.CancelTask(t.Context(), cancelled, store.Operator{Reason: "test"}, 0)
 	require.NoError(t, err)
 
 	for _, c := range []struct {

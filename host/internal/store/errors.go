@@ -57,6 +57,9 @@ func IsTimeout(err error) bool {
 // Classify sorts an error by what may be done about it. It looks at SQLSTATEs,
 // never at texts.
 func Classify(err error) Class {
+	if errors.Is(err, ErrRefused) {
+		return Unavailable
+	}
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return Cancelled
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
@@ -12,12 +13,16 @@ import (
 
 // Store sends the statements. Safe for concurrent use.
 type Store struct {
-	pool  *pgxpool.Pool
+	pool  DB   // asks the gate, if there is one
+	plain DB   // does not: for what must be tried in any case
+	gate  Gate // nil: there is none
 	plans planCache
 }
 
 // New returns a store on the pool.
-func New(pool *pgxpool.Pool) *Store { return &Store{pool: pool} }
+func New(pool *pgxpool.Pool) *Store {
+	return &Store{pool: pool, plain: pool, plans: newPlanCache(usualPlans, nil)}
+}
 
 // HostInfo is what a host tells of itself.
 type HostInfo struct {
@@ -28,8 +33,8 @@ type HostInfo struct {
 // number.
 func (s *Store) RegisterHost(ctx context.Context, h HostInfo, lease time.Duration) (int32, error) {
 	var id int32
-	err := s.pool.QueryRow(ctx, sqlRegisterHost, h.Name, h.Version, h.Environment, h.State, lease.Milliseconds()).Scan(&id)
-	if err != nil {
+	err := s.plain.QueryRow(ctx, sqlRegisterHost, h.Name, h.Version, h.Environment, h.State, lease.Milliseconds()).Scan(&id)
+	if s.vital(err) != nil {
 		return 0, fmt.Errorf("register host %s: %w", h.Name, err)
 	}
 	return id, nil
@@ -57,17 +62,28 @@ type Revoked struct {
 }
 
 // Heartbeat extends a host's life. alive is false if the host has been declared
-// dead: its leases are void and it must register anew.
-func (s *Store) Heartbeat(ctx context.Context, host int32, state string, served []string, lease time.Duration) (alive bool, revoked []Revoked, err error) {
+// dead: its leases are void and it must register anew. What is revoked is told
+// with every heartbeat until the host says that it has heard it.
+func (s *Store) Heartbeat(ctx context.Context, host int32, state string, served []string, lease time.Duration, heard []vocab.UUID) (alive bool, revoked []Revoked, err error) {
+	return s.Rise(ctx, host, 0, state, served, lease, heard)
+}
+
+// Rise is a heartbeat with which a host says that it rests no more, and rouses the
+// others. rises is how often it has done so, this time included; one that is known
+// already makes it a heartbeat like any other.
+func (s *Store) Rise(ctx context.Context, host int32, rises int64, state string, served []string, lease time.Duration, heard []vocab.UUID) (alive bool, revoked []Revoked, err error) {
 	if served == nil {
 		served = []string{}
+	}
+	if heard == nil {
+		heard = []vocab.UUID{}
 	}
 	var tasks, leases []vocab.UUID
 	var steps []int32
 	var reasons []string
-	err = s.pool.QueryRow(ctx, sqlHeartbeat, host, state, served, lease.Milliseconds()).
+	err = s.plain.QueryRow(ctx, sqlHeartbeat, host, state, served, lease.Milliseconds(), heard, rises).
 		Scan(&alive, &tasks, &steps, &leases, &reasons)
-	if err != nil {
+	if s.vital(err) != nil {
 		return false, nil, fmt.Errorf("heartbeat of host %d: %w", host, err)
 	}
 	for i := range tasks {
@@ -153,14 +169,14 @@ func sweep(page func(after vocab.UUID, limit int) (last *vocab.UUID, err error))
 func (s *Store) ReleaseHost(ctx context.Context, host int32, reason string, claimFactor int) (released int, err error) {
 	err = sweep(func(after vocab.UUID, limit int) (last *vocab.UUID, err error) {
 		var n int
-		err = s.pool.QueryRow(ctx, sqlReleaseHostSteps, host, reason, after, limit, claimFactor).Scan(&n, &last)
+		err = s.plain.QueryRow(ctx, sqlReleaseHostSteps, host, reason, after, limit, claimFactor).Scan(&n, &last)
 		released += n
 		return last, err
 	})
 	if err != nil {
 		return released, fmt.Errorf("release steps of host %d: %w", host, err)
 	}
-	if _, err := s.pool.Exec(ctx, sqlHostSwept, host); err != nil {
+	if _, err := s.plain.Exec(ctx, sqlHostSwept, host); err != nil {
 		return released, fmt.Errorf("mark host %d as swept: %w", host, err)
 	}
 	return released, nil
@@ -186,10 +202,12 @@ func (s *Store) SweepMessages(ctx context.Context, age time.Duration) (enqueued 
 
 // EnsurePartitions makes the partitions of today and the days to come.
 func (s *Store) EnsurePartitions(ctx context.Context, days int) error {
-	if _, err := s.pool.Exec(ctx, sqlEnsurePartitions, days); err != nil {
-		return fmt.Errorf("make partitions: %w", err)
-	}
-	return nil
+	return s.define(ctx, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, sqlEnsurePartitions, days); err != nil {
+			return fmt.Errorf("make partitions: %w", err)
+		}
+		return nil
+	})
 }
 
 // NextGeneration returns a number for a plugin process that no other process

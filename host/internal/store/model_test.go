@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/tasker-systems/tasker-host/host/internal/store"
+	"github.com/tasker-systems/tasker-host/host/internal/workflow"
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
 )
 
@@ -20,8 +21,10 @@ var none vocab.UUID
 type modelStep struct {
 	state                       vocab.StepState
 	remaining, attempts, claims int
+	generation                  int
 	lease                       vocab.UUID // of the last claim; zero: none, or handed back
-	host                        int32
+	host                        int32      // 0: an outside worker's, if it runs
+	expired                     bool       // the worker's lease has run out
 	doomed                      bool
 	dueFrom, dueTo              time.Time // bounds of when it may start; zero: at once
 	hinted                      bool      // messages for it may outlive their use
@@ -39,7 +42,9 @@ type modelTask struct {
 	plan  *store.Plan
 	state vocab.TaskState
 	steps []modelStep
-	open  int // sinks that are not complete
+	open  int // sinks that are not satisfied
+
+	generation int
 
 	claim          vocab.UUID // of its finalization
 	claimBy        string
@@ -97,12 +102,14 @@ type model struct {
 	order   []vocab.UUID
 	hosts   map[int32]*modelHost
 	keys    map[string]modelKey
-	granted []store.Lease // every lease there ever was
+	holders map[string]vocab.UUID // of the identities that may be there once
+	granted []store.Lease         // every lease there ever was
+	paused  bool                  // nothing is started
 }
 
 func newModel() *model {
 	return &model{
-		tasks: map[vocab.UUID]*modelTask{}, hosts: map[int32]*modelHost{}, keys: map[string]modelKey{},
+		tasks: map[vocab.UUID]*modelTask{}, hosts: map[int32]*modelHost{}, keys: map[string]modelKey{}, holders: map[string]vocab.UUID{},
 	}
 }
 
@@ -111,6 +118,64 @@ func (m *model) step(k store.StepKey) *modelStep {
 		return &t.steps[k.Number]
 	}
 	return nil
+}
+
+// ask says what becomes of a batch of requests: first each key is looked at, then
+// each identity, in the order of the batch.
+func (m *model) ask(batch []store.NewTask) []store.Created {
+	want := make([]store.Created, len(batch))
+	for i, t := range batch {
+		want[i] = store.Created{Outcome: store.CreateDone, UUID: t.UUID}
+		if t.Key == "" {
+			continue
+		}
+		used, known := m.keys[t.Key]
+		switch {
+		case !known:
+			m.keys[t.Key] = modelKey{string(t.KeyHash), t.UUID}
+		case used.hash == string(t.KeyHash):
+			want[i] = store.Created{Outcome: store.CreateDuplicate, UUID: used.task}
+		default:
+			want[i] = store.Created{Outcome: store.CreateConflict, UUID: used.task}
+		}
+	}
+	for i, t := range batch {
+		if want[i].Outcome != store.CreateDone || t.Unique == "" || t.Unique == workflow.IdentityAllow {
+			continue
+		}
+		holder, held := m.holders[string(t.Identity)]
+		if !held {
+			m.holders[string(t.Identity)] = t.UUID
+			continue
+		}
+		m.instead(want, t, holder)
+	}
+	return want
+}
+
+// instead notes that a task is not made, since another has its identity: that goes
+// for those of the batch, too, whose key it would have been the task of.
+func (m *model) instead(want []store.Created, t store.NewTask, holder vocab.UUID) {
+	outcome := store.CreateExists
+	if t.Unique == workflow.IdentityReturnExisting {
+		outcome = store.CreateDuplicate
+	}
+	for i := range want {
+		if want[i].UUID != t.UUID {
+			continue
+		}
+		want[i].UUID = holder
+		if want[i].Outcome != store.CreateConflict {
+			want[i].Outcome = outcome
+		}
+	}
+	switch {
+	case t.Key == "":
+	case outcome == store.CreateDuplicate:
+		m.keys[t.Key] = modelKey{string(t.KeyHash), holder}
+	default:
+		delete(m.keys, t.Key)
+	}
 }
 
 // create enters a task whose roots wait.
@@ -138,20 +203,20 @@ func (m *model) lease(l store.Lease, host int32, served []int32, until time.Time
 		return fmt.Errorf("lease of step %d in state %s, remaining parents %d", l.Number, s.state, s.remaining)
 	case s.dueFrom.After(until):
 		return fmt.Errorf("lease of step %d %s before it is due", l.Number, s.dueFrom.Sub(until))
-	case m.hosts[host].dead:
+	case host != 0 && m.hosts[host].dead:
 		return fmt.Errorf("lease of step %d to a dead host", l.Number)
 	case !slices.Contains(served, m.tasks[l.Task].plan.HandlerIDs[l.Number]):
 		return fmt.Errorf("lease of step %d to a host that does not serve it", l.Number)
 	case int(l.Attempt) != s.attempts+1:
 		return fmt.Errorf("lease of step %d says attempt %d after %d", l.Number, l.Attempt, s.attempts)
-	case l.Plan != m.tasks[l.Task].plan.ID || l.Generation != 0:
+	case l.Plan != m.tasks[l.Task].plan.ID || int(l.Generation) != s.generation:
 		return fmt.Errorf("lease of step %d names plan %d generation %d", l.Number, l.Plan, l.Generation)
 	}
 	if l.ID == none || slices.ContainsFunc(m.granted, func(g store.Lease) bool { return g.ID == l.ID }) {
 		return fmt.Errorf("lease id %s was granted before", l.ID)
 	}
 	m.granted = append(m.granted, l)
-	s.state, s.lease, s.host, s.claims = vocab.StepInProgress, l.ID, host, s.claims+1
+	s.state, s.lease, s.host, s.claims, s.expired = vocab.StepInProgress, l.ID, host, s.claims+1, false
 	s.dueFrom, s.dueTo = time.Time{}, time.Time{}
 	return nil
 }
@@ -230,16 +295,85 @@ func (m *model) release(t *modelTask, n int32, factor int) bool {
 	return false
 }
 
-func (m *model) cancel(t *modelTask) (took bool) {
-	if !vocab.CanTask(t.state, vocab.TaskCancelled) {
+// stop ends a task by the word of an operator: cancelled or resolved.
+func (m *model) stop(t *modelTask, as vocab.TaskState) (took bool) {
+	if !vocab.CanTask(t.state, as) {
 		return false
 	}
 	for i := range t.steps {
-		if vocab.CanStep(t.steps[i].state, vocab.StepCancelled) {
+		if vocab.CanStep(t.steps[i].state, vocab.StepCancelled) && (as == vocab.TaskCancelled || t.steps[i].state != vocab.StepError) {
 			t.steps[i].hinted = t.steps[i].hinted || t.steps[i].waits()
 			t.steps[i].state, t.steps[i].dueFrom, t.steps[i].dueTo = vocab.StepCancelled, time.Time{}, time.Time{}
 		}
 	}
-	t.end(vocab.TaskCancelled)
+	t.end(as)
 	return true
+}
+
+// reopen has a failed task go on.
+func (t *modelTask) reopen() {
+	if t.state == vocab.TaskError {
+		t.state = vocab.TaskInProgress
+		t.generation++
+	}
+}
+
+// remark puts the mark of doom where it belongs: on what can move, as long as a
+// step has failed.
+func (t *modelTask) remark() {
+	failing := slices.ContainsFunc(t.steps, func(s modelStep) bool { return s.state == vocab.StepError })
+	for i := range t.steps {
+		if s := &t.steps[i]; !failing || s.moves() {
+			s.doomed = failing
+		}
+	}
+}
+
+// retry has failed steps run anew, one or all (-1), and returns which.
+func (m *model) retry(t *modelTask, n int32) (anew []int32) {
+	if t.state != vocab.TaskInProgress && t.state != vocab.TaskError {
+		return nil
+	}
+	for i := range t.steps {
+		if s := &t.steps[i]; s.state == vocab.StepError && (n < 0 || int(n) == i) {
+			anew = append(anew, int32(i))
+			*s = modelStep{state: vocab.StepEnqueued, generation: s.generation + 1, hinted: s.hinted, doomed: s.doomed}
+		}
+	}
+	if len(anew) > 0 {
+		t.reopen()
+		t.remark()
+	}
+	return anew
+}
+
+// resolve declares a step done.
+func (m *model) resolve(t *modelTask, n int32, skip bool) store.ResolveVerdict {
+	s := &t.steps[n]
+	switch {
+	case t.state != vocab.TaskInProgress && t.state != vocab.TaskError:
+		return store.TaskEnded
+	case s.state == vocab.StepInProgress:
+		return store.StepRunning
+	case s.state.Settled() && s.state != vocab.StepError:
+		return store.StepSettled
+	case s.remaining > 0:
+		return store.StepWaiting
+	case skip && !t.plan.Steps[n].Skippable:
+		return store.StepUnskippable
+	}
+	t.reopen()
+	s.hinted = s.hinted || s.waits()
+	s.state, s.dueFrom, s.dueTo = vocab.StepResolvedManually, time.Time{}, time.Time{}
+	for _, c := range t.plan.Steps[n].Children {
+		if t.steps[c].remaining--; t.steps[c].remaining == 0 && t.steps[c].state == vocab.StepPending {
+			t.steps[c].state = vocab.StepEnqueued
+		}
+	}
+	if len(t.plan.Steps[n].Children) == 0 {
+		t.open--
+	}
+	t.remark()
+	t.conclude()
+	return store.Resolved
 }

@@ -1,6 +1,8 @@
 package store_test
 
 import (
+	"encoding/json"
+	"fmt"
 	"slices"
 	"time"
 
@@ -8,6 +10,7 @@ import (
 
 	"github.com/tasker-systems/tasker-host/finalizer"
 	"github.com/tasker-systems/tasker-host/host/internal/store"
+	"github.com/tasker-systems/tasker-host/host/internal/workflow"
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
 )
 
@@ -19,8 +22,7 @@ func (m *machine) create() {
 	for i := range batch {
 		p := pick(m, "plan", m.plans)
 		batch[i] = newTask(p)
-		batch[i].Key = rapid.SampledFrom([]string{"", "", "k1", "k2"}).Draw(m.T, "key")
-		batch[i].KeyHash = []byte(rapid.SampledFrom([]string{"h1", "h2"}).Draw(m.T, "hash"))
+		drawRequest(m.T, &batch[i])
 		if rapid.IntRange(0, 3).Draw(m.T, "urgent") == 0 {
 			batch[i].Priority = new(int32(4))
 		}
@@ -28,28 +30,48 @@ func (m *machine) create() {
 	g := m.grant()
 	created, err := m.bed.store.CreateTasks(m.ctx, g, batch, "")
 	m.must(err)
-	// Keys are taken in their order, within one key in the order of the batch.
 	leased := 0
-	for i, c := range created {
-		want, id := store.CreateDone, batch[i].UUID
-		if key, used := m.model.keys[batch[i].Key]; used && batch[i].Key != "" {
-			want, id = store.CreateDuplicate, key.task
-			if key.hash != string(batch[i].KeyHash) {
-				want = store.CreateConflict
-			}
+	for i, want := range m.model.ask(batch) {
+		if c := created[i]; c.Outcome != want.Outcome || c.UUID != want.UUID {
+			m.Fatalf("%s: %s %s, want %s %s", askedFor(&batch[i]), c.Outcome, c.UUID, want.Outcome, want.UUID)
 		}
-		if c.Outcome != want || c.UUID != id {
-			m.Fatalf("task %s with key %q: %s %s, want %s %s", batch[i].UUID, batch[i].Key, c.Outcome, c.UUID, want, id)
-		}
-		if want != store.CreateDone {
+		if want.Outcome != store.CreateDone {
 			continue
 		}
-		m.model.keys[batch[i].Key] = modelKey{string(batch[i].KeyHash), id}
-		m.model.create(id, m.planOf(batch[i].Plan))
-		m.take(c.Leases, g)
-		leased += len(c.Leases)
+		m.model.create(want.UUID, m.planOf(batch[i].Plan))
+		m.takeGranted(created[i].Leases, g)
+		leased += len(created[i].Leases)
 	}
 	m.requireRoomUsed(g, leased, created)
+}
+
+// requests are what tasks are asked for with: what has the same hash is the same
+// request, with one identity and policy. Different ones may have one identity.
+var requests = []struct {
+	hash, identity string
+	policy         workflow.IdentityPolicy
+}{
+	{"h1", "many", workflow.IdentityAllow},
+	{"h2", "many", workflow.IdentityAllow},
+	{"h3", "one", workflow.IdentityReject},
+	{"h4", "one", workflow.IdentityReject},
+	{"h5", "other", workflow.IdentityReturnExisting},
+	{"h6", "other", workflow.IdentityReturnExisting},
+	{"h7", "both", workflow.IdentityReject},
+	{"h8", "both", workflow.IdentityReturnExisting},
+}
+
+// drawRequest draws what a task is asked for with, often with a key.
+func drawRequest(rt *rapid.T, t *store.NewTask) {
+	r := requests[rapid.IntRange(0, len(requests)-1).Draw(rt, "request")]
+	t.Identity, t.Unique = []byte(r.identity), r.policy
+	if t.Key = rapid.SampledFrom([]string{"", "", "k1", "k2"}).Draw(rt, "key"); t.Key != "" {
+		t.KeyHash = []byte(r.hash)
+	}
+}
+
+func askedFor(t *store.NewTask) string {
+	return fmt.Sprintf("task %s with key %q of %q and identity %q (%s)", t.UUID, t.Key, t.KeyHash, t.Identity, t.Unique)
 }
 
 func (m *machine) planOf(id int32) *store.Plan {
@@ -71,12 +93,21 @@ func (m *machine) requireRoomUsed(g store.Grant, leased int, created []store.Cre
 		}
 	}
 	want := min(could, g.Room)
-	if m.model.hosts[g.Host].dead {
+	if m.model.hosts[g.Host].dead || m.model.paused {
 		want = 0
 	}
 	if leased != want {
 		m.Fatalf("%d roots were leased, want %d", leased, want)
 	}
+}
+
+// takeGranted enters leases that the database granted by itself: none while the
+// queue is paused.
+func (m *machine) takeGranted(leases []store.Lease, g store.Grant) {
+	if m.model.paused && len(leases) > 0 {
+		m.Fatalf("%d steps were started while the queue is paused", len(leases))
+	}
+	m.take(leases, g)
 }
 
 // take enters leases that the database granted.
@@ -105,8 +136,11 @@ func (m *machine) claimFor(g store.Grant) {
 		}
 	}
 	waited := m.steps(func(s *modelStep) bool { return s.waits() && !s.dueFrom.After(from) })
-	m.take(c.Leases, g)
-	if m.model.hosts[g.Host].dead {
+	m.takeGranted(c.Leases, g)
+	if m.model.paused && c.Taken > 0 {
+		m.Fatalf("%d messages were taken while the queue is paused", c.Taken)
+	}
+	if m.model.hosts[g.Host].dead || m.model.paused {
 		return
 	}
 	if c.Taken < min(len(due), g.Room) || c.Taken > g.Room {
@@ -212,7 +246,7 @@ func (m *machine) settleBatch(g store.Grant, batch []store.Settlement) {
 	if !slices.Equal(verdicts, got.Verdicts) {
 		m.Fatalf("verdicts %v, want %v of %+v", got.Verdicts, verdicts, batch)
 	}
-	m.take(got.Leases, g)
+	m.takeGranted(got.Leases, g)
 	var ended []vocab.UUID
 	for _, id := range look {
 		if m.model.tasks[id].conclude() {
@@ -241,7 +275,7 @@ func (m *machine) adopt() {
 	}
 	for k, id := range leases {
 		s.hinted = true // its message is still there
-		l := store.Lease{StepKey: k, ID: id, Plan: m.model.tasks[k.Task].plan.ID, Attempt: int32(s.attempts + 1)}
+		l := store.Lease{StepKey: k, ID: id, Plan: m.model.tasks[k.Task].plan.ID, Attempt: int32(s.attempts + 1), Generation: int32(s.generation)}
 		g.Room, g.Served = 1, m.bed.all
 		m.take([]store.Lease{l}, g)
 	}
@@ -266,7 +300,7 @@ func (m *machine) hostDies() {
 
 func (m *machine) heartbeat() {
 	host := pick(m, "host", m.live)
-	alive, _, err := m.bed.store.Heartbeat(m.ctx, host, "normal", handlers, time.Hour)
+	alive, _, err := m.bed.store.Heartbeat(m.ctx, host, "normal", handlers, time.Hour, nil)
 	m.must(err)
 	if alive == m.model.hosts[host].dead {
 		m.Fatalf("heartbeat of host %d: alive %v", host, alive)
@@ -388,11 +422,93 @@ func (m *machine) cancel() {
 		m.Skip("seldom")
 	}
 	t := m.task()
-	state, took, err := m.bed.store.CancelTask(m.ctx, t.id, "no longer needed", m.live[0])
+	state, took, err := m.bed.store.CancelTask(m.ctx, t.id, store.Operator{Reason: "no longer needed"}, m.live[0])
 	m.must(err)
-	if took != m.model.cancel(t) || state != t.state {
+	if took != m.model.stop(t, vocab.TaskCancelled) || state != t.state {
 		m.Fatalf("cancel task %s: %s %v, want %s", t.id, state, took, t.state)
 	}
+}
+
+// resolveTask declares a task done.
+func (m *machine) resolveTask() {
+	if rapid.IntRange(0, 2).Draw(m.T, "seldom") > 0 {
+		m.Skip("seldom")
+	}
+	t := m.task()
+	state, took, err := m.bed.store.ResolveTask(m.ctx, t.id, operator, m.live[0])
+	m.must(err)
+	if took != m.model.stop(t, vocab.TaskResolvedManually) || state != t.state {
+		m.Fatalf("resolve task %s: %s %v, want %s", t.id, state, took, t.state)
+	}
+}
+
+var operator = store.Operator{By: "ops", Reason: "the night shift"}
+
+// pickRepairable draws a step of a state that repair is for, mostly.
+func (m *machine) pickRepairable() store.StepKey {
+	all := m.steps(func(*modelStep) bool { return true })
+	failed := m.steps(func(s *modelStep) bool { return s.state == vocab.StepError })
+	if len(failed) > 0 && rapid.IntRange(0, 3).Draw(m.T, "failed") > 0 {
+		return pick(m, "failed step", failed)
+	}
+	return pick(m, "step", all)
+}
+
+// retry has a failed step run anew, or all of its task.
+func (m *machine) retry() {
+	if rapid.Bool().Draw(m.T, "all") {
+		m.retryTask()
+	} else {
+		m.retryStep()
+	}
+}
+
+func (m *machine) retryTask() {
+	t := m.model.tasks[m.pickRepairable().Task]
+	got, err := m.bed.store.RetryTask(m.ctx, t.id, operator, m.live[0])
+	m.must(err)
+	if want := m.model.retry(t, -1); !slices.Equal(got.Steps, want) || got.Task != t.state {
+		m.Fatalf("retry task %s: %+v, want %s and steps %v", t.id, got, t.state, want)
+	}
+}
+
+func (m *machine) retryStep() {
+	k := m.pickRepairable()
+	t := m.model.tasks[k.Task]
+	got, err := m.bed.store.RetryStep(m.ctx, k, operator, m.live[0])
+	m.must(err)
+	if want := m.model.retry(t, k.Number); !slices.Equal(got.Steps, want) || got.Task != t.state || got.Step != m.model.step(k).state {
+		m.Fatalf("retry step %v: %+v, want %s, %s", k, got, t.state, m.model.step(k).state)
+	}
+}
+
+func (m *machine) resolveStep() {
+	k := m.pickRepairable()
+	t := m.model.tasks[k.Task]
+	var got store.Resolution
+	var err error
+	skip := rapid.Bool().Draw(m.T, "skip")
+	if skip {
+		got, err = m.bed.store.SkipStep(m.ctx, k, operator, m.live[0])
+	} else {
+		got, err = m.bed.store.ResolveStep(m.ctx, k, json.RawMessage(`{"by": "hand"}`), operator, m.live[0])
+	}
+	m.must(err)
+	if want := m.model.resolve(t, k.Number, skip); got.Verdict != want || got.Task != t.state || got.Step != m.model.step(k).state {
+		m.Fatalf("resolve step %v (skip %v): %+v, want %s, %s, %s", k, skip, got, want, t.state, m.model.step(k).state)
+	}
+}
+
+// pause stops the queue, or lets it go on.
+func (m *machine) pause() {
+	paused := !m.model.paused && rapid.IntRange(0, 2).Draw(m.T, "seldom") == 0
+	m.setPaused(paused)
+}
+
+func (m *machine) setPaused(paused bool) {
+	_, err := m.bed.store.PauseQueue(m.ctx, namespace, paused, operator)
+	m.must(err)
+	m.model.paused = paused
 }
 
 // settleByHand resolves a waiting sink past the engine, as somebody with psql

@@ -23,21 +23,9 @@ type PoolConfig struct {
 // its locks within seconds, and a half-open connection is noticed. It connects
 // lazily: an unreachable server is the first call's error.
 func OpenPool(ctx context.Context, cfg PoolConfig) (*pgxpool.Pool, error) {
-	pc, err := pgxpool.ParseConfig(cfg.URL)
+	pc, err := cfg.pool()
 	if err != nil {
-		return nil, fmt.Errorf("parse database url: %w", err)
-	}
-	pc.MaxConns = max(cfg.MaxConns, 4)
-	pc.MinIdleConns = 2
-	pc.MaxConnLifetime = time.Hour
-	pc.MaxConnLifetimeJitter = 10 * time.Minute
-	pc.ConnConfig.ConnectTimeout = cfg.ConnectTimeout
-	if pc.ConnConfig.ValidateConnect == nil {
-		// A standby, or a server that is read-only, cannot hold leases.
-		pc.ConnConfig.ValidateConnect = pgconn.ValidateConnectTargetSessionAttrsReadWrite
-	}
-	for name, value := range sessionSettings(cfg) {
-		pc.ConnConfig.RuntimeParams[name] = value
+		return nil, err
 	}
 	pool, err := pgxpool.NewWithConfig(ctx, pc)
 	if err != nil {
@@ -46,11 +34,43 @@ func OpenPool(ctx context.Context, cfg PoolConfig) (*pgxpool.Pool, error) {
 	return pool, nil
 }
 
+func (cfg PoolConfig) pool() (*pgxpool.Config, error) {
+	pc, err := pgxpool.ParseConfig(cfg.URL)
+	if err != nil {
+		return nil, fmt.Errorf("parse database url: %w", err)
+	}
+	pc.MaxConns = max(cfg.MaxConns, 4)
+	pc.MinIdleConns = 2
+	pc.MaxConnLifetime = time.Hour
+	pc.MaxConnLifetimeJitter = 10 * time.Minute
+	// A host that looks for work asks something every second, over the same connection: a ping
+	// before each question would double what it costs.
+	pc.ShouldPing = func(_ context.Context, c pgxpool.ShouldPingParams) bool { return c.IdleDuration > pingAfter }
+	pc.AfterConnect = registerArrays
+	pc.ConnConfig.ConnectTimeout = cfg.ConnectTimeout
+	if pc.ConnConfig.ValidateConnect == nil {
+		// A standby, or a server that is read-only, cannot hold leases.
+		pc.ConnConfig.ValidateConnect = pgconn.ValidateConnectTargetSessionAttrsReadWrite
+	}
+	for name, value := range sessionSettings(cfg) {
+		pc.ConnConfig.RuntimeParams[name] = value
+	}
+	return pc, nil
+}
+
+// pingAfter is for how long a connection may have been idle and is taken to be
+// alive all the same.
+const pingAfter = 3 * time.Second
+
 func sessionSettings(cfg PoolConfig) map[string]string {
-	ms := func(d time.Duration) string { return fmt.Sprintf("%d", d.Milliseconds()) }
 	return map[string]string{
-		"application_name":                    cfg.ApplicationName,
-		"timezone":                            "UTC",
+		"application_name": cfg.ApplicationName,
+		"timezone":         "UTC",
+		// A queue or a day's partition that is empty when a statement is planned may
+		// hold a million rows a minute later, and the plan stays: an index is always
+		// the better bet. What has none is still scanned; compiling it is never worth it.
+		"enable_seqscan":                      "off",
+		"jit":                                 "off",
 		"statement_timeout":                   ms(cfg.StatementTimeout),
 		"lock_timeout":                        ms(cfg.LockTimeout),
 		"idle_in_transaction_session_timeout": "5000",
@@ -60,3 +80,6 @@ func sessionSettings(cfg PoolConfig) map[string]string {
 		"client_connection_check_interval":    "2000",
 	}
 }
+
+// ms is a time as PostgreSQL's settings take it: it knows no "1m0s".
+func ms(d time.Duration) string { return fmt.Sprintf("%d", d.Milliseconds()) }

@@ -107,11 +107,12 @@ func (m *machine) clear() {
 	var batch pgx.Batch
 	for _, table := range []string{
 		"tasker_tasks", "tasker_workflow_steps", "tasker_task_transitions", "tasker_workflow_step_transitions", "tasker_dead_letters",
-		"tasker_hosts", "tasker_revocations", "tasker_finalization_attempts", "tasker_idempotency_keys", "tasker_priority_messages",
+		"tasker_hosts", "tasker_revocations", "tasker_workers", "tasker_worker_leases", "tasker_worker_counts", "tasker_finalization_attempts", "tasker_idempotency_keys", "tasker_task_identities", "tasker_priority_messages",
 		"pgmq.q_" + queue,
 	} {
 		batch.Queue("delete from " + table)
 	}
+	batch.Queue("update tasker_task_namespaces set paused_at = null")
 	m.must(m.bed.pool.SendBatch(m.ctx, &batch).Close())
 }
 
@@ -132,6 +133,7 @@ func drawSteps(rt *rapid.T) []workflow.Step {
 				Jitter: rapid.SampledFrom([]float64{0, 0.5, 1}).Draw(rt, "jitter"),
 			},
 		}
+		steps[i].Skippable = rapid.Bool().Draw(rt, "skippable")
 		if rapid.IntRange(0, 3).Draw(rt, "priority") == 0 {
 			steps[i].Priority = new(rapid.IntRange(1, 5).Draw(rt, "priority"))
 		}
@@ -152,7 +154,11 @@ func (m *machine) play() {
 		"create": m.create, "claim": m.claim, "claim more": m.claim, "settle": m.settle, "settle more": m.settle, "settle again": m.settle,
 		"adopt": m.adopt, "host joins": m.addHost, "host dies": m.hostDies, "heartbeat": m.heartbeat, "sweep hosts": m.sweepHosts,
 		"message lost": m.loseMessage, "message too many": m.hint, "sweep messages": m.sweepMessages, "time passes": m.timePasses,
-		"cancel": m.cancel, "by hand": m.settleByHand,
+		"worker claims": m.workerClaim, "worker lives": m.workerHeartbeat, "worker settles": m.workerSettles, "worker settles more": m.workerSettles,
+		"worker goes on":      m.workerNext,
+		"worker's lease ends": m.workerLeaseEnds, "sweep workers": m.sweepWorkers,
+		"cancel": m.cancel, "by hand": m.settleByHand, "resolve task": m.resolveTask,
+		"retry": m.retry, "resolve step": m.resolveStep, "pause": m.pause,
 		"claim finalization": m.claimFinalization, "apply finalization": m.applyFinalization,
 		"release finalization": m.releaseFinalization, "finalization expires": m.expireFinalization,
 	} {
@@ -228,7 +234,7 @@ func (m *machine) served(g store.Grant) []string { return handlers[:len(g.Served
 func (m *machine) compare() {
 	rows, err := m.bed.pool.Query(m.ctx, `
 select s.task_uuid, s.step_no, s.state::text, s.remaining_parents, s.attempts, s.claims, s.lease_id, coalesce(s.lease_host, 0), s.doomed,
-       s.due_at, t.state::text, t.open_sinks, t.finalize_lease, coalesce(t.finalize_by, ''), t.finalize_claims
+       s.generation, s.due_at, t.generation, t.state::text, t.open_sinks, t.finalize_lease, coalesce(t.finalize_by, ''), t.finalize_claims
   from tasker_workflow_steps s join tasker_tasks t on t.task_uuid = s.task_uuid`)
 	m.must(err)
 	defer rows.Close()
@@ -240,7 +246,7 @@ select s.task_uuid, s.step_no, s.state::text, s.remaining_parents, s.attempts, s
 		var lease, claim *vocab.UUID
 		var due *time.Time
 		m.must(rows.Scan(&key.Task, &key.Number, &have.state, &have.remaining, &have.attempts, &have.claims, &lease, &have.host, &have.doomed,
-			&due, &task.state, &task.open, &claim, &task.claimBy, &task.finalizeClaims))
+			&have.generation, &due, &task.generation, &task.state, &task.open, &claim, &task.claimBy, &task.finalizeClaims))
 		if lease != nil {
 			have.lease = *lease
 		}
@@ -277,7 +283,7 @@ func (m *machine) compareStep(key store.StepKey, have modelStep, due *time.Time)
 	default:
 		want.dueFrom, want.dueTo = *due, *due
 	}
-	have.dueFrom, have.dueTo, have.hinted, have.muted = want.dueFrom, want.dueTo, want.hinted, want.muted
+	have.dueFrom, have.dueTo, have.hinted, have.muted, have.expired = want.dueFrom, want.dueTo, want.hinted, want.muted, want.expired
 	if have != *want {
 		m.Fatalf("step %v is\n%+v, want\n%+v", key, have, *want)
 	}
@@ -286,10 +292,10 @@ func (m *machine) compareStep(key store.StepKey, have modelStep, due *time.Time)
 func (m *machine) compareTask(id vocab.UUID, have modelTask) {
 	want := m.model.tasks[id]
 	if have.state != want.state || have.open != want.open || have.claim != want.claim || have.claimBy != want.claimBy ||
-		have.finalizeClaims != want.finalizeClaims {
-		m.Fatalf("task %s is %s with %d open sinks, claimed %d times, now %s by %q; want %s, %d, %d, %s, %q",
-			id, have.state, have.open, have.finalizeClaims, have.claim, have.claimBy,
-			want.state, want.open, want.finalizeClaims, want.claim, want.claimBy)
+		have.finalizeClaims != want.finalizeClaims || have.generation != want.generation {
+		m.Fatalf("task %s is %s of generation %d with %d open sinks, claimed %d times, now %s by %q; want %s, %d, %d, %d, %s, %q",
+			id, have.state, have.generation, have.open, have.finalizeClaims, have.claim, have.claimBy,
+			want.state, want.generation, want.open, want.finalizeClaims, want.claim, want.claimBy)
 	}
 }
 
@@ -334,6 +340,7 @@ func (m *machine) compareMessages() {
 
 // rest ends all faults and requires that every task comes to its end.
 func (m *machine) rest() {
+	m.setPaused(false)
 	m.addHost()
 	host := m.live[len(m.live)-1]
 	for round := 0; slices.ContainsFunc(m.model.order, func(id vocab.UUID) bool { return m.model.tasks[id].state.Active() }); round++ {

@@ -338,7 +338,7 @@ func (s *stormState) work(ctx context.Context) error {
 			}
 		}
 		if rand.N(5) == 0 || len(c.Leases) == 0 {
-			alive, _, err := s.bed.store.Heartbeat(ctx, host, "normal", handlers, time.Hour)
+			alive, _, err := s.bed.store.Heartbeat(ctx, host, "normal", handlers, time.Hour, nil)
 			if err != nil {
 				return err
 			}
@@ -439,7 +439,7 @@ func (s *stormState) sweepHosts(ctx context.Context) error {
 func (s *stormState) cancelSome(ctx context.Context) error {
 	for i := 0; i < len(s.tasks); i += 10 {
 		err := insist(&s.deadlocks, func() error {
-			_, _, err := s.bed.store.CancelTask(ctx, s.tasks[i], "storm", 0)
+			_, _, err := s.bed.store.CancelTask(ctx, s.tasks[i], store.Operator{Reason: "storm"}, 0)
 			return err
 		})
 		if err != nil {

@@ -20,8 +20,8 @@ const (
 	// index finds ranges of pages only.
 	sqlReadSteps = `
 with page as materialized (
-  select s.step_no, s.state, s.attempts, s.claims, s.due_at, s.updated_at, s.lease_host, s.lease_until,
-         s.result, s.metadata, s.error
+  select s.step_no, s.state, s.attempts, s.claims, s.generation, s.due_at, s.updated_at, s.lease_host, s.lease_until,
+         s.result, s.metadata, s.error, s.plugin_generation
     from tasker_workflow_steps s
    where s.task_uuid = $1::uuid and s.step_no > $2::integer
    order by s.step_no
@@ -34,10 +34,10 @@ with page as materialized (
    where h.task_uuid = $1::uuid and h.step_no > $2::integer
    group by h.step_no
 )
-select s.step_no, s.state::text, s.attempts, s.claims, s.due_at, h.started_at,
+select s.step_no, s.state::text, s.attempts, s.claims, s.generation, s.due_at, h.started_at,
        case when s.state in ('complete', 'error', 'cancelled', 'resolved_manually') then coalesce(h.settled_at, s.updated_at) end,
        s.lease_host, o.name, coalesce(s.lease_until, o.alive_until),
-       s.result, s.metadata, s.error
+       s.result, s.metadata, s.error, coalesce(s.plugin_generation, 0)
   from page s
   left join times h on h.step_no = s.step_no
   left join tasker_hosts o on o.host_id = s.lease_host and s.state = 'in_progress'
@@ -56,23 +56,24 @@ select s.step_no, s.state::text, s.attempts, s.claims, s.due_at, h.started_at,
 with task as materialized (
   select t.task_uuid, t.plan_id, t.created_at from tasker_tasks t where t.task_uuid = $1::uuid
 ), entry as (
-  select -1 as step_no, 1 as sort_key, null::text as from_state, 'pending' as to_state, t.created_at, null::jsonb as metadata
+  select -1 as step_no, 1 as sort_key, null::text as from_state, 'pending' as to_state, t.created_at, null::jsonb as metadata,
+         null::bigint as plugin_generation
     from task t
   union all
-  select n.step_no, 1, null, 'pending', t.created_at, null
+  select n.step_no, 1, null, 'pending', t.created_at, null, null
     from task t join tasker_named_steps n on n.plan_id = t.plan_id
   union all
-  select -1, h.sort_key, h.from_state::text, h.to_state::text, h.created_at, h.metadata
+  select -1, h.sort_key, h.from_state::text, h.to_state::text, h.created_at, h.metadata, null
     from tasker_task_transitions h where h.task_uuid = $1::uuid
   union all
-  select h.step_no, h.sort_key, h.from_state::text, h.to_state::text, h.created_at, h.metadata
+  select h.step_no, h.sort_key, h.from_state::text, h.to_state::text, h.created_at, h.metadata, h.plugin_generation
     from tasker_workflow_step_transitions h where h.task_uuid = $1::uuid
 ), timed as (
-  select e.step_no, e.sort_key, e.from_state, e.to_state, e.created_at, e.metadata,
+  select e.step_no, e.sort_key, e.from_state, e.to_state, e.created_at, e.metadata, e.plugin_generation,
          least(greatest((extract(epoch from e.created_at - t.created_at) * 1000000)::bigint, 0), 140737488289791) as micros
     from entry e cross join task t
 ), keyed as (
-  select x.step_no, x.from_state, x.to_state, x.created_at, x.metadata,
+  select x.step_no, x.from_state, x.to_state, x.created_at, x.metadata, x.plugin_generation,
          x.micros * 65536 + row_number() over (
            partition by x.micros
            order by x.created_at, x.step_no = -1 and x.to_state in ('complete', 'error', 'cancelled', 'resolved_manually'),
@@ -80,7 +81,7 @@ with task as materialized (
     from timed x
    where x.micros >= $2::bigint / 65536 - 32
 )
-select k.history_key, k.step_no, coalesce(k.from_state, ''), k.to_state, k.created_at, k.metadata
+select k.history_key, k.step_no, coalesce(k.from_state, ''), k.to_state, k.created_at, k.metadata, coalesce(k.plugin_generation, 0)
   from keyed k
  where k.history_key > $2::bigint
  order by k.history_key
@@ -111,6 +112,18 @@ func (s *Store) ReadSteps(ctx context.Context, task vocab.UUID, after int64, lim
 	return steps, nil
 }
 
+// ReadStep returns a step of a task. The error is [ErrNotFound] if there is none.
+func (s *Store) ReadStep(ctx context.Context, k StepKey) (readmodel.Step, error) {
+	steps, err := s.ReadSteps(ctx, k.Task, int64(k.Number)-1, 1)
+	if err != nil {
+		return readmodel.Step{}, err
+	}
+	if len(steps) == 0 || steps[0].Number != int(k.Number) {
+		return readmodel.Step{}, fmt.Errorf("read step %s: %w", k.UUID(), ErrNotFound)
+	}
+	return steps[0], nil
+}
+
 func (s *Store) planOf(ctx context.Context, task vocab.UUID) (*Plan, error) {
 	var id int32
 	if err := s.pool.QueryRow(ctx, sqlTaskPlan, task).Scan(&id); err != nil {
@@ -125,14 +138,15 @@ func scanStep(r pgx.CollectableRow, task vocab.UUID, plan *Plan) (readmodel.Step
 	var holder *string
 	var until *time.Time
 	var failure json.RawMessage
-	err := r.Scan(&st.Number, &st.State, &st.Attempts, &st.Claims, &st.DueAt, &st.StartedAt, &st.FinishedAt,
-		&host, &holder, &until, &st.Result, &st.Metadata, &failure)
+	err := r.Scan(&st.Number, &st.State, &st.Attempts, &st.Claims, &st.Generation, &st.DueAt, &st.StartedAt, &st.FinishedAt,
+		&host, &holder, &until, &st.Result, &st.Metadata, &failure, &st.PluginGeneration)
 	if err != nil {
 		return readmodel.Step{}, err
 	}
 	planned := &plan.Steps[st.Number]
-	st.UUID = vocab.StepID(task, st.Number).String()
+	st.UUID, st.TaskUUID = vocab.StepID(task, st.Number).String(), task.String()
 	st.Name, st.Handler, st.MaxAttempts = planned.Name, planned.Handler, planned.Retry.MaxAttempts
+	st.Skippable = planned.Skippable
 	for _, parent := range planned.Parents {
 		st.Parents = append(st.Parents, plan.Steps[parent].Name)
 	}
@@ -173,7 +187,7 @@ func (s *Store) ReadHistory(ctx context.Context, task vocab.UUID, after int64, l
 	entries, err := pgx.CollectRows(rows, func(r pgx.CollectableRow) (readmodel.Transition, error) {
 		var e readmodel.Transition
 		var step int
-		if err := r.Scan(&e.SortKey, &step, &e.From, &e.To, &e.At, &e.Metadata); err != nil {
+		if err := r.Scan(&e.SortKey, &step, &e.From, &e.To, &e.At, &e.Metadata, &e.PluginGeneration); err != nil {
 			return readmodel.Transition{}, err
 		}
 		e.At = e.At.UTC()

@@ -36,7 +36,7 @@ select h.host_id, h.name, h.version, h.environment, h.state,
 
 	sqlWorkFacts = `
 select (select count(*)::integer from (select from tasker_dead_letters d
-         where d.replayed_at is null and d.discarded_at is null limit $1::integer) x),
+         where d.closed_at is null limit $1::integer) x),
        oldest.task_uuid, oldest.created_at
   from (select) one
   left join lateral (

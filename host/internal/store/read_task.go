@@ -43,11 +43,11 @@ select t.task_uuid, ns.name, nt.name, nt.version, t.state::text, t.priority,
   join tasker_named_tasks nt on nt.named_task_uuid = p.named_task_uuid
   join tasker_task_namespaces ns on ns.namespace_id = t.namespace_id`
 
-	// Why a task was cancelled: its history knows.
+	// Why a task was cancelled: its history knows. That of others is not read.
 	cancelReason = `
     select h.metadata ->> 'reason' as reason
       from tasker_task_transitions h
-     where h.task_uuid = $1::uuid and h.to_state = 'cancelled'
+     where t.state = 'cancelled' and h.task_uuid = $1::uuid and h.to_state = 'cancelled'
      order by h.sort_key desc limit 1`
 
 	// A page of tasks is read backwards along the primary keys of the partitions,
@@ -71,13 +71,13 @@ with page as materialized (
 var (
 	sqlReadTask = taskSummaryColumns + `, t.context, cancelled.reason
   from tasker_tasks t` + taskSummaryJoins + progressOf("$1::uuid") + `
-  left join lateral (` + cancelReason + `) cancelled on t.state = 'cancelled'
+  left join lateral (` + cancelReason + `) cancelled on true
  where t.task_uuid = $1::uuid`
 
 	sqlSnapshot = `
 select t.state::text, t.error, failed.attempts, counted.states, counted.counts, cancelled.reason
   from tasker_tasks t` + progressOf("$1::uuid") + `
-  left join lateral (` + cancelReason + `) cancelled on t.state = 'cancelled'
+  left join lateral (` + cancelReason + `) cancelled on true
  where t.task_uuid = $1::uuid`
 
 	listTasksTail = `
@@ -93,12 +93,29 @@ select t.state::text, t.error, failed.attempts, counted.states, counted.counts, 
 	// The literal condition is that of the index tasker_tasks_active.
 	sqlListActiveTasks = listTasksHead + `
      and t.state in ('pending', 'in_progress') and t.state = any($4::text[]::tasker_task_state[])` + listTasksTail
+
+	// The filters are answered where the tags are.
+	sqlListTaggedTasks = `
+with page as materialized (
+  select t.task_uuid, t.namespace_id, t.plan_id, t.state, t.priority, t.created_at, t.started_at, t.completed_at,
+         t.identity_hash, t.attributes, t.error
+    from tasker_tagged_tasks(
+           $6::text[], $1::uuid,
+           (select x.namespace_id from tasker_task_namespaces x where x.name = $2::text),
+           case when $3::text <> '' then array(
+             select q.plan_id from tasker_task_plans q
+               join tasker_named_tasks x on x.named_task_uuid = q.named_task_uuid
+              where x.name = $3::text) end,
+           nullif($4::text[], '{}')::tasker_task_state[], $5::integer) f(task_uuid)
+    join tasker_tasks t on t.task_uuid = f.task_uuid
+   where ($2::text = '' or exists (select from tasker_task_namespaces x where x.name = $2::text))` + listTasksTail
 )
 
 // TaskFilter selects tasks. Zero values select everything.
 type TaskFilter struct {
 	States          []vocab.TaskState
 	Namespace, Name string
+	Tags            []string   // a task must have all of them
 	Before          vocab.UUID // only tasks with a smaller UUID; zero: from the newest
 	Limit           int        // at least 1
 }
@@ -121,7 +138,8 @@ func (s *Store) ReadTask(ctx context.Context, task vocab.UUID) (readmodel.Task, 
 
 // ListTasks returns up to f.Limit tasks, newest first, without contexts. Lists
 // of everything and of active tasks look at no more tasks than they return;
-// other filters look at those newer than the last that matches.
+// other filters look at those newer than the last that matches. Of tags only those
+// that match are looked at, and a few thousand of the newest.
 func (s *Store) ListTasks(ctx context.Context, f TaskFilter) ([]readmodel.Task, error) {
 	before := f.Before
 	if before == (vocab.UUID{}) {
@@ -135,11 +153,14 @@ func (s *Store) ListTasks(ctx context.Context, f TaskFilter) ([]readmodel.Task, 
 		states[i] = string(state)
 		active = active && state.Active()
 	}
-	sql := sqlListTasks
-	if active {
+	sql, args := sqlListTasks, []any{before, f.Namespace, f.Name, states, f.Limit}
+	switch {
+	case len(f.Tags) > 0:
+		sql, args = sqlListTaggedTasks, append(args, f.Tags)
+	case active:
 		sql = sqlListActiveTasks
 	}
-	rows, err := s.pool.Query(ctx, sql, before, f.Namespace, f.Name, states, f.Limit)
+	rows, err := s.pool.Query(ctx, sql, args...)
 	if err != nil {
 		return nil, fmt.Errorf("list tasks: %w", err)
 	}
@@ -228,6 +249,7 @@ func describe(t *readmodel.Task, attributes json.RawMessage) {
 	}
 	for name, target := range map[string]any{
 		"tags": &t.Tags, "initiator": &t.Initiator, "source_system": &t.SourceSystem, "reason": &t.Reason,
+		"submitted_by": &t.SubmittedBy,
 	} {
 		if raw, ok := all[name]; ok {
 			_ = json.Unmarshal(raw, target)

@@ -74,7 +74,7 @@ func TestReadTemplateWarnsOfHandlersNobodyServes(t *testing.T) {
 	served, err := w.ServedHandlers(t.Context())
 	require.NoError(t, err)
 	require.Equal(t, []string{"math.add", "math.square"}, served)
-	_, _, err = w.Heartbeat(t.Context(), w.grant.Host, "graceful_shutdown", []string{"math.add"}, time.Hour)
+	_, _, err = w.Heartbeat(t.Context(), w.grant.Host, "graceful_shutdown", []string{"math.add"}, time.Hour, nil)
 	require.NoError(t, err)
 	served, err = w.ServedHandlers(t.Context())
 	require.NoError(t, err)
@@ -183,5 +183,5 @@ func TestQueueDepthsFollowTheQueues(t *testing.T) {
 			}
 		}
 		return false
-	}, 20*time.Second, 100*time.Millisecond)
+	}, time.Minute, 100*time.Millisecond)
 }

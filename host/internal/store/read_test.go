@@ -47,7 +47,7 @@ func newWorld(t *testing.T) *world {
 	ids, err := w.HandlerIDs(ctx, []string{"math.square", "math.add"})
 	require.NoError(t, err)
 	w.grant = Grant{Host: host, Room: 100, Served: []int32{ids["math.square"], ids["math.add"]}}
-	_, _, err = w.Heartbeat(ctx, host, "normal", []string{"math.square", "math.add"}, time.Hour)
+	_, _, err = w.Heartbeat(ctx, host, "normal", []string{"math.square", "math.add"}, time.Hour, nil)
 	require.NoError(t, err)
 	return w
 }
@@ -241,7 +241,7 @@ func TestCancelledTaskSaysWhy(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	id, _ := w.pair(t)
-	_, cancelled, err := w.CancelTask(t.Context(), id, "a mistake", w.grant.Host)
+	_, cancelled, err := w.CancelTask(t.Context(), id, Operator{Reason: "a mistake"}, w.grant.Host)
 	require.NoError(t, err)
 	require.True(t, cancelled)
 	task, err := w.ReadTask(t.Context(), id)
@@ -274,6 +274,11 @@ func TestHistoryBeginsWithWhatIsNotStored(t *testing.T) {
 	}, got)
 	require.True(t, slices.IsSortedFunc(history, func(a, b readmodel.Transition) int { return cmp.Compare(a.SortKey, b.SortKey) }))
 	require.Equal(t, vocab.StepID(id, 1).String(), history[4].StepUUID)
+	require.Equal(t, int64(7), history[5].PluginGeneration, "the process that ended the attempt")
+	require.Zero(t, history[8].PluginGeneration)
+	steps, err := w.ReadSteps(t.Context(), id, -1, 10)
+	require.NoError(t, err)
+	require.Equal(t, int64(7), steps[0].PluginGeneration)
 }
 
 func TestHistoryKeysStayAsTheTaskGoesOn(t *testing.T) {
@@ -363,6 +368,81 @@ func TestPagesHaveNoGapsAndNoRepeats(t *testing.T) {
 			require.NoError(r, err)
 			return id
 		})
+		require.Equal(r, uuids(want), uuids(got))
+	})
+}
+
+// Pages of tasks by tag are those of all tasks, less those that do not match,
+// whichever partitions they are in and however common the tag is.
+func TestListsByTag(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.apply(t, line("linear", "other", "1.0.0", "math.square"))
+	ctx := t.Context()
+	tags := []string{"prod", "a,b", `"q"`, "näme", ""}
+	for i := range 40 {
+		var attributes string
+		switch i % 5 {
+		case 0: // no attributes at all
+		case 1:
+			attributes = `{"initiator": "prod"}`
+		case 2:
+			attributes = `{"tags": []}`
+		case 3:
+			attributes = `{"tags": ["prod", "a,b", "näme", ""]}`
+		case 4:
+			attributes = `{"tags": ["prod", "\"q\""]}`
+		}
+		w.submit(t, "linear", []string{"pair", "other"}[i%2], "1.0.0", func(n *NewTask) {
+			if attributes != "" {
+				n.Attributes = json.RawMessage(attributes)
+			}
+		})
+	}
+	// Some of days that have partitions of their own, some in the default one.
+	for day, rows := range []int{30, 2500, 30} {
+		_, err := w.pool.Exec(ctx, `select tasker_ensure_partitions(clock_timestamp() - make_interval(days => $1), 1)`, 2+2*day)
+		require.NoError(t, err)
+		for _, hours := range []int{0, 24} { // the day before has no partition
+			_, err = w.pool.Exec(ctx, `
+insert into tasker_tasks (task_uuid, plan_id, namespace_id, open_sinks, total_steps, state, created_at, completed_at, context, identity_hash, attributes)
+select (left(tasker_uuid_floor(m.at)::text, 13) || '-7' || lpad(to_hex(n % 4096), 3, '0') || '-8' || lpad(to_hex(n % 4096), 3, '0') || '-' || lpad(to_hex(n), 7, '0') || '00000')::uuid,
+       t.plan_id, t.namespace_id, 0, 2, 'complete', m.at, m.at, '{}', '\x00',
+       case when n % 7 = 0 then jsonb_build_object('tags', jsonb_build_array('prod', case when n % 21 = 0 then '"q"' else 'x' end)) end
+  from generate_series(1, $2::integer) n
+ cross join lateral (select clock_timestamp() - make_interval(days => $1, hours => $3) as at) m
+ cross join (select t.plan_id, t.namespace_id from tasker_tasks t limit 1) t`, 2+2*day, rows, hours)
+			require.NoError(t, err)
+		}
+	}
+	all, err := w.ListTasks(ctx, TaskFilter{Limit: 10000})
+	require.NoError(t, err)
+	require.Len(t, all, 40+2*(30+2500+30))
+	rapid.Check(t, func(r *rapid.T) {
+		f := TaskFilter{
+			Tags:   rapid.SliceOfNDistinct(rapid.SampledFrom(tags), 1, 3, rapid.ID[string]).Draw(r, "tags"),
+			States: rapid.SliceOfNDistinct(rapid.SampledFrom(vocab.TaskStates), 0, 3, rapid.ID[vocab.TaskState]).Draw(r, "states"),
+			Name:   rapid.SampledFrom([]string{"", "pair", "other", "unknown"}).Draw(r, "name"),
+		}
+		f.Namespace = rapid.SampledFrom([]string{"", "linear", "unknown"}).Draw(r, "namespace")
+		f.Limit = rapid.SampledFrom([]int{3, 50, 500}).Draw(r, "size")
+		want := slices.DeleteFunc(slices.Clone(all), func(task readmodel.Task) bool {
+			return f.Name != "" && task.Name != f.Name || f.Namespace != "" && task.Namespace != f.Namespace ||
+				len(f.States) > 0 && !slices.Contains(f.States, task.State) ||
+				slices.ContainsFunc(f.Tags, func(tag string) bool { return !slices.Contains(task.Tags, tag) })
+		})
+		want = want[:min(len(want), 4*f.Limit)] // four pages will do
+		var got []readmodel.Task
+		for range 4 {
+			page, err := w.ListTasks(ctx, f)
+			require.NoError(r, err)
+			require.LessOrEqual(r, len(page), f.Limit)
+			if got = append(got, page...); len(page) < f.Limit {
+				break
+			}
+			f.Before, err = vocab.ParseUUID(page[len(page)-1].UUID)
+			require.NoError(r, err)
+		}
 		require.Equal(r, uuids(want), uuids(got))
 	})
 }

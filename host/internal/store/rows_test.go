@@ -185,7 +185,7 @@ func TestDefect09EndedTasksAreNotClaimable(t *testing.T) {
 	b := newBed(t)
 	p, g := b.mustPlan(t, fan(2)...), b.grant(b.host(t), 5)
 	cancelled, _ := b.create(t, store.Grant{Host: g.Host}, p)
-	_, took, err := b.store.CancelTask(t.Context(), cancelled, "test", g.Host)
+	_, took, err := b.store.CancelTask(t.Context(), cancelled, store.Operator{Reason: "test"}, g.Host)
 	require.NoError(t, err)
 	require.True(t, took)
 	failed, leases := b.create(t, g, p)
@@ -341,7 +341,7 @@ func TestDefect21TheEndHasATime(t *testing.T) {
 		require.True(t, one[bool](t, b, "select completed_at >= created_at from tasker_tasks where task_uuid = $1", task))
 	}
 	task, _ := b.create(t, g, p)
-	_, _, err := b.store.CancelTask(t.Context(), task, "test", g.Host)
+	_, _, err := b.store.CancelTask(t.Context(), task, store.Operator{Reason: "test"}, g.Host)
 	require.NoError(t, err)
 	require.True(t, one[bool](t, b, "select completed_at is not null from tasker_tasks where task_uuid = $1", task))
 	_, err = b.pool.Exec(t.Context(), "update tasker_tasks set completed_at = null where task_uuid = $1", task)

@@ -7,7 +7,7 @@ const (
 
 	sqlHeartbeat = `
 select o_alive, o_task, o_step, o_lease, o_reason
-  from tasker_heartbeat($1::integer, $2::text, $3::text[], $4::bigint)`
+  from tasker_heartbeat($1::integer, $2::text, $3::text[], $4::bigint, $5::uuid[], $6::bigint)`
 
 	sqlHostLeases = `
 select o_task, o_step, o_lease, o_last from tasker_host_leases($1::integer, $2::uuid, $3::integer)`
@@ -18,7 +18,9 @@ select o_task, o_step, o_lease, o_last from tasker_host_leases($1::integer, $2::
 select o_released, o_last
   from tasker_release_host_steps($1::integer, $2::text, $3::uuid, $4::integer, $5::integer)`
 
-	sqlHostSwept = `update tasker_hosts set swept_at = clock_timestamp() where host_id = $1::integer and swept_at is null`
+	sqlHostSwept = `
+with told as (delete from tasker_step_progress where host_id = $1::integer)
+update tasker_hosts set swept_at = clock_timestamp() where host_id = $1::integer and swept_at is null`
 
 	sqlSweepMessages = `
 select o_enqueued, o_last, o_stalled from tasker_sweep_messages($1::uuid, $2::integer, $3::interval)`
@@ -31,7 +33,7 @@ select o_enqueued, o_last, o_stalled from tasker_sweep_messages($1::uuid, $2::in
 select o_outcome, o_task, o_steps, o_leases
   from tasker_create_tasks($1::integer, $2::integer, $3::integer[],
                            $4::uuid[], $5::integer[], $6::text[], $7::integer[], $8::bytea[], $9::text[],
-                           $10::text[], $11::bytea[], $12::text, $13::bigint[])`
+                           $10::text[], $11::bytea[], $12::text, $13::bigint[], $14::text[])`
 
 	sqlClaimSteps = `
 select o_task, o_step, o_lease, o_attempt, o_plan, o_generation, o_last, o_taken
@@ -46,7 +48,7 @@ select o_verdict, o_task, o_step, o_lease, o_attempt, o_plan, o_generation, o_fi
 	sqlStepInputs = `
 select o_task, o_step, o_value from tasker_step_inputs($1::uuid[], $2::uuid[], $3::integer[])`
 
-	sqlCancelTask = `select o_state::text, o_cancelled from tasker_cancel_task($1::uuid, $2::text, $3::integer)`
+	sqlCancelTask = `select o_state::text, o_cancelled from tasker_cancel_task($1::uuid, $2::text, $3::text, $4::integer)`
 )
 
 // statements lists all of the above and those of the other files, for the test
@@ -55,16 +57,28 @@ var statements = map[string]string{
 	"register host": sqlRegisterHost, "heartbeat": sqlHeartbeat, "host leases": sqlHostLeases,
 	"sweep hosts": sqlSweepHosts, "release host steps": sqlReleaseHostSteps, "host swept": sqlHostSwept,
 	"sweep messages": sqlSweepMessages, "ensure partitions": sqlEnsurePartitions, "next generation": sqlNextGeneration,
-	"create tasks": sqlCreateTasks, "claim steps": sqlClaimSteps, "settle steps": sqlSettleSteps,
+	"waiting": sqlWaiting, "create tasks": sqlCreateTasks, "claim steps": sqlClaimSteps, "settle steps": sqlSettleSteps,
 	"step inputs": sqlStepInputs, "cancel task": sqlCancelTask,
+	"pause queue": sqlPauseQueue, "resume queue": sqlResumeQueue, "await grants": sqlAwaitGrants, "list queues": sqlListQueues, "queue place": sqlQueuePlace, "list hosts": sqlListHosts, "host plugins": sqlHostPlugins,
+	"read letter": sqlReadLetter, "list letters": sqlListLetters, "replay message": sqlReplayMessage, "discard letter": sqlDiscardLetter,
+	"retry steps": sqlRetrySteps, "resolve step": sqlResolveStep, "resolve task": sqlResolveTask,
 	"upsert namespace": sqlUpsertNamespace, "upsert handlers": sqlUpsertHandlers, "insert template": sqlInsertTemplate,
 	"template digest": sqlTemplateDigest, "insert plan": sqlInsertPlan, "insert steps": sqlInsertSteps,
 	"find plan": sqlFindPlan, "load plan": sqlLoadPlan, "load plan steps": sqlLoadPlanSteps, "handler ids": sqlHandlerIDs, "queues of": sqlQueuesOf,
-	"set aside": sqlSetAside, "adopt steps": sqlAdoptSteps,
+	"set aside": sqlSetAside, "adopt steps": sqlAdoptSteps, "note inbox": sqlNoteInbox, "step progress": sqlStepProgress, "tell progress": sqlTellProgress,
 	"read task": sqlReadTask, "list tasks": sqlListTasks, "list active tasks": sqlListActiveTasks, "snapshot": sqlSnapshot,
 	"task plan": sqlTaskPlan, "read steps": sqlReadSteps, "read history": sqlReadHistory,
 	"list templates": sqlListTemplates, "read template": sqlReadTemplate, "latest version": sqlLatestVersion,
 	"served now": sqlServedNow, "unserved": sqlUnserved,
+	"record plugin events": sqlRecordPluginEvents, "quarantines": sqlQuarantines, "last good": sqlLastGood,
+	"plugin events": sqlPluginEvents, "plugin generations": sqlPluginGenerations,
 	"server facts": sqlServerFacts, "clock": sqlClock, "host facts": sqlHostFacts, "work facts": sqlWorkFacts,
-	"limbo": sqlLimbo, "queue depths": sqlQueueDepths,
+	"sweep lanes": sqlSweepLanes, "rest": sqlRest, "watch queue": sqlWatchQueue, "lie down": sqlLieDown, "try the door": sqlTryDoor, "get up": sqlGetUp,
+	"list workers": sqlListWorkers, "take duty": sqlTakeDuty, "old days": sqlOldDays, "day is over": sqlDayIsOver,
+	"drop day": sqlDropDay, "prune tasks": sqlPruneTasks, "prune records": sqlPruneRecords, "allow": sqlAllow,
+	"sweep worker leases": sqlSweepWorkerLeases, "set worker policy": sqlSetWorkerPolicy,
+	"limbo": sqlLimbo, "queue depths": sqlQueueDepths, "table sizes": sqlTableSizes, "worker leases": sqlWorkerLeases,
+	"claim health": sqlClaimHealth, "backlogs": sqlBacklogs, "connections": sqlConnections,
+	"create token": sqlCreateToken, "list tokens": sqlListTokens, "live tokens": sqlLiveTokens, "revoke token": sqlRevokeToken,
+	"record audit": sqlRecordAudit, "list audit": sqlListAudit,
 }

@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -40,11 +41,13 @@ func (s *Store) Settle(ctx context.Context, g Grant, p Policy, batch []Settlemen
 	var got leaseArrays
 	var finished []vocab.UUID
 	var states []string
-	err := s.pool.QueryRow(ctx, sqlSettleSteps, g.Host, g.Room, g.Served,
-		a.task, a.step, a.lease, a.outcome, a.generation, a.result, a.metadata, a.failure, a.retryAfter,
-		p.RetryAfterCap.Milliseconds(), p.ClaimFactor,
-	).Scan(&out.Verdicts, &got.task, &got.step, &got.lease, &got.attempt, &got.plan, &got.generation,
-		&finished, &states, &out.Due, &out.Enqueued)
+	err := s.timed(ctx, func(db querier) error {
+		return db.QueryRow(ctx, sqlSettleSteps, g.Host, g.Room, g.Served,
+			a.task, a.step, a.lease, a.outcome, a.generation, a.result, a.metadata, a.failure, a.retryAfter,
+			p.RetryAfterCap.Milliseconds(), p.ClaimFactor,
+		).Scan(&out.Verdicts, &got.task, &got.step, &got.lease, &got.attempt, &got.plan, &got.generation,
+			&finished, &states, &out.Due, &out.Enqueued)
+	})
 	if err != nil {
 		return Settled{}, fmt.Errorf("settle %d steps: %w", len(batch), err)
 	}
@@ -61,9 +64,9 @@ type settleArrays struct {
 	lease      []vocab.UUID
 	outcome    []string
 	generation []*int64
-	result     []*string
-	metadata   []*string
-	failure    []*string
+	result     []json.RawMessage // texts; nil is NULL
+	metadata   []json.RawMessage
+	failure    []json.RawMessage
 	retryAfter []int64
 }
 
@@ -71,24 +74,33 @@ func settleArgs(batch []Settlement) settleArrays {
 	n := len(batch)
 	a := settleArrays{
 		task: make([]vocab.UUID, n), step: make([]int32, n), lease: make([]vocab.UUID, n), outcome: make([]string, n),
-		generation: make([]*int64, n), result: make([]*string, n), metadata: make([]*string, n), failure: make([]*string, n),
+		generation: make([]*int64, n), result: make([]json.RawMessage, n), metadata: make([]json.RawMessage, n), failure: make([]json.RawMessage, n),
 		retryAfter: make([]int64, n),
 	}
-	null := "null"
+	null := json.RawMessage("null")
 	for i := range batch {
 		b := &batch[i]
 		a.task[i], a.step[i], a.lease[i], a.outcome[i] = b.Task, b.Number, b.Lease, string(b.Outcome)
 		if b.Generation != 0 {
 			a.generation[i] = &b.Generation
 		}
-		a.result[i] = text(b.Result)
+		a.result[i] = something(b.Result)
 		if b.Outcome == vocab.OutcomeSuccess && a.result[i] == nil {
-			a.result[i] = &null
+			a.result[i] = null
 		}
-		a.metadata[i], a.failure[i] = text(b.Metadata), text(b.Error)
+		a.metadata[i], a.failure[i] = something(b.Metadata), something(b.Error)
 		a.retryAfter[i] = b.RetryAfter.Milliseconds()
 	}
 	return a
+}
+
+// something is a value as it goes to the database: nil, which is NULL, if there is
+// none.
+func something(raw json.RawMessage) json.RawMessage {
+	if len(raw) == 0 {
+		return nil
+	}
+	return raw
 }
 
 func text(raw json.RawMessage) *string {
@@ -120,6 +132,9 @@ type Claimed struct {
 	Leases []Lease
 	Last   int64 // the last message taken; 0: none
 	Taken  int   // messages taken, those without a claimable step included
+	// Refused says that a gate did not let the call through: what waits is not
+	// known.
+	Refused bool
 }
 
 // Claim leases up to g.Room steps of a queue whose handlers are served; names
@@ -128,8 +143,13 @@ func (s *Store) Claim(ctx context.Context, g Grant, queue string, names []string
 	var out Claimed
 	var got leaseArrays
 	var last *int64
-	err := s.pool.QueryRow(ctx, sqlClaimSteps, g.Host, queue, names, g.Served, g.Room, after).
-		Scan(&got.task, &got.step, &got.lease, &got.attempt, &got.plan, &got.generation, &last, &out.Taken)
+	err := s.onQueue(queue, ClassClaim, func() error {
+		return s.pool.QueryRow(ctx, sqlClaimSteps, g.Host, queue, names, g.Served, g.Room, after).
+			Scan(&got.task, &got.step, &got.lease, &got.attempt, &got.plan, &got.generation, &last, &out.Taken)
+	})
+	if errors.Is(err, ErrRefused) {
+		return Claimed{Refused: true}, nil
+	}
 	if err != nil {
 		return Claimed{}, fmt.Errorf("claim steps of %s: %w", queue, err)
 	}
@@ -147,7 +167,10 @@ type Inputs map[StepKey]json.RawMessage
 // ContextOf is the key of a task's context in [Inputs].
 func ContextOf(task vocab.UUID) StepKey { return StepKey{task, -1} }
 
-// StepInputs reads the contexts of tasks and the results of steps. What does not
+// TraceOf is the key of a followed task's trace in [Inputs], a JSON text.
+func TraceOf(task vocab.UUID) StepKey { return StepKey{task, -2} }
+
+// StepInputs reads the contexts (and traces) of tasks and the results of steps. What does not
 // exist, or has no result yet, is missing from the answer.
 func (s *Store) StepInputs(ctx context.Context, contexts []vocab.UUID, results []StepKey) (Inputs, error) {
 	tasks, steps := make([]vocab.UUID, len(results)), make([]int32, len(results))

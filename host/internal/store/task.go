@@ -3,9 +3,13 @@ package store
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
+	"github.com/tasker-systems/tasker-host/host/internal/workflow"
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
 )
 
@@ -17,15 +21,24 @@ type NewTask struct {
 	Priority   *int32          // nil: the plan's
 	Identity   []byte          // SHA-256 of what identifies the request
 	Attributes json.RawMessage // tags, initiator and so on; nil: none
+	Trace      string          // the traceparent in them; empty: none
 	Key        string          // idempotency key; empty: none
 	KeyHash    []byte          // hash of the request the key stands for
 	RequestMsg int64           // message of the request queue that asks for it; 0: none
+
+	// Roots is how many steps the plan has without parents. It is not sent: whoever
+	// sends the task compares the leases that come back with it.
+	Roots int
+
+	// Unique says what to do if a task with the identity exists; empty or allow:
+	// nothing. It is the plan's.
+	Unique workflow.IdentityPolicy
 }
 
 // Created says what became of a [NewTask].
 type Created struct {
 	Outcome CreateOutcome
-	UUID    vocab.UUID // of the task that exists now; for a duplicate, the earlier one
+	UUID    vocab.UUID // of the task that exists now; for a duplicate, and for one that exists, the earlier one
 	Leases  []Lease    // root steps leased to the host
 }
 
@@ -35,8 +48,9 @@ type CreateOutcome string
 // The outcomes of a request.
 const (
 	CreateDone      CreateOutcome = "created"
-	CreateDuplicate CreateOutcome = "duplicate" // the key was used for the same request
+	CreateDuplicate CreateOutcome = "duplicate" // the key was used for the same request, or the identity's task is returned
 	CreateConflict  CreateOutcome = "conflict"  // the key was used for another request
+	CreateExists    CreateOutcome = "exists"    // a task has the identity, and the plan rejects another
 	CreateGone      CreateOutcome = "gone"      // somebody else took the request
 )
 
@@ -70,28 +84,29 @@ func (s *Store) CreateTasks(ctx context.Context, g Grant, batch []NewTask, reque
 	for i := range batch {
 		a.add(i, &batch[i])
 	}
-	rows, err := s.pool.Query(ctx, sqlCreateTasks, g.Host, g.Room, g.Served,
-		a.task, a.plan, a.context, a.priority, a.identity, a.attributes, a.key, a.hash, requestQueue, a.request)
-	if err != nil {
-		return nil, fmt.Errorf("create %d tasks: %w", n, err)
-	}
-	defer rows.Close()
 	created := make([]Created, 0, n)
-	for rows.Next() {
+	err := s.timed(ctx, func(db querier) error {
+		rows, err := db.Query(ctx, sqlCreateTasks, g.Host, g.Room, g.Served,
+			a.task, a.plan, a.context, a.priority, a.identity, a.attributes, a.key, a.hash, requestQueue, a.request, a.unique)
+		if err != nil {
+			return err
+		}
 		var c Created
 		var steps []int32
 		var leases []vocab.UUID
-		if err := rows.Scan(&c.Outcome, &c.UUID, &steps, &leases); err != nil {
-			return nil, fmt.Errorf("create %d tasks: %w", n, err)
-		}
-		for i := range steps {
-			c.Leases = append(c.Leases, Lease{
-				StepKey: StepKey{c.UUID, steps[i]}, ID: leases[i], Plan: batch[len(created)].Plan, Attempt: 1,
-			})
-		}
-		created = append(created, c)
-	}
-	if err := rows.Err(); err != nil {
+		_, err = pgx.ForEachRow(rows, []any{&c.Outcome, &c.UUID, &steps, &leases}, func() error {
+			c.Leases = nil
+			for i := range steps {
+				c.Leases = append(c.Leases, Lease{
+					StepKey: StepKey{c.UUID, steps[i]}, ID: leases[i], Plan: batch[len(created)].Plan, Attempt: 1,
+				})
+			}
+			created = append(created, c)
+			return nil
+		})
+		return err
+	})
+	if err != nil {
 		return nil, fmt.Errorf("create %d tasks: %w", n, err)
 	}
 	return created, nil
@@ -107,6 +122,7 @@ type createArgs struct {
 	key        []*string // nil if no task of the batch has one; so are the next two
 	hash       [][]byte
 	request    []*int64
+	unique     []*string // nil if all may be many
 }
 
 func (a *createArgs) add(i int, t *NewTask) {
@@ -128,25 +144,21 @@ func (a *createArgs) add(i int, t *NewTask) {
 		}
 		a.request[i] = &t.RequestMsg
 	}
+	if t.Unique != "" && t.Unique != workflow.IdentityAllow {
+		if a.unique == nil {
+			a.unique = make([]*string, n)
+		}
+		a.unique[i] = new(string(t.Unique))
+	}
 }
 
 // CancelTask cancels a task and what is left of its steps. cancelled is false if
 // the task was settled already; state is the one it is in then.
-func (s *Store) CancelTask(ctx context.Context, task vocab.UUID, reason string, host int32) (state vocab.TaskState, cancelled bool, err error) {
-	rows, err := s.pool.Query(ctx, sqlCancelTask, task, reason, host)
-	if err != nil {
-		return "", false, fmt.Errorf("cancel task %s: %w", task, err)
-	}
-	defer rows.Close()
-	found := rows.Next()
-	if found {
-		err = rows.Scan(&state, &cancelled)
-	}
-	rows.Close()
-	if err == nil {
-		err = rows.Err()
-	}
-	if err == nil && !found {
+func (s *Store) CancelTask(ctx context.Context, task vocab.UUID, o Operator, host int32) (state vocab.TaskState, cancelled bool, err error) {
+	err = s.timed(ctx, func(db querier) error {
+		return db.QueryRow(ctx, sqlCancelTask, task, o.Reason, o.By, host).Scan(&state, &cancelled)
+	})
+	if errors.Is(err, pgx.ErrNoRows) {
 		err = ErrNotFound
 	}
 	if err != nil {

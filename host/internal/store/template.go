@@ -2,6 +2,7 @@ package store
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/json"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/tasker-systems/tasker-host/host/internal/cache"
 	"github.com/tasker-systems/tasker-host/host/internal/pgmq"
 	"github.com/tasker-systems/tasker-host/host/internal/workflow"
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
@@ -44,21 +46,21 @@ on conflict (namespace_id, name, version) do nothing
 returning named_task_uuid`
 
 	sqlInsertPlan = `
-insert into tasker_task_plans (named_task_uuid, environment, priority, step_count, sink_count, namespace_id)
-values ($1::uuid, $2::text, $3::smallint, $4::integer, $5::integer, $6::integer)
+insert into tasker_task_plans (named_task_uuid, environment, priority, step_count, sink_count, namespace_id, identity)
+values ($1::uuid, $2::text, $3::smallint, $4::integer, $5::integer, $6::integer, $7::text)
 returning plan_id`
 
 	// One row of JSON per step: the arrays in it have different lengths, which
 	// unnest cannot express.
 	sqlInsertSteps = `
 insert into tasker_named_steps (plan_id, step_no, handler_id, name, description, parents, children, config,
-                                retryable, max_attempts, backoff, base_ms, cap_ms, jitter, timeout_ms, priority)
+                                retryable, max_attempts, backoff, base_ms, cap_ms, jitter, timeout_ms, priority, skippable, ancestors)
 select $1::integer, s.step_no, h.handler_id, s.name, s.description, s.parents, s.children, s.config,
-       s.retryable, s.max_attempts, s.backoff, s.base_ms, s.cap_ms, s.jitter, s.timeout_ms, s.priority
+       s.retryable, s.max_attempts, s.backoff, s.base_ms, s.cap_ms, s.jitter, s.timeout_ms, s.priority, s.skippable, s.ancestors
   from jsonb_to_recordset($2::text::jsonb) s(
          step_no integer, handler text, name text, description text, parents integer[], children integer[], config jsonb,
          retryable boolean, max_attempts smallint, backoff tasker_backoff, base_ms bigint, cap_ms bigint, jitter real,
-         timeout_ms bigint, priority smallint)
+         timeout_ms bigint, priority smallint, skippable boolean, ancestors integer[])
   join tasker_handlers h on h.name = s.handler`
 
 	sqlFindPlan = `
@@ -71,7 +73,7 @@ select p.plan_id
  limit 1`
 
 	sqlLoadPlan = `
-select ns.name, t.name, t.version, t.description, p.environment, p.priority, t.input_schema
+select ns.name, t.name, t.version, t.description, p.environment, p.priority, p.identity, t.input_schema
   from tasker_task_plans p
   join tasker_named_tasks t on t.named_task_uuid = p.named_task_uuid
   join tasker_task_namespaces ns on ns.namespace_id = p.namespace_id
@@ -79,7 +81,7 @@ select ns.name, t.name, t.version, t.description, p.environment, p.priority, t.i
 
 	sqlLoadPlanSteps = `
 select s.name, h.name, h.handler_id, s.description, s.parents, s.children, s.config, s.retryable, s.max_attempts,
-       s.backoff::text, s.base_ms, s.cap_ms, s.jitter, s.timeout_ms, s.priority
+       s.backoff::text, s.base_ms, s.cap_ms, s.jitter, s.timeout_ms, s.priority, s.skippable
   from tasker_named_steps s
   join tasker_handlers h on h.handler_id = s.handler_id
  where s.plan_id = $1::integer
@@ -103,6 +105,9 @@ func (s *Store) ApplyTemplate(ctx context.Context, source []byte, plans []workfl
 	base := &plans[0]
 	name := fmt.Sprintf("%s/%s@%s", base.Namespace, base.Name, base.Version)
 	err = pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+		if err := allow(ctx, tx, definitionTime); err != nil {
+			return err
+		}
 		created, err = applyTemplate(ctx, tx, source, plans)
 		return err
 	})
@@ -120,6 +125,9 @@ func applyTemplate(ctx context.Context, tx pgx.Tx, source []byte, plans []workfl
 		return false, err
 	}
 	if err := pgmq.New(tx).Create(ctx, queue); err != nil {
+		return false, err
+	}
+	if err := watchQueue(ctx, tx, queue); err != nil {
 		return false, err
 	}
 	var namespace int32
@@ -169,7 +177,16 @@ type planStep struct {
 	Jitter      float64         `json:"jitter"`
 	TimeoutMS   int64           `json:"timeout_ms"`
 	Priority    *int            `json:"priority"`
+	Skippable   bool            `json:"skippable"`
+	Ancestors   []int32         `json:"ancestors"`
 }
+
+// maxAncestors is of how many steps an outside worker is given the results, unless
+// more are parents.
+const maxAncestors = 256
+
+// nearest returns the first of at most so many steps.
+func nearest(steps []int32, most int) []int32 { return steps[:min(len(steps), most)] }
 
 func insertPlan(ctx context.Context, tx pgx.Tx, template vocab.UUID, namespace int32, p *workflow.Plan) error {
 	steps := make([]planStep, len(p.Steps))
@@ -186,14 +203,17 @@ func insertPlan(ctx context.Context, tx pgx.Tx, template vocab.UUID, namespace i
 			Parents: orEmpty(st.Parents), Children: orEmpty(st.Children), Config: st.Config,
 			Retryable: st.Retry.Retryable, MaxAttempts: st.Retry.MaxAttempts, Backoff: string(st.Retry.Backoff),
 			BaseMS: st.Retry.Base.Milliseconds(), CapMS: st.Retry.Cap.Milliseconds(), Jitter: st.Retry.Jitter,
-			TimeoutMS: st.Timeout.Milliseconds(), Priority: st.Priority,
+			TimeoutMS: st.Timeout.Milliseconds(), Priority: st.Priority, Skippable: st.Skippable,
+			Ancestors: orEmpty(nearest(p.Ancestors(i), max(len(st.Parents), maxAncestors))),
 		}
 	}
 	if _, err := tx.Exec(ctx, sqlUpsertHandlers, handlers); err != nil {
 		return fmt.Errorf("handlers: %w", err)
 	}
 	var id int32
-	if err := tx.QueryRow(ctx, sqlInsertPlan, template, p.Environment, p.Priority, len(steps), sinks, namespace).Scan(&id); err != nil {
+	err := tx.QueryRow(ctx, sqlInsertPlan, template, p.Environment, p.Priority, len(steps), sinks, namespace,
+		cmp.Or(p.Identity, workflow.IdentityAllow)).Scan(&id)
+	if err != nil {
 		return err
 	}
 	rows, err := json.Marshal(steps)
@@ -218,33 +238,58 @@ type Plan struct {
 	ID int32
 	workflow.Plan
 	HandlerIDs []int32 // of the steps, by number
+	RootCount  int     // steps without parents
+
+	input func() (*workflow.InputSchema, error)
 }
+
+// Input returns the compiled schema of the contexts of the plan's tasks.
+func (p *Plan) Input() (*workflow.InputSchema, error) { return p.input() }
 
 // planCache keeps plans, which never change, by number, and the numbers of the
 // plans of template versions, which do not change either once there are some.
-type planCache struct{ byID, byName sync.Map }
+type planCache struct {
+	byID   *cache.Cache[int32, *Plan]
+	byName *cache.Cache[planName, int32]
+}
+
+// The names of the caches in the metrics.
+const (
+	PlanCache     = "plans"
+	PlanNameCache = "plan_names"
+)
+
+// usualPlans is how many plans are kept unless CachePlans says otherwise.
+const usualPlans = 10_000
+
+func newPlanCache(limit int, m *cache.Metrics) planCache {
+	return planCache{byID: cache.New[int32, *Plan](PlanCache, limit, m), byName: cache.New[planName, int32](PlanNameCache, limit, m)}
+}
+
+// CachePlans says how many plans are kept, and who counts. It forgets those that
+// are, and is called before the store is used.
+func (s *Store) CachePlans(limit int, m *cache.Metrics) { s.plans = newPlanCache(limit, m) }
 
 type planName struct{ namespace, name, version, environment string }
 
 // Plan returns the plan of that number.
 func (s *Store) Plan(ctx context.Context, id int32) (*Plan, error) {
-	if p, ok := s.plans.byID.Load(id); ok {
-		return p.(*Plan), nil
+	if p, ok := s.plans.byID.Get(id); ok {
+		return p, nil
 	}
 	p, err := s.loadPlan(ctx, id)
 	if err != nil {
 		return nil, fmt.Errorf("load plan %d: %w", id, err)
 	}
-	kept, _ := s.plans.byID.LoadOrStore(id, p)
-	return kept.(*Plan), nil
+	return s.plans.byID.Put(id, p), nil
 }
 
 // FindPlan returns the plan of a template version in an environment. The error
 // is [ErrNotFound] if the version was never applied.
 func (s *Store) FindPlan(ctx context.Context, namespace, name, version, environment string) (*Plan, error) {
 	key := planName{namespace, name, version, environment}
-	if id, ok := s.plans.byName.Load(key); ok {
-		return s.Plan(ctx, id.(int32))
+	if id, ok := s.plans.byName.Get(key); ok {
+		return s.Plan(ctx, id)
 	}
 	var id int32
 	err := s.pool.QueryRow(ctx, sqlFindPlan, namespace, name, version, environment).Scan(&id)
@@ -254,14 +299,21 @@ func (s *Store) FindPlan(ctx context.Context, namespace, name, version, environm
 	if err != nil {
 		return nil, fmt.Errorf("find template %s/%s@%s: %w", namespace, name, version, err)
 	}
-	s.plans.byName.Store(key, id)
+	s.plans.byName.Put(key, id)
 	return s.Plan(ctx, id)
 }
 
 func (s *Store) loadPlan(ctx context.Context, id int32) (*Plan, error) {
 	p := &Plan{ID: id}
+	p.input = sync.OnceValues(func() (*workflow.InputSchema, error) {
+		schema, err := workflow.CompileInput(&p.Plan)
+		if err != nil {
+			return nil, fmt.Errorf("input schema of %s/%s@%s: %w", p.Namespace, p.Name, p.Version, err)
+		}
+		return schema, nil
+	})
 	err := s.pool.QueryRow(ctx, sqlLoadPlan, id).
-		Scan(&p.Namespace, &p.Name, &p.Version, &p.Description, &p.Environment, &p.Priority, &p.InputSchema)
+		Scan(&p.Namespace, &p.Name, &p.Version, &p.Description, &p.Environment, &p.Priority, &p.Identity, &p.InputSchema)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, ErrNotFound
 	} else if err != nil {
@@ -277,7 +329,7 @@ func (s *Store) loadPlan(ctx context.Context, id int32) (*Plan, error) {
 		var handler int32
 		var base, limit, timeout int64
 		err := rows.Scan(&st.Name, &st.Handler, &handler, &st.Description, &st.Parents, &st.Children, &st.Config,
-			&st.Retry.Retryable, &st.Retry.MaxAttempts, &st.Retry.Backoff, &base, &limit, &st.Retry.Jitter, &timeout, &st.Priority)
+			&st.Retry.Retryable, &st.Retry.MaxAttempts, &st.Retry.Backoff, &base, &limit, &st.Retry.Jitter, &timeout, &st.Priority, &st.Skippable)
 		if err != nil {
 			return nil, err
 		}
@@ -285,6 +337,9 @@ func (s *Store) loadPlan(ctx context.Context, id int32) (*Plan, error) {
 		st.Timeout = time.Duration(timeout) * time.Millisecond
 		p.Steps = append(p.Steps, st)
 		p.HandlerIDs = append(p.HandlerIDs, handler)
+		if len(st.Parents) == 0 {
+			p.RootCount++
+		}
 	}
 	return p, rows.Err()
 }

@@ -7,10 +7,10 @@ import (
 
 // Build says what was built.
 type Build struct {
-	Version  string // the module's version, "(devel)" for a build from a checkout
-	Revision string // the commit, with "+changes" if files were changed; may be empty
-	Time     string // the commit's time, RFC 3339; may be empty
-	Go       string // the toolchain
+	Version  string `json:"version"`            // the module's version, "(devel)" for a build from a checkout
+	Revision string `json:"revision,omitempty"` // the commit, with "+changes" if files were changed; may be empty
+	Time     string `json:"time,omitempty"`     // the commit's time, RFC 3339; may be empty
+	Go       string `json:"go"`                 // the toolchain
 }
 
 // String returns the build on one line.

@@ -1,6 +1,7 @@
 package workflow
 
 import (
+	"cmp"
 	"encoding/json"
 
 	"github.com/tasker-systems/tasker-host/host/internal/payload"
@@ -134,7 +135,8 @@ const maxCycleShown = 50
 func (b *builder) plan(e *environmentSource) Plan {
 	p := Plan{
 		Namespace: b.src.namespace, Name: b.src.name, Version: b.src.version, Description: b.src.description,
-		InputSchema: b.src.schema, Priority: b.src.priority, Steps: make([]Step, len(b.order)),
+		InputSchema: b.src.schema, Priority: b.src.priority, Identity: cmp.Or(b.src.identity, IdentityAllow),
+		Steps: make([]Step, len(b.order)),
 	}
 	if e != nil {
 		p.Environment = e.name
@@ -263,6 +265,7 @@ func (p *patch) apply(s *Step) {
 	set(&s.Retry.Base, p.retry.base)
 	set(&s.Retry.Cap, p.retry.limit)
 	set(&s.Retry.Jitter, p.retry.jitter)
+	set(&s.Skippable, p.skippable)
 	if p.priority != nil {
 		s.Priority = p.priority
 	}

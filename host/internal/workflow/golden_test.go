@@ -105,6 +105,9 @@ func describe(plans []Plan) string {
 	var b strings.Builder
 	for _, p := range plans {
 		fmt.Fprintf(&b, "%s/%s@%s environment=%q priority=%d %s\n", p.Namespace, p.Name, p.Version, p.Environment, p.Priority, p.Description)
+		if p.Identity != IdentityAllow {
+			fmt.Fprintf(&b, "  identity %s\n", p.Identity)
+		}
 		if p.InputSchema != nil {
 			fmt.Fprintf(&b, "  input %s\n", p.InputSchema)
 		}

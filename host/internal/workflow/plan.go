@@ -16,6 +16,7 @@ type Plan struct {
 	Environment string          // "" is the base plan, else the environment whose overrides are applied
 	InputSchema json.RawMessage // JSON Schema of the task's context; nil if the template has none
 	Priority    int             // default priority of the tasks; 0 if the template has none
+	Identity    IdentityPolicy  // the same in all environments; "" is IdentityAllow
 	Steps       []Step          // topological order; a step's index is its number
 }
 
@@ -29,7 +30,23 @@ type Step struct {
 	Retry    Retry
 	Timeout  time.Duration // of one attempt, whole milliseconds; 0 means none
 	Priority *int          // nil means the task's
+
+	Skippable bool // an operator may skip it: its children run, and see null as its result
 }
+
+// IdentityPolicy says what becomes of a submission if a task of the same template
+// version with the same context exists, in whatever state.
+type IdentityPolicy string
+
+// The policies.
+const (
+	IdentityAllow          IdentityPolicy = "allow"           // another task is made
+	IdentityReject         IdentityPolicy = "reject"          // the submission is refused
+	IdentityReturnExisting IdentityPolicy = "return_existing" // the answer is the task that exists
+)
+
+// IdentityPolicies lists the policies.
+var IdentityPolicies = [...]IdentityPolicy{IdentityAllow, IdentityReject, IdentityReturnExisting}
 
 // Clone returns a copy of the plan that shares no memory with it.
 func (p *Plan) Clone() Plan {

@@ -116,6 +116,7 @@ type source struct {
 	namespace, name, version, description string
 
 	priority     int
+	identity     IdentityPolicy
 	schema       json.RawMessage
 	defaults     patch
 	steps        []stepSource
@@ -167,6 +168,7 @@ type patch struct {
 	retry                retryPatch
 	timeout              *time.Duration
 	priority             *int
+	skippable            *bool
 }
 
 type retryPatch struct {
@@ -189,6 +191,7 @@ func (b *builder) template(n *node) {
 		{"version", true, b.version},
 		{"description", false, func(n *node, path string) { b.src.description = b.description(n, path) }},
 		{"priority", false, func(n *node, path string) { b.src.priority, _ = b.integer(n, path, MinPriority, MaxPriority) }},
+		{"identity", false, func(n *node, path string) { b.src.identity, _ = choice(b, n, path, IdentityPolicies[:]) }},
 		{"input_schema", false, b.schema},
 		{"defaults", false, b.defaults},
 		{"steps", true, func(n *node, _ string) { steps = n }},
@@ -298,6 +301,7 @@ func (b *builder) patchFields(p *patch, step bool) []field {
 				p.priority = &i
 			}
 		}},
+		{"skippable", false, func(n *node, path string) { p.skippable = value(b.boolean(n, path)) }},
 	}
 }
 
@@ -315,7 +319,7 @@ func (b *builder) retryField(p *retryPatch) field {
 		b.fields(n, path, []field{
 			{"retryable", false, func(n *node, path string) { p.retryable = value(b.boolean(n, path)) }},
 			{"max_attempts", false, func(n *node, path string) { p.maxAttempts = value(b.integer(n, path, 1, MaxAttempts)) }},
-			{"backoff", false, func(n *node, path string) { p.backoff = value(b.backoff(n, path)) }},
+			{"backoff", false, func(n *node, path string) { p.backoff = value(choice(b, n, path, Backoffs[:])) }},
 			{"base", false, func(n *node, path string) {
 				p.position, p.path = n.position, path
 				p.base = value(b.duration(n, path, 0, MaxBackoff, false))
@@ -329,9 +333,10 @@ func (b *builder) retryField(p *retryPatch) field {
 	}}
 }
 
-func (b *builder) backoff(n *node, path string) (BackoffKind, bool) {
-	names := make([]string, len(Backoffs))
-	for i, k := range Backoffs {
+// choice reads one of some words.
+func choice[T ~string](b *builder, n *node, path string, of []T) (T, bool) {
+	names := make([]string, len(of))
+	for i, k := range of {
 		if names[i] = string(k); n.kind == scalarNode && n.text == names[i] {
 			return k, true
 		}

@@ -23,6 +23,7 @@ const (
 	Sleep = "bench.sleep" // succeeds after config sleep_ms milliseconds
 	Fail  = "bench.fail"  // fails config error_rate of all attempts, 0 to 1
 	Echo  = "bench.echo"  // ends with the task's context as its result
+	Clock = "bench.clock" // ends with the time at which it was called
 )
 
 // The codes of the errors that the handlers answer with.
@@ -38,6 +39,7 @@ func Handlers() map[string]handler.Handler {
 		Sleep: handler.Func(sleep),
 		Fail:  handler.Func(fail),
 		Echo:  handler.Func(echo),
+		Clock: handler.Func(clock),
 	}
 }
 
@@ -97,4 +99,8 @@ func draw(key string, attempt int) float64 {
 
 func echo(_ context.Context, step handler.Step) (handler.Result, error) {
 	return handler.Result{Value: step.Context}, nil
+}
+
+func clock(context.Context, handler.Step) (handler.Result, error) {
+	return handler.JSON(map[string]int64{"called_at_us": time.Now().UnixMicro()})
 }

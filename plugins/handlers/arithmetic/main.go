@@ -7,8 +7,12 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk"
 )
 
+// version is set by the linker in builds that differ by nothing else:
+// -ldflags "-X main.version=1.1.0".
+var version = "1.0.0"
+
 func main() { sdk.Serve(plugin()) }
 
 func plugin() sdk.Part {
-	return sdk.Handlers("arithmetic", "1.0.0", arithmetic.Handlers())
+	return sdk.Handlers("arithmetic", version, arithmetic.Handlers())
 }

@@ -4,12 +4,48 @@
 package main
 
 import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime/pprof"
+	"time"
+
 	"github.com/tasker-systems/tasker-host/plugins/examples/bench"
 	"github.com/tasker-systems/tasker-host/sdk"
 )
 
-func main() { sdk.Serve(plugin()) }
+// profileVariable names the directory that profiles go to; unset: there are none.
+const profileVariable = "TASKER_BENCH_PROFILE"
+
+func main() {
+	if dir := os.Getenv(profileVariable); dir != "" {
+		go func() { fmt.Fprintln(os.Stderr, "no more profiles:", profile(dir)) }()
+	}
+	sdk.Serve(plugin())
+}
 
 func plugin() sdk.Part {
 	return sdk.Handlers("bench", "1.0.0", bench.Handlers())
+}
+
+// profile writes one profile of the processor after the other, each of a second,
+// until it cannot: nobody tells a plugin early enough that it will end. pprof takes
+// them together.
+func profile(dir string) error {
+	second := time.NewTicker(time.Second)
+	defer second.Stop()
+	for n := 0; ; n++ {
+		f, err := os.Create(filepath.Join(dir, fmt.Sprintf("plugin.cpu.%04d.pprof", n)))
+		if err != nil {
+			return err
+		}
+		if err := pprof.StartCPUProfile(f); err != nil {
+			return err
+		}
+		<-second.C
+		pprof.StopCPUProfile()
+		if err := f.Close(); err != nil {
+			return err
+		}
+	}
 }

@@ -143,6 +143,7 @@ func TestSteps(t *testing.T) {
 		"chaos.sleep":   "",
 		"chaos.env":     "",
 		"chaos.fork":    "",
+		"chaos.trace":   "",
 		"chaos.flood":   "",
 		"chaos.panic":   string(vocab.UnexpectedError),
 		"chaos.invalid": string(vocab.InvalidResult),

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime/debug"
 	"strings"
 	"syscall"
 	"time"
@@ -26,6 +27,7 @@ func handlers() map[string]handler.Handler {
 		"chaos.flood":   handler.Func(flood),
 		"chaos.env":     handler.Func(env),
 		"chaos.fork":    handler.Func(forkStep),
+		"chaos.trace":   handler.Func(traced),
 	}
 }
 
@@ -61,6 +63,7 @@ func crash(_ context.Context, s handler.Step) (handler.Result, error) {
 	case "segv":
 		err = syscall.Kill(os.Getpid(), syscall.SIGSEGV)
 	case "fatal":
+		debug.SetMaxStack(1 << 20)                                // the default takes a gigabyte, and half a minute
 		err = fmt.Errorf("the stack held %d frames", overflow(0)) // not reached: no recover catches it
 	default:
 		return handler.Result{}, handler.Invalid("INPUT", "no way to crash named %q", in.How)
@@ -148,4 +151,9 @@ func forkStep(context.Context, handler.Step) (handler.Result, error) {
 		return handler.Result{}, err
 	}
 	return handler.JSON(map[string]int{"pid": pid})
+}
+
+// traced answers with the trace that the step is part of.
+func traced(_ context.Context, step handler.Step) (handler.Result, error) {
+	return handler.JSON(map[string]string{"traceparent": step.Traceparent})
 }

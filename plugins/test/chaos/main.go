@@ -37,6 +37,8 @@ func main() {
 		"refuse-options":  refuseOptions,
 		"fail-self-test":  failSelfTest,
 		"panic-self-test": panicSelfTest,
+		"errs":            errs,
+		"slows":           slows,
 
 		// After it, without the SDK.
 		"lawless":                func() { serveLawless(&lawless{}) },

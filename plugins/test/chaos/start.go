@@ -7,12 +7,14 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-plugin"
 	"google.golang.org/grpc"
 
 	"github.com/tasker-systems/tasker-host/sdk"
+	"github.com/tasker-systems/tasker-host/sdk/handler"
 	"github.com/tasker-systems/tasker-host/sdk/wire"
 )
 
@@ -54,6 +56,34 @@ func oldProtocol() {
 		VersionedPlugins: map[int]plugin.PluginSet{9999: set},
 		GRPCServer:       func(opts []grpc.ServerOption) *grpc.Server { return grpc.NewServer(opts...) },
 	})
+}
+
+// errs is well behaved, but of each ten echoes three fail; the next attempt may
+// do better.
+func errs() {
+	all := handlers()
+	var calls atomic.Uint64
+	all["chaos.echo"] = handler.Func(func(ctx context.Context, s handler.Step) (handler.Result, error) {
+		if calls.Add(1)%10 < 3 {
+			return handler.Result{}, handler.Retryable(0, "ECHO_LOST", "the canyon is full")
+		}
+		return echo(ctx, s)
+	})
+	sdk.Serve(sdk.Handlers("chaos", "1.1.0", all, sdk.MaxInFlight(64)))
+}
+
+// slows is well behaved, but its echo takes its time.
+func slows() {
+	all := handlers()
+	all["chaos.echo"] = handler.Func(func(ctx context.Context, s handler.Step) (handler.Result, error) {
+		select {
+		case <-time.After(2 * time.Second):
+			return echo(ctx, s)
+		case <-ctx.Done():
+			return handler.Result{}, context.Cause(ctx)
+		}
+	})
+	sdk.Serve(sdk.Handlers("chaos", "1.1.0", all, sdk.MaxInFlight(64)))
 }
 
 func refuseOptions() {

@@ -47,6 +47,9 @@ type work struct {
 	Permanent bool  `json:"permanent"`  // it fails for good
 }
 
+// gateLook is how often a step looks whether the book is still shut.
+const gateLook = 200 * time.Millisecond
+
 func (l *ledger) step(ctx context.Context, s handler.Step) (handler.Result, error) {
 	var w work
 	if err := s.DecodeConfig(&w); err != nil {
@@ -60,10 +63,15 @@ func (l *ledger) step(ctx context.Context, s handler.Step) (handler.Result, erro
 	if err := note(book.Started); err != nil {
 		return handler.Result{}, err
 	}
-	select {
-	case <-time.After(time.Duration(w.MinMS+rand.Int64N(w.MaxMS-w.MinMS+1)) * time.Millisecond): //nolint:gosec // no secret
-	case <-ctx.Done():
-		return handler.Result{}, context.Cause(ctx)
+	for wait := time.Duration(w.MinMS+rand.Int64N(w.MaxMS-w.MinMS+1)) * time.Millisecond; ; wait = gateLook { //nolint:gosec // no secret
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return handler.Result{}, context.Cause(ctx)
+		}
+		if !l.book.IsShut() {
+			break
+		}
 	}
 	var verdict error
 	switch {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"path/filepath"
 	"testing"
@@ -40,4 +41,23 @@ func TestStep(t *testing.T) {
 		book.Started, book.Accepted, book.Returned, book.Started, book.Ignored, book.Returned,
 		book.Started, book.Returned, book.Started, book.Accepted, book.Returned, book.Started, book.Returned,
 	}, events)
+}
+
+// TestShut: steps wait while the book is shut.
+func TestShut(t *testing.T) {
+	t.Parallel()
+	l := &ledger{}
+	dir := t.TempDir()
+	require.NoError(t, l.open(t.Context(), options{Dir: dir}))
+	open, err := book.Shut(dir)
+	require.NoError(t, err)
+	step := handler.Step{Config: json.RawMessage(`{}`), IdempotencyKey: "a", Attempt: 1}
+	ctx, cancel := context.WithTimeout(t.Context(), 2*gateLook)
+	defer cancel()
+	_, err = l.step(ctx, step)
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+	require.NoError(t, open())
+	_, err = l.step(t.Context(), step)
+	require.NoError(t, err)
+	require.NoError(t, l.book.Close())
 }

@@ -29,9 +29,22 @@ type Backend struct {
 	tasks     map[string]*task
 	keys      map[string]keyed
 	templates map[api.TemplateID]readmodel.Template
+	letters   []readmodel.DeadLetter
+	pause     *readmodel.Pause
+	tokens    []readmodel.Token
+	audit     []readmodel.AuditEntry
+	events    []readmodel.Event
+	tooSlow   bool
+	streams   int
+
+	poolPause  *readmodel.Pause
+	poolChange *api.PoolChange
 
 	// Fail is returned by every call while it is set.
 	fail error
+
+	lastChange string // of a plugin
+	order      *api.StateOrder
 }
 
 type task struct {
@@ -50,6 +63,10 @@ var (
 	_ api.TaskDetails = (*Backend)(nil)
 	_ api.Templates   = (*Backend)(nil)
 	_ api.System      = (*Backend)(nil)
+	_ api.Tokens      = (*Backend)(nil)
+	_ api.Audit       = (*Backend)(nil)
+	_ api.Events      = (*Backend)(nil)
+	_ api.Pools       = (*Backend)(nil)
 )
 
 // Steps of every task of the fake.
@@ -72,7 +89,7 @@ func New() *Backend {
 
 // All returns the backend in every role.
 func (b *Backend) All() api.Backend {
-	return api.Backend{Tasks: b, Details: b, Templates: b, System: b}
+	return api.Backend{Tasks: b, Details: b, Templates: b, Repair: b, Letters: b, Explain: b, Fleet: b, System: b, Health: b, Configuration: b, PluginViews: b, PluginChanges: b, Tokens: b, Audit: b, Events: b, Operation: b, Breakers: b, Pools: b, PoolRecords: b}
 }
 
 // Fail makes every call return err until it is called with nil.
@@ -173,8 +190,8 @@ func (b *Backend) Submit(_ context.Context, s api.Submission) (readmodel.Task, b
 	request := fmt.Sprintf("%s/%s@%s %s", s.Namespace, s.Name, s.Version, s.Context)
 	if k, used := b.keys[s.IdempotencyKey]; used && s.IdempotencyKey != "" {
 		if k.request != request {
-			return readmodel.Task{}, false, api.Conflict(api.CodeIdempotencyKeyReused,
-				"the idempotency key %q was used for another request; use a new key", s.IdempotencyKey)
+			return readmodel.Task{}, false, api.ConflictWith(k.uuid, api.CodeIdempotencyKeyReused,
+				"the idempotency key %q was used for another request, whose task is %s; use a new key", s.IdempotencyKey, k.uuid)
 		}
 		return b.tasks[k.uuid].Task, false, nil
 	}
@@ -191,9 +208,19 @@ func (b *Backend) Submit(_ context.Context, s api.Submission) (readmodel.Task, b
 	return t.Task, true, nil
 }
 
+// SubmitMany implements api.Tasks.
+func (b *Backend) SubmitMany(ctx context.Context, all []api.Submission) []api.SubmitAnswer {
+	answers := make([]api.SubmitAnswer, len(all))
+	for i, s := range all {
+		t, created, err := b.Submit(ctx, s)
+		answers[i] = api.SubmitAnswer{TaskUUID: t.UUID, Created: created, Err: err}
+	}
+	return answers
+}
+
 func (b *Backend) create(s api.Submission, version string) *task {
 	var id vocab.UUID
-	copy(id[:], []byte{0x01, 0x9c, 0xa9, 0xd2, 0x7c, 0, 0x70, 0, 0x80, 0, 0, byte(len(b.tasks) + 1)}) //nolint:gosec // few
+	copy(id[:], []byte{0x01, 0x9c, 0xa9, 0xd2, 0x7c, 0, 0x70, 0, 0x80, 0, byte((len(b.tasks) + 1) >> 8), byte(len(b.tasks) + 1)}) //nolint:gosec // few
 	t := &task{Task: readmodel.Task{
 		UUID: id.String(), Namespace: s.Namespace, Name: s.Name, Version: version,
 		State: vocab.TaskPending, CreatedAt: *b.now(), Context: s.Context, Tags: s.Tags,
@@ -204,7 +231,7 @@ func (b *Backend) create(s api.Submission, version string) *task {
 	}
 	for i, name := range stepNames {
 		step := readmodel.Step{
-			UUID: vocab.StepID(id, i).String(), Number: i, Name: name, Handler: "math.square",
+			UUID: vocab.StepID(id, i).String(), TaskUUID: t.UUID, Number: i, Name: name, Handler: "math.square",
 			State: vocab.StepPending, MaxAttempts: 3,
 		}
 		if i > 0 {
@@ -257,6 +284,7 @@ func (b *Backend) ListTasks(_ context.Context, q api.TaskQuery) ([]readmodel.Tas
 		case len(q.States) > 0 && !slices.Contains(q.States, t.State):
 		case q.Namespace != "" && q.Namespace != t.Namespace:
 		case q.Name != "" && q.Name != t.Name:
+		case slices.ContainsFunc(q.Tags, func(tag string) bool { return !slices.Contains(t.Tags, tag) }):
 		default:
 			out = append(out, t)
 		}
@@ -265,7 +293,7 @@ func (b *Backend) ListTasks(_ context.Context, q api.TaskQuery) ([]readmodel.Tas
 }
 
 // CancelTask implements api.Tasks.
-func (b *Backend) CancelTask(_ context.Context, id vocab.UUID, reason string) (readmodel.Task, error) {
+func (b *Backend) CancelTask(_ context.Context, id vocab.UUID, o api.Operator) (readmodel.Task, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	t, err := b.find(id)
@@ -281,7 +309,7 @@ func (b *Backend) CancelTask(_ context.Context, id vocab.UUID, reason string) (r
 				t.steps[i].State = vocab.StepCancelled
 			}
 		}
-		b.settle(t, vocab.TaskCancelled, "cancelled: "+reason)
+		b.settle(t, vocab.TaskCancelled, "cancelled: "+o.Reason)
 		b.update(t)
 	}
 	return t.Task, nil

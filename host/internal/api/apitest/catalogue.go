@@ -13,7 +13,8 @@ import (
 )
 
 // ApplyTemplate implements api.Templates. Its language is one line,
-// namespace/name@version; a line that starts with "bad" has two faults.
+// namespace/name@version; a line that starts with "bad" has two faults. A second
+// line is the description, or "identity: POLICY".
 func (b *Backend) ApplyTemplate(ctx context.Context, source string, src []byte) (readmodel.Template, bool, error) {
 	t, err := b.ValidateTemplate(ctx, source, src)
 	if err != nil {
@@ -49,12 +50,15 @@ func (b *Backend) ValidateTemplate(_ context.Context, source string, src []byte)
 	}
 	t := b.template(api.TemplateID{Namespace: namespace, Name: name, Version: version})
 	t.Description = description
+	if policy, ok := strings.CutPrefix(description, "identity: "); ok {
+		t.Identity, t.Description = policy, ""
+	}
 	t.Warnings = []string{"nobody serves handler math.square"}
 	return t, nil
 }
 
 func (b *Backend) template(id api.TemplateID) readmodel.Template {
-	t := readmodel.Template{Namespace: id.Namespace, Name: id.Name, Version: id.Version}
+	t := readmodel.Template{Namespace: id.Namespace, Name: id.Name, Version: id.Version, Identity: "allow"}
 	for i, name := range stepNames {
 		s := readmodel.TemplateStep{
 			Name: name, Handler: "math.square", Timeout: "30s", Served: true,
@@ -116,7 +120,7 @@ func (b *Backend) Template(_ context.Context, id api.TemplateID) (readmodel.Temp
 func (b *Backend) Plugins(context.Context) ([]readmodel.Plugin, error) {
 	return []readmodel.Plugin{{
 		Kind: "handler", Name: "math", Version: "1.0.0", Generation: 7, PID: 4242, State: "serving",
-		StartedAt: &Epoch, Handlers: []readmodel.Handler{{Name: "math.square"}},
+		StartedAt: &Epoch, Handlers: []readmodel.Handler{{Name: "math.square"}}, Limits: "memory 512 MiB, 64 processes (memory is watched; not enforced: max_processes)",
 	}}, nil
 }
 
@@ -131,12 +135,39 @@ func (b *Backend) Doctor(context.Context) (readmodel.DoctorReport, error) {
 	), nil
 }
 
-// Live implements api.System.
+// Started implements api.Health.
+func (b *Backend) Started(context.Context) readmodel.Health {
+	return readmodel.Health{Status: readmodel.HealthOK, State: "normal"}
+}
+
+// HealthReport implements api.Health.
+func (b *Backend) HealthReport(context.Context) readmodel.HealthReport {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	r := readmodel.HealthReport{
+		Status: "healthy", State: "normal", At: &Epoch,
+		Items: []readmodel.HealthItem{
+			{Name: "database", Status: "healthy", Since: Epoch},
+			{Name: "plugins/math", Status: "healthy", Since: Epoch},
+		},
+		Events: []readmodel.HealthEvent{},
+	}
+	if b.fail != nil {
+		r.Status = "unhealthy"
+		r.Items[0] = readmodel.HealthItem{Name: "database", Status: "unhealthy", Message: "it has not answered a heartbeat for 25s", Since: Epoch}
+		r.Events = []readmodel.HealthEvent{{
+			At: Epoch, Check: "database", From: "healthy", To: "unhealthy", Severity: "critical", State: "normal", Message: r.Items[0].Message,
+		}}
+	}
+	return r
+}
+
+// Live implements api.Health.
 func (b *Backend) Live(context.Context) readmodel.Health {
 	return readmodel.Health{Status: readmodel.HealthOK, State: "normal"}
 }
 
-// Ready implements api.System.
+// Ready implements api.Health.
 func (b *Backend) Ready(context.Context) readmodel.Health {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -28,8 +28,15 @@ func SocketPath(t testing.TB) string {
 // the socket's path.
 func Serve(t testing.TB, b api.Backend) string {
 	t.Helper()
+	return ServeWith(t, b, api.Config{})
+}
+
+// ServeWith is Serve with other settings than the usual ones.
+func ServeWith(t testing.TB, b api.Backend, cfg api.Config) string {
+	t.Helper()
 	path := SocketPath(t)
-	server, err := api.New(api.Config{Socket: path}, b, nil, hclog.NewNullLogger())
+	cfg.Socket = path
+	server, err := api.New(cfg, b, nil, hclog.NewNullLogger())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -44,7 +44,7 @@ var _ error = (*Error)(nil)
 // Error returns path, reason and fix in one line.
 func (e *Error) Error() string {
 	s := e.Path + ": " + e.Reason
-	if e.Err != nil {
+	if e.Err != nil && e.Err != fs.ErrNotExist { //nolint:errorlint // itself, which says what the reason does
 		s += ": " + e.Err.Error()
 	}
 	if e.Fix != "" {
@@ -119,6 +119,44 @@ func (s *Store) Intake(path, want string) (Artifact, error) {
 		return Artifact{}, errors.Join(fmt.Errorf("copy %s into the plugin store: %w", path, err), os.Remove(temp))
 	}
 	return Artifact{Path: final, SHA256: sum, Size: size}, nil
+}
+
+// Get returns an executable that was taken in before, by its hash.
+func (s *Store) Get(sum string) (Artifact, error) {
+	path := filepath.Join(s.dir, strings.ToLower(sum))
+	if err := checkDigest(path, sum); err != nil {
+		return Artifact{}, err
+	}
+	if sum == "" {
+		return Artifact{}, &Error{Path: path, Reason: "no hash given", Fix: "use the output of sha256sum"}
+	}
+	info, err := os.Lstat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return Artifact{}, &Error{Path: path, Reason: "no executable with this hash is in the plugin store", Fix: "name the file by its path", Err: fs.ErrNotExist}
+	}
+	if err != nil {
+		return Artifact{}, fmt.Errorf("look into the plugin store: %w", err)
+	}
+	a := Artifact{Path: path, SHA256: strings.ToLower(sum), Size: info.Size()}
+	return a, s.Verify(a)
+}
+
+// Digest checks an executable as Intake does, and returns its hash; the store
+// stays as it is.
+func Digest(path string) (string, error) {
+	f, err := open(path)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	if err := checkExecutable(path, f); err != nil {
+		return "", err
+	}
+	h := sha256.New()
+	if _, err := io.Copy(h, io.LimitReader(f, MaxBytes+1)); err != nil {
+		return "", fmt.Errorf("read %s: %w", path, err)
+	}
+	return hex.EncodeToString(h.Sum(nil)), nil
 }
 
 // Verify reports whether the copy in the store is still what was taken in. Call

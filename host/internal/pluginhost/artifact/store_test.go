@@ -74,7 +74,7 @@ func TestIntakeRefuses(t *testing.T) {
 		name, sha, want string
 		make            func(path string) error
 	}{
-		{name: "missing", make: func(string) error { return nil }, want: "no such file"},
+		{name: "missing", make: func(string) error { return nil }, want: "no such file (build the plugin, or correct its path)"},
 		{name: "directory", make: func(p string) error { return os.Mkdir(p, 0o755) }, want: "is not a regular file"},
 		{name: "fifo", make: func(p string) error { return unix.Mkfifo(p, 0o700) }, want: "is not a regular file"},
 		{name: "symlink", make: func(p string) error { return os.Symlink("/bin/sh", p) }, want: "is a symbolic link"},

@@ -15,6 +15,10 @@
 //     with a cap on lines and bytes a second; what is over is counted.
 //   - A private directory (0700) for its socket, working directory and
 //     temporary files, removed when it ends.
+//   - If it is to be, another user's rights, without groups beside the user's own:
+//     the private directory and the outputs are that user's, the executable an
+//     open file, and the host's directories stay closed to it. Capabilities that
+//     the host was given are never inherited.
 //   - Limits on open files and core dumps, a cap on message sizes, mutual TLS.
 //   - Every call into go-plugin has a deadline here, because none has one there.
 //

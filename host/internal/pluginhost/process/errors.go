@@ -15,6 +15,9 @@ type Exit struct {
 	Signal syscall.Signal
 	// Asked is set if the host ended it, or told it to end.
 	Asked bool
+	// Starved is set if the kernel killed a process of its control group because
+	// the group had no more memory.
+	Starved bool
 	// Stderr is the end of its standard error, at most 4 KiB.
 	Stderr string
 	// MaxRSS is the most memory it had, in bytes.
@@ -26,6 +29,8 @@ type Exit struct {
 // String says how the process ended in a few words.
 func (e Exit) String() string {
 	switch {
+	case e.Starved && !e.Asked:
+		return "ended by the kernel: it wanted more than max_memory"
 	case e.Signal == syscall.SIGKILL && !e.Asked:
 		return "killed by signal 9, not by the host: out of memory?"
 	case e.Signal != 0:

@@ -7,6 +7,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Launcher forks processes from one thread. The kernel sends the parent-death
@@ -49,6 +51,9 @@ func (l *Launcher) Close() {
 
 func (l *Launcher) run() {
 	runtime.LockOSThread() // never unlocked: the thread ends with this goroutine
+	// What rights a service manager gave the host beside its user's, no process may
+	// inherit from this thread. A kernel that knows none has none to clear.
+	_ = unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
 	for {
 		select {
 		case <-l.quit:

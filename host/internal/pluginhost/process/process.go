@@ -1,11 +1,13 @@
 package process
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -16,6 +18,7 @@ import (
 	"github.com/hashicorp/go-plugin/runner"
 	"google.golang.org/grpc"
 
+	"github.com/tasker-systems/tasker-host/host/internal/pluginhost/runas"
 	"github.com/tasker-systems/tasker-host/sdk/wire"
 )
 
@@ -23,13 +26,7 @@ const (
 	// How long go-plugin may take to return after its process was killed.
 	unwind = 2 * time.Second
 	// How long the news of an exit may lag behind a broken call.
-	exitNotice = 50 * time.Millisecond
-
-	// A batch of steps or outcomes in one system call, as a rule.
-	bufferBytes = 128 << 10
-	// A fixed window spares the pings by which gRPC estimates one: the socket is
-	// local, and its buffer holds back a plugin that sends too fast.
-	windowBytes = 4 << 20
+	exitNotice = 200 * time.Millisecond
 
 	defaultStartTimeout = 10 * time.Second
 	defaultMaxFiles     = 256
@@ -41,11 +38,15 @@ type Config struct {
 	Path   string   // the executable: an absolute path nobody else can write to
 	Args   []string // beside the path
 	RunDir string   // of a [RunDir]; the process gets a directory in it
+	// User is who the process runs as; nil: the host's user.
+	User *runas.User
 
 	StartTimeout time.Duration // until the process can be called; default 10s
 	MaxFiles     uint64        // open files; default 256
 	MemoryLimit  int64         // GOMEMLIMIT in bytes; 0: not set
 	MaxProcs     int           // GOMAXPROCS; 0: not set
+	Limits       Limits        // enforced by Groups, as far as they can
+	Groups       *Groups       // nil: none
 	PassEnv      []string      // names of the host's variables that it may see
 
 	Log       hclog.Logger // what the process prints goes here
@@ -110,9 +111,7 @@ func (p *Process) clientConfig(cfg Config) *plugin.ClientConfig {
 		VersionedPlugins: wire.Plugins(nil),
 		AllowedProtocols: []plugin.Protocol{plugin.ProtocolGRPC},
 		GRPCDialOptions: append(wire.DialOptions(),
-			grpc.WithChainStreamInterceptor(p.conns.intercept),
-			grpc.WithReadBufferSize(bufferBytes), grpc.WithWriteBufferSize(bufferBytes),
-			grpc.WithInitialWindowSize(windowBytes), grpc.WithInitialConnWindowSize(windowBytes)),
+			grpc.WithChainStreamInterceptor(p.conns.intercept)),
 		AutoMTLS:         true,
 		SkipHostEnv:      true,
 		UnixSocketConfig: &plugin.UnixSocketConfig{TempDir: cfg.RunDir},
@@ -155,7 +154,7 @@ func (p *Process) startError(cfg Config, cause error) error {
 		e.Exit = &exit
 	}
 	switch {
-	case startErr != nil:
+	case startErr != nil && !errors.Is(startErr, errStopped): // else it was too late for a start
 		e.Reason, e.Err = "execute "+cfg.Path, startErr
 		if errors.Is(startErr, os.ErrPermission) {
 			e.Hint = "is the plugin store on a file system mounted noexec?"
@@ -184,6 +183,47 @@ func (p *Process) startError(cfg Config, cause error) error {
 
 // Pid returns the process id.
 func (p *Process) Pid() int { return p.runner.proc.Pid }
+
+// Resident returns how much memory a process has; false if it has ended.
+func Resident(pid int) (bytes int64, ok bool) {
+	raw, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/statm")
+	if err != nil {
+		return 0, false
+	}
+	var size, resident int64
+	if _, err := fmt.Sscan(string(raw), &size, &resident); err != nil {
+		return 0, false
+	}
+	return resident * int64(os.Getpagesize()), true
+}
+
+// CPU returns the processor time that a process has used; false if it has ended.
+func CPU(pid int) (used time.Duration, ok bool) {
+	raw, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		return 0, false
+	}
+	_, after, _ := strings.Cut(string(raw[bytes.LastIndexByte(raw, ')')+1:]), " ")
+	fields := strings.Fields(after) // the third of stat is the first of these
+	if len(fields) < 13 {
+		return 0, false
+	}
+	user, err := strconv.ParseInt(fields[11], 10, 64)
+	system, err2 := strconv.ParseInt(fields[12], 10, 64)
+	const tick = time.Second / 100 // of the kernel's interface, on every machine
+	return time.Duration(user+system) * tick, err == nil && err2 == nil
+}
+
+// Suspended reports whether the process is stopped by a signal, and so cannot
+// answer. A debugger's stop does not count.
+func (p *Process) Suspended() bool {
+	stat, err := os.ReadFile("/proc/" + strconv.Itoa(p.Pid()) + "/stat")
+	if err != nil {
+		return false
+	}
+	end := strings.LastIndexByte(string(stat), ')') // of the name, which may contain anything
+	return end >= 0 && strings.HasPrefix(string(stat[end:]), ") T")
+}
 
 // Exited is closed when the process has ended.
 func (p *Process) Exited() <-chan struct{} { return p.runner.exited }
@@ -261,10 +301,12 @@ func (c *connections) close() {
 }
 
 // Ended reports whether the process has ended. News of an exit may lag a little
-// behind a call that broke by it, so it waits a moment.
+// behind a call that broke by it, so it waits a moment; if it has, until its last
+// words are read.
 func (p *Process) Ended() bool {
 	select {
-	case <-p.Exited():
+	case <-p.runner.gone:
+		<-p.Exited()
 		return true
 	case <-time.After(exitNotice):
 		return false

@@ -137,6 +137,25 @@ func TestExitInWords(t *testing.T) {
 	require.Equal(t, "ended by signal 11 (segmentation fault)", Exit{Code: -1, Signal: syscall.SIGSEGV}.String())
 }
 
+// Whoever asks right after a process has ended is told how, though its output is
+// still being read.
+func TestAnEndIsKnownWhileTheOutputIsRead(t *testing.T) {
+	t.Parallel()
+	l := NewLauncher()
+	defer l.Close()
+	sink, _ := sink(LogLimits{}, nil)
+	r := newRunner(Config{Name: "p", Path: "/bin/sh", Args: []string{"-c", leavesItsOutput}, Log: sink.log, MaxFiles: 64}, l)
+	r.dir = t.TempDir()
+	require.NoError(t, r.Start(t.Context()))
+	<-r.gone
+	p := &Process{runner: r}
+	require.True(t, p.Ended())
+	require.Equal(t, "exit code 7", p.Exit().String())
+}
+
+// leavesItsOutput ends when a child in a session of its own holds its stderr open.
+const leavesItsOutput = `_=$(setsid sh -c 'echo up; exec sleep 3 >&2' &); exit 7`
+
 func TestLauncherCloses(t *testing.T) {
 	t.Parallel()
 	l := NewLauncher()

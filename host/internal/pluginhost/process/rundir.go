@@ -1,10 +1,12 @@
 package process
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -19,8 +21,9 @@ const (
 	maxSocketPath = 107
 	socketSuffix  = len("/plugin-dir4294967295/plugin4294967295")
 
-	// A directory this old without a live owner is left over.
-	staleAfter = time.Minute
+	// A directory this old without a live owner is left over: a host takes the
+	// lock on its own right after it has made it.
+	staleAfter = 5 * time.Second
 )
 
 // RunDir is a directory for the sockets of one host's plugins: private, short,
@@ -32,7 +35,8 @@ type RunDir struct {
 
 // NewRunDir makes a directory below parent, or below the system's directory for
 // temporary files if parent is empty. Directories there that belonged to hosts
-// which were killed are removed: each host holds a lock on its own.
+// which were killed are removed, and what plugins of theirs left running is
+// killed: each host holds a lock on its own.
 func NewRunDir(parent string) (*RunDir, error) {
 	if parent == "" {
 		if parent = os.TempDir(); tooLong(parent) {
@@ -102,8 +106,37 @@ func sweepRunDirs(parent string) {
 			continue
 		}
 		if lock, err := lockDir(dir); err == nil {
+			killUsersOf(dir)
 			_ = os.RemoveAll(dir)
 			_ = lock.Close()
 		}
+	}
+}
+
+// killUsersOf kills what runs with a directory in dir as its TMPDIR: a child of a
+// plugin that left the plugin's process group and so outlived it. The name of the
+// directory is random and was given to nobody else. The process is held by a file
+// descriptor while its environment is read, so that its number cannot be
+// somebody else's by the time it is killed.
+func killUsersOf(dir string) {
+	processes, err := filepath.Glob("/proc/[0-9]*/environ")
+	if err != nil {
+		return
+	}
+	mark := []byte("TMPDIR=" + dir + "/")
+	for _, path := range processes {
+		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(path)))
+		if err != nil {
+			continue
+		}
+		fd, err := unix.PidfdOpen(pid, 0)
+		if err != nil {
+			continue // it has ended
+		}
+		environ, err := os.ReadFile(path)
+		if err == nil && (bytes.HasPrefix(environ, mark) || bytes.Contains(environ, append([]byte{0}, mark...))) {
+			_ = unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0) // it may have ended
+		}
+		_ = unix.Close(fd)
 	}
 }

@@ -44,7 +44,10 @@ type processRunner struct {
 	handshakeR *io.PipeReader
 	handshakeW *io.PipeWriter
 	outputs    sync.WaitGroup // the readers of the two outputs
-	exited     chan struct{}  // closed when the process has ended and exit is set
+	gone       chan struct{}  // closed when the process has ended
+	exited     chan struct{}  // closed when its last words are read, too, and exit is set
+
+	group *group // set by Start; nil: none
 
 	mu      sync.Mutex // guards the following
 	proc    *os.Process
@@ -60,8 +63,8 @@ var _ runner.Runner = (*processRunner)(nil)
 func newRunner(cfg Config, l *Launcher) *processRunner {
 	r := &processRunner{
 		cfg: cfg, launcher: l,
-		sink:   newLogSink(cfg.Log, cfg.LogLimits, cfg.Dropped),
-		exited: make(chan struct{}),
+		sink: newLogSink(cfg.Log, cfg.LogLimits, cfg.Dropped),
+		gone: make(chan struct{}), exited: make(chan struct{}),
 	}
 	r.handshakeR, r.handshakeW = io.Pipe()
 	return r
@@ -82,6 +85,7 @@ func (r *processRunner) Start(context.Context) error {
 		r.err = err
 		r.mu.Unlock()
 		r.handshakeW.Close()
+		close(r.gone)
 		close(r.exited)
 	}
 	return err
@@ -115,10 +119,12 @@ func (r *processRunner) start() (err error) {
 	if r.asked {
 		return errStopped
 	}
-	proc, err := r.launcher.start(r.cfg.Path, append([]string{r.cfg.Path}, r.cfg.Args...), &os.ProcAttr{
-		Dir: r.dir, Env: r.env, Files: []*os.File{null, outW, errW},
-		Sys: &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL},
-	})
+	b, err := r.box(null, outW, errW)
+	if err != nil {
+		return err
+	}
+	defer b.close()
+	proc, err := r.fork(b)
 	if err != nil {
 		return err
 	}
@@ -130,9 +136,35 @@ func (r *processRunner) start() (err error) {
 	return nil
 }
 
+// fork starts the process, in a control group if it is to have one. Without, it
+// is started all the same: the report of limits says why.
+func (r *processRunner) fork(b *box) (*os.Process, error) {
+	group, err := r.cfg.Groups.make(r.cfg.Limits)
+	if err != nil {
+		r.cfg.Log.Warn("the limits of a plugin are not enforced", "error", err)
+	}
+	attr := &os.ProcAttr{Dir: r.dir, Env: r.env, Files: b.files, Sys: &b.sys}
+	argv := append([]string{r.cfg.Path}, r.cfg.Args...)
+	if group != nil {
+		b.sys.UseCgroupFD, b.sys.CgroupFD = true, int(group.handle.Fd())
+		proc, err := r.launcher.start(b.path, argv, attr)
+		if err == nil {
+			r.group = group
+			return proc, nil
+		}
+		group.close()
+		r.cfg.Log.Warn("the limits of a plugin are not enforced: it cannot be started in a control group", "error", err)
+	}
+	b.sys.UseCgroupFD = false
+	return r.launcher.start(b.path, argv, attr)
+}
+
 // limit caps open files and core dumps; it never raises a limit. A plugin that
 // ended meanwhile is not an error here.
 func (r *processRunner) limit() {
+	if u := r.cfg.User; u != nil && u.Unlimited {
+		return // it is in the report of limits
+	}
 	for resource, n := range map[int]uint64{unix.RLIMIT_NOFILE: r.cfg.MaxFiles, unix.RLIMIT_CORE: 0} {
 		var old unix.Rlimit
 		err := unix.Prlimit(r.proc.Pid, resource, nil, &old)
@@ -156,11 +188,14 @@ func (r *processRunner) wait(outputs ...*os.File) {
 			break
 		}
 	}
+	close(r.gone)
 	r.mu.Lock()
 	r.signalGroup()
 	state, err := r.proc.Wait()
 	r.reaped = true
 	r.mu.Unlock()
+	starved := r.group.starved()
+	r.group.close()
 
 	deadline := time.Now().Add(drainOutput)
 	for _, f := range outputs {
@@ -174,7 +209,7 @@ func (r *processRunner) wait(outputs ...*os.File) {
 
 	r.mu.Lock()
 	r.exit = exitOf(state, err)
-	r.exit.Asked = r.asked
+	r.exit.Asked, r.exit.Starved = r.asked, starved
 	r.exit.Stderr = r.sink.stderrTail()
 	r.mu.Unlock()
 	close(r.exited)
@@ -243,6 +278,7 @@ func (r *processRunner) kill() {
 // signalGroup kills the group. The caller holds mu.
 func (r *processRunner) signalGroup() {
 	if r.proc != nil && !r.reaped {
+		r.group.kill()
 		_ = unix.Kill(-r.proc.Pid, unix.SIGKILL) // ESRCH: all of it is gone
 	}
 }

@@ -1,35 +1,42 @@
 -- The oracle: every row is a violation of an invariant, with the rule and whom
 -- it concerns. It looks at everything in the database and trusts no function of
--- the engine. Steps settled by hand (state resolved_manually) count as the
--- engine counts them: satisfied for their children, open for their task's sinks.
+-- the engine. Steps settled by hand past its functions (state resolved_manually,
+-- and a history that gives no reason) count as the engine counts them: satisfied
+-- for their children, open for their task's sinks.
 with step as (
   select s.task_uuid, s.step_no, s.state, s.sort_key, s.remaining_parents, s.lease_no, s.claims, s.attempts,
-         s.lease_id, s.lease_host, s.doomed, s.due_at, n.parents, n.children, t.state as task_state
+         s.lease_id, s.lease_host, s.doomed, s.due_at, s.generation, n.parents, n.children, t.state as task_state
     from tasker_workflow_steps s
     join tasker_tasks t on t.task_uuid = s.task_uuid
     join tasker_named_steps n on n.plan_id = s.plan_id and n.step_no = s.step_no
 ), move as (
   select x.task_uuid, x.step_no, x.sort_key, x.from_state, x.to_state, x.lease_id, x.metadata,
-         lag(x.to_state) over w as came_to, lag(x.lease_id) over w as came_by, row_number() over w + 1 as place
+         lag(x.to_state) over w as came_to, lag(x.lease_id) over w as came_by, row_number() over w + 1 as place,
+         count(*) filter (where x.metadata ? 'generation') over w as generation,
+         count(*) filter (where x.metadata ? 'generation') over (partition by x.task_uuid, x.step_no) as generations
     from tasker_workflow_step_transitions x
   window w as (partition by x.task_uuid, x.step_no order by x.sort_key)
 ), moves as (
   select m.task_uuid, m.step_no, max(m.sort_key) as last, (array_agg(m.to_state order by m.sort_key desc))[1] as now,
-         count(*) filter (where m.to_state = 'in_progress') as starts,
-         count(*) filter (where m.from_state = 'in_progress' and m.to_state in ('complete', 'error')
+         (array_agg(m.metadata order by m.sort_key desc))[1] as note, max(m.generations) as generations,
+         count(*) filter (where m.to_state = 'in_progress') as claims,
+         count(*) filter (where m.to_state = 'in_progress' and m.generation = m.generations) as starts,
+         count(*) filter (where m.generation = m.generations and m.from_state = 'in_progress' and m.to_state in ('complete', 'error')
                             and coalesce(m.metadata ->> 'reason', '') <> 'claims_exhausted') as charged,
          count(*) filter (where m.to_state = 'complete') as completions,
          count(*) filter (where m.from_state = 'pending' and m.to_state in ('enqueued', 'in_progress')) as awakenings
     from move m group by m.task_uuid, m.step_no
 ), task as (
-  select t.task_uuid, t.state, t.sort_key, t.open_sinks, t.completed_at, t.error, t.finalize_lease,
-         count(*) filter (where s.children = '{}' and s.state <> 'complete') as sinks,
+  select t.task_uuid, t.state, t.sort_key, t.open_sinks, t.completed_at, t.error, t.finalize_lease, t.generation,
+         count(*) filter (where s.children = '{}' and (s.state not in ('complete', 'resolved_manually')
+                                                       or s.state = 'resolved_manually' and m.note is null)) as sinks,
          bool_and(s.state in ('complete', 'resolved_manually')) as satisfied,
          bool_or(s.state in ('enqueued', 'in_progress') or s.state = 'pending' and s.remaining_parents = 0) as moving,
          bool_or(s.state = 'error') as failed,
-         bool_or(s.state = 'resolved_manually') as by_hand
+         bool_or(s.state = 'resolved_manually' and m.note is null) as by_hand
     from tasker_tasks t join step s on s.task_uuid = t.task_uuid
-   group by t.task_uuid, t.state, t.sort_key, t.open_sinks, t.completed_at, t.error, t.finalize_lease
+    left join moves m on m.task_uuid = s.task_uuid and m.step_no = s.step_no
+   group by t.task_uuid, t.state, t.sort_key, t.open_sinks, t.completed_at, t.error, t.finalize_lease, t.generation
 ), turn as (
   select x.task_uuid, x.sort_key, x.from_state, x.to_state,
          lag(x.to_state) over w as came_to, row_number() over w + 1 as place
@@ -37,7 +44,8 @@ with step as (
   window w as (partition by x.task_uuid order by x.sort_key)
 ), turns as (
   select u.task_uuid, max(u.sort_key) as last, (array_agg(u.to_state order by u.sort_key desc))[1] as now,
-         count(*) filter (where u.to_state in ('complete', 'error')) as finishes
+         count(*) filter (where u.to_state in ('complete', 'error')) as finishes,
+         count(*) filter (where u.to_state = 'pending') as reopenings
     from turn u group by u.task_uuid
 )
 -- I2: an outcome is recorded once, under the claim that was current.
@@ -56,11 +64,15 @@ select 'I2 a lease was granted twice', m.lease_id::text
 union all
 select 'I2 a claim was not counted', tasker_step_uuid(s.task_uuid, s.step_no)::text
   from step s left join moves m on m.task_uuid = s.task_uuid and m.step_no = s.step_no
- where s.claims <> coalesce(m.starts, 0) or s.lease_no <> coalesce(m.starts, 0)
+ where s.claims <> coalesce(m.starts, 0) or s.lease_no <> coalesce(m.claims, 0)
 union all
 select 'I2 an attempt was not counted, or one that did not happen', tasker_step_uuid(s.task_uuid, s.step_no)::text
   from step s left join moves m on m.task_uuid = s.task_uuid and m.step_no = s.step_no
  where s.attempts <> coalesce(m.charged, 0)
+union all
+select 'I2 the generation is not the number of times it was had run anew', tasker_step_uuid(s.task_uuid, s.step_no)::text
+  from step s left join moves m on m.task_uuid = s.task_uuid and m.step_no = s.step_no
+ where s.generation <> coalesce(m.generations, 0)
 union all
 select 'I2 a step runs under a lease its history does not know', tasker_step_uuid(s.task_uuid, s.step_no)::text
   from step s
@@ -83,7 +95,10 @@ select 'I3 a step is ready and was not woken', tasker_step_uuid(s.task_uuid, s.s
   from step s where s.state = 'pending' and s.remaining_parents = 0 and s.due_at is null
 -- I4, I5: a task is finished once, not early, and not late.
 union all
-select 'I4 a task finished more than once', u.task_uuid::text from turns u where u.finishes > 1
+select 'I4 a task finished more than once', u.task_uuid::text from turns u where u.finishes > 1 + u.reopenings
+union all
+select 'I4 the generation is not the number of times the task was opened again', t.task_uuid::text
+  from task t left join turns u on u.task_uuid = t.task_uuid where t.generation <> coalesce(u.reopenings, 0)
 union all
 select 'I4 open_sinks is not the number of open sinks', t.task_uuid::text from task t where t.open_sinks <> t.sinks
 union all
@@ -93,7 +108,7 @@ union all
 select 'I5 a task is complete but a step is not satisfied', t.task_uuid::text from task t where t.state = 'complete' and not t.satisfied
 union all
 select 'I5 a task ended while a step can move', t.task_uuid::text
-  from task t where t.state in ('error', 'cancelled') and t.moving
+  from task t where t.state not in ('pending', 'in_progress') and t.moving
 union all
 select 'I5 a task failed without a failed step or a reason', t.task_uuid::text
   from task t where t.state = 'error' and (t.satisfied or not t.failed or t.error is null)
@@ -117,6 +132,23 @@ select 'I7 a dead letter is missing or there is one too many', tasker_step_uuid(
  where (select count(*) from tasker_dead_letters d where d.kind = 'step' and d.task_uuid = s.task_uuid and d.step_no = s.step_no)
        <> (select count(*) from move m where m.task_uuid = s.task_uuid and m.step_no = s.step_no
               and m.to_state = 'error' and m.metadata ? 'reason')
+union all
+select 'I7 the dead letter of a step that did not stay failed is open', d.dead_letter_id::text
+  from tasker_dead_letters d join step s on s.task_uuid = d.task_uuid and s.step_no = d.step_no
+ where d.kind = 'step' and d.closed_at is null and s.state <> 'error'
+union all
+select 'I7 a step failed, its task goes on, and its dead letter is closed', tasker_step_uuid(s.task_uuid, s.step_no)::text
+  from step s
+ where s.state = 'error' and s.task_state = 'in_progress'
+   and not exists (select from tasker_dead_letters d where d.kind = 'step' and d.task_uuid = s.task_uuid and d.step_no = s.step_no
+                      and d.generation = s.generation and d.closed_at is null)
+-- I9: keys and identities stand for tasks that were made, and for the right ones.
+union all
+select 'I9 a key stands for a task that was not made', k.idempotency_key
+  from tasker_idempotency_keys k where not exists (select from tasker_tasks t where t.task_uuid = k.task_uuid)
+union all
+select 'I9 an identity is held by a task that has another', i.task_uuid::text
+  from tasker_task_identities i join tasker_tasks t on t.task_uuid = i.task_uuid where t.identity_hash <> i.identity_hash
 -- I8: legal edges, histories without gaps.
 union all
 select 'I8 a step''s history has a gap or a break', tasker_step_uuid(m.task_uuid, m.step_no)::text

@@ -1,7 +1,8 @@
 // Package book is the ledger outside the system: what the ledger plugin writes
 // down while its steps run, and what a test reads back and compares with the
 // database. A book is a directory; any number of processes write to it at once,
-// and a process that is killed leaves whole lines. It knows nothing of the host.
+// and what a process writes while it is killed harms no other's. It knows nothing
+// of the host.
 package book
 
 import (
@@ -65,14 +66,16 @@ func effects(dir string) string { return filepath.Join(dir, "effects") }
 // Close closes the book.
 func (b *Book) Close() error { return b.log.Close() }
 
-// Write appends an entry, in one write: lines of several processes never mix.
+// Write appends an entry, in one write: entries of several processes never mix.
+// A process that is killed in the middle of it may leave the head of an entry;
+// as every entry begins a line of its own, such a piece spoils no other.
 func (b *Book) Write(e Entry) error {
 	e.PID, e.At = os.Getpid(), time.Now()
 	line, err := json.Marshal(e)
 	if err != nil {
 		return fmt.Errorf("write ledger: %w", err)
 	}
-	if _, err := b.log.Write(append(line, '\n')); err != nil {
+	if _, err := b.log.Write(append([]byte{'\n'}, line...)); err != nil {
 		return fmt.Errorf("write ledger: %w", err)
 	}
 	return nil
@@ -94,8 +97,25 @@ func (b *Book) Effect(key string) (bool, error) {
 	return true, f.Close()
 }
 
+// Shut has the steps of all who write to the book in a directory wait, those that run
+// in the middle of what they do, until open is called.
+func Shut(dir string) (open func() error, err error) {
+	if err := os.WriteFile(gate(dir), nil, 0o600); err != nil {
+		return nil, fmt.Errorf("shut ledger: %w", err)
+	}
+	return func() error { return os.Remove(gate(dir)) }, nil
+}
+
+// IsShut reports whether steps are to wait.
+func (b *Book) IsShut() bool {
+	_, err := os.Stat(gate(b.dir))
+	return err == nil
+}
+
+func gate(dir string) string { return filepath.Join(dir, "shut") }
+
 // Read returns all entries of the book in a directory, and the keys whose effect
-// was taken.
+// was taken. An entry that its writer did not live to finish was not made.
 func Read(dir string) (entries []Entry, keys map[string]bool, err error) {
 	src, err := os.ReadFile(logFile(dir)) //nolint:gosec // the test's own
 	if err != nil {
@@ -103,6 +123,9 @@ func Read(dir string) (entries []Entry, keys map[string]bool, err error) {
 	}
 	lines := bufio.NewScanner(bytes.NewReader(src))
 	for lines.Scan() {
+		if !bytes.HasSuffix(lines.Bytes(), []byte{'}'}) {
+			continue // the first line is empty, others are pieces
+		}
 		var e Entry
 		if err := json.Unmarshal(lines.Bytes(), &e); err != nil {
 			return nil, nil, fmt.Errorf("read ledger, entry %d: %w", len(entries)+1, err)

@@ -1,6 +1,8 @@
 package book_test
 
 import (
+	"os"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -55,4 +57,25 @@ func TestKeysThatAreNoNames(t *testing.T) {
 		require.Error(t, err, key)
 	}
 	require.NoError(t, b.Close())
+}
+
+// What a process leaves that was killed while it wrote spoils no other's entry.
+func TestPieces(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	b, err := book.Open(dir)
+	require.NoError(t, err)
+	require.NoError(t, b.Write(book.Entry{Event: book.Started, Step: "first"}))
+	log, err := os.OpenFile(filepath.Join(dir, "log"), os.O_APPEND|os.O_WRONLY, 0)
+	require.NoError(t, err)
+	_, err = log.WriteString("\n{\"event\":\"started\",\"st")
+	require.NoError(t, err)
+	require.NoError(t, log.Close())
+	require.NoError(t, b.Write(book.Entry{Event: book.Returned, Step: "second"}))
+	require.NoError(t, b.Close())
+	entries, _, err := book.Read(dir)
+	require.NoError(t, err)
+	require.Len(t, entries, 2)
+	require.Equal(t, "first", entries[0].Step)
+	require.Equal(t, book.Returned, entries[1].Event)
 }

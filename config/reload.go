@@ -1,0 +1,61 @@
+package config
+
+import (
+	"fmt"
+	"maps"
+	"reflect"
+)
+
+// Change is what a running host makes of a configuration that was read anew.
+type Change struct {
+	// Config is to be in force: the old one with the new values of the keys that
+	// reload.
+	Config *Config
+	// Applied are the keys whose values change now, Restart those that differ
+	// and wait for the next start of the host.
+	Applied, Restart []string
+}
+
+// Adopt says what a host with this configuration does with another one. Its
+// error is that the new values do not fit together with those that only a
+// restart changes: then nothing may be applied.
+func (c *Config) Adopt(next *Config) (Change, error) {
+	merged := *c
+	merged.origins = maps.Clone(c.origins)
+	merged.Warnings = next.Warnings
+	change := Change{Config: &merged}
+	from, into := reflect.ValueOf(next).Elem(), reflect.ValueOf(&merged).Elem()
+	for _, leaf := range schemaOf(from.Type()).declared() {
+		value, old := from.FieldByIndex(leaf.index), into.FieldByIndex(leaf.index)
+		differs := value.Interface() != old.Interface()
+		if !leaf.limits.reload {
+			if differs {
+				change.Restart = append(change.Restart, leaf.key)
+			}
+			continue
+		}
+		if differs {
+			change.Applied = append(change.Applied, leaf.key)
+		}
+		old.Set(value)
+		if origin, ok := next.origins[leaf.key]; ok {
+			merged.origins[leaf.key] = origin
+		}
+	}
+	if err := merged.Validate(); err != nil {
+		return Change{}, fmt.Errorf("the new values contradict those that only a restart changes: %w", err)
+	}
+	return change, nil
+}
+
+// LiveKeys returns the keys that a running host takes over, sorted.
+func LiveKeys() []string {
+	var live []string
+	leaves := schemaOf(reflect.TypeFor[Config]())
+	for _, key := range leaves.keys() {
+		if leaves[key].limits.reload {
+			live = append(live, key)
+		}
+	}
+	return live
+}

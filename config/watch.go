@@ -1,0 +1,84 @@
+package config
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/fsnotify/fsnotify"
+)
+
+const (
+	// settleTime is how long files must rest before they are looked at: editors
+	// and deployments write more than once.
+	settleTime = 200 * time.Millisecond
+	// lookInterval finds changes of which the system said nothing, as network
+	// file systems do.
+	lookInterval = 30 * time.Second
+)
+
+// Watch calls changed at its beginning, and whenever the configuration files in
+// an operator's directory have come to hold something else, until ctx ends. It
+// watches directories, not
+// files: a file that is replaced by another of its name stays watched.
+func Watch(ctx context.Context, dir, env string, changed func()) (err error) {
+	w, err := fsnotify.NewWatcher()
+	if err != nil {
+		return fmt.Errorf("watch %s: %w", dir, err)
+	}
+	defer func() { err = errors.Join(err, w.Close()) }()
+	watched := []string{dir, filepath.Join(dir, "environments"), filepath.Join(dir, "environments", env)}
+	if err := w.Add(dir); err != nil {
+		return fmt.Errorf("watch %s: %w", dir, err)
+	}
+	var seen [sha256.Size]byte
+	look := time.NewTicker(lookInterval)
+	defer look.Stop()
+	settle := time.NewTimer(0)
+	defer settle.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case _, open := <-w.Events:
+			if !open {
+				return errors.New("watch of the configuration ended")
+			}
+			settle.Reset(settleTime)
+			continue
+		case <-w.Errors: // events were lost: look
+		case <-settle.C:
+		case <-look.C:
+		}
+		for _, d := range watched {
+			_ = w.Add(d) // there or not, or replaced; adding twice changes nothing
+		}
+		if now := contents(dir, env); now != seen {
+			seen = now
+			changed()
+		}
+	}
+}
+
+// contents is a checksum of the files that Load reads of a directory.
+func contents(dir, env string) [sha256.Size]byte {
+	h := sha256.New()
+	for _, d := range []string{dir, filepath.Join(dir, "environments", env)} {
+		files, _ := filepath.Glob(filepath.Join(d, "*.toml")) // the pattern is right
+		slices.Sort(files)
+		for _, f := range files {
+			if filepath.Base(f) == pluginsFile && d == dir {
+				continue
+			}
+			src, err := os.ReadFile(f) //nolint:gosec // the operator's
+			fmt.Fprintf(h, "%s %d %v\n", f, len(src), err)
+			h.Write(src)
+		}
+	}
+	return [sha256.Size]byte(h.Sum(nil))
+}

@@ -1,0 +1,278 @@
+package auth_test
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+	"github.com/go-jose/go-jose/v4/jwt"
+	"github.com/stretchr/testify/require"
+
+	"github.com/tasker-systems/tasker-host/host/internal/auth"
+)
+
+// source is a store of tokens that counts how often it is read.
+type source struct {
+	tokens []auth.StoredToken
+	reads  int
+	err    error
+}
+
+func (s *source) LiveTokens(context.Context) ([]auth.StoredToken, error) {
+	s.reads++
+	return s.tokens, s.err
+}
+
+func TestTokens(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	id, bearer, hash := auth.NewToken()
+	src := &source{tokens: []auth.StoredToken{{
+		ID: id, Name: "deploy", Hash: hash, Permissions: []string{"task:operate"}, ExpiresAt: now.Add(time.Hour),
+	}}}
+	tokens := auth.NewTokens(src, 5*time.Second, func() time.Time { return now })
+	p, err := tokens.Authenticate(t.Context(), bearer)
+	require.NoError(t, err)
+	require.Equal(t, "token:deploy", p.String())
+	require.True(t, p.Permissions.Allows(auth.Permission{Resource: auth.Task, Level: auth.Read}))
+	require.False(t, p.Permissions.Allows(auth.Permission{Resource: auth.Task, Level: auth.Administer}))
+
+	_, other, _ := auth.NewToken()
+	wrong := bearer[:len(bearer)-1] + map[bool]string{true: "b", false: "a"}[bearer[len(bearer)-1] == 'a']
+	for range 1000 { // what is wrong costs the database nothing
+		for _, bad := range []string{"", "tsk_", wrong, other, strings.ToUpper(bearer), bearer + "x", bearer[:30]} {
+			_, err := tokens.Authenticate(t.Context(), bad)
+			require.ErrorIs(t, err, auth.ErrRefused, bad)
+			require.NotContains(t, err.Error(), id)
+		}
+	}
+	require.Equal(t, 1, src.reads)
+
+	src.tokens = nil // revoked by another host
+	now = now.Add(6 * time.Second)
+	_, err = tokens.Authenticate(t.Context(), bearer)
+	require.ErrorIs(t, err, auth.ErrRefused)
+
+	src.err = errors.New("away")
+	now = now.Add(6 * time.Second)
+	_, err = tokens.Authenticate(t.Context(), bearer)
+	require.ErrorIs(t, err, src.err)
+	require.NotErrorIs(t, err, auth.ErrRefused, "what cannot be checked is not called wrong")
+}
+
+// signed signs claims with a key under a name.
+func signed(t *testing.T, alg jose.SignatureAlgorithm, key any, kid string, claims any) string {
+	t.Helper()
+	o := (&jose.SignerOptions{}).WithType("JWT")
+	if kid != "" {
+		o = o.WithHeader("kid", kid)
+	}
+	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: alg, Key: key}, o)
+	require.NoError(t, err)
+	text, err := jwt.Signed(signer).Claims(claims).Serialize()
+	require.NoError(t, err)
+	return text
+}
+
+func TestJWT(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 11, 25, 12, 0, 0, 0, time.UTC)
+	rsaKey, err := rsa.GenerateKey(rand.Reader, 2048)
+	require.NoError(t, err)
+	foreign, err := rsa.GenerateKey(rand.Reader, 2048)
+	require.NoError(t, err)
+	ecKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	require.NoError(t, err)
+	set, err := json.Marshal(jose.JSONWebKeySet{Keys: []jose.JSONWebKey{
+		{Key: rsaKey.Public(), KeyID: "r", Algorithm: "RS256", Use: "sig"},
+		{Key: ecKey.Public(), KeyID: "e", Use: "sig"},
+		{Key: []byte("a secret that is shared with all!"), KeyID: "h", Algorithm: "HS256"},
+	}})
+	require.NoError(t, err)
+	var fetched atomic.Int64
+	issuer := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		fetched.Add(1)
+		_, _ = w.Write(set)
+	}))
+	defer issuer.Close()
+	j, err := auth.NewJWT(auth.JWTConfig{
+		Issuer: "https://id", Audience: "tasker", KeysURL: issuer.URL, KeysRefresh: time.Hour,
+		Algorithms: []string{"RS256", "ES256"}, ClockSkew: time.Minute, PermissionsClaim: "scope",
+	}, func() time.Time { return now })
+	require.NoError(t, err)
+
+	with := func(change map[string]any) map[string]any {
+		c := map[string]any{
+			"iss": "https://id", "aud": "tasker", "sub": "alice", "exp": now.Add(time.Hour).Unix(), "scope": "openid task:operate",
+		}
+		for k, v := range change {
+			if c[k] = v; v == nil {
+				delete(c, k)
+			}
+		}
+		return c
+	}
+	for name, good := range map[string]string{
+		"RS256":         signed(t, jose.RS256, rsaKey, "r", with(nil)),
+		"ES256":         signed(t, jose.ES256, ecKey, "e", with(map[string]any{"aud": []string{"x", "tasker"}})),
+		"skewed":        signed(t, jose.RS256, rsaKey, "r", with(map[string]any{"exp": now.Add(-50 * time.Second).Unix()})),
+		"list of scope": signed(t, jose.RS256, rsaKey, "r", with(map[string]any{"scope": []string{"task:operate"}})),
+	} {
+		p, err := j.Authenticate(t.Context(), good)
+		require.NoError(t, err, name)
+		require.Equal(t, "jwt:alice", p.String(), name)
+		require.Equal(t, []string{"task:operate"}, p.Permissions.Strings(), name)
+	}
+
+	public, err := x509.MarshalPKIXPublicKey(rsaKey.Public())
+	require.NoError(t, err)
+	asPEM := pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: public})
+	part := func(s string) string { return base64.RawURLEncoding.EncodeToString([]byte(s)) }
+	payload, err := json.Marshal(with(nil))
+	require.NoError(t, err)
+	for name, bad := range map[string]string{
+		"alg none":             part(`{"alg":"none"}`) + "." + part(string(payload)) + ".",
+		"no alg":               part(`{"kid":"r"}`) + "." + part(string(payload)) + "." + part("x"),
+		"HMAC of a public key": signed(t, jose.HS256, asPEM, "r", with(nil)),
+		"HMAC of a secret":     signed(t, jose.HS256, []byte("a secret that is shared with all!"), "h", with(nil)),
+		"another alg than key": signed(t, jose.PS256, rsaKey, "r", with(nil)),
+		"another key":          signed(t, jose.RS256, foreign, "r", with(nil)),
+		"unknown kid":          signed(t, jose.RS256, rsaKey, "../../etc/passwd", with(nil)),
+		"expired":              signed(t, jose.RS256, rsaKey, "r", with(map[string]any{"exp": now.Add(-90 * time.Second).Unix()})),
+		"no expiry":            signed(t, jose.RS256, rsaKey, "r", with(map[string]any{"exp": nil})),
+		"not yet":              signed(t, jose.RS256, rsaKey, "r", with(map[string]any{"nbf": now.Add(90 * time.Second).Unix()})),
+		"issued later":         signed(t, jose.RS256, rsaKey, "r", with(map[string]any{"iat": now.Add(90 * time.Second).Unix()})),
+		"another issuer":       signed(t, jose.RS256, rsaKey, "r", with(map[string]any{"iss": "https://evil"})),
+		"no issuer":            signed(t, jose.RS256, rsaKey, "r", with(map[string]any{"iss": nil})),
+		"another audience":     signed(t, jose.RS256, rsaKey, "r", with(map[string]any{"aud": "billing"})),
+		"no audience":          signed(t, jose.RS256, rsaKey, "r", with(map[string]any{"aud": nil})),
+		"no subject":           signed(t, jose.RS256, rsaKey, "r", with(map[string]any{"sub": nil})),
+		"periods":              strings.Repeat(".", 1<<20),
+		"nothing":              "",
+	} {
+		_, err := j.Authenticate(t.Context(), bad)
+		require.ErrorIs(t, err, auth.ErrRefused, name)
+	}
+	require.LessOrEqual(t, fetched.Load(), int64(2), "strangers cannot make the host ask for keys again and again")
+
+	file := filepath.Join(t.TempDir(), "key.pem")
+	require.NoError(t, os.WriteFile(file, asPEM, 0o600))
+	fromFile, err := auth.NewJWT(auth.JWTConfig{
+		Issuer: "https://id", Audience: "tasker", KeysFile: file, KeysRefresh: time.Hour,
+		Algorithms: []string{"RS256"}, PermissionsClaim: "scope",
+	}, func() time.Time { return now })
+	require.NoError(t, err)
+	_, err = fromFile.Authenticate(t.Context(), signed(t, jose.RS256, rsaKey, "", with(nil)))
+	require.NoError(t, err)
+}
+
+func FuzzBearer(f *testing.F) {
+	_, bearer, _ := auth.NewToken()
+	for _, seed := range []string{bearer, "tsk_", "a.b.c", "eyJhbGciOiJub25lIn0..", "\x00"} {
+		f.Add(seed)
+	}
+	any := auth.Any{Tokens: auth.NewTokens(&source{}, time.Hour, time.Now)}
+	f.Fuzz(func(t *testing.T, bearer string) {
+		_, err := any.Authenticate(t.Context(), bearer)
+		require.ErrorIs(t, err, auth.ErrRefused)
+	})
+}
+
+func TestPermissions(t *testing.T) {
+	t.Parallel()
+	for _, bad := range []string{"", "task", "task:", ":read", "task:nothing", "task:Read", "*", "tasks:read", "task:read:x"} {
+		_, err := auth.ParsePermissions([]string{bad})
+		require.Error(t, err, bad)
+		require.Empty(t, auth.KnownPermissions([]string{bad}), bad)
+	}
+	all, err := auth.ParsePermissions([]string{"*:read", "task:operate"})
+	require.NoError(t, err)
+	require.True(t, all.Within(auth.Everything()))
+	require.False(t, auth.Everything().Within(all))
+	require.False(t, all.Allows(auth.Permission{Resource: auth.Task}), "nothing is no permission")
+}
+
+// An issuer's keys are read again when they are older than KeysRefresh, and at
+// once, but not too often, for a token that names an unknown one. While the
+// issuer is away those that are known serve for four times as long.
+func TestKeysAreReadAgain(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 11, 25, 12, 0, 0, 0, time.UTC)
+	var published atomic.Pointer[jose.JSONWebKeySet]
+	var fetched atomic.Int64
+	var away atomic.Bool
+	issuer := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		fetched.Add(1)
+		if away.Load() {
+			w.WriteHeader(http.StatusInternalServerError)
+			return
+		}
+		_ = json.NewEncoder(w).Encode(published.Load())
+	}))
+	defer issuer.Close()
+	keys := map[string]*ecdsa.PrivateKey{}
+	publish := func(ids ...string) {
+		set := &jose.JSONWebKeySet{}
+		for _, id := range ids {
+			if keys[id] == nil {
+				key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+				require.NoError(t, err)
+				keys[id] = key
+			}
+			set.Keys = append(set.Keys, jose.JSONWebKey{Key: keys[id].Public(), KeyID: id})
+		}
+		published.Store(set)
+	}
+	j, err := auth.NewJWT(auth.JWTConfig{
+		Issuer: "https://id", Audience: "tasker", KeysURL: issuer.URL, KeysRefresh: 5 * time.Minute, Algorithms: []string{"ES256"}, PermissionsClaim: "scope",
+	}, func() time.Time { return now })
+	require.NoError(t, err)
+	ask := func(id string) error {
+		_, err := j.Authenticate(t.Context(), signed(t, jose.ES256, keys[id], id, map[string]any{
+			"iss": "https://id", "aud": "tasker", "sub": "a", "exp": now.Add(time.Hour).Unix(),
+		}))
+		return err
+	}
+	publish("one")
+	require.NoError(t, ask("one"))
+	require.EqualValues(t, 1, fetched.Load())
+
+	publish("one", "two")
+	now = now.Add(time.Second)
+	require.ErrorIs(t, ask("two"), auth.ErrRefused, "a stranger cannot have the keys read at will")
+	now = now.Add(10 * time.Second)
+	require.NoError(t, ask("two"), "an unknown key has them read again")
+	require.EqualValues(t, 2, fetched.Load())
+
+	publish("two") // one is withdrawn
+	require.NoError(t, ask("one"), "which is noticed with the next reading")
+	now = now.Add(5 * time.Minute)
+	require.ErrorIs(t, ask("one"), auth.ErrRefused)
+
+	away.Store(true)
+	now = now.Add(6 * time.Minute)
+	require.NoError(t, ask("two"), "an issuer that is away for a moment locks nobody out")
+	now = now.Add(20 * time.Minute)
+	err = ask("two")
+	require.Error(t, err)
+	require.NotErrorIs(t, err, auth.ErrRefused, "keys that are too old decide nothing")
+	away.Store(false)
+	now = now.Add(10 * time.Second)
+	require.NoError(t, ask("two"))
+}

@@ -1,0 +1,73 @@
+package backend
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/tasker-systems/tasker-host/host/internal/readmodel"
+)
+
+// From when on the doctor warns.
+const (
+	longLease    = time.Hour   // of an outside worker: how long its step waits if it dies
+	overdueLease = time.Minute // since a lease ran out and the sweep should have found it
+	bloatedTable = 256 << 20   // bytes from which on dead rows matter
+	shownTables  = 3
+)
+
+// leasesCheck looks at leases that keep steps for long. Those of hosts end with
+// the host.
+func (b *Backend) leasesCheck(ctx context.Context) (readmodel.DoctorCheck, error) {
+	l, err := b.Store.WorkerLeases(ctx, longLease, overdueLease)
+	if err != nil {
+		return readmodel.DoctorCheck{}, err
+	}
+	c := good("", "outside workers hold %d leases", l.All)
+	switch {
+	case l.Overdue > 0:
+		return fail(good("", "%d leases of outside workers ran out and were not taken back", l.Overdue),
+			"a running host takes them back within its sweep interval; see the hosts' logs"), nil
+	case l.Long > 0:
+		c.Message += fmt.Sprintf(", %d of them for more than %s at a time", l.Long, longLease)
+		return warn(c, "if such a worker dies, its step waits for so long: have it ask for less and send heartbeats"), nil
+	default:
+		return c, nil
+	}
+}
+
+// diskCheck tells what takes the space, and whether it is dead rows.
+func (b *Backend) diskCheck(ctx context.Context) (readmodel.DoctorCheck, error) {
+	total, largest, err := b.Store.DiskUse(ctx, shownTables)
+	if err != nil {
+		return readmodel.DoctorCheck{}, err
+	}
+	var tables, bloated []string
+	for _, t := range largest {
+		tables = append(tables, t.Name+" "+size(t.Bytes))
+		if t.Bytes >= bloatedTable && t.Dead > t.Live {
+			bloated = append(bloated, t.Name)
+		}
+	}
+	c := good("", "the database takes %s; most of it: %s", size(total), strings.Join(tables, ", "))
+	if len(bloated) > 0 {
+		return warn(c, "more than half of the rows of "+strings.Join(bloated, ", ")+
+			" are dead: see that autovacuum keeps up and no old transaction is open"), nil
+	}
+	return c, nil
+}
+
+// size writes a number of bytes for people.
+func size(bytes int64) string {
+	const unit = 1024
+	if bytes < unit {
+		return fmt.Sprintf("%d B", bytes)
+	}
+	value, prefix := float64(bytes)/unit, 0
+	for value >= unit {
+		value /= unit
+		prefix++
+	}
+	return fmt.Sprintf("%.1f %ciB", value, "KMGTPE"[prefix])
+}

@@ -1,0 +1,320 @@
+package bench_test
+
+import (
+	"bytes"
+	"maps"
+	"runtime"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/stretchr/testify/require"
+
+	"github.com/tasker-systems/tasker-host/host/internal/bench"
+	"github.com/tasker-systems/tasker-host/host/internal/store"
+	"github.com/tasker-systems/tasker-host/migrations/pgtest"
+	"github.com/tasker-systems/tasker-host/sdk/vocab"
+)
+
+// costServer is a server on which nothing happens by itself, which tells what
+// was written (pg_walinspect) and what was called (pg_stat_statements).
+func costServer(t *testing.T) (dsn string) {
+	t.Helper()
+	dsn = pgtest.Cluster(t, map[string]string{
+		"autovacuum": "off", "checkpoint_timeout": "1d", "wal_keep_size": "8GB", "max_wal_size": "64GB", "full_page_writes": "off",
+		"shared_preload_libraries": "pg_stat_statements", "pg_stat_statements.track": "top",
+		"bgwriter_lru_maxpages": "0", "jit": "off",
+	}).DSN()
+	pool := pgtest.Pool(t, dsn)
+	for _, extension := range []string{"pg_walinspect", "pg_stat_statements"} {
+		_, err := pool.Exec(t.Context(), "create extension "+extension)
+		require.NoError(t, err, "PostgreSQL's contrib modules are needed")
+	}
+	return dsn
+}
+
+// hostPool is a pool as the host has it.
+func hostPool(t *testing.T, dsn string) *pgxpool.Pool {
+	t.Helper()
+	pool, err := store.OpenPool(t.Context(), store.PoolConfig{URL: dsn, MaxConns: 8, ApplicationName: "cost"})
+	require.NoError(t, err)
+	t.Cleanup(pool.Close)
+	return pool
+}
+
+// meter reads what has happened between two moments.
+type meter struct {
+	pool  *pgxpool.Pool
+	lsn   string
+	calls int64
+	mem   runtime.MemStats
+}
+
+// Statements that only the meter makes do not count; nor do looks at a queue, of
+// which there are more or less as chance will have it.
+const sqlCalls = `
+select coalesce(sum(calls), 0)::bigint from pg_stat_statements
+ where dbid = (select oid from pg_database where datname = current_database()) and query like '%tasker\_%' and query not like '%tasker\_claim\_steps%'`
+
+func (m *meter) calledSoFar(t *testing.T) (n int64) {
+	t.Helper()
+	require.NoError(t, m.pool.QueryRow(t.Context(), sqlCalls).Scan(&n))
+	return n
+}
+
+func (m *meter) start(t *testing.T) {
+	t.Helper()
+	m.calls = m.calledSoFar(t)
+	require.NoError(t, m.pool.QueryRow(t.Context(), "select pg_current_wal_insert_lsn()::text").Scan(&m.lsn))
+	runtime.ReadMemStats(&m.mem)
+}
+
+const sqlWritten = `
+select coalesce(sum(combined_size), 0)::float8,
+       coalesce(sum(count) filter (where "resource_manager/record_type" like 'Transaction/COMMIT%'), 0)::float8,
+       coalesce(sum(count) filter (where "resource_manager/record_type" like any (array['Heap/UPDATE%', 'Heap/HOT\_UPDATE%', 'Heap/DELETE%'])), 0)::float8,
+       coalesce(sum(count) filter (where "resource_manager/record_type" like any (array['Heap/UPDATE%', 'Heap/HOT\_UPDATE%'])), 0)::float8,
+       coalesce(sum(count) filter (where "resource_manager/record_type" like 'Heap/HOT\_UPDATE%'), 0)::float8
+  from pg_get_wal_stats($1::text::pg_lsn, $2::text::pg_lsn, true)`
+
+func (m *meter) stop(t *testing.T, steps int) cost {
+	t.Helper()
+	var mem runtime.MemStats
+	runtime.ReadMemStats(&mem)
+	var lsn string
+	require.NoError(t, m.pool.QueryRow(t.Context(), "select pg_current_wal_insert_lsn()::text").Scan(&lsn))
+	calls := m.calledSoFar(t) - m.calls
+	_, err := m.pool.Exec(t.Context(), "checkpoint") // pg_get_wal_stats reads what was flushed
+	require.NoError(t, err)
+	var bytes, commits, dead, updates, hot float64
+	require.NoError(t, m.pool.QueryRow(t.Context(), sqlWritten, m.lsn, lsn).Scan(&bytes, &commits, &dead, &updates, &hot))
+	n := float64(steps)
+	m.where(t, lsn, n)
+	c := cost{
+		"wal_bytes_per_step": bytes / n, "commits_per_step": commits / n, "dead_tuples_per_step": dead / n,
+		"sql_calls_per_step":       float64(calls) / n,
+		"allocations_per_step":     float64(mem.Mallocs-m.mem.Mallocs) / n,
+		"allocated_bytes_per_step": float64(mem.TotalAlloc-m.mem.TotalAlloc) / n,
+	}
+	if updates > 0 {
+		c["hot_update_share"] = hot / updates
+	}
+	return c
+}
+
+const sqlWhere = `
+select "resource_manager/record_type", count / $3::float8, combined_size / $3::float8
+  from pg_get_wal_stats($1::text::pg_lsn, $2::text::pg_lsn, true) where count > 0 order by combined_size desc limit 8`
+
+// where logs which records the bytes of a step are in.
+func (m *meter) where(t *testing.T, lsn string, steps float64) {
+	t.Helper()
+	rows, err := m.pool.Query(t.Context(), sqlWhere, m.lsn, lsn, steps)
+	require.NoError(t, err)
+	var kind string
+	var count, bytes float64
+	_, err = pgx.ForEachRow(rows, []any{&kind, &count, &bytes}, func() error {
+		t.Logf("  %-24s %6.3f records, %6.1f bytes a step", kind, count, bytes)
+		return nil
+	})
+	require.NoError(t, err)
+}
+
+// TestCostDoesNotGrowWithWidth runs a task that is ten times as wide as another:
+// a step of it must not cost more, or something is quadratic.
+func TestCostDoesNotGrowWithWidth(t *testing.T) {
+	dsn := costServer(t)
+	m := &meter{pool: pgtest.Pool(t, dsn)}
+	s := newStepped(t, hostPool(t, dsn))
+	narrow, wide := bench.FanOut(400), bench.FanOut(4000)
+	s.apply(t, narrow, wide)
+	measure := func(shape bench.Shape, tasks int) cost {
+		s.run(t, shape, 1)
+		m.start(t)
+		for range tasks {
+			s.run(t, shape, 1)
+		}
+		return m.stop(t, tasks*shape.Steps)
+	}
+	small, large := measure(narrow, 10), measure(wide, 1)
+	for figure, v := range large {
+		t.Logf("%-25s %10.4g of 400, %10.4g of 4000", figure, small[figure], v)
+		if figure != "hot_update_share" {
+			require.Less(t, v, 1.3*small[figure], figure)
+		}
+	}
+}
+
+// TestCost compares what a step costs with the budget: what the database writes
+// and is asked, and what the host allocates. Time is no part of it, so that it
+// holds on any machine, however busy. A change that makes a step dearer fails
+// here; if it is worth its price,
+//
+//	go test -race ./host/internal/bench -run TestCost -update
+//
+// writes the new prices, and the change of the file is there for the review.
+//
+// It has the process for itself: allocations are counted for all of it.
+func TestCost(t *testing.T) {
+	dsn := costServer(t)
+	m := &meter{pool: pgtest.Pool(t, dsn)}
+	measured := map[string]cost{}
+
+	pool := hostPool(t, dsn)
+	s := newStepped(t, pool)
+	fanOut := bench.FanOut(200)
+	s.apply(t, bench.Shapes["linear"], bench.Shapes["diamond"], bench.Shapes["single"], fanOut)
+	for _, w := range []struct {
+		name          string
+		shape         bench.Shape
+		tasks, rounds int
+	}{
+		{"linear", bench.Shapes["linear"], 200, 6},
+		{"diamond", bench.Shapes["diamond"], 200, 6},
+		{"single", bench.Shapes["single"], 400, 6},
+		{"fan_out", fanOut, 2, 6},
+		{"one_by_one", bench.Shapes["linear"], 1, 200},
+	} {
+		s.run(t, w.shape, w.tasks)
+		m.start(t)
+		for range w.rounds {
+			s.run(t, w.shape, w.tasks)
+		}
+		measured[w.name] = m.stop(t, w.tasks*w.rounds*w.shape.Steps)
+	}
+	q := newQueued(t, s, pool)
+	for _, w := range []struct {
+		name string
+		run  func(t *testing.T, tasks int)
+	}{{"queue", q.host}, {"worker", q.worker}, {"worker_bulk", q.bulk}, {"worker_next", q.next}} {
+		w.run(t, 100)
+		m.start(t)
+		for range 6 {
+			w.run(t, 100)
+		}
+		c := m.stop(t, 6*100*bench.Shapes["linear"].Steps)
+		// What the test does here in the engine's place says nothing about the host.
+		delete(c, "allocations_per_step")
+		delete(c, "allocated_bytes_per_step")
+		measured[w.name] = c
+	}
+	var version int
+	require.NoError(t, pool.QueryRow(t.Context(), "select current_setting('server_version_num')::integer / 10000").Scan(&version))
+	compareWithBudget(t, version, measured)
+}
+
+// queued takes tasks whose every step goes through the queue, as the engine does
+// for steps it has no room for, or as an outside worker does.
+type queued struct {
+	store *store.Store
+	pool  *pgxpool.Pool
+	plan  *store.Plan
+	grant store.Grant
+	queue string
+}
+
+const queuedBatch = 100
+
+func newQueued(t *testing.T, s *stepped, pool *pgxpool.Pool) *queued {
+	t.Helper()
+	plan, err := s.FindPlan(t.Context(), bench.Namespace, "linear", "1.0.0", "")
+	require.NoError(t, err)
+	q := &queued{store: s.Store, pool: pool, plan: plan, queue: s.queues[0]}
+	q.grant = store.Grant{Host: s.engine.HostID(), Served: slices.Collect(maps.Values(s.ids))}
+	return q
+}
+
+func (q *queued) create(t *testing.T, n int) {
+	t.Helper()
+	batch := make([]store.NewTask, n)
+	for i := range batch {
+		id, err := uuid.NewV7()
+		require.NoError(t, err)
+		batch[i] = store.NewTask{UUID: vocab.TaskID(vocab.UUID(id)), Plan: q.plan.ID, Context: bench.Context, Identity: bytes.Repeat([]byte{7}, 32)}
+	}
+	_, err := q.store.CreateTasks(t.Context(), q.grant, batch, "")
+	require.NoError(t, err)
+}
+
+func (q *queued) host(t *testing.T, tasks int) {
+	t.Helper()
+	q.create(t, tasks)
+	g := q.grant
+	g.Room = queuedBatch
+	finished := 0
+	for range tasks * bench.Shapes["linear"].Steps / queuedBatch {
+		got, err := q.store.Claim(t.Context(), g, q.queue, []string{"bench.noop"}, 0)
+		require.NoError(t, err)
+		require.Len(t, got.Leases, queuedBatch)
+		batch := make([]store.Settlement, len(got.Leases))
+		for i, l := range got.Leases {
+			batch[i] = store.Settlement{StepKey: l.StepKey, Lease: l.ID, Outcome: vocab.OutcomeSuccess, Generation: 1, Result: noopResult}
+		}
+		done, err := q.store.Settle(t.Context(), q.grant, store.Policy{RetryAfterCap: time.Minute, ClaimFactor: 3}, batch)
+		require.NoError(t, err)
+		finished += len(done.Finished)
+	}
+	require.Equal(t, tasks, finished)
+}
+
+// outside claims all steps of tasks, a batch at a time, as an outside worker.
+func (q *queued) outside(t *testing.T, tasks int, settle func(steps, leases []vocab.UUID)) {
+	t.Helper()
+	q.create(t, tasks)
+	for range tasks * bench.Shapes["linear"].Steps / queuedBatch {
+		var steps, leases []vocab.UUID
+		require.NoError(t, q.pool.QueryRow(t.Context(), `
+select array_agg(step_uuid), array_agg(lease_id) from tasker_worker_claim($1::text, 'cost', array['bench.noop'], $2::integer)`,
+			bench.Namespace, queuedBatch).Scan(&steps, &leases))
+		require.Len(t, steps, queuedBatch)
+		settle(steps, leases)
+	}
+	_, err := q.store.SweepWorkerLeases(t.Context(), store.Policy{RetryAfterCap: time.Minute, ClaimFactor: 3})
+	require.NoError(t, err)
+}
+
+func (q *queued) worker(t *testing.T, tasks int) {
+	t.Helper()
+	q.outside(t, tasks, func(steps, leases []vocab.UUID) {
+		for i := range steps {
+			var verdict, detail string
+			require.NoError(t, q.pool.QueryRow(t.Context(), `
+select verdict, coalesce(detail, '') from tasker_worker_settle($1::uuid, $2::uuid, 'success', $3::text)`, steps[i], leases[i], string(noopResult)).Scan(&verdict, &detail))
+			require.Equal(t, "recorded", verdict, detail)
+		}
+	})
+}
+
+func (q *queued) bulk(t *testing.T, tasks int) {
+	t.Helper()
+	q.outside(t, tasks, func(steps, leases []vocab.UUID) {
+		var n int
+		require.NoError(t, q.pool.QueryRow(t.Context(), `
+select count(*) filter (where verdict = 'recorded')
+  from tasker_worker_complete($1::uuid[], $2::uuid[], array_fill($3::text, array[cardinality($1::uuid[])]))`, steps, leases, string(noopResult)).Scan(&n))
+		require.Equal(t, len(steps), n)
+	})
+}
+
+// next runs the steps as a worker that runs one at a time.
+func (q *queued) next(t *testing.T, tasks int) {
+	t.Helper()
+	q.create(t, tasks)
+	var step, lease *vocab.UUID
+	require.NoError(t, q.pool.QueryRow(t.Context(), `
+select step_uuid, lease_id from tasker_worker_claim($1::text, 'cost', array['bench.noop'])`, bench.Namespace).Scan(&step, &lease))
+	for range tasks * bench.Shapes["linear"].Steps {
+		var verdict string
+		require.NotNil(t, step)
+		require.NoError(t, q.pool.QueryRow(t.Context(), `
+select verdict, step_uuid, lease_id from tasker_worker_next($1::uuid, $2::uuid, $3::text, $4::text, 'cost', array['bench.noop'])`,
+			step, lease, string(noopResult), bench.Namespace).Scan(&verdict, &step, &lease))
+		require.Equal(t, "recorded", verdict)
+	}
+	require.Nil(t, step)
+	_, err := q.store.SweepWorkerLeases(t.Context(), store.Policy{RetryAfterCap: time.Minute, ClaimFactor: 3})
+	require.NoError(t, err)
+}

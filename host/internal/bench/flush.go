@@ -1,0 +1,91 @@
+package bench
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/jackc/pgerrcode"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// The server can wait before each flush of its log, while it holds what others
+// need to flush: to them it is a slower disk. It waits only if so many other
+// transactions are under way; without the second setting an idle one never would.
+// Whose session flushes decides, so that those of the hosts are enough. The
+// server's own processes flush as quickly as ever.
+const (
+	delaySetting    = "commit_delay" // microseconds
+	siblingsSetting = "commit_siblings"
+	maxFlushDelay   = 100 * time.Millisecond // that the server accepts
+)
+
+// flush compares the disk as it is with one that takes longer for each flush.
+func (m *measurement) flush() error {
+	micros := strconv.FormatInt(m.options.FlushDelay.Microseconds(), 10)
+	if err := m.mayDelay(micros); err != nil {
+		return err
+	}
+	first, err := m.loads()
+	if err != nil {
+		return err
+	}
+	if _, err := m.idleLatency(); err != nil {
+		return err
+	}
+	before := m.report.LatencyMS
+	if m.Site, err = m.Restart(m.ctx, map[string]string{delaySetting: micros, siblingsSetting: "0"}); err != nil {
+		return fmt.Errorf("start hosts whose flushes take longer: %w", err)
+	}
+	if err := m.delays(micros); err != nil {
+		return err
+	}
+	second, err := m.loads()
+	if err != nil {
+		return err
+	}
+	m.compared(first, second)
+	m.report.BaselineLatencyMS, m.report.FlushDelayMS = &before, float64(m.options.FlushDelay.Microseconds())/1000
+	_, err = m.idleLatency()
+	return err
+}
+
+// mayDelay says why flushes cannot be made to take longer here.
+func (m *measurement) mayDelay(micros string) error {
+	const sqlTry = `select current_user, current_setting('fsync') = 'on'`
+	var role string
+	var fsync bool
+	if err := m.Pool.QueryRow(m.ctx, sqlTry).Scan(&role, &fsync); err != nil {
+		return fmt.Errorf("look whether flushes can be delayed: %w", err)
+	}
+	if !fsync {
+		return errors.New("the server does not flush (fsync is off): there is nothing that could take longer")
+	}
+	const sqlSet = `select set_config($1::text, $2::text, true)` // for this statement only
+	_, err := m.Pool.Exec(m.ctx, sqlSet, delaySetting, micros)
+	if refused, ok := errors.AsType[*pgconn.PgError](err); ok && refused.Code == pgerrcode.InsufficientPrivilege {
+		return fmt.Errorf("%s may not set %s, with which the server delays flushes: measure as a superuser, "+
+			"or have one run: grant set on parameter %s to %s", role, delaySetting, delaySetting, role)
+	}
+	if err != nil {
+		return fmt.Errorf("look whether flushes can be delayed: %w", err)
+	}
+	return nil
+}
+
+// delays checks that the hosts' sessions have the delay: what is between them and
+// the server may keep it to itself.
+func (m *measurement) delays(micros string) error {
+	const sqlSetting = `select setting from pg_settings where name = $1`
+	for _, pool := range m.Pools {
+		var now string
+		if err := pool.QueryRow(m.ctx, sqlSetting, delaySetting).Scan(&now); err != nil {
+			return fmt.Errorf("look whether flushes are delayed: %w", err)
+		}
+		if now != micros {
+			return fmt.Errorf("the hosts' sessions have %s = %s, not %s: connect to the server itself, without a pooler", delaySetting, now, micros)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,104 @@
+package bench
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Options say what to run.
+type Options struct {
+	Workload   string        // a name of Workloads
+	Tasks      int           // at full load, for each repetition; 0: as many as have 80,000 steps
+	Repeats    int           // of the measurement at full load; the medians count
+	Window     int           // tasks under way at once at full load; 0: as many as have 8,000 steps
+	Samples    int           // tasks of the latency measurement
+	Pause      time.Duration // between them, and between the looks at a resting system
+	Width      int           // of the fan-out
+	Share      float64       // of the maximum load, for the latency under load; 0 to 1
+	Duration   time.Duration // of the load at that share or of a sustained one, and of the rest of an idle system
+	FlushDelay time.Duration // by which each flush of the server's log takes longer, in the workload flush
+	History    int           // finished steps that are in the tables before the second measurement
+	Namespaces int           // that the tasks are spread over
+	Workers    int           // outside worker processes
+	Claim      int           // how many steps each of them claims at once: 1 to 100
+	Payload    int           // bytes of a task's context, and of each result, in the workload of that name
+	Hosts      int           // that work on the database
+	InProcess  bool          // handlers and outside workers run in the host's process: the floor
+	Progress   func(phase string, done, total int)
+}
+
+// DefaultOptions are the ones a comparison should use.
+func DefaultOptions() Options {
+	return Options{
+		Workload: "linear", Repeats: 3, Samples: 200, Pause: 10 * time.Millisecond, Width: 1000,
+		Share: 0.5, Duration: 10 * time.Second, History: 100000, Namespaces: 50, Workers: 1, Claim: maxClaim, Payload: 1000000, Hosts: 1,
+		FlushDelay: time.Millisecond,
+	}
+}
+
+// Workload is one way to measure.
+type Workload struct {
+	Name, About string
+	shape       func(o Options) Shape // what its tasks look like
+	run         func(m *measurement) error
+}
+
+// Workloads are all there are, in the order in which help shows them.
+var Workloads = []Workload{
+	{"linear", "four steps in a line", named("linear"), (*measurement).throughput},
+	{"diamond", "a step, two behind it, and one behind those", named("diamond"), (*measurement).throughput},
+	{"tree", "a root, two branches, four leaves, and one step behind those", named("tree"), (*measurement).throughput},
+	{"mixed", "seven steps, some in a line, some side by side", named("mixed"), (*measurement).throughput},
+	{"fan-out", "a step, --width steps behind it, and one behind those", func(o Options) Shape { return FanOut(o.Width) }, (*measurement).throughput},
+	{"single", "one step: a job of a job queue", named("single"), (*measurement).throughput},
+	{"queue-worker", "four steps in a line, each through the queue to --workers outside worker processes that claim --claim steps at once, and the next while they settle; with --claim 1 each goes on with what its step made ready", outside, (*measurement).throughput},
+	{"latency", "four steps in a line, one task at a time; and from submission to the first call", clocked, (*measurement).latency},
+	{"load", "the latency of four steps in a line at --share of the maximum load", named("linear"), (*measurement).underLoad},
+	{"history", "four steps in a line on empty tables, and with --history finished steps in them", named("linear"), (*measurement).history},
+	{"pressure", "four steps in a line, while another session holds a snapshot, and then a third reads everything besides", named("linear"), (*measurement).pressure},
+	{"flush", "four steps in a line on the disk as it is, and with --flush-delay more for each flush", named("linear"), (*measurement).flush},
+	{"sustained", "four steps in a line at full load for --duration: the last sixth against the first", named("linear"), (*measurement).sustained},
+	{"sustained-queue", "the same through the queue to --workers outside worker processes", outside, (*measurement).sustained},
+	{"namespaces", "four steps in a line in one namespace, and spread over --namespaces", named("linear"), (*measurement).namespaces},
+	{"payload", "four steps in a line whose context and results have --payload bytes each", echoing, (*measurement).throughput},
+	{Memory, "the memory of a host at rest for --duration, and with --tasks tasks in flight", named("linear"), (*measurement).memory},
+	{"idle", "what --hosts hosts with nothing to do ask of the database", named("linear"), (*measurement).idle},
+}
+
+// Memory is the name of the workload whose host is a process of its own.
+const Memory = "memory"
+
+func named(name string) func(Options) Shape { return func(Options) Shape { return Shapes[name] } }
+
+// Names are those of all workloads.
+func Names() []string {
+	names := make([]string, len(Workloads))
+	for i, w := range Workloads {
+		names[i] = w.Name
+	}
+	return names
+}
+
+// find returns the workload asked for, and refuses what cannot be run.
+func find(o Options) (Workload, error) {
+	at := slices.IndexFunc(Workloads, func(w Workload) bool { return w.Name == o.Workload })
+	if at < 0 {
+		return Workload{}, fmt.Errorf("there is no workload %q: want %s", o.Workload, strings.Join(Names(), ", "))
+	}
+	switch {
+	case min(o.Repeats, o.Samples, o.Width, o.Namespaces, o.Workers, o.Payload, o.Hosts) < 1 || min(o.Tasks, o.Window, o.History) < 0:
+		return Workload{}, errors.New("numbers of repeats, samples, namespaces, workers and hosts, and the width, must be at least 1")
+	case o.Claim < 1 || o.Claim > maxClaim:
+		return Workload{}, fmt.Errorf("a claim of %d steps: want 1 to %d", o.Claim, maxClaim)
+	case o.Share <= 0 || o.Share > 1:
+		return Workload{}, fmt.Errorf("a share of %g of the maximum load: want more than 0 and at most 1", o.Share)
+	case o.FlushDelay < time.Microsecond || o.FlushDelay > maxFlushDelay:
+		return Workload{}, fmt.Errorf("a delay of %s for each flush: want 1µs to %s", o.FlushDelay, maxFlushDelay)
+	case o.Duration <= 0:
+		return Workload{}, fmt.Errorf("a duration of %s: want more", o.Duration)
+	}
+	return Workloads[at], nil
+}

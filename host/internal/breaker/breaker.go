@@ -1,0 +1,323 @@
+package breaker
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/sony/gobreaker/v2"
+)
+
+// State is the state of a breaker.
+type State string
+
+// The states of a breaker.
+const (
+	Closed     State = "closed"      // calls pass
+	HalfOpen   State = "half_open"   // a few calls pass, as probes
+	Open       State = "open"        // calls are refused for a while
+	ForcedOpen State = "forced_open" // calls are refused until an operator ends it
+)
+
+// States lists all states.
+var States = []State{Closed, HalfOpen, Open, ForcedOpen}
+
+// Outcome is what a call that was let through came to.
+type Outcome int
+
+// The outcomes of calls.
+const (
+	Success Outcome = iota // the dependency answered
+	Failure                // it did not, or could not do what it is there for
+	Ignored                // the call tells nothing of it
+)
+
+// Config is when a breaker opens and closes.
+type Config struct {
+	Failures int           // in a row open it; at least 1
+	Timeout  time.Duration // it stays open for so long at most
+	Probes   int           // that must succeed to close it, and that are let through at once; at least 1
+}
+
+// ErrOpen is wrapped by the refusals of all breakers.
+var ErrOpen = errors.New("circuit breaker is open")
+
+// OpenError is a refusal.
+type OpenError struct {
+	Name  string
+	State State
+	Retry time.Duration // when it is worth trying again, at the earliest; 0: unknown
+}
+
+// Error names the breaker.
+func (e *OpenError) Error() string {
+	if e.State == ForcedOpen {
+		return fmt.Sprintf("circuit breaker %s was opened by an operator", e.Name)
+	}
+	return fmt.Sprintf("circuit breaker %s is %s", e.Name, e.State)
+}
+
+// Unwrap returns [ErrOpen].
+func (e *OpenError) Unwrap() error { return ErrOpen }
+
+var (
+	errFailed  = errors.New("failed")
+	errIgnored = errors.New("ignored")
+)
+
+// Change is one move of a breaker.
+type Change struct {
+	Name     string
+	From, To State
+	Reason   string // by whom and why, if an operator moved it
+}
+
+// Breaker guards one dependency, or one class of its operations. Safe for
+// concurrent use.
+type Breaker struct {
+	name, kind string
+	class      string
+	set        *Set
+
+	mu       sync.Mutex // guards all below
+	inner    *gobreaker.TwoStepCircuitBreaker[struct{}]
+	tripped  bool  // it opened, and nobody has looked yet
+	state    State // as last told
+	until    time.Time
+	forced   string // why an operator holds it open
+	since    time.Time
+	reason   string
+	lastErr  string
+	failures int    // in a row
+	refused  uint64 // calls, since the host started
+	pending  []Change
+}
+
+func newBreaker(s *Set, id ID) *Breaker {
+	b := &Breaker{name: id.String(), kind: id.kind(), class: id.class(), set: s, state: Closed, since: s.now()}
+	b.renew()
+	return b
+}
+
+// renew puts a closed gobreaker in place. It is called with mu held, or before
+// others know the breaker.
+func (b *Breaker) renew() {
+	b.failures, b.tripped = 0, false
+	b.inner = gobreaker.NewTwoStepCircuitBreaker[struct{}](gobreaker.Settings{
+		Name:        b.name,
+		MaxRequests: uint32(max(b.set.config(b.kind).Probes, 1)), //nolint:gosec // small
+		// The wait is ours; gobreaker is half-open as soon as we ask it again.
+		Timeout:      time.Nanosecond,
+		ReadyToTrip:  func(c gobreaker.Counts) bool { return int(c.ConsecutiveFailures) >= b.set.config(b.kind).Failures },
+		IsSuccessful: func(err error) bool { return err == nil },
+		IsExcluded:   func(err error) bool { return errors.Is(err, errIgnored) },
+		OnStateChange: func(_ string, _, to gobreaker.State) { // called with mu held, as all of gobreaker is
+			b.tripped = b.tripped || to == gobreaker.StateOpen
+		},
+	})
+}
+
+// Name returns the breaker's name.
+func (b *Breaker) Name() string { return b.name }
+
+// Allow lets a call through, or refuses it with an *[OpenError]. done must be
+// called once, when the call has ended; err is its error, for people to see.
+func (b *Breaker) Allow() (done func(o Outcome, err error), err error) {
+	if !b.set.Enabled() {
+		return func(Outcome, error) {}, nil
+	}
+	b.mu.Lock()
+	defer b.tell()
+	defer b.mu.Unlock()
+	now := b.set.now()
+	if b.forced != "" || now.Before(b.until) {
+		return nil, b.refuse(now)
+	}
+	report, err := b.inner.Allow()
+	if err != nil {
+		return nil, b.refuse(now)
+	}
+	b.look(now)
+	return func(o Outcome, err error) { b.end(report, o, err) }, nil
+}
+
+// refuse is called with mu held.
+func (b *Breaker) refuse(now time.Time) error {
+	b.refused++
+	b.set.metrics.refused.WithLabelValues(b.kind, b.class).Inc()
+	state := b.now(now)
+	b.move(state, b.reason)
+	e := &OpenError{Name: b.name, State: state}
+	if state == Open {
+		e.Retry = b.until.Sub(now)
+	}
+	return e
+}
+
+func (b *Breaker) end(report func(error), o Outcome, err error) {
+	b.mu.Lock()
+	defer b.tell()
+	defer b.mu.Unlock()
+	b.set.metrics.calls.WithLabelValues(b.kind, b.class, outcomes[o]).Inc()
+	switch o {
+	case Success:
+		b.failures = 0
+		report(nil)
+	case Failure:
+		b.failures++
+		if err != nil {
+			b.lastErr = err.Error()
+		}
+		report(errFailed)
+	case Ignored:
+		report(errIgnored)
+	}
+	b.look(b.set.now())
+}
+
+// look follows what gobreaker has decided. It is called with mu held, after each
+// call to gobreaker: its own open state lasts a nanosecond.
+func (b *Breaker) look(now time.Time) {
+	if b.forced != "" {
+		return
+	}
+	if b.tripped {
+		b.tripped = false
+		b.until = now.Add(b.set.config(b.kind).Timeout)
+		b.move(Open, b.lastErr)
+		return
+	}
+	b.move(b.now(now), b.reason)
+}
+
+// now returns the state as it is to be called. It is called with mu held.
+func (b *Breaker) now(at time.Time) State {
+	switch {
+	case b.forced != "":
+		return ForcedOpen
+	case at.Before(b.until):
+		return Open
+	case b.inner.State() == gobreaker.StateClosed:
+		return Closed
+	default:
+		return HalfOpen
+	}
+}
+
+// move notes a change, to be told once mu is free. It is called with mu held.
+func (b *Breaker) move(to State, reason string) {
+	if b.state == to {
+		return
+	}
+	if to == Closed && b.forced == "" && reason == b.reason {
+		reason = "" // what opened it is over
+	}
+	b.pending = append(b.pending, Change{Name: b.name, From: b.state, To: to, Reason: reason})
+	b.set.metrics.transitions.WithLabelValues(b.kind, b.class, string(to)).Inc()
+	b.state, b.since, b.reason = to, b.set.now(), reason
+}
+
+// tell tells of changes. It is called without mu.
+func (b *Breaker) tell() {
+	b.mu.Lock()
+	pending := b.pending
+	b.pending = nil
+	b.mu.Unlock()
+	for _, c := range pending {
+		b.set.changed(c)
+	}
+}
+
+// Recovered says that the dependency was seen to work, by a call that asks no
+// breaker. An open breaker is half-open from then on; one that an operator holds
+// open stays so.
+func (b *Breaker) Recovered() {
+	b.mu.Lock()
+	defer b.tell()
+	defer b.mu.Unlock()
+	b.failures = 0
+	if b.forced == "" && b.set.now().Before(b.until) {
+		b.until = time.Time{}
+		b.move(HalfOpen, "the dependency was seen to work")
+	}
+}
+
+// ForceOpen refuses all calls until Close or Reset.
+func (b *Breaker) ForceOpen(reason string) {
+	b.mu.Lock()
+	defer b.tell()
+	defer b.mu.Unlock()
+	if reason == "" {
+		reason = "by an operator"
+	}
+	b.forced = reason
+	b.move(ForcedOpen, reason)
+	b.reason = reason
+}
+
+// Close lets all calls through at once, and counts anew.
+func (b *Breaker) Close(reason string) {
+	b.mu.Lock()
+	defer b.tell()
+	defer b.mu.Unlock()
+	b.forced, b.until = "", time.Time{}
+	b.renew()
+	b.move(Closed, reason)
+}
+
+// Reset ends what an operator has forced, and leaves it to the breaker: one that
+// is not closed is half-open then, and probes decide.
+func (b *Breaker) Reset(reason string) {
+	b.mu.Lock()
+	defer b.tell()
+	defer b.mu.Unlock()
+	held := b.state != Closed
+	b.forced, b.until = "", time.Time{}
+	b.renew()
+	if !held {
+		b.lastErr = ""
+		return
+	}
+	b.trip()
+	b.move(HalfOpen, reason)
+}
+
+// trip opens a new gobreaker, which is half-open a nanosecond later.
+func (b *Breaker) trip() {
+	for range b.set.config(b.kind).Failures {
+		if report, err := b.inner.Allow(); err == nil {
+			report(errFailed)
+		}
+	}
+	b.tripped = false
+}
+
+// Status is what is to be seen of a breaker.
+type Status struct {
+	Name     string
+	State    State
+	Since    time.Time
+	Reason   string // of the state; empty: it is closed as ever
+	Failures int    // in a row
+	Refused  uint64 // calls, since the host started
+	Retry    time.Duration
+	Config   Config
+}
+
+// Status returns what is to be seen.
+func (b *Breaker) Status() Status {
+	b.mu.Lock()
+	defer b.tell()
+	defer b.mu.Unlock()
+	now := b.set.now()
+	b.move(b.now(now), b.reason)
+	s := Status{
+		Name: b.name, State: b.state, Since: b.since, Reason: b.reason, Failures: b.failures, Refused: b.refused,
+		Config: b.set.config(b.kind),
+	}
+	if b.state == Open {
+		s.Retry = b.until.Sub(now)
+	}
+	return s
+}

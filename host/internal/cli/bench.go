@@ -1,0 +1,224 @@
+package cli
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tasker-systems/tasker-host/host/internal/readmodel"
+)
+
+// maxClaim is how many steps an outside worker may claim at once.
+const maxClaim = 100
+
+// benchWorkloads are what can be measured, and what that is.
+var benchWorkloads = [][2]string{
+	{"linear", "four steps in a line"},
+	{"diamond", "a step, two behind it, and one behind those"},
+	{"tree", "a root, two branches, four leaves, and one step behind those"},
+	{"mixed", "seven steps, some in a line, some side by side"},
+	{"fan-out", "a step, --width steps behind it, and one behind those"},
+	{"single", "one step: a job of a job queue"},
+	{"queue-worker", "four steps in a line, each through the queue to --workers outside worker processes that claim --claim steps at once, and the next while they settle; with --claim 1 each goes on with what its step made ready"},
+	{"latency", "one task at a time on the idle system, and from submission to the first call of a handler"},
+	{"load", "the latency at --share of the maximum load"},
+	{"history", "empty tables against tables with --history finished steps"},
+	{"pressure", "while another session holds a snapshot, and then one reads everything besides, against without"},
+	{"flush", "with --flush-delay more for each flush of the server's log, against without"},
+	{"sustained", "full load for --duration: its last sixth against its first"},
+	{"sustained-queue", "the same through the queue to --workers outside worker processes"},
+	{"namespaces", "the same work in one namespace and spread over --namespaces"},
+	{"payload", "four steps in a line whose context and results have --payload bytes each"},
+	{"memory", "the memory of a host at rest for --duration, and with --tasks tasks in flight (default 100,000)"},
+	{"idle", "transactions a second of --hosts resting hosts with --namespaces namespaces"},
+	{"goals", "all of the above that the table of goals needs, and the table: about twelve minutes"},
+}
+
+func (a *app) benchCommand() *cobra.Command {
+	o := BenchOptions{}
+	var long strings.Builder
+	long.WriteString("Measure on hosts of their own, with the handlers in plugin processes: throughput at full load, latency on the " +
+		"idle system, and what a step costs the database and the machine. With DATABASE_URL it is measured there, else on a private " +
+		"PostgreSQL.\n\nThe workloads:\n")
+	names := make([]string, len(benchWorkloads))
+	for i, w := range benchWorkloads {
+		fmt.Fprintf(&long, "  %-16s %s\n", w[0], w[1])
+		names[i] = w[0]
+	}
+	cmd := &cobra.Command{
+		Use: "bench WORKLOAD", Short: "Measure throughput, latency and cost", Args: arguments(1, 1, "a WORKLOAD, such as linear"),
+		Long: strings.TrimSpace(long.String()), ValidArgs: names,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if !slices.Contains(names, args[0]) {
+				return usagef("there is no workload %q: want %s", args[0], strings.Join(names, ", "))
+			}
+			if !cmd.Flags().Changed("duration") {
+				o.Duration = benchDuration(args[0])
+			}
+			if err := o.check(cmd.Flags().Changed("tasks")); err != nil {
+				return err
+			}
+			options, err := a.configOptions()
+			if err != nil {
+				return err
+			}
+			if args[0] == "goals" {
+				base := o
+				base.Config = options
+				return a.benchGoals(cmd.Context(), base)
+			}
+			show, end := a.phases()
+			run := o
+			run.Config, run.Workload, run.Progress = options, args[0], show
+			report, err := a.rt.Bench(cmd.Context(), run)
+			end()
+			if err != nil {
+				return err
+			}
+			if a.json {
+				return a.printJSON(report)
+			}
+			a.showBench(report)
+			return nil
+		},
+	}
+	f := cmd.Flags()
+	f.IntVar(&o.Tasks, "tasks", 0, "how many tasks run at full load, for each repetition (default: as many as have 80,000 steps)")
+	f.IntVar(&o.Window, "window", 0, "how many tasks are under way at once at full load (default: as many as have 8,000 steps)")
+	f.IntVar(&o.Repeats, "repeat", 3, "how often full load is measured; the medians count")
+	f.IntVar(&o.Samples, "samples", 200, "how many tasks the latency is measured with")
+	f.IntVar(&o.Width, "width", 1000, "of fan-out")
+	f.Float64Var(&o.Share, "share", 0.5, "of the maximum load, for load")
+	f.DurationVar(&o.Duration, "duration", 0, "how long load, sustained and the rest of idle and memory take (default: 10s, of sustained 60s)")
+	f.DurationVar(&o.FlushDelay, "flush-delay", time.Millisecond, "by how much each flush takes longer, for flush: at most 100ms")
+	f.IntVar(&o.History, "history", 100000, "finished steps in the tables, for history")
+	f.IntVar(&o.Namespaces, "namespaces", 50, "for namespaces and idle")
+	f.IntVar(&o.Workers, "workers", 1, "worker processes, for queue-worker")
+	f.IntVar(&o.Claim, "claim", maxClaim, "steps that each worker claims at once, for queue-worker: at most 100")
+	f.IntVar(&o.Payload, "payload", 1000000, "bytes of the context and of each result, for payload: at most 1048576")
+	f.IntVar(&o.Hosts, "hosts", 1, "hosts that work on the database")
+	f.BoolVar(&o.InProcess, "in-process", false, "run handlers and workers inside the host: the price without plugins")
+	f.StringVar(&o.Profile, "profile", "", "directory for profiles of the host (cpu, allocs, block, mutex) and of its plugins (cpu); they make it slower")
+	f.BoolVar(&o.Force, "force", false, "measure on a database that has tasks of others")
+	if a.rt.BenchWorker != nil {
+		claim := maxClaim
+		worker := &cobra.Command{
+			Use: "worker", Short: "What queue-worker starts", Hidden: true, Args: arguments(0, 0, ""),
+			RunE: func(cmd *cobra.Command, _ []string) error { return a.rt.BenchWorker(cmd.Context(), claim) },
+		}
+		worker.Flags().IntVar(&claim, "claim", claim, "steps claimed at once")
+		cmd.AddCommand(worker)
+	}
+	return cmd
+}
+
+// benchDuration is how long what is told a duration takes by itself.
+func benchDuration(workload string) time.Duration {
+	if strings.HasPrefix(workload, "sustained") {
+		return time.Minute
+	}
+	return 10 * time.Second
+}
+
+// check refuses flags that make no sense.
+func (o BenchOptions) check(tasks bool) error {
+	if tasks && o.Tasks < 1 {
+		return usagef("--tasks %d: want at least 1", o.Tasks)
+	}
+	for _, f := range [...]struct {
+		name  string
+		value int
+	}{
+		{"repeat", o.Repeats}, {"samples", o.Samples}, {"width", o.Width}, {"namespaces", o.Namespaces}, {"workers", o.Workers}, {"payload", o.Payload}, {"hosts", o.Hosts},
+	} {
+		if f.value < 1 {
+			return usagef("--%s %d: want at least 1", f.name, f.value)
+		}
+	}
+	if o.Claim < 1 || o.Claim > maxClaim {
+		return usagef("--claim %d: want 1 to %d", o.Claim, maxClaim)
+	}
+	if o.Share <= 0 || o.Share > 1 {
+		return usagef("--share %g: want more than 0 and at most 1", o.Share)
+	}
+	if o.FlushDelay < time.Microsecond || o.FlushDelay > 100*time.Millisecond {
+		return usagef("--flush-delay %s: want 1µs to 100ms", o.FlushDelay)
+	}
+	if o.Duration <= 0 || o.History < 0 || o.Window < 0 {
+		return usagef("--duration must be above 0, --history and --window not below")
+	}
+	return nil
+}
+
+func (a *app) showBench(r readmodel.BenchReport) {
+	var t table
+	say := func(name, value string) { t.add(cell{text: name, colour: grey}, text(value)) }
+	number := func(v float64, digits int) string { return strconv.FormatFloat(v, 'f', digits, 64) }
+	quantiles := func(name string, q *readmodel.Quantiles) {
+		if q != nil && q.Max > 0 {
+			say(name, fmt.Sprintf("p50 %s, p95 %s, p99 %s ms", number(q.P50, 2), number(q.P95, 2), number(q.P99, 2)))
+		}
+	}
+	measured := r.Name
+	if r.Tasks > 0 {
+		measured += fmt.Sprintf(", %d tasks, %d steps", r.Tasks, r.Steps)
+	}
+	say("measured", measured)
+	if r.StepsPerSecond > 0 {
+		rate := number(r.StepsPerSecond, 0)
+		if r.Repeats > 1 {
+			rate += fmt.Sprintf(" (%s to %s in %d runs)", number(r.StepsPerSecondLeast, 0), number(r.StepsPerSecondMost, 0), r.Repeats)
+		}
+		say("steps a second", rate)
+		say("tasks a second", number(r.TasksPerSecond, 0))
+	}
+	if r.FirstStepsPerSecond > 0 {
+		say("first sixth", number(r.FirstStepsPerSecond, 0)+" steps a second")
+		say("last sixth", fmt.Sprintf("%s steps a second, %s %%", number(r.LastStepsPerSecond, 0), number(100*r.Ratio, 0)))
+	} else if r.Ratio > 0 {
+		say("before", number(r.BaselineStepsPerSecond, 0)+" steps a second")
+		say("against before", number(100*r.Ratio, 0)+" %")
+	}
+	if r.ReadRatio > 0 {
+		say("and one that reads", number(100*r.ReadRatio, 0)+" %")
+	}
+	if r.Share > 0 {
+		say("at a share of", number(r.Share, 2)+" of the maximum load")
+	}
+	if r.FlushDelayMS > 0 {
+		say("more for a flush", number(r.FlushDelayMS, 3)+" ms")
+	}
+	quantiles("latency before", r.BaselineLatencyMS)
+	quantiles("latency", &r.LatencyMS)
+	quantiles("at full load", r.FullLoadLatencyMS)
+	quantiles("to the first call", r.FirstCallMS)
+	if r.StepsPerSecond > 0 {
+		say("WAL a step", fmt.Sprintf("%s bytes, %s page images", number(r.WALBytesPerStep, 0), number(r.PageImagesPerStep, 4)))
+		say("commits a step", number(r.CommitsPerStep, 3))
+		say("dead rows a step", fmt.Sprintf("%s, %s %% of updates of steps HOT", number(r.DeadTuplesPerStep, 2), number(100*r.HotUpdateShare, 0)))
+		if c := r.CPUMicrosecondsPerStep; c != nil {
+			say("CPU a step", fmt.Sprintf("host %s, plugins %s, server %s µs", number(c.Host, 1), number(c.Plugin, 1), number(c.Server, 1)))
+		}
+		say("allocations a step", fmt.Sprintf("%s, %s bytes", number(r.AllocationsPerStep, 1), number(r.AllocatedBytesPerStep, 0)))
+	}
+	if v := r.PeakMemoryBytes; v > 0 {
+		say("peak memory", fmt.Sprintf("%s MB of the host, with the load generator", number(float64(v)/1e6, 0)))
+	}
+	if v := r.RestMemoryBytes; v > 0 {
+		say("memory at rest", number(float64(v)/1e6, 0)+" MB of a host in a process of its own")
+		say("memory in flight", fmt.Sprintf("%s MB at most, with %d tasks in flight", number(float64(r.InFlightMemoryBytes)/1e6, 0), r.InFlight))
+	}
+	if v := r.IdleTransactionsPerSecond; v != nil {
+		say("idle", number(*v, 2)+" transactions a second")
+	}
+	s := r.Setting
+	say("on", fmt.Sprintf("%d × %s, %s, PostgreSQL %s", s.CPUs, s.CPU, s.Go, s.Database["server_version"]))
+	say("settings", fmt.Sprintf("fsync %s, synchronous_commit %s, full_page_writes %s, shared_buffers %s",
+		s.Database["fsync"], s.Database["synchronous_commit"], s.Database["full_page_writes"], s.Database["shared_buffers"]))
+	say("hosts", fmt.Sprintf("%d%s", s.Hosts, map[bool]string{true: ", handlers in process"}[s.InProcess]))
+	a.printTable(&t)
+}

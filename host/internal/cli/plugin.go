@@ -1,0 +1,410 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tasker-systems/tasker-host/host/internal/client"
+	"github.com/tasker-systems/tasker-host/host/internal/readmodel"
+)
+
+func (a *app) pluginCommand() *cobra.Command {
+	list := &cobra.Command{
+		Use: "list", Short: "List the plugins of the host", Args: arguments(0, 0, ""),
+		RunE: a.withClient(func(ctx context.Context, c *client.Client, _ []string) error {
+			page, err := c.PluginList(ctx)
+			if err != nil {
+				return err
+			}
+			if a.json {
+				page.Items = orEmpty(page.Items)
+				return a.printJSON(page)
+			}
+			a.listPlugins(page.Items)
+			if page.Problem != "" {
+				a.printf("\n%s %s\n", a.paint(red, "refused"), printable(page.Problem))
+			}
+			return nil
+		}),
+	}
+	commands := append(a.pluginFileCommands(), list, a.planCommand(), a.applyPluginsCommand(), a.explainCommand(), a.historyCommand(), a.swapCommand(), a.releaseCommand(),
+		a.pluginNewCommand(), a.pluginCheckCommand(), a.pluginRunCommand(),
+		a.pluginVerb("rollback", "Take the last change of a plugin back",
+			"Take the last change of a plugin back: a rollout that is under way is given up; else what served before takes over, at once "+
+				"if it is still warm. What is rolled back is quarantined until 'tasker plugin release'.", (*client.Client).RollBackPlugin),
+		a.pluginVerb("promote", "End a plugin's rollout: the new generation takes over",
+			"End a plugin's canary or shadowing: the new generation takes over now.", (*client.Client).PromotePlugin))
+	return group("plugin", "Look at plugins, make, try, swap and choose them", "", commands...)
+}
+
+func (a *app) listPlugins(plugins []readmodel.Plugin) {
+	if len(plugins) == 0 {
+		a.printf("no plugins; name some in plugins.toml\n")
+		return
+	}
+	var t table
+	t.header("PLUGIN", "GENERATION", "SHA256", "VERSION", "STATE", "IN FLIGHT", "SINCE", "PID", "RESTARTS", "SERVES", "LIMITS", "MESSAGE")
+	for i := range plugins {
+		p := &plugins[i]
+		names := make([]string, len(p.Handlers))
+		for i, h := range p.Handlers {
+			names[i] = h.Name
+		}
+		names = append(names, p.Serves...)
+		generation := number(p.Generation)
+		if p.Next != 0 {
+			generation += " → " + number(p.Next)
+		}
+		t.add(text(p.Kind+"/"+p.Name), text(generation), text(short(p.Artifact)), text(p.Version), stateCell(p.State),
+			text(strconv.Itoa(p.InFlight)), text(a.lasting(p.Since, nil)), text(number(int64(p.PID))),
+			text(strconv.Itoa(p.Restarts)), text(strings.Join(names, ", ")), text(p.Limits), text(p.Message))
+	}
+	a.printTable(&t)
+}
+
+// number leaves out a zero.
+func number(n int64) string {
+	if n == 0 {
+		return ""
+	}
+	return strconv.FormatInt(n, 10)
+}
+
+func (a *app) planCommand() *cobra.Command {
+	var file string
+	cmd := &cobra.Command{
+		Use: "plan", Short: "Show what plugins.toml asks for that does not run yet", Args: arguments(0, 0, ""),
+		Long: "Show what plugins.toml and plugins.lock ask for that does not run yet. Nothing is changed.\n\n" +
+			"A host makes an edit true as soon as it sees it. To see beforehand what an edit does, edit a copy, and name it with --file; " +
+			"relative paths in it start from the folder of the host's plugins.toml.",
+		Example: "  cp plugins.toml next.toml && $EDITOR next.toml\n  tasker plugin plan --file next.toml && mv next.toml plugins.toml",
+	}
+	cmd.Flags().StringVar(&file, "file", "", "a text that is to become plugins.toml; - is standard input")
+	cmd.RunE = a.withClient(func(ctx context.Context, c *client.Client, _ []string) error {
+		if file == "" {
+			plan, err := c.PluginPlan(ctx)
+			return a.showPlan(plan, err)
+		}
+		text, err := a.readInput(file)
+		if err != nil {
+			return err
+		}
+		plan, err := c.PluginPlanOf(ctx, string(text))
+		return a.showPlan(plan, namePlace(err, "text", file))
+	})
+	return cmd
+}
+
+// namePlace puts the name of the file that was sent where a host, which does not
+// know it, says only which field of the request it was.
+func namePlace(err error, field, file string) error {
+	e, ok := errors.AsType[*client.Error](err)
+	if !ok {
+		return err
+	}
+	for i := range e.Issues {
+		if line, ok := strings.CutPrefix(e.Issues[i].Location, field+":"); ok {
+			e.Issues[i].Location = file + ":" + line
+		}
+	}
+	return err
+}
+
+func (a *app) applyPluginsCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "apply", Short: "Make what runs be as plugins.toml says, now", Args: arguments(0, 0, ""),
+		Long: "Make what runs be as plugins.toml and plugins.lock say, without waiting until the host notices a change. What failed " +
+			"before is tried again. Exits with 1 if something could not be done.",
+	}
+	reason := reasonFlag(cmd)
+	cmd.RunE = a.withClient(func(ctx context.Context, c *client.Client, _ []string) error {
+		plan, err := c.ApplyPlugins(ctx, *reason)
+		if err := a.showPlan(plan, err); err != nil {
+			return err
+		}
+		for _, change := range plan.Changes {
+			if change.Error != "" || change.Action == "refuse" {
+				return errShown
+			}
+		}
+		return nil
+	})
+	return cmd
+}
+
+func reasonFlag(cmd *cobra.Command) *string {
+	return cmd.Flags().String("reason", "", "why, for the plugin's history")
+}
+
+func (a *app) showPlan(plan readmodel.PluginPlan, err error) error {
+	if err != nil {
+		return err
+	}
+	if a.json {
+		return a.printJSON(plan)
+	}
+	var t table
+	t.header("PLUGIN", "ACTION", "FROM", "TO", "WHY")
+	idle := 0
+	for _, c := range plan.Changes {
+		if c.Action == "keep" && c.Error == "" {
+			idle++
+			continue
+		}
+		why := c.Reason
+		if c.Error != "" {
+			why = c.Error
+		}
+		t.add(text(c.Kind+"/"+c.Name), actionCell(c), text(short(c.From)), text(short(c.To)), text(why))
+	}
+	if len(t.rows) > 1 {
+		a.printTable(&t)
+	}
+	if idle > 0 {
+		a.printf("%d as %s\n", idle, "they shall be")
+	}
+	return nil
+}
+
+func actionCell(c readmodel.PluginChange) cell {
+	colour := green
+	if c.Error != "" || c.Action == "refuse" {
+		colour = red
+	}
+	return cell{text: c.Action, colour: colour}
+}
+
+// slotOf reads NAME or KIND/NAME; a name alone is that of a handler plugin.
+func slotOf(arg string) (kind, name string, err error) {
+	kind, name = "handler", arg
+	if k, n, ok := strings.Cut(arg, "/"); ok {
+		kind, name = k, n
+	}
+	if !slotName.MatchString(kind + "/" + name) {
+		return "", "", usagef("%q is not a plugin: want NAME or KIND/NAME, such as arithmetic or scaling/pid", arg)
+	}
+	return kind, name, nil
+}
+
+var slotName = regexp.MustCompile(`^(handler|scaling|health)/[a-z][a-z0-9_-]{0,62}$`)
+
+func (a *app) withPlugin(run func(ctx context.Context, c *client.Client, kind, name string) (readmodel.PluginDetail, error)) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		kind, name, err := slotOf(args[0])
+		if err != nil {
+			return err
+		}
+		return a.withClient(func(ctx context.Context, c *client.Client, _ []string) error {
+			d, err := run(ctx, c, kind, name)
+			if err != nil {
+				return err
+			}
+			if a.json {
+				return a.printJSON(d)
+			}
+			a.showPlugin(&d)
+			return nil
+		})(cmd, args)
+	}
+}
+
+func (a *app) explainCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "explain NAME", Short: "Explain which generation of a plugin runs, and why", Args: arguments(1, 1, "a NAME, or KIND/NAME"),
+		RunE: a.withPlugin(func(ctx context.Context, c *client.Client, kind, name string) (readmodel.PluginDetail, error) {
+			return c.Plugin(ctx, kind, name)
+		}),
+	}
+}
+
+func (a *app) historyCommand() *cobra.Command {
+	var limit int
+	var cursor string
+	cmd := &cobra.Command{
+		Use: "history [NAME]", Short: "List what happened to plugins, and who did it", Args: arguments(0, 1, "a NAME, or KIND/NAME"),
+		Long: "List what happened to a plugin, or to all that the host has, on every host of the environment; the latest first. The history " +
+			"of one plugin goes on with --cursor.",
+	}
+	limitFlag(cmd, &limit, 50, 1000, "at most so many events of each plugin")
+	cmd.Flags().StringVar(&cursor, "cursor", "", "continue the history of one plugin: its next_cursor")
+	cmd.RunE = a.withClient(func(ctx context.Context, c *client.Client, args []string) error {
+		if cursor != "" && len(args) == 0 {
+			return usagef("say whose history goes on: tasker plugin history NAME --cursor CURSOR")
+		}
+		slots, err := slotsOf(ctx, c, args)
+		if err != nil {
+			return err
+		}
+		var history readmodel.PluginHistory
+		for _, s := range slots {
+			page, err := c.PluginHistory(ctx, s[0], s[1], limit, cursor)
+			if err != nil {
+				return err
+			}
+			history.Items = append(history.Items, page.Items...)
+			history.NextCursor = page.NextCursor
+		}
+		if len(args) == 0 {
+			slices.SortStableFunc(history.Items, func(a, b readmodel.PluginEvent) int { return b.At.Compare(a.At) })
+			history.NextCursor = "" // each plugin has its own
+		}
+		if a.json {
+			history.Items = orEmpty(history.Items)
+			return a.printJSON(history)
+		}
+		a.listPluginEvents(&history)
+		return nil
+	})
+	return cmd
+}
+
+func (a *app) listPluginEvents(history *readmodel.PluginHistory) {
+	var t table
+	t.header("TIME", "PLUGIN", "GENERATION", "FROM", "TO", "ACTOR", "SHA256", "VERSION", "WHY")
+	for i := range history.Items {
+		e := &history.Items[i]
+		t.add(text(when(e.At)), text(e.Kind+"/"+e.Name), text(number(e.Generation)), text(e.From), stateCell(e.To), text(e.Actor),
+			text(short(e.Artifact)), text(e.Version), text(e.Reason))
+	}
+	a.printTable(&t)
+	if history.NextCursor != "" {
+		a.printf("more: --cursor %s\n", history.NextCursor)
+	}
+}
+
+// slotsOf returns the plugin that is named, or all that the host has.
+func slotsOf(ctx context.Context, c *client.Client, args []string) ([][2]string, error) {
+	if len(args) == 1 {
+		kind, name, err := slotOf(args[0])
+		return [][2]string{{kind, name}}, err
+	}
+	plugins, err := c.Plugins(ctx)
+	var slots [][2]string
+	for i := range plugins {
+		slots = append(slots, [2]string{plugins[i].Kind, plugins[i].Name})
+	}
+	return slots, err
+}
+
+func (a *app) swapCommand() *cobra.Command {
+	var artifact string
+	cmd := &cobra.Command{
+		Use: "swap NAME --artifact PATH", Short: "Give a plugin another binary while it runs", Args: arguments(1, 1, "a NAME, or KIND/NAME"),
+		Long: "Give a plugin another binary while it runs, with the settings of plugins.toml; PATH is on the host's machine. It holds until " +
+			"the plugin's file or settings change, or the host starts anew: to make it last, put the binary at the path in plugins.toml.",
+	}
+	reason := reasonFlag(cmd)
+	cmd.Flags().StringVar(&artifact, "artifact", "", "the binary")
+	swap := a.withPlugin(func(ctx context.Context, c *client.Client, kind, name string) (readmodel.PluginDetail, error) {
+		return c.SwapPlugin(ctx, kind, name, artifact, *reason)
+	})
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if artifact == "" {
+			return usagef("say which binary: --artifact PATH")
+		}
+		var err error
+		if artifact, err = filepath.Abs(artifact); err != nil {
+			return err
+		}
+		return swap(cmd, args)
+	}
+	return cmd
+}
+
+func (a *app) releaseCommand() *cobra.Command {
+	var digest string
+	cmd := &cobra.Command{
+		Use: "release NAME", Short: "Let a binary out of a plugin's quarantine", Args: arguments(1, 1, "a NAME, or KIND/NAME"),
+		Long: "Let a binary out of a plugin's quarantine, so that it may run again. Nothing is started: 'tasker plugin apply' does that.",
+	}
+	reason := reasonFlag(cmd)
+	cmd.Flags().StringVar(&digest, "digest", "", "the binary's SHA-256, or its first digits (default: all)")
+	cmd.RunE = a.withPlugin(func(ctx context.Context, c *client.Client, kind, name string) (readmodel.PluginDetail, error) {
+		return c.ReleasePlugin(ctx, kind, name, digest, *reason)
+	})
+	return cmd
+}
+
+func (a *app) pluginVerb(verb, short, long string, do func(c *client.Client, ctx context.Context, kind, name, reason string) (readmodel.PluginDetail, error)) *cobra.Command {
+	cmd := &cobra.Command{Use: verb + " NAME", Short: short, Long: long, Args: arguments(1, 1, "a NAME, or KIND/NAME")}
+	reason := reasonFlag(cmd)
+	cmd.RunE = a.withPlugin(func(ctx context.Context, c *client.Client, kind, name string) (readmodel.PluginDetail, error) {
+		return do(c, ctx, kind, name, *reason)
+	})
+	return cmd
+}
+
+// showPlugin prints all about a plugin.
+func (a *app) showPlugin(d *readmodel.PluginDetail) {
+	var t table
+	fact := func(name, value string) {
+		if value != "" {
+			t.add(cell{text: name, colour: grey}, text(value))
+		}
+	}
+	until := func(name string, at *time.Time, what string) {
+		if at != nil {
+			fact(name, "until "+when(*at)+": "+what)
+		}
+	}
+	fact("plugin", d.Kind+"/"+d.Name)
+	t.add(cell{text: "state", colour: grey}, stateCell(d.State))
+	fact("generation", number(d.Generation))
+	fact("rolling out", number(d.Next))
+	fact("version", d.Version)
+	fact("sha256", d.Artifact)
+	fact("serves", strings.Join(d.Serves, ", "))
+	fact("message", d.Message)
+	if s := d.Selected; s != nil {
+		fact("selected", s.Path+", "+s.Origin)
+		fact("refused", s.Error)
+	}
+	rollout := d.Rollout.Strategy
+	if d.Rollout.Hold != "" {
+		rollout += ", " + d.Rollout.Hold + " a step"
+	}
+	fact("rollout", rollout)
+	for i := range d.Generations {
+		if g := &d.Generations[i]; g.Generation == d.Generation {
+			fact("limits", g.Limits)
+		}
+	}
+	until("on trial", d.OnTrialUntil, "the generation before takes over again if it did better")
+	until("standby", d.StandbyUntil, "the generation before is warm for a rollback")
+	a.printTable(&t)
+	a.showGenerations(d)
+	for _, q := range d.Quarantined {
+		a.printf("\n%s %s since %s, by %s: %s\n", a.paint(red, "quarantined"), short(q.Artifact), when(q.Since), oneLine(q.Actor), oneLine(q.Reason))
+	}
+}
+
+func (a *app) showGenerations(d *readmodel.PluginDetail) {
+	if len(d.Generations) == 0 {
+		return
+	}
+	a.printf("\n")
+	var t table
+	t.header("GENERATION", "PHASE", "SINCE", "SHA256", "VERSION", "PID", "IN FLIGHT", "SHARE", "WHY")
+	for i := range d.Generations {
+		g := &d.Generations[i]
+		share := ""
+		switch {
+		case g.Weight > 0:
+			share = fmt.Sprintf("%d%%, %d of %d calls", g.Weight, g.Compared, g.Needed)
+		case g.Needed > 0:
+			share = fmt.Sprintf("copies: %d of %d, %d differ", g.Compared, g.Needed, g.Differed)
+		}
+		t.add(text(number(g.Generation)), stateCell(g.Phase), text(when(g.Since)), text(short(g.Artifact)), text(g.Version),
+			text(number(int64(g.PID))), text(strconv.Itoa(g.InFlight)), text(share), text(g.Reason))
+	}
+	a.printTable(&t)
+}

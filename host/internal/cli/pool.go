@@ -1,0 +1,238 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tasker-systems/tasker-host/host/internal/client"
+	"github.com/tasker-systems/tasker-host/host/internal/readmodel"
+)
+
+func (a *app) poolCommand() *cobra.Command {
+	list := &cobra.Command{
+		Use: "list", Short: "List the pools of executors of the host", Args: arguments(0, 0, ""),
+		RunE: a.withClient(func(ctx context.Context, c *client.Client, _ []string) error {
+			page, err := c.Pools(ctx)
+			if err != nil {
+				return err
+			}
+			if a.json {
+				return a.printJSON(page)
+			}
+			a.listPools(page.Items)
+			return nil
+		}),
+	}
+	show := &cobra.Command{
+		Use: "show POOL", Short: "Show a pool: its size, what was measured, and the latest decision", Args: arguments(1, 1, "a POOL"),
+		RunE: a.withClient(func(ctx context.Context, c *client.Client, args []string) error {
+			p, err := c.Pool(ctx, args[0])
+			if err != nil {
+				return err
+			}
+			return a.printPool(&p)
+		}),
+	}
+	return group("pool", "Show, size, pause and resume the pools of executors", "", list, show, a.poolSetCommand(),
+		a.poolMove("pause POOL", "Let the executors of a pool begin nothing any more, on this host",
+			"What runs finishes. Steps that were claimed and not begun are given back, for other hosts. The pause ends with the host.",
+			(*client.Client).PausePool),
+		a.poolMove("resume POOL", "Let the executors of a paused pool go on", "", (*client.Client).ResumePool))
+}
+
+func (a *app) poolSetCommand() *cobra.Command {
+	var change client.PoolChange
+	var least, most, batch int
+	var pollMin, pollMax, turn, stop time.Duration
+	var algorithm, shadow string
+	cmd := &cobra.Command{
+		Use: "set POOL", Short: "Change the bounds, the pace or the algorithm of a pool at once", Args: arguments(1, 1, "a POOL"),
+		Long: "Change the bounds, the pace or the algorithm of a pool at once. The change is checked against connections and memory; it lasts until the " +
+			"configuration changes the pool or the host ends. Equal bounds fix the size.",
+	}
+	flags := cmd.Flags()
+	flags.IntVar(&least, "min", 0, "the least executors")
+	flags.IntVar(&most, "max", 0, "the most executors")
+	flags.IntVar(&batch, "batch", 0, "pieces of work in a turn at most")
+	flags.DurationVar(&pollMin, "poll-min", 0, "rest before the next look at queues that had work, such as 50ms")
+	flags.DurationVar(&pollMax, "poll-max", 0, "longest rest between two looks at idle queues, such as 1s")
+	flags.DurationVar(&turn, "turn-timeout", 0, "after this an executor in its turn is stuck and is replaced, such as 1m")
+	flags.DurationVar(&stop, "stop-timeout", 0, "how long a stopping host waits for the executors, such as 3s")
+	flags.StringVar(&algorithm, "algorithm", "", "what decides: a name that a scaling plugin serves, or a built-in, as 'latency' or 'rate={\"drain\":\"2m\"}'")
+	flags.StringVar(&shadow, "shadow", "", "what is asked beside, to compare; '' for none")
+	cmd.RunE = a.withClient(func(ctx context.Context, c *client.Client, args []string) error {
+		for name, set := range map[string]func(){
+			"min": func() { change.Min = &least }, "max": func() { change.Max = &most },
+			"batch": func() { change.Batch = &batch }, "poll-min": func() { change.PollMin = new(pollMin.String()) }, "poll-max": func() { change.PollMax = new(pollMax.String()) },
+			"turn-timeout": func() { change.TurnTimeout = new(turn.String()) }, "stop-timeout": func() { change.StopTimeout = new(stop.String()) },
+			"algorithm": func() { change.Algorithm = &algorithm }, "shadow": func() { change.Shadow = &shadow },
+		} {
+			if flags.Changed(name) {
+				set()
+			}
+		}
+		if change == (client.PoolChange{}) {
+			return usagef("say what to change: --min, --max, --batch, --poll-min, --poll-max, --turn-timeout, --stop-timeout, --algorithm or --shadow")
+		}
+		p, err := c.SetPool(ctx, args[0], change)
+		if err != nil {
+			return err
+		}
+		return a.printPool(&p)
+	})
+	return cmd
+}
+
+func (a *app) poolMove(use, short, long string, do func(*client.Client, context.Context, string, client.Operator) (readmodel.Pool, error)) *cobra.Command {
+	var o client.Operator
+	cmd := &cobra.Command{
+		Use: use, Short: short, Long: long, Args: arguments(1, 1, "a POOL"),
+		RunE: a.withClient(func(ctx context.Context, c *client.Client, args []string) error {
+			p, err := do(c, ctx, args[0], o)
+			if err != nil {
+				return err
+			}
+			return a.printPool(&p)
+		}),
+	}
+	a.operatorFlags(cmd, &o)
+	return cmd
+}
+
+func (a *app) listPools(pools []readmodel.Pool) {
+	if len(pools) == 0 {
+		a.printf("no pools; a namespace has one with its first step\n")
+		return
+	}
+	var t table
+	t.header("POOL", "STATE", "SIZE", "BUSY", "BOUNDS", "WAITING", "UTILIZATION", "P95", "ALGORITHM", "DECIDED BY", "LAST REASON")
+	for i := range pools {
+		p := &pools[i]
+		size := strconv.Itoa(p.Size)
+		if p.Size != p.Target {
+			size += fmt.Sprintf(" to %d", p.Target)
+		}
+		waiting, utilization, p95, by, reason := "", "", "", "", p.Problem
+		if s := p.Measured; s != nil {
+			waiting, utilization, p95 = strconv.FormatInt(s.Depth, 10), percent(s.Utilization), seconds(s.P95)
+		}
+		if d := p.Decision; d != nil {
+			by, reason = d.By, d.Reason
+		}
+		name, _, _ := strings.Cut(p.Algorithm, "=")
+		t.add(text(p.Name), poolState(p), text(size), text(strconv.Itoa(p.Busy)), text(fmt.Sprintf("%d to %d", p.Min, p.Max)), text(waiting),
+			text(utilization), text(p95), text(name), text(by), text(reason))
+	}
+	a.printTable(&t)
+}
+
+func percent(share float64) string { return fmt.Sprintf("%.0f%%", 100*share) }
+
+func seconds(s float64) string {
+	if s < 1 {
+		return fmt.Sprintf("%.0f ms", 1000*s)
+	}
+	return fmt.Sprintf("%.1f s", s)
+}
+
+func poolState(p *readmodel.Pool) cell {
+	switch {
+	case p.Paused != nil:
+		return cell{text: "paused", colour: yellow}
+	case p.Lost > 0:
+		return cell{text: fmt.Sprintf("%d stuck", p.Lost), colour: red}
+	case p.Problem != "":
+		return cell{text: "held", colour: yellow}
+	default:
+		return cell{text: "running", colour: green}
+	}
+}
+
+func (a *app) printPool(p *readmodel.Pool) error {
+	if a.json {
+		return a.printJSON(p)
+	}
+	var f facts
+	f.add("Pool", text(p.Name))
+	f.add("State", poolState(p))
+	if p.Paused != nil {
+		f.add("Paused", text(pauseText(p.Paused)))
+	}
+	f.add("Size", text(fmt.Sprintf("%d, target %d, %d at work", p.Size, p.Target, p.Busy)))
+	bounds := fmt.Sprintf("%d to %d", p.Min, p.Max)
+	if p.Useful > 0 && p.Useful < p.Max {
+		bounds += fmt.Sprintf("; no more than %d are of use", p.Useful)
+	}
+	f.add("Bounds", text(bounds))
+	if p.Pace != nil {
+		f.add("Pace", text(paceText(p.Pace)))
+	}
+	if p.Overrides {
+		f.add("Settings", text("changed at run time, until the configuration changes the pool or the host ends"))
+	}
+	f.add("Algorithm", text(p.Algorithm))
+	if p.Shadow != "" {
+		f.add("Shadow", text(p.Shadow))
+	}
+	if p.Problem != "" {
+		f.add("Problem", cell{text: oneLine(p.Problem), colour: red})
+	}
+	if p.Restarts > 0 {
+		f.add("Replaced", text(fmt.Sprintf("%d executors, of which %d are still stuck", p.Restarts, p.Lost)))
+	}
+	if s := p.Measured; s != nil {
+		f.add("Measured", text(sampleText(s)))
+	}
+	if d := p.Decision; d != nil {
+		f.add("Decided", text(decisionText(d)))
+	}
+	for _, w := range p.Warnings {
+		f.add("Warning", cell{text: oneLine(w), colour: yellow})
+	}
+	a.printTable(&f.table)
+	return nil
+}
+
+func paceText(p *readmodel.PoolPace) string {
+	polls := ""
+	if p.PollMax != "" {
+		polls = fmt.Sprintf(", polls every %s to %s", p.PollMin, p.PollMax)
+	}
+	return fmt.Sprintf("batches of %d%s, a turn %s at most, a stop %s", p.Batch, polls, p.TurnTimeout, p.StopTimeout)
+}
+
+func sampleText(s *readmodel.PoolSample) string {
+	return fmt.Sprintf("%.1f a second came, %.1f ended, %d wait; utilization %s, p95 %s",
+		float64(s.Arrivals)/s.Seconds, float64(s.Completions)/s.Seconds, s.Depth, percent(s.Utilization), seconds(s.P95))
+}
+
+// decisionText is a decision in one line: who said what, what the rules made of
+// it, and why.
+func decisionText(d *readmodel.PoolDecision) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%d to %d", d.From, d.To)
+	if d.From == d.To {
+		b.Reset()
+		fmt.Fprintf(&b, "stays %d", d.To)
+	}
+	fmt.Fprintf(&b, " by %s", d.Algorithm)
+	if d.By != "" {
+		fmt.Fprintf(&b, " (%s)", d.By)
+	}
+	if d.Advice != nil {
+		fmt.Fprintf(&b, ", which advised %d", d.Advice.Target)
+	}
+	b.WriteString(": " + d.Reason)
+	for _, c := range d.Clamps {
+		fmt.Fprintf(&b, "; %s made it %d: %s", c.Rule, c.To, c.Reason)
+	}
+	if s := d.Shadow; s != nil {
+		fmt.Fprintf(&b, "; shadow %s would have made it %d: %s", s.Algorithm, s.To, s.Reason)
+	}
+	return b.String()
+}

@@ -1,0 +1,21 @@
+package cli
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/tasker-systems/tasker-host/host/internal/readmodel"
+	"github.com/tasker-systems/tasker-host/sdk/vocab"
+)
+
+func TestPositionShowsRunningSteps(t *testing.T) {
+	t.Parallel()
+	s := readmodel.Snapshot{State: vocab.TaskInProgress, Progress: readmodel.Progress{Total: 9, Completed: 1}}
+	require.Equal(t, "1/9 in_progress", position(&s))
+	for _, name := range []string{"resize", "upload", "notify", "index", "log"} {
+		s.Running = append(s.Running, readmodel.RunningStep{Step: name, StepProgress: readmodel.StepProgress{Percent: 40}})
+	}
+	s.Running[0].Note = "12 of 30\x1b[31m\npages"
+	require.Equal(t, `1/9 in_progress  resize 40% 12 of 30\x1b[31m\npages  upload 40%  notify 40%  +2 more`, position(&s))
+}

@@ -1,0 +1,90 @@
+package cli
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+)
+
+// Reference is the page about every command, docs/cli.md, as the commands
+// describe themselves.
+func Reference(rt Runtime) string {
+	a := &app{rt: rt, getenv: func(string) string { return "" }}
+	root := a.root()
+	var out strings.Builder
+	out.WriteString(referenceHead)
+	for _, e := range exitCodes {
+		fmt.Fprintf(&out, "| %d | %s |\n", e.code, e.meaning)
+	}
+	out.WriteString("\n## Flags of every command\n\n")
+	flagTable(&out, root.PersistentFlags())
+	out.WriteString("\n## Commands\n")
+	describeCommands(&out, root)
+	return strings.TrimRight(out.String(), "\n") + "\n"
+}
+
+const referenceHead = `# Commands
+
+This page is generated from the commands themselves; how to work with them is in [operate](operate.md).
+
+For people the commands print tables, with colours on a terminal unless ` + "`NO_COLOR`" + ` is set. With ` + "`--json`" + ` they print what the
+[API](openapi.json) answers, under the same names and with every digit; an error is then a JSON object on standard error with
+` + "`exit_code`, `code` and `detail`, and `task_uuid` where a task stands in the way" + `.
+
+` + "`tasker completion bash|zsh|fish|powershell`" + ` prints completion for a shell: commands, flags, and tasks, steps, templates and namespaces
+of the host. For bash: ` + "`source <(tasker completion bash)`" + `.
+
+## Exit codes
+
+| code | meaning |
+|---|---|
+`
+
+func describeCommands(out *strings.Builder, parent *cobra.Command) {
+	for _, c := range parent.Commands() {
+		if c.Hidden || c.Name() == "help" || c.Name() == "completion" {
+			continue
+		}
+		if c.HasSubCommands() {
+			describeCommands(out, c)
+			if c.DisableFlagsInUseLine { // a group
+				continue
+			}
+		}
+		fmt.Fprintf(out, "\n### %s\n\n    %s\n\n%s.\n", c.CommandPath(), strings.TrimSuffix(c.UseLine(), " [flags]"), strings.TrimSuffix(c.Short, "."))
+		if c.Long != "" {
+			fmt.Fprintf(out, "\n%s\n", c.Long)
+		}
+		if c.Example != "" {
+			fmt.Fprintf(out, "\n```sh\n%s\n```\n", strings.ReplaceAll(strings.TrimPrefix(c.Example, "  "), "\n  ", "\n"))
+		}
+		if flags := c.LocalNonPersistentFlags(); flags.HasAvailableFlags() {
+			out.WriteString("\n")
+			flagTable(out, flags)
+		}
+	}
+}
+
+func flagTable(out *strings.Builder, flags *pflag.FlagSet) {
+	out.WriteString("| flag | |\n|---|---|\n")
+	flags.VisitAll(func(f *pflag.Flag) {
+		if f.Hidden || f.Name == "help" {
+			return
+		}
+		name := "`--" + f.Name
+		if kind, _ := pflag.UnquoteUsage(f); kind != "" {
+			name += " " + kind
+		}
+		name += "`"
+		if f.Shorthand != "" {
+			name += ", `-" + f.Shorthand + "`"
+		}
+		usage := f.Usage
+		if f.DefValue != "" && f.DefValue != "[]" && f.DefValue != "false" && f.DefValue != "0" && f.DefValue != "0s" {
+			usage += " (default " + f.DefValue + ")"
+		}
+		fmt.Fprintf(out, "| %s | %s |\n", name, strings.ReplaceAll(usage, "|", `\|`))
+	})
+}

@@ -1,0 +1,212 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"strconv"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tasker-systems/tasker-host/host/internal/client"
+	"github.com/tasker-systems/tasker-host/host/internal/readmodel"
+	"github.com/tasker-systems/tasker-host/scaling/sim"
+)
+
+func (a *app) scaleHistoryCommand() *cobra.Command {
+	var limit int
+	var changes bool
+	cmd := &cobra.Command{
+		Use: "history POOL", Short: "Explain the last decisions about a pool", Args: arguments(1, 1, "a POOL"),
+		Long: "List the last decisions about a pool, the newest first: what was measured, what was advised and by whom, which rules changed it, and why.",
+		RunE: a.withClient(func(ctx context.Context, c *client.Client, args []string) error {
+			h, err := c.PoolHistory(ctx, args[0], limit, changes)
+			if err != nil {
+				return err
+			}
+			if a.json {
+				return a.printJSON(h)
+			}
+			a.listDecisions(h.Items)
+			return nil
+		}),
+	}
+	limitFlag(cmd, &limit, 20, 500, "at most so many")
+	cmd.Flags().BoolVar(&changes, "changes", false, "only those that changed the pool")
+	return cmd
+}
+
+func (a *app) listDecisions(all []readmodel.PoolDecision) {
+	if len(all) == 0 {
+		a.printf("no decisions yet\n")
+		return
+	}
+	var t table
+	t.header("AT", "SIZE", "ADVICE", "MEASURED", "BY", "REASON")
+	for i := range all {
+		d := &all[i]
+		size, advice, measured := cell{text: strconv.Itoa(d.To)}, "", ""
+		if d.From != d.To {
+			size = cell{text: fmt.Sprintf("%d to %d", d.From, d.To), colour: green}
+		}
+		reason := d.Reason
+		for _, c := range d.Clamps {
+			reason += fmt.Sprintf("; %s: %d instead of %d, %s", c.Rule, c.To, c.From, c.Reason)
+		}
+		if s := d.Shadow; s != nil && s.To != d.To {
+			reason += fmt.Sprintf("; shadow %s: %d", s.Algorithm, s.To)
+		}
+		if d.Advice != nil {
+			advice = strconv.Itoa(d.Advice.Target)
+		}
+		if s := d.Measured; s != nil {
+			measured = fmt.Sprintf("%.1f/s in, %.1f/s out, %d wait, %s busy",
+				float64(s.Arrivals)/s.Seconds, float64(s.Completions)/s.Seconds, s.Depth, percent(s.Utilization))
+		}
+		by := d.Algorithm
+		if d.By != "" {
+			by += ", " + d.By
+		}
+		t.add(text(when(d.At)), size, text(advice), text(measured), text(by), text(reason))
+	}
+	a.printTable(&t)
+}
+
+// recording is what the command record is told.
+type recording struct {
+	pool, out       string
+	duration, every time.Duration
+}
+
+func (a *app) scaleRecordCommand() *cobra.Command {
+	var r recording
+	cmd := &cobra.Command{
+		Use: "record", Short: "Write the load of a pool as a trace for 'tasker scale simulate'", Args: arguments(0, 0, ""),
+		Long: "Write what the host measured of a pool as a trace: arrivals, and the time that an executor spent on a piece of work. It begins with " +
+			"what the host has kept, about an hour, and goes on for --duration, or until it is interrupted.",
+		RunE: a.withClient(func(ctx context.Context, c *client.Client, _ []string) error {
+			switch {
+			case r.pool == "":
+				return usagef("--pool: say which; see 'tasker pool list'")
+			case r.out == "":
+				return usagef("--out: want a file, or '-' for standard output")
+			case r.every < time.Second || r.every%time.Second != 0:
+				return usagef("--every: %s: want whole seconds, 1s or more", r.every)
+			case r.duration < 0:
+				return usagef("--duration: %s: want 0s or more", r.duration)
+			}
+			return a.record(ctx, c, r)
+		}),
+	}
+	cmd.Flags().StringVar(&r.pool, "pool", "", "the pool")
+	cmd.Flags().StringVarP(&r.out, "out", "o", "", "the file to write; '-' for standard output")
+	cmd.Flags().DurationVar(&r.duration, "duration", 0, "for how long to record beyond what the host has kept")
+	cmd.Flags().DurationVar(&r.every, "every", 5*time.Second, "time between two rows of the trace")
+	return cmd
+}
+
+// record collects samples, makes a trace of them and writes it.
+func (a *app) record(ctx context.Context, c *client.Client, r recording) error {
+	samples, err := collect(ctx, c, r)
+	if err != nil {
+		return err
+	}
+	trace, err := traceOf(samples, r)
+	if err != nil {
+		return err
+	}
+	if r.out == "-" {
+		return trace.Write(a.out)
+	}
+	if err := writeFile(r.out, trace.Write); err != nil {
+		return err
+	}
+	a.printf("%s: %d rows of %s, %d pieces of work\n", r.out, len(trace.Rows), r.every, arrivals(trace))
+	return nil
+}
+
+// collect reads the samples there are, and those that come until the time is over.
+// An interrupt ends it early, without loss.
+func collect(ctx context.Context, c *client.Client, r recording) ([]readmodel.PoolSample, error) {
+	var all []readmodel.PoolSample
+	var after time.Time
+	over := time.After(r.duration)
+	for last := false; ; {
+		page, err := c.PoolSamples(ctx, r.pool, after)
+		if err != nil {
+			if len(all) > 0 && ctx.Err() != nil {
+				return all, nil
+			}
+			return nil, err
+		}
+		if n := len(page.Items); n > 0 {
+			all = append(all, page.Items...)
+			after = page.Items[n-1].At
+			if n > 1 {
+				continue // there may be more
+			}
+		}
+		if last {
+			return all, nil
+		}
+		select {
+		case <-over:
+			last = true
+		case <-time.After(time.Second):
+			last = r.duration == 0
+		case <-ctx.Done():
+			return all, nil
+		}
+	}
+}
+
+// traceOf adds samples up into rows of equal length. A time without a sample has
+// no arrivals; a row in which nothing ended has the service time of the one
+// before.
+func traceOf(samples []readmodel.PoolSample, r recording) (*sim.Trace, error) {
+	if len(samples) == 0 {
+		return nil, errors.New("nothing was measured of the pool yet")
+	}
+	begin := samples[0].At.Add(-time.Duration(samples[0].Seconds * float64(time.Second)))
+	rowOf := func(at time.Time) int { return max(int((at.Sub(begin)-1)/r.every), 0) } // an end on the edge belongs to the row before
+	n := rowOf(samples[len(samples)-1].At) + 1
+	if n < 2 {
+		return nil, fmt.Errorf("less than two rows of %s were measured: record longer, or with a shorter --every", r.every)
+	}
+	rows := make([]struct{ arrivals, ended, busy float64 }, n)
+	ended, busy := 0.0, 0.0
+	for i := range samples {
+		s := &samples[i]
+		row := &rows[min(rowOf(s.At), n-1)]
+		work := float64(s.Size) * s.Seconds * s.Utilization
+		row.arrivals += float64(s.Arrivals)
+		row.ended += float64(s.Completions)
+		row.busy += work
+		ended, busy = ended+float64(s.Completions), busy+work
+	}
+	if ended == 0 {
+		return nil, errors.New("the pool has ended no work: nothing tells how long a piece takes")
+	}
+	trace := &sim.Trace{
+		Name:     r.pool,
+		Comments: []string{fmt.Sprintf("recorded of pool %s from %s", r.pool, begin.Format(time.RFC3339))},
+		Interval: r.every,
+	}
+	service := busy / ended
+	for _, row := range rows {
+		if row.ended > 0 && row.busy > 0 {
+			service = row.busy / row.ended
+		}
+		trace.Rows = append(trace.Rows, sim.Row{Arrivals: int(row.arrivals), Service: max(math.Round(service*1e6)/1e6, 1e-6)})
+	}
+	return trace, nil
+}
+
+func arrivals(t *sim.Trace) (n int) {
+	for _, row := range t.Rows {
+		n += row.Arrivals
+	}
+	return n
+}

@@ -1,0 +1,58 @@
+package core
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"runtime"
+	"runtime/pprof"
+)
+
+// These rates tell where the host waits without slowing it by more than the
+// benchmark's own spread: a stack for every tenth of a millisecond of waiting, and
+// for every hundredth fight for a lock.
+const (
+	blockRate = 100_000 // nanoseconds
+	mutexRate = 100
+)
+
+// profiled runs something and writes profiles of this process to files in a
+// directory: cpu, allocs, block and mutex.
+func profiled(dir string, run func() error) (err error) {
+	cpu, err := os.Create(filepath.Join(dir, "host.cpu.pprof"))
+	if err != nil {
+		return fmt.Errorf("profile: %w", err)
+	}
+	defer func() { err = errors.Join(err, cpu.Close()) }()
+	runtime.SetBlockProfileRate(blockRate)
+	before := runtime.SetMutexProfileFraction(mutexRate)
+	defer func() {
+		runtime.SetBlockProfileRate(0)
+		runtime.SetMutexProfileFraction(before)
+	}()
+	if err := pprof.StartCPUProfile(cpu); err != nil {
+		return fmt.Errorf("profile: %w", err)
+	}
+	err = run()
+	pprof.StopCPUProfile()
+	for _, name := range []string{"allocs", "block", "mutex"} {
+		err = errors.Join(err, writeTo(filepath.Join(dir, "host."+name+".pprof"), func(w io.Writer) error {
+			return pprof.Lookup(name).WriteTo(w, 0)
+		}))
+	}
+	return err
+}
+
+func writeTo(path string, write func(io.Writer) error) (err error) {
+	f, err := os.Create(path) //nolint:gosec // the user named the directory
+	if err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	if err := write(f); err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	return nil
+}

@@ -1,0 +1,160 @@
+package core
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/stretchr/testify/require"
+
+	"github.com/tasker-systems/tasker-host/config"
+	"github.com/tasker-systems/tasker-host/host/internal/api"
+	"github.com/tasker-systems/tasker-host/host/internal/client"
+	"github.com/tasker-systems/tasker-host/host/internal/pluginhost"
+	"github.com/tasker-systems/tasker-host/host/internal/pluginhost/process"
+	"github.com/tasker-systems/tasker-host/host/internal/pluginwatch"
+	"github.com/tasker-systems/tasker-host/migrations/pgcluster"
+	"github.com/tasker-systems/tasker-host/migrations/pgtest"
+	"github.com/tasker-systems/tasker-host/sdk/vocab"
+)
+
+// What plugins.toml says of a plugin is what the plugin host is told.
+func TestSettingsOfPluginsReachThePluginHost(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	file := filepath.Join(dir, "plugins.toml")
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "x"), nil, 0o700)) //nolint:gosec // stands for a program
+	sum := "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+	require.NoError(t, os.WriteFile(file, []byte(`
+[plugin.handler.x]
+path = "x"
+sha256 = "`+sum+`"
+required = false
+user = "somebody:some"
+max_in_flight = 17
+start_timeout = "18s"
+drain_timeout = "19s"
+rollback_window = "20s"
+memory_limit = "21MiB"
+max_memory = "27MiB"
+max_processes = 28
+max_cpus = 2.5
+max_log_lines = 22
+max_log_bytes = "23KiB"
+rollout = { strategy = "canary", steps = [24, 25], hold = "26s" }
+`), 0o600))
+	all, err := config.LoadPlugins(file, "test")
+	require.NoError(t, err)
+	s := pluginSpec(&all.Specs[0])
+	require.Equal(t, filepath.Join(dir, "x"), s.Path)
+	require.Equal(t, sum, s.SHA256)
+	require.False(t, s.Required)
+	require.Equal(t, "somebody:some", s.User)
+	require.Equal(t, 17, s.MaxInFlight)
+	require.Equal(t, 18*time.Second, s.StartTimeout)
+	require.Equal(t, 19*time.Second, s.DrainTimeout)
+	require.Equal(t, 20*time.Second, s.RollbackWindow)
+	require.EqualValues(t, 21<<20, s.MemoryLimit)
+	require.Equal(t, process.Limits{Memory: 27 << 20, Processes: 28, CPUs: 2.5}, s.Limits)
+	require.Equal(t, process.LogLimits{LinesPerSecond: 22, BytesPerSecond: 23 << 10}, s.LogLimits)
+	require.Equal(t, pluginhost.CanarySteps, s.Rollout.Strategy)
+	require.Equal(t, []int{24, 25}, s.Rollout.Steps)
+	require.Equal(t, 26*time.Second, s.Rollout.Hold)
+}
+
+// A swap of what plugins.toml does not name is not found, and what is wrong with a
+// text that is to become plugins.toml is not said to stand in the file.
+func TestFaultsOfPlugins(t *testing.T) {
+	t.Parallel()
+	require.ErrorIs(t, pluginFault(fmt.Errorf("handler/a: plugins.toml %w", pluginwatch.ErrNotNamed)), api.ErrNotFound)
+	file := []config.Problem{{Source: "/p/plugins.toml", Line: 4, Message: "x"}, {Source: "/p/plugins.lock", Line: 5, Message: "y"}}
+	fault, ok := errors.AsType[*api.Fault](filesFault(inText(&config.Error{Problems: file}, "/p/plugins.toml")))
+	require.True(t, ok)
+	require.Equal(t, []api.Issue{{Location: "text:4", Detail: "x"}, {Location: "/p/plugins.lock:5", Detail: "y"}}, fault.Issues)
+	require.Equal(t, "/p/plugins.toml", file[0].Source, "the error itself stays")
+}
+
+// tasker migrate status does not call a schema fine that tasker up refuses.
+func TestStatusOfASchemaOfOtherFiles(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t)
+	report, err := schemaReport(t.Context(), db.Config().ConnConfig)
+	require.NoError(t, err)
+	require.Equal(t, report.Latest, report.Version)
+	_, err = db.Exec(t.Context(), "update tasker_schema_migrations set checksum = 'another' where version = 20")
+	require.NoError(t, err)
+	_, err = schemaReport(t.Context(), db.Config().ConnConfig)
+	require.ErrorContains(t, err, "the schema was made by other versions of 00020_tables.sql")
+}
+
+// database.embedded: where the private server's programs and its data are, and
+// whether a host may have the programs installed.
+func TestKeysOfThePrivateServer(t *testing.T) {
+	t.Parallel()
+	binaries, err := pgcluster.FindBinaries("", 0)
+	require.NoError(t, err)
+	state, err := os.MkdirTemp("", "tasker") //nolint:usetesting // closed to the server's account otherwise
+	require.NoError(t, err)
+	require.NoError(t, os.Chmod(state, 0o711)) //nolint:gosec // as above
+	t.Cleanup(func() { require.NoError(t, os.RemoveAll(state)) })
+	open := func(more map[string]string) (*database, error) {
+		values := map[string]string{"system.state_dir": state, "database.embedded.state_dir": filepath.Join(state, "data")}
+		for k, v := range more {
+			values[k] = v
+		}
+		cfg, err := config.Load(config.Options{Environ: []string{"HOME=/home/you"}, Overrides: values})
+		require.NoError(t, err)
+		return openDatabase(t.Context(), cfg, hclog.NewNullLogger())
+	}
+	db, err := open(map[string]string{"database.embedded.bin_dir": binaries.Dir})
+	require.NoError(t, err)
+	require.NoError(t, db.stop(t.Context()))
+	require.DirExists(t, filepath.Join(state, "data"), "database.embedded.state_dir")
+
+	held, err := open(nil)
+	require.NoError(t, err)
+	_, err = open(nil)
+	require.ErrorContains(t, err, fmt.Sprintf("process %d manages %s; stop that host first (tasker shutdown), or give", os.Getpid(), filepath.Join(state, "data")))
+	require.NoError(t, held.stop(t.Context()))
+
+	_, err = open(map[string]string{"database.embedded.bin_dir": t.TempDir()})
+	require.ErrorContains(t, err, "look for PostgreSQL in the configured directory", "database.embedded.bin_dir")
+
+	cfg, err := config.Load(config.Options{Environ: []string{"HOME=/home/you", "DATABASE_URL=garbage"}})
+	require.NoError(t, err)
+	_, err = openDatabase(t.Context(), cfg, hclog.NewNullLogger())
+	require.ErrorContains(t, err, "environment variable DATABASE_URL: database.url: cannot parse `garbage`")
+	require.ErrorContains(t, err, "want postgres://USER@HOST/DATABASE")
+
+	none := fmt.Errorf("start: %w", pgcluster.ErrNoBinaries)
+	require.True(t, mayInstall(config.Embedded{Install: true}, none), "database.embedded.install")
+	require.False(t, mayInstall(config.Embedded{Install: false}, none))
+	require.False(t, mayInstall(config.Embedded{Install: true}, errors.New("another")))
+	require.False(t, mayInstall(config.Embedded{Install: true}, nil))
+}
+
+// What a claim for finalization holds for is what the configuration says.
+func TestFinalizationClaim(t *testing.T) {
+	t.Parallel()
+	b := start(t, "orchestration.finalization_claim = \"47s\"\n")
+	_, _, err := b.api.ApplyTemplate(t.Context(), "three.yaml", []byte(threeSteps))
+	require.NoError(t, err)
+	task, _, err := b.api.Submit(t.Context(), client.Submission{Namespace: "reload", Name: "three", Version: "1.0.0", Context: json.RawMessage("{}")})
+	require.NoError(t, err)
+	steps, err := b.api.Steps(t.Context(), task.UUID)
+	require.NoError(t, err)
+	_, err = b.api.ResolveStep(t.Context(), steps[0].UUID, json.RawMessage("1"), client.Operator{})
+	require.NoError(t, err)
+	id, err := vocab.ParseUUID(task.UUID)
+	require.NoError(t, err)
+	claim, err := b.newFinalizer().Claim(t.Context(), id)
+	require.NoError(t, err)
+	require.True(t, claim.Claimed)
+	require.True(t, scalar[bool](t, b, "select finalize_until between clock_timestamp() + interval '31 s' and clock_timestamp() + interval '47 s' from tasker_tasks"),
+		"orchestration.finalization_claim")
+}

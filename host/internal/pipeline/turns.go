@@ -1,0 +1,68 @@
+package pipeline
+
+import (
+	"sync/atomic"
+	"time"
+)
+
+// turns is what is known of one of the engine's loops. One that waits for work
+// may rest however long; one that has begun a turn must end it, and one that
+// turns by the clock must begin the next.
+type turns struct {
+	name  string
+	every func() time.Duration // the longest rest between two turns now; nil: it waits for work
+	began atomic.Int64         // nanoseconds since the engine's base; 0: at rest
+	ended atomic.Int64
+	over  atomic.Bool // the loop has not started, or has ended as it was told to
+}
+
+// Loop is the standing of one of the engine's loops.
+type Loop struct {
+	Name string
+	// Stuck is for how long the loop has been overdue, with the end of a turn or
+	// the beginning of the next; zero: it is not.
+	Stuck time.Duration
+}
+
+// turnLimit is how long a turn may take: a few calls to the database.
+const turnLimit = 4 * callTimeout
+
+// started says that the loop begins: from now on it must turn.
+func (t *turns) started(e *Engine) {
+	t.ended.Store(int64(time.Since(e.base)))
+	t.over.Store(false)
+}
+
+// turn runs one turn of a loop.
+func (e *Engine) turn(t *turns, run func()) {
+	t.began.Store(max(int64(time.Since(e.base)), 1))
+	run()
+	t.ended.Store(int64(time.Since(e.base)))
+	t.began.Store(0)
+}
+
+// Loops returns the standing of the engine's loops. One that waits in a turn for
+// a database that does not answer, and keeps asking, is not stuck.
+func (e *Engine) Loops() []Loop {
+	now := time.Since(e.base)
+	asked := now - time.Duration(e.asked.Load())
+	all := make([]Loop, len(e.watched))
+	for i, t := range e.watched {
+		all[i] = Loop{Name: t.name}
+		began := time.Duration(t.began.Load())
+		switch {
+		case t.over.Load():
+		case began > 0:
+			all[i].Stuck = max(min(now-began, asked)-turnLimit, 0)
+		case t.every != nil && !e.Resting():
+			since := max(t.ended.Load(), e.rest.ended.Load()) // while the host rests the loops do
+			all[i].Stuck = max(now-time.Duration(since)-t.every()-turnLimit, 0)
+		}
+	}
+	for _, p := range e.hands {
+		for _, overdue := range p.Overdue() {
+			all = append(all, Loop{Name: p.loop, Stuck: overdue})
+		}
+	}
+	return all
+}

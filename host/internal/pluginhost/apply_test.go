@@ -1,0 +1,117 @@
+package pluginhost
+
+import (
+	"os"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/tasker-systems/tasker-host/host/internal/pluginhost/journal"
+	"github.com/tasker-systems/tasker-host/sdk/vocab"
+)
+
+// actions are what changes do, by slot.
+func actions(changes []Change) map[string]Action {
+	all := map[string]Action{}
+	for _, c := range changes {
+		all[c.Slot.String()] = c.Action
+	}
+	return all
+}
+
+// The desired set is made real while steps run: a plan says what will change,
+// and nothing else does.
+func TestApply(t *testing.T) {
+	t.Parallel()
+	chaos, raw := spec("chaos", script(t, "sdk")), spec("raw", script(t, "raw"))
+	b := started(t, nil, chaos, raw)
+	l := b.load(t, "chaos.echo", 8)
+	still := func() []Status { // what does not change while nothing is done
+		all := b.Status()
+		for i := range all {
+			all[i].InFlight = 0
+		}
+		return all
+	}
+	before := still()
+	plan := func(specs ...Spec) map[string]Action {
+		changes, err := b.Plan(specs)
+		require.NoError(t, err)
+		return actions(changes)
+	}
+	apply := func(specs ...Spec) map[string]Action {
+		changes, err := b.Apply(t.Context(), specs, journal.ByConfig, "the file changed")
+		require.NoError(t, err)
+		return actions(changes)
+	}
+	same := map[string]Action{"handler/chaos": Keep, "handler/raw": Keep}
+	require.Equal(t, same, plan(chaos, raw))
+	require.Equal(t, same, apply(chaos, raw))
+	require.Equal(t, before, still())
+
+	// Settings that need a process and one that needs none; another is removed.
+	chaos.MaxInFlight = 7
+	late := spec("other", script(t, "version"))
+	want := map[string]Action{"handler/chaos": Reconfigure, "handler/raw": Remove}
+	require.Equal(t, want, plan(chaos))
+	require.Equal(t, before, still(), "a plan does nothing")
+	require.Equal(t, want, apply(chaos))
+	require.Len(t, b.Status(), 1)
+	require.Equal(t, 7, b.Status()[0].Window)
+	require.NotContains(t, b.Handlers(), "raw.answer")
+	eventually(t, "its process is gone", func() bool { return dead(before[1].PID) })
+	now := b.Status()[0].Generation
+	chaos.Required, chaos.DrainTimeout = false, 1e9
+	require.Equal(t, map[string]Action{"handler/chaos": Retune}, apply(chaos))
+	require.Equal(t, now, b.Status()[0].Generation)
+	require.False(t, b.Status()[0].Required)
+
+	// What cannot be is told, and holds nothing else up.
+	changes, err := b.Apply(t.Context(), []Spec{chaos, late, raw}, journal.ByConfig, "the file changed")
+	require.ErrorContains(t, err, "handler/other: ")
+	require.ErrorContains(t, err, "incompatible API version")
+	require.Equal(t, map[string]Action{"handler/chaos": Keep, "handler/other": Add, "handler/raw": Add}, actions(changes))
+	require.Equal(t, vocab.OutcomeSuccess, b.run(t, "raw.answer", "1").Kind)
+	require.Len(t, b.Status(), 2)
+	gone := raw
+	gone.Path = "/nowhere/plugin"
+	changes, err = b.Apply(t.Context(), []Spec{chaos, gone}, journal.ByConfig, "the file changed")
+	require.ErrorContains(t, err, "no such file")
+	require.Equal(t, map[string]Action{"handler/chaos": Keep, "handler/raw": Refuse}, actions(changes))
+	require.Equal(t, vocab.OutcomeSuccess, b.run(t, "raw.answer", "1").Kind)
+
+	// Faults of the specifications change nothing at all.
+	_, err = b.Apply(t.Context(), []Spec{{Kind: KindHandler, Name: "A!"}}, journal.ByConfig, "the file changed")
+	require.ErrorContains(t, err, "the name must match")
+	require.Len(t, b.Status(), 2)
+
+	// A file that was replaced is another executable.
+	content, err := os.ReadFile(raw.Path)
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(raw.Path+".new", append(content, "# new\n"...), 0o700))
+	require.NoError(t, os.Rename(raw.Path+".new", raw.Path))
+	require.Equal(t, map[string]Action{"handler/chaos": Keep, "handler/raw": SwapTo}, apply(chaos, raw))
+	l.end()
+	require.NotContains(t, b.log.String(), "illegal change")
+}
+
+// A handler can move from one plugin to another, in one moment.
+func TestHandlerMovesBetweenPlugins(t *testing.T) {
+	t.Parallel()
+	// "other" serves chaos.echo too: with chaos there it cannot be added, but it
+	// can take the place of chaos.
+	chaos, other := spec("chaos", script(t, "sdk")), spec("other", script(t, "other"))
+	b := started(t, nil, chaos)
+	_, err := b.Apply(t.Context(), []Spec{chaos, other}, ann, "test")
+	require.ErrorContains(t, err, `handler "chaos.echo" is served by plugin "chaos" already`)
+	require.Len(t, b.Status(), 1)
+
+	raw := chaos
+	raw.Path = script(t, "raw")
+	l := b.load(t, "chaos.echo", 8)
+	_, err = b.Apply(t.Context(), []Spec{raw, other}, ann, "test")
+	require.NoError(t, err)
+	require.Equal(t, `1`, string(b.run(t, "other.echo", `1`).Result))
+	require.Equal(t, vocab.OutcomeSuccess, b.run(t, "raw.answer", "").Kind)
+	l.end()
+}

@@ -1,0 +1,90 @@
+package journal
+
+import (
+	"maps"
+	"slices"
+)
+
+// Phase is what a generation is doing.
+type Phase string
+
+// The phases of a generation.
+const (
+	Discovered  Phase = "discovered"  // a file was named
+	Verified    Phase = "verified"    // it is in the store, and is what it should be
+	Starting    Phase = "starting"    // executed, no handshake yet
+	Handshaken  Phase = "handshaken"  // it has described itself
+	Configured  Phase = "configured"  // it has taken its options
+	Probing     Phase = "probing"     // it tests itself
+	Shadow      Phase = "shadow"      // it gets copies; its answers are thrown away
+	Canary      Phase = "canary"      // it gets a part of the calls
+	Active      Phase = "active"      // it gets the calls
+	Unhealthy   Phase = "unhealthy"   // it has lost the calls, and may get them back
+	Draining    Phase = "draining"    // it gets no more calls and finishes those it has
+	Standby     Phase = "standby"     // it is kept warm, to take the calls back
+	Stopping    Phase = "stopping"    // it is told to end
+	Stopped     Phase = "stopped"     // it has ended, as it was told
+	Crashed     Phase = "crashed"     // it has ended by itself
+	Failed      Phase = "failed"      // it did not become ready
+	Rejected    Phase = "rejected"    // of an executable: it is not taken in
+	Quarantined Phase = "quarantined" // of an executable: the slot does not run it again
+)
+
+// edges is the state machine: from each phase those that may follow.
+var edges = map[Phase][]Phase{
+	Discovered:  {Verified, Rejected},
+	Verified:    {Starting, Rejected, Quarantined},
+	Starting:    {Handshaken, Failed},
+	Handshaken:  {Configured, Failed},
+	Configured:  {Probing, Failed},
+	Probing:     {Standby, Shadow, Canary, Active, Stopping, Failed},
+	Shadow:      {Canary, Active, Stopping, Crashed},
+	Canary:      {Canary, Active, Draining, Crashed}, // itself: another weight
+	Active:      {Unhealthy, Draining, Crashed},
+	Unhealthy:   {Active, Draining, Crashed},
+	Draining:    {Standby, Stopping, Crashed},
+	Standby:     {Active, Stopping, Crashed},
+	Stopping:    {Stopped},
+	Quarantined: {Verified}, // by a person
+	Stopped:     nil,
+	Crashed:     nil,
+	Rejected:    nil,
+	Failed:      nil,
+}
+
+// Phases returns all phases, in order of their names.
+func Phases() []Phase { return slices.Sorted(maps.Keys(edges)) }
+
+// Can reports whether a generation may go from one phase to another. The empty
+// phase is before the first.
+func Can(from, to Phase) bool {
+	if from == "" {
+		return to == Discovered
+	}
+	return slices.Contains(edges[from], to)
+}
+
+// Running reports whether a generation in the phase has a process that may get
+// calls, or has got some.
+func (p Phase) Running() bool {
+	switch p {
+	case Shadow, Canary, Active, Unhealthy, Draining, Standby:
+		return true
+	default:
+		return false
+	}
+}
+
+// Routed reports whether calls, or copies of them, go to a generation in the
+// phase.
+func (p Phase) Routed() bool { return p == Active || p == Canary || p == Shadow }
+
+// Over reports whether the phase is an end: the process is gone or never was.
+func (p Phase) Over() bool {
+	switch p {
+	case Stopped, Crashed, Rejected, Failed:
+		return true
+	default:
+		return false
+	}
+}

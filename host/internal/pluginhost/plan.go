@@ -1,0 +1,416 @@
+package pluginhost
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/tasker-systems/tasker-host/host/internal/pluginhost/artifact"
+	"github.com/tasker-systems/tasker-host/host/internal/pluginhost/journal"
+)
+
+// Action is what a change does to a slot.
+type Action string
+
+// The actions, in the order in which people want to read them.
+const (
+	Add         Action = "add"         // a plugin that was not configured before
+	SwapTo      Action = "swap"        // another executable
+	Reconfigure Action = "reconfigure" // the same executable, started with other settings
+	Retune      Action = "retune"      // settings that need no new process
+	Remove      Action = "remove"      // a plugin that is configured no more
+	Refuse      Action = "refuse"      // it cannot be, Reason says why; what serves stays
+	Keep        Action = "keep"        // nothing
+)
+
+// Change is what is to be done to one slot, or was done.
+type Change struct {
+	Slot     SlotID
+	Action   Action
+	From, To string // SHA-256 of the executables; empty: none
+	Reason   string // what differs, or why it is refused
+	Err      error  // of Apply: why it was not done
+}
+
+// Plan says what Apply would do, without doing it. The error names all that is
+// wrong with the specifications; what is wrong with a file is a change that is
+// refused.
+func (h *Host) Plan(specs []Spec) ([]Change, error) {
+	specs, err := completed(specs)
+	if err != nil {
+		return nil, fmt.Errorf("plan plugins: %w", err)
+	}
+	return h.plan(specs, found), nil
+}
+
+// found returns the checksum of what is there for a specification.
+func found(spec Spec) (string, error) {
+	if spec.Path == "" {
+		return spec.SHA256, nil
+	}
+	sum, err := artifact.Digest(spec.Path)
+	if err == nil && spec.SHA256 != "" && !strings.EqualFold(sum, spec.SHA256) {
+		err = fmt.Errorf("%s: checksum mismatch: sha256 is %s, configured is %s", spec.Path, sum, spec.SHA256)
+	}
+	return sum, err
+}
+
+// expected is found, but takes a checksum that is known at its word: the intake
+// will see whether it is true, and only of what changes.
+func expected(spec Spec) (string, error) {
+	if spec.SHA256 != "" {
+		return strings.ToLower(spec.SHA256), nil
+	}
+	return found(spec)
+}
+
+// plan is Plan of specifications that are complete. What their executables hash
+// to says sum.
+func (h *Host) plan(specs []Spec, sum func(Spec) (string, error)) []Change {
+	wanted := make(map[SlotID]bool, len(specs))
+	var changes []Change
+	for _, spec := range specs {
+		wanted[spec.ID()] = true
+		changes = append(changes, h.planOne(spec, sum))
+	}
+	for _, s := range h.list() {
+		if !wanted[s.id] {
+			changes = append(changes, Change{Slot: s.id, Action: Remove, From: s.status().SHA256, Reason: "it is configured no more"})
+		}
+	}
+	return changes
+}
+
+func (h *Host) planOne(spec Spec, sum func(Spec) (string, error)) Change {
+	c := Change{Slot: spec.ID()}
+	var err error
+	if c.To, err = sum(spec); err != nil {
+		c.Action, c.Reason = Refuse, err.Error()
+	}
+	s, err := h.slot(spec.ID())
+	if err != nil {
+		if c.Action == "" {
+			c.Action, c.Reason = Add, "it is configured anew"
+		}
+		return c
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := s.want
+	if s.candidate != nil {
+		now = s.candidate.runs
+	}
+	if now != nil {
+		c.From = now.stored.SHA256
+	}
+	if c.Action == "" {
+		c.Action, c.Reason = s.compare(spec, c.To, now)
+	}
+	return c
+}
+
+// compare says what must be done for a specification. The caller holds mu.
+func (s *slot) compare(spec Spec, sum string, now *release) (Action, string) {
+	next := &release{spec: spec, config: spec.digest(s.host.cfg.Environment), stored: artifact.Artifact{SHA256: sum}}
+	if now == nil { // it has not been taken in yet
+		return SwapTo, "it does not serve yet"
+	}
+	same := next.same(now)
+	if err := s.host.quarantine.check(s.id, next); err != nil && !same {
+		return Refuse, err.Error()
+	}
+	switch {
+	case next.stored.SHA256 != now.stored.SHA256:
+		return SwapTo, "another executable"
+	case !same:
+		return Reconfigure, "other settings: " + s.differences(now.spec, spec)
+	}
+	if d := s.differences(s.spec, spec); d != "" {
+		return Retune, d
+	}
+	return Keep, ""
+}
+
+// differences names the settings that differ, never their values.
+func (s *slot) differences(a, b Spec) string {
+	list := ""
+	va, vb := reflect.ValueOf(a), reflect.ValueOf(b)
+	for i := range va.NumField() {
+		name := va.Type().Field(i).Name
+		if name == "SHA256" || name == "MaxFiles" && a.MaxInFlight != b.MaxInFlight || // it follows from that
+			reflect.DeepEqual(va.Field(i).Interface(), vb.Field(i).Interface()) {
+			continue
+		}
+		if list != "" {
+			list += ", "
+		}
+		list += settingNames[name]
+	}
+	return list
+}
+
+// settingNames are the names of the settings in plugins.toml.
+var settingNames = map[string]string{
+	"Path": "path", "Required": "required", "MaxInFlight": "max_in_flight", "StartTimeout": "start_timeout",
+	"User": "user", "Env": "env", "Options": "options", "MaxFiles": "max_files", "MemoryLimit": "memory_limit", "MaxProcs": "max_procs",
+	"Limits":    "max_memory, max_processes, max_cpus",
+	"LogLimits": "log limits", "DrainTimeout": "drain_timeout", "RollbackWindow": "rollback_window", "Rollout": "rollout",
+}
+
+// Apply makes the plugins be as specified, while they run: it adds, removes,
+// swaps and reconfigures slots. All that take over at once do so in the same
+// moment. If the specifications are wrong nothing is done. What cannot be done to
+// one slot is in its change and in the error; the others are not held up by it.
+func (h *Host) Apply(ctx context.Context, specs []Spec, actor Actor, reason string) ([]Change, error) {
+	h.applies.Lock()
+	defer h.applies.Unlock()
+	specs, err := completed(specs)
+	if err != nil {
+		return nil, fmt.Errorf("apply plugins: %w", err)
+	}
+	h.lifecycle.Lock()
+	l := h.now
+	h.lifecycle.Unlock()
+	if l == nil {
+		return nil, fmt.Errorf("apply plugins: %w", ErrStopping)
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer context.AfterFunc(l.ctx, func() { cancel(ErrStopping) })()
+	changes := h.plan(specs, expected)
+	a := application{host: h, life: l, actor: actor, reason: reason, changes: changes, specs: make(map[SlotID]Spec)}
+	for _, spec := range specs {
+		a.specs[spec.ID()] = spec
+	}
+	a.run(ctx)
+	h.reorder(specs)
+	var errs []error
+	for _, c := range a.changes {
+		if c.Err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", c.Slot, c.Err))
+		}
+	}
+	return a.changes, errors.Join(errs...)
+}
+
+// application is one Apply under way.
+type application struct {
+	host    *Host
+	life    *life
+	actor   Actor
+	reason  string
+	specs   map[SlotID]Spec
+	changes []Change
+
+	held  []*slot    // no other operation is on them
+	mu    sync.Mutex // guards ready
+	ready []readied
+}
+
+// readied is a new generation that is to take over in its slot.
+type readied struct {
+	change *Change
+	p      promotion
+}
+
+// run makes everything ready at once, lets all that is ready take over together,
+// and then removes what is wanted no more. Operations on the slots wait for it.
+func (a *application) run(ctx context.Context) {
+	var preparing sync.WaitGroup
+	a.hold(ctx)
+	defer a.letGo()
+	for i := range a.changes {
+		c := &a.changes[i]
+		switch c.Action {
+		case Add, SwapTo, Reconfigure:
+			preparing.Go(func() { c.Err = a.prepare(ctx, c) })
+		case Retune:
+			c.Err = a.retune(c)
+		case Refuse:
+			c.Err = errors.New(c.Reason)
+		}
+	}
+	preparing.Wait()
+	a.switchOver(ctx)
+	for i := range a.changes {
+		if c := &a.changes[i]; c.Action == Remove && c.Err == nil {
+			c.Err = a.remove(ctx, c.Slot)
+		}
+	}
+}
+
+// hold keeps other operations from the slots that will change.
+func (a *application) hold(ctx context.Context) {
+	for i := range a.changes {
+		c := &a.changes[i]
+		s, err := a.host.slot(c.Slot)
+		if err != nil || c.Action == Keep || c.Action == Refuse {
+			continue
+		}
+		select {
+		case s.op <- struct{}{}:
+			a.held = append(a.held, s)
+		case <-ctx.Done():
+			c.Err = context.Cause(ctx)
+			c.Action = Refuse
+			c.Reason = "another change of it is under way"
+		}
+	}
+}
+
+// letGo lets other operations at the slots again, or at all that are held.
+func (a *application) letGo(slots ...*slot) {
+	a.held = slices.DeleteFunc(a.held, func(s *slot) bool {
+		gone := len(slots) == 0 || slices.Contains(slots, s)
+		if gone {
+			<-s.op
+		}
+		return gone
+	})
+}
+
+// prepare makes a slot's new generation ready.
+func (a *application) prepare(ctx context.Context, c *Change) error {
+	spec := a.specs[c.Slot]
+	s, err := a.host.slot(c.Slot)
+	if err != nil {
+		s = a.host.add(a.life, spec)
+	}
+	g, err := s.ready(ctx, spec, a.actor, a.reason)
+	if err != nil {
+		if c.Action == Add {
+			a.host.drop(s)
+		}
+		return s.swapped(nil, err)
+	}
+	if c.Action != Add && spec.Rollout.Strategy != Immediate {
+		return s.swapped(g, s.roll(ctx, g, a.actor, a.reason))
+	}
+	s.mu.Lock()
+	serves := s.primary
+	s.mu.Unlock()
+	if serves != nil {
+		s.carryOver(ctx, serves, g)
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.ready = append(a.ready, readied{c, promotion{slot: s, to: g, keep: true}})
+	return nil
+}
+
+// switchOver lets all that is ready take over in one moment. If one of them is
+// the reason that this cannot be, the others take over without it.
+func (a *application) switchOver(ctx context.Context) {
+	all := make([]promotion, len(a.ready))
+	for i, r := range a.ready {
+		all[i] = r.p
+	}
+	if len(all) == 0 {
+		return
+	}
+	err := a.host.promote(ctx, all, a.actor, a.reason)
+	for _, r := range a.ready {
+		if err != nil && len(all) > 1 {
+			r.change.Err = a.host.promote(ctx, []promotion{r.p}, a.actor, a.reason)
+		} else {
+			r.change.Err = err
+		}
+		r.change.Err = r.p.slot.swapped(r.p.to, r.change.Err)
+		if r.change.Action == Add && r.change.Err != nil {
+			a.host.drop(r.p.slot)
+		}
+		if r.change.Action == Add && r.change.Err == nil {
+			go r.p.slot.run() // its end is waited for by finish and drop
+		}
+	}
+}
+
+// retune takes over settings that need no new process.
+func (a *application) retune(c *Change) error {
+	s, err := a.host.slot(c.Slot)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.spec = a.specs[c.Slot]
+	tuned := *s.want // others may be reading it
+	tuned.spec = s.spec
+	s.want = &tuned
+	return nil
+}
+
+// add makes a slot that does not run yet.
+func (h *Host) add(l *life, spec Spec) *slot {
+	s := newSlot(h, spec)
+	s.reset(l)
+	h.slotsMu.Lock()
+	defer h.slotsMu.Unlock()
+	h.slots = append(h.slots, s)
+	return s
+}
+
+// remove ends a slot: what is under way in it may end.
+func (a *application) remove(ctx context.Context, id SlotID) error {
+	h := a.host
+	s, err := h.slot(id)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	var events []Event
+	if g := s.primary; g != nil {
+		events = append(events, s.event(g, journal.Draining, a.actor, "removed: "+a.reason))
+	}
+	limit := s.spec.DrainTimeout
+	s.mu.Unlock()
+	if err := h.journal.Must(ctx, events...); err != nil {
+		return err
+	}
+	if err := h.router.change(nil, edit{slot: s.label, drop: true}); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	if g := s.primary; g != nil && !g.lost {
+		s.move(g, journal.Draining, a.actor, "removed: "+a.reason) // is recorded already
+	}
+	s.mu.Unlock()
+	bound, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit)
+	defer cancel()
+	a.letGo(s) // the end of a slot waits for the operations on it
+	s.stop(bound)
+	select {
+	case <-s.ended:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	h.forget(s)
+	return nil
+}
+
+// drop takes back a slot that was added and never served.
+func (h *Host) drop(s *slot) {
+	s.windUp()
+	h.forget(s)
+}
+
+func (h *Host) forget(s *slot) {
+	h.slotsMu.Lock()
+	h.slots = slices.DeleteFunc(h.slots, func(other *slot) bool { return other == s })
+	h.slotsMu.Unlock()
+	h.metrics.forget(s.label)
+}
+
+// reorder puts the slots into the order of the configuration.
+func (h *Host) reorder(specs []Spec) {
+	at := func(s *slot) int {
+		return slices.IndexFunc(specs, func(spec Spec) bool { return spec.ID() == s.id })
+	}
+	h.slotsMu.Lock()
+	defer h.slotsMu.Unlock()
+	slices.SortStableFunc(h.slots, func(a, b *slot) int { return at(a) - at(b) })
+}

@@ -1,0 +1,100 @@
+package process
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"syscall"
+
+	"github.com/tasker-systems/tasker-host/host/internal/pluginhost/runas"
+)
+
+// box is how a process is started, its control group apart.
+type box struct {
+	path  string // what to execute
+	sys   syscall.SysProcAttr
+	files []*os.File // its first file descriptors
+}
+
+// close closes what is only for the start.
+func (b *box) close() {
+	for _, f := range b.files[3:] {
+		_ = f.Close()
+	}
+}
+
+// box makes what a process needs beside its environment: standard input and two
+// outputs are given.
+//
+// One of another user gets its directory and its outputs for its own; and as it
+// cannot enter the store, it gets its executable as an open file, which is what
+// it executes. The kernel allows that as it allows the file itself, and the
+// directories around it keep everybody else out.
+func (r *processRunner) box(files ...*os.File) (*box, error) {
+	b := &box{path: r.cfg.Path, files: files, sys: syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}}
+	u := r.cfg.User
+	if u == nil {
+		return b, nil
+	}
+	if err := r.admit(*u, files[1:]...); err != nil {
+		return nil, fmt.Errorf("run it as %s: %w", u.Name, err)
+	}
+	exe, err := os.Open(r.cfg.Path)
+	if err != nil {
+		return nil, fmt.Errorf("run it as %s: %w", u.Name, err)
+	}
+	if err := exe.Chmod(0o555); err != nil {
+		return nil, errors.Join(fmt.Errorf("run it as %s: %w", u.Name, err), exe.Close())
+	}
+	b.path, b.files = fmt.Sprintf("/proc/self/fd/%d", len(files)), append(slices.Clone(files), exe)
+	b.sys.Credential = &syscall.Credential{Uid: u.UID, Gid: u.GID} // and no groups beside it
+	return b, nil
+}
+
+// admit gives a user the directory of its process, which stays closed to all
+// others but root, and its outputs, which it may open again by their names.
+func (r *processRunner) admit(u runas.User, outputs ...*os.File) error {
+	if err := os.Chmod(r.cfg.RunDir, 0o711); err != nil { //nolint:gosec // what is in it is closed to others
+		return err
+	}
+	if dir := barrier(filepath.Dir(r.cfg.RunDir), u); dir != "" {
+		return fmt.Errorf("it may not enter %s, which is around its private directory: chmod o+x %s, or set another directory for temporary files (TMPDIR)", dir, dir)
+	}
+	errs := []error{os.Chown(r.dir, int(u.UID), int(u.GID))}
+	for _, f := range outputs {
+		errs = append(errs, f.Chown(int(u.UID), int(u.GID)))
+	}
+	return errors.Join(errs...)
+}
+
+// barrier returns the directory on the way to dir that a user may not enter;
+// empty: there is none. Whatever else than modes decides is left to the kernel.
+func barrier(dir string, u runas.User) string {
+	var on string
+	if dir != "/" && dir != "." {
+		on = barrier(filepath.Dir(dir), u)
+	}
+	if on != "" {
+		return on
+	}
+	info, err := os.Stat(dir)
+	if err != nil {
+		return ""
+	}
+	st, ok := info.Sys().(*syscall.Stat_t)
+	enter := os.FileMode(0o001)
+	switch {
+	case !ok:
+		return ""
+	case st.Uid == u.UID:
+		enter = 0o100
+	case st.Gid == u.GID:
+		enter = 0o010
+	}
+	if u.UID != 0 && info.Mode().Perm()&enter == 0 {
+		return dir
+	}
+	return ""
+}

@@ -1,0 +1,183 @@
+package pluginhost
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/tasker-systems/tasker-host/host/internal/pluginhost/journal"
+)
+
+// quarantine is what slots do not run any more. The journal has it for good and
+// for all hosts; this is what the host knows of it.
+type quarantine struct {
+	journal journal.Journal
+	log     hclog.Logger
+	write   func() *journal.Log
+
+	mu    sync.Mutex   // guards the following
+	known []Quarantine // that the journal has
+	own   []Quarantine // of this host, that the journal was not seen to have yet
+}
+
+// readTimeout bounds how long the journal is asked what is in quarantine.
+const readTimeout = 2 * time.Second
+
+// refresh reads what other hosts may have added. If it cannot, what is known
+// must do.
+func (q *quarantine) refresh(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, readTimeout)
+	defer cancel()
+	known, err := q.journal.Quarantines(ctx)
+	if err != nil {
+		q.log.Warn("what is in quarantine cannot be read; what was known before counts", "error", err)
+		return
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.known = known
+	q.own = slices.DeleteFunc(q.own, func(o Quarantine) bool {
+		return slices.ContainsFunc(known, func(k Quarantine) bool { return k.Covers(o.Slot, o.SHA256, o.Config) })
+	})
+}
+
+// all returns what is in quarantine. The caller holds mu.
+func (q *quarantine) all() []Quarantine { return slices.Concat(q.known, q.own) }
+
+// check returns an error if a slot must not run a release.
+func (q *quarantine) check(id SlotID, r *release) error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for _, k := range q.all() {
+		if k.Covers(id, r.stored.SHA256, r.config) {
+			return fmt.Errorf("%w since %s: sha256 %s, by %s: %s (release it first: tasker plugin release %s --digest %.12s)", ErrQuarantined,
+				k.Since.UTC().Format(time.RFC3339), k.SHA256, k.Actor, k.Reason, id, k.SHA256)
+		}
+	}
+	return nil
+}
+
+// of returns what a slot does not run.
+func (q *quarantine) of(id SlotID) []Quarantine {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	var found []Quarantine
+	for _, k := range q.all() {
+		if k.Slot == id {
+			found = append(found, k)
+		}
+	}
+	return found
+}
+
+// add keeps a slot from running a release again, and returns the event to
+// record. If instead is the same executable with other settings, the settings
+// are what is wrong.
+func (q *quarantine) add(id SlotID, bad, instead *release, actor Actor, reason string) Event {
+	k := Quarantine{Slot: id, SHA256: bad.stored.SHA256, Since: time.Now(), Actor: actor, Reason: reason}
+	if instead != nil && instead.stored.SHA256 == k.SHA256 {
+		k.Config = bad.config
+	}
+	q.mu.Lock()
+	q.own = append(q.own, k)
+	q.mu.Unlock()
+	return Event{
+		At: k.Since, Slot: id, From: journal.Verified, To: journal.Quarantined, Actor: actor, Reason: reason,
+		SHA256: k.SHA256, Config: k.Config,
+	}
+}
+
+// forget takes back what was added and could not be recorded.
+func (q *quarantine) forget(id SlotID, r *release) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.own = slices.DeleteFunc(q.own, func(k Quarantine) bool { return k.Covers(id, r.stored.SHA256, r.config) })
+}
+
+// release lets executables out.
+func (q *quarantine) release(ctx context.Context, id SlotID, sum string, actor Actor, reason string) error {
+	q.refresh(ctx)
+	matches := func(k Quarantine) bool {
+		return k.Slot == id && (sum == "" || strings.HasPrefix(k.SHA256, strings.ToLower(sum)))
+	}
+	q.mu.Lock()
+	var events []Event
+	for _, k := range q.all() {
+		if matches(k) {
+			events = append(events, Event{
+				At: time.Now(), Slot: id, From: journal.Quarantined, To: journal.Verified, Actor: actor, Reason: reason,
+				SHA256: k.SHA256, Config: k.Config,
+			})
+		}
+	}
+	q.mu.Unlock()
+	if len(events) == 0 {
+		return fmt.Errorf("%w: nothing of that sort is in quarantine", ErrNothingToDo)
+	}
+	account := q.write()
+	if account == nil {
+		return ErrStopping // it has not started
+	}
+	if err := account.Must(ctx, events...); err != nil {
+		return err
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.known, q.own = slices.DeleteFunc(q.known, matches), slices.DeleteFunc(q.own, matches)
+	return nil
+}
+
+// allowed returns what a starting slot runs: what is configured, or if that is
+// in quarantine, the executable that last served well.
+func (s *slot) allowed(ctx context.Context, r *release) (*release, error) {
+	s.host.quarantine.refresh(ctx)
+	refused := s.host.quarantine.check(s.id, r)
+	if refused == nil {
+		return r, nil
+	}
+	good, err := s.lastGood(ctx, r.spec)
+	if err != nil {
+		return nil, errors.Join(refused, err)
+	}
+	s.log.Error("what is configured is in quarantine; what served before is started", "error", refused, "sha256", good.stored.SHA256)
+	return good, nil
+}
+
+// lastGood returns the executable that last served well, with settings.
+func (s *slot) lastGood(ctx context.Context, settings Spec) (*release, error) {
+	ctx, cancel := context.WithTimeout(ctx, readTimeout)
+	defer cancel()
+	sum, err := s.host.cfg.Journal.LastGood(ctx, s.id, settings.SHA256)
+	if err != nil {
+		return nil, fmt.Errorf("find what served before: %w", err)
+	}
+	if sum == "" {
+		return nil, errors.New("and nothing else has served before")
+	}
+	settings.Path, settings.SHA256 = "", sum
+	good, err := s.take(settings)
+	if err != nil {
+		return nil, fmt.Errorf("what served before: %w", err)
+	}
+	return good, s.host.quarantine.check(s.id, good)
+}
+
+// nowhere is the journal of a host that has none.
+type nowhere struct{}
+
+var _ journal.Journal = nowhere{}
+
+// Record forgets events.
+func (nowhere) Record(context.Context, []journal.Event) error { return nil }
+
+// Quarantines knows of none.
+func (nowhere) Quarantines(context.Context) ([]journal.Quarantine, error) { return nil, nil }
+
+// LastGood knows of none.
+func (nowhere) LastGood(context.Context, SlotID, string) (string, error) { return "", nil }

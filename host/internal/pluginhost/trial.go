@@ -1,0 +1,347 @@
+package pluginhost
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/tasker-systems/tasker-host/host/internal/pluginhost/journal"
+	"github.com/tasker-systems/tasker-host/host/internal/pluginhost/rollout"
+)
+
+// trial is the time after a generation took over in which the one before takes
+// the calls back if it did better.
+type trial struct {
+	of    *generation // nil: none
+	until time.Time
+	began time.Time
+	old   rollout.Sums // of the last minute before
+}
+
+// beginTrial begins the trial of a generation that takes over from another. The
+// caller holds mu.
+func (s *slot) beginTrial(g, old *generation) {
+	s.trial = trial{}
+	length := s.spec.Rollout.Trial
+	if length <= 0 || g.runs.same(old.runs) {
+		return
+	}
+	now := time.Now()
+	t := trial{of: g, began: now, until: now.Add(length), old: old.recent.Sum(now, now.Add(-time.Hour))}
+	s.trial = t
+	s.tasks.Go(func() { s.watchTrial(t, length) })
+}
+
+// watchTrial compares a generation on trial with what was before.
+func (s *slot) watchTrial(t trial, length time.Duration) {
+	tick := time.NewTicker(lookEvery(length))
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-t.of.stop:
+			return
+		case <-s.ctx.Done():
+			return
+		}
+		if !s.onTrial(t.of) {
+			return
+		}
+		now := t.of.recent.Sum(time.Now(), t.began)
+		if cause, why := rollout.Judge(now, t.old, s.settings().Rollout.limits()); cause != rollout.NotWorse {
+			if err := s.backOut(t.of, string(cause), why); err != nil {
+				s.log.Warn("the generation does worse, but the one before cannot take over", "generation", t.of.number, "error", err, "reason", why)
+			}
+			return
+		}
+	}
+}
+
+// lookEvery is how often something that lasts so long is looked at.
+func lookEvery(length time.Duration) time.Duration {
+	return min(max(length/20, 10*time.Millisecond), time.Second)
+}
+
+// enroll lets a candidate have a part of the calls, or copies of them, once that
+// is written down.
+func (s *slot) enroll(ctx context.Context, g *generation, to Phase, weight int, actor Actor, reason string) error {
+	s.mu.Lock()
+	e := s.event(g, to, actor, reason)
+	e.Weight = weight
+	s.mu.Unlock()
+	if err := s.host.journal.Must(ctx, e); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if g.lost || g.cleanup || s.ctx.Err() != nil {
+		gone := s.event(g, journal.Crashed, journal.ByHost, errVanished.Error())
+		gone.From = to
+		s.host.journal.Later(gone)
+		return errVanished
+	}
+	table := served{primary: s.primary, canary: g, weight: uint32(weight)} //nolint:gosec // a percent
+	if to == journal.Shadow {
+		table = served{primary: s.primary, shadow: g}
+	}
+	if err := s.host.router.change(nil, edit{slot: s.label, to: table}); err != nil {
+		return err
+	}
+	s.candidate, g.weight = g, weight
+	s.move(g, to, actor, reason) // is written already
+	s.log.Info("rollout of a plugin", "generation", g.number, "phase", string(to), "percent", weight, "reason", reason)
+	return nil
+}
+
+// comparison compares a candidate with the generation that serves, from a moment
+// on.
+type comparison struct {
+	mine, other   *generation // other: nil, there is nothing to compare with
+	began         time.Time
+	before, since rollout.Sums // what mine and other had been called until then
+}
+
+func compare(mine, other *generation) comparison {
+	c := comparison{mine: mine, other: other, began: time.Now(), before: mine.recent.Total()}
+	if other != nil {
+		c.since = other.recent.Total()
+	}
+	return c
+}
+
+// judge says whether the candidate is worse, by the calls of the last minute, and
+// by all since the beginning, which may be too few in a minute. It returns how
+// many of the candidate's have ended since.
+func (c *comparison) judge(limits rollout.Limits) (calls int, cause rollout.Cause, why string) {
+	now := time.Now()
+	recent, all := c.mine.recent.Sum(now, c.began), c.mine.recent.Total().Without(c.before)
+	var otherRecent, otherAll rollout.Sums
+	if c.other != nil {
+		otherRecent, otherAll = c.other.recent.Sum(now, c.began), c.other.recent.Total().Without(c.since)
+	}
+	if cause, why = rollout.Judge(recent, otherRecent, limits); cause == rollout.NotWorse {
+		cause, why = rollout.Judge(all, otherAll, limits)
+	}
+	return all.All.Calls, cause, why
+}
+
+// serves returns the generation that serves; nil: none does.
+func (s *slot) serves() *generation {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.primary
+}
+
+// watchCanary takes a canary from step to step, and gives it up if it does worse
+// than the generation that serves.
+func (s *slot) watchCanary(g *generation, actor Actor) {
+	plan := g.runs.spec.Rollout
+	c := compare(g, s.serves())
+	for step := 1; s.looks(g, journal.Canary, lookEvery(plan.Hold)); {
+		serves := s.serves()
+		if serves == nil {
+			continue // lose lets the canary take over
+		}
+		if c.other != serves {
+			c = compare(g, serves)
+		}
+		calls, cause, why := c.judge(plan.limits())
+		if cause != rollout.NotWorse {
+			s.giveUp(g, string(cause), why)
+			return
+		}
+		g.compared.Store(int64(calls))
+		// What is called seldom, for few pools or checks, may have none in the share.
+		enough := calls >= plan.MinSamples || calls == 0 && s.id.Kind != KindHandler
+		if time.Since(c.began) >= plan.Hold && enough && s.step(g, step, actor) {
+			step, c = step+1, compare(g, serves)
+		}
+	}
+}
+
+// step lets a canary have the next part of the calls; all, after the last.
+func (s *slot) step(g *generation, step int, actor Actor) bool {
+	err := s.operate(s.ctx, func(ctx context.Context) error {
+		s.mu.Lock()
+		gone := s.candidate != g
+		s.mu.Unlock()
+		if gone {
+			return nil
+		}
+		if steps := g.runs.spec.Rollout.Steps; step < len(steps) {
+			reason := "it does no worse"
+			if n := g.mirrored.Load(); step == 0 && n > 0 {
+				reason = fmt.Sprintf("as a shadow it answered %d calls, %d differently", n, g.differed.Load())
+			}
+			return s.enroll(ctx, g, journal.Canary, steps[step], actor, reason)
+		}
+		return s.takeOver(ctx, g, actor, "it does no worse")
+	})
+	if err != nil {
+		s.log.Warn("a rollout does not get on", "generation", g.number, "error", err)
+	}
+	return err == nil
+}
+
+// watchShadow makes a shadow a canary when it has answered enough copies. How
+// its answers differ is for people to judge; if it breaks it is given up.
+func (s *slot) watchShadow(g *generation, actor Actor) {
+	plan := g.runs.spec.Rollout
+	c := compare(g, nil)
+	for s.looks(g, journal.Shadow, lookEvery(plan.Hold)) {
+		if _, cause, why := c.judge(plan.limits()); cause != rollout.NotWorse {
+			s.giveUp(g, string(cause), why)
+			return
+		}
+		copies := int(g.mirrored.Load())
+		g.compared.Store(int64(copies))
+		// Reports are not copied: what does nothing else gets none.
+		if time.Since(c.began) >= plan.Hold && (copies >= plan.MinSamples || copies == 0) && s.step(g, 0, actor) {
+			s.watchCanary(g, actor)
+			return
+		}
+	}
+}
+
+// looks waits for the next look at a candidate; false means that it is one no
+// more.
+func (s *slot) looks(g *generation, phase Phase, every time.Duration) bool {
+	timer := time.NewTimer(every)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-g.stop:
+		return false
+	case <-s.ctx.Done():
+		return false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.candidate == g && g.phase == phase
+}
+
+// onTrial reports whether a generation is on trial.
+func (s *slot) onTrial(g *generation) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.trial.of == g && time.Now().Before(s.trial.until)
+}
+
+// backOut takes the change back by which a generation came to serve. It does not
+// wait for the journal.
+func (s *slot) backOut(g *generation, cause, reason string) error {
+	s.mu.Lock()
+	old := s.standby
+	serves := s.primary == g && old != nil && !old.runs.same(g.runs)
+	s.mu.Unlock()
+	if !serves {
+		return ErrNothingToDo
+	}
+	err := s.host.commit([]promotion{{slot: s, to: old}}, nil, journal.ByHost, reason, s.host.journal.Later)
+	if err != nil {
+		return err
+	}
+	s.tookBack(g.runs, old.runs, cause, reason)
+	return nil
+}
+
+// tookBack notes that a release was taken back for another.
+func (s *slot) tookBack(bad, good *release, cause, reason string) {
+	s.mu.Lock()
+	s.good, s.trial = nil, trial{}
+	s.lastErr = reason
+	s.mu.Unlock()
+	s.host.journal.Later(s.host.quarantine.add(s.id, bad, good, journal.ByHost, reason))
+	s.metrics.rollbacks[cause].Inc()
+	s.log.Error("the change was taken back: what served before serves again", "sha256", good.stored.SHA256, "quarantined", bad.stored.SHA256, "reason", reason)
+}
+
+// giveUp ends a rollout because the new generation does badly.
+func (s *slot) giveUp(g *generation, cause, reason string) {
+	s.mu.Lock()
+	mine := s.candidate == g
+	good := s.want
+	s.mu.Unlock()
+	if !mine {
+		return
+	}
+	s.abandon(g, journal.ByHost, reason)
+	s.tookBack(g.runs, good, cause, reason)
+}
+
+// giveUpRollout ends the rollout that is under way. It reports whether one was.
+func (s *slot) giveUpRollout(actor Actor, reason string) bool {
+	s.mu.Lock()
+	g := s.candidate
+	s.mu.Unlock()
+	if g == nil {
+		return false
+	}
+	s.abandon(g, actor, reason)
+	return true
+}
+
+// abandon takes a candidate out of service and ends it when its calls have.
+func (s *slot) abandon(g *generation, actor Actor, reason string) {
+	s.mu.Lock()
+	s.host.router.remove(g, nil)
+	s.forget(g)
+	if g.phase == journal.Canary {
+		s.host.journal.Later(s.move(g, journal.Draining, actor, reason))
+	}
+	s.mu.Unlock()
+	s.tasks.Go(func() {
+		ctx, cancel := context.WithTimeout(s.ctx, s.settings().DrainTimeout)
+		defer cancel()
+		_ = g.wait(ctx)                                      // or the rest is released
+		_ = s.finish(g, ReasonReplaced, "given up: "+reason) // told by finish
+	})
+}
+
+// crashed decides what a crash means beyond a new start: on trial, or on its way
+// to serve, it is the end of a release.
+func (s *slot) crashed(g *generation, was Phase, why string) {
+	s.mu.Lock()
+	instead := s.want
+	onTrial := s.trial.of == g && g.lostAt.Before(s.trial.until) && s.primary != nil && !s.primary.runs.same(g.runs)
+	if onTrial {
+		instead = s.primary.runs
+		s.want, s.spec = instead, instead.spec
+	}
+	s.mu.Unlock()
+	if onTrial || (was == journal.Canary || was == journal.Shadow) && instead != nil && !instead.same(g.runs) {
+		s.tookBack(g.runs, instead, causeCrash, "it crashed on trial: "+why)
+	}
+}
+
+// fallBack puts what crashes in a loop into quarantine, if something else has
+// served before: that is started instead. It reports whether it did.
+func (s *slot) fallBack() bool {
+	s.mu.Lock()
+	bad, good, now, settings := s.want, s.good, s.primary, s.spec
+	s.mu.Unlock()
+	if bad == nil || s.breaker(bad).openFor() == 0 {
+		return false
+	}
+	if now != nil && !now.runs.same(bad) {
+		good = now.runs
+	}
+	if good == nil {
+		var err error
+		if good, err = s.before(s.ctx, settings, bad); err != nil {
+			if !errors.Is(err, ErrNothingToDo) {
+				s.log.Warn("what served before cannot be started", "error", err)
+			}
+			return false
+		}
+	}
+	if s.host.quarantine.check(s.id, good) != nil {
+		return false
+	}
+	s.mu.Lock()
+	s.want, s.spec = good, good.spec
+	s.mu.Unlock()
+	s.tookBack(bad, good, causeCrash, "it crashes in a loop")
+	return true
+}

@@ -1,0 +1,165 @@
+package pluginhost
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/tasker-systems/tasker-host/host/internal/pluginhost/journal"
+	"github.com/tasker-systems/tasker-host/sdk/vocab"
+)
+
+var rawSlot = SlotID{Kind: KindHandler, Name: "raw"}
+
+// moody makes a plugin that is unhealthy while a file is there.
+func moody(t testing.TB) (path string, ill func(bool)) {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "ill")
+	return script(t, "moody "+file), func(now bool) {
+		if now {
+			require.NoError(t, os.WriteFile(file, nil, 0o600))
+		} else {
+			require.NoError(t, os.Remove(file))
+		}
+	}
+}
+
+func (b *bench) phaseOf(t testing.TB, id SlotID, number uint64) Phase {
+	t.Helper()
+	e, err := b.Explain(id)
+	require.NoError(t, err)
+	for _, g := range e.Generations {
+		if g.Number == number {
+			return g.Phase
+		}
+	}
+	return ""
+}
+
+// attentive looks at the health of plugins all the time.
+func attentive(a *account) func(*Config) {
+	return func(c *Config) { c.Journal, c.HealthInterval, c.HealthTimeout = a, 20*time.Millisecond, 10*time.Second }
+}
+
+// requireLegal requires that all edges in the account are edges.
+func requireLegal(t testing.TB, b *bench, a *account) {
+	t.Helper()
+	for _, e := range a.all() {
+		require.True(t, e.Generation == 0 || journal.Can(e.From, e.To), "%+v", e)
+	}
+	require.NotContains(t, b.log.String(), "illegal change")
+}
+
+// A plugin that says that it is not well gets no steps, rather than failing
+// them; when it is well again it gets them back, in the same process.
+func TestUnhealthyGetsNoCalls(t *testing.T) {
+	t.Parallel()
+	a := &account{}
+	path, ill := moody(t)
+	b := started(t, attentive(a), spec("raw", path))
+	first := b.Status()[0]
+
+	ill(true)
+	eventually(t, "it is unhealthy", func() bool { return b.phaseOf(t, rawSlot, first.Generation) == journal.Unhealthy })
+	require.Empty(t, b.Handlers())
+	require.Equal(t, ReasonNoPlugin, b.run(t, "raw.answer", "").Failure.Code)
+	s := b.Status()[0]
+	require.Equal(t, BackingOff, s.State)
+	require.Contains(t, s.LastError, "it says that it is unhealthy: not today")
+	require.False(t, dead(first.PID))
+
+	ill(false)
+	eventually(t, "it serves again", func() bool { return b.Status()[0].State == Serving })
+	require.Equal(t, first.PID, b.Status()[0].PID)
+	require.Equal(t, vocab.OutcomeSuccess, b.run(t, "raw.answer", "").Kind)
+	require.Zero(t, b.Status()[0].Restarts)
+
+	// Not well, and then it ends: another process takes its place.
+	ill(true)
+	eventually(t, "it is unhealthy", func() bool { return b.phaseOf(t, rawSlot, first.Generation) == journal.Unhealthy })
+	require.NoError(t, syscall.Kill(first.PID, syscall.SIGKILL))
+	ill(false)
+	b.serves(t, first.Generation)
+	require.NoError(t, b.Stop(t.Context()))
+	requireLegal(t, b, a)
+}
+
+// The generation that is kept warm takes the calls of one that is not well, and
+// gives them back.
+func TestStandbyReplacesTheUnhealthy(t *testing.T) {
+	t.Parallel()
+	a := &account{}
+	one := quick(spec("raw", script(t, "raw")))
+	one.Rollout.Trial = -1 // on trial it would be taken back for good
+	b := started(t, attentive(a), one)
+	first := b.Status()[0]
+	path, ill := moody(t)
+	require.NoError(t, b.Swap(t.Context(), rawSlot, Source{Path: path}, ann, "test"))
+	second := b.Status()[0]
+
+	ill(true)
+	eventually(t, "the one before serves", func() bool { return b.Status()[0].Generation == first.Generation })
+	require.Equal(t, journal.Unhealthy, b.phaseOf(t, rawSlot, second.Generation))
+	require.Equal(t, first.Generation, b.run(t, "raw.answer", "").Generation)
+	ill(false)
+	eventually(t, "the new one serves again", func() bool { return b.Status()[0].Generation == second.Generation })
+	require.Equal(t, second.PID, b.Status()[0].PID)
+	eventually(t, "the one before is warm again", func() bool { return b.phaseOf(t, rawSlot, first.Generation) == journal.Standby })
+	e, err := b.Explain(rawSlot)
+	require.NoError(t, err)
+	require.Empty(t, e.Quarantined)
+
+	// Replaced by something else meanwhile, it is not wanted any more.
+	ill(true)
+	eventually(t, "the one before serves", func() bool { return b.Status()[0].Generation == first.Generation })
+	require.NoError(t, b.Swap(t.Context(), rawSlot, Source{Path: another(t, one.Path)}, ann, "test"))
+	third := b.Status()[0].Generation
+	ill(false)
+	eventually(t, "it ends", func() bool { return b.phaseOf(t, rawSlot, second.Generation) == journal.Stopped })
+	require.Equal(t, third, b.Status()[0].Generation)
+	require.NoError(t, b.Stop(t.Context()))
+	requireLegal(t, b, a)
+}
+
+// A stopped process loses its calls before it is given up, and a canary that is
+// not well is given up.
+func TestStoppedIsUnhealthyFirst(t *testing.T) {
+	t.Parallel()
+	a := &account{}
+	b := started(t, attentive(a), spec("raw", script(t, "raw")))
+	first := b.Status()[0]
+	require.NoError(t, syscall.Kill(first.PID, syscall.SIGSTOP))
+	b.serves(t, first.Generation)
+	require.NoError(t, b.Stop(t.Context()))
+	var phases []Phase
+	for _, e := range a.all() {
+		if e.Generation == first.Generation {
+			phases = append(phases, e.To)
+		}
+	}
+	require.Equal(t, []Phase{journal.Active, journal.Unhealthy, journal.Crashed}, phases[len(phases)-3:])
+	requireLegal(t, b, a)
+}
+
+func TestUnhealthyCanaryIsGivenUp(t *testing.T) {
+	t.Parallel()
+	a := &account{}
+	one := quick(spec("raw", script(t, "raw")))
+	one.Rollout.Strategy, one.Rollout.Steps, one.Rollout.Hold = CanarySteps, []int{50}, time.Hour
+	b := started(t, attentive(a), one)
+	first := b.Status()[0]
+	path, ill := moody(t)
+	require.NoError(t, b.Swap(t.Context(), rawSlot, Source{Path: path}, ann, "test"))
+	require.NotZero(t, b.Status()[0].Next)
+	ill(true)
+	eventually(t, "it is given up", func() bool { e, _ := b.Explain(rawSlot); return e.Next == 0 && len(e.Quarantined) == 1 })
+	require.Equal(t, first.Generation, b.Status()[0].Generation)
+	require.True(t, slices.ContainsFunc(a.all(), func(e Event) bool { return e.To == journal.Canary }))
+	require.NoError(t, b.Stop(t.Context()))
+	requireLegal(t, b, a)
+}

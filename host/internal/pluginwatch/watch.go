@@ -1,0 +1,167 @@
+package pluginwatch
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/fsnotify/fsnotify"
+	"golang.org/x/sys/unix"
+
+	"github.com/tasker-systems/tasker-host/config"
+	"github.com/tasker-systems/tasker-host/host/internal/pluginset"
+)
+
+// watch looks whenever the files have come to rest after a change, until ctx
+// ends: at once after a moment for what is put in place together, if nobody
+// writes to them, as after a renaming; else when nothing has changed for a while.
+func (w *Watcher) watch(ctx context.Context) {
+	events, hints := w.subscribe()
+	if events != nil {
+		defer func() { _ = events.Close() }()
+	}
+	look := time.NewTicker(w.cfg.Look)
+	defer look.Stop()
+	rest := time.NewTimer(0) // something may have changed since the first look
+	defer rest.Stop()
+	resting := ""
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case e, open := <-hints:
+			if !open {
+				hints = nil
+			} else if w.concerns(e.Name) {
+				rest.Reset(moment)
+			}
+			continue
+		case <-rest.C:
+		case <-look.C:
+		}
+		w.subscribeTo(events)
+		now := w.identities()
+		if all(now) != resting && !closed(now) {
+			// They have come to rest if they are as they were one rest before.
+			resting = all(now)
+			rest.Reset(w.cfg.Rest)
+			continue
+		}
+		resting = all(now)
+		w.look(ctx, resting)
+	}
+}
+
+// moment is for files that are put in place one after another, such as a binary
+// and its signature.
+const moment = 15 * time.Millisecond
+
+// look applies the files if they are others than at the last look, or if
+// something is to be tried again.
+func (w *Watcher) look(ctx context.Context, files string) {
+	w.turn.Lock()
+	defer w.turn.Unlock()
+	again := false
+	for _, r := range w.runs {
+		again = again || r.again
+	}
+	if files == w.seen && !again {
+		return
+	}
+	w.seen = files
+	_, _ = w.apply(ctx, false, ByFiles, "the files have changed") // it logs, and Status tells
+}
+
+// subscribe asks the system for events. Without them there are the looks.
+func (w *Watcher) subscribe() (*fsnotify.Watcher, chan fsnotify.Event) {
+	events, err := fsnotify.NewWatcher()
+	if err != nil {
+		w.log.Warn("the system gives no notice of changes: they are found later", "after", w.cfg.Look, "error", err)
+		return nil, nil
+	}
+	w.subscribeTo(events)
+	go func() {
+		for range events.Errors { // events were lost: the next look finds what they told
+		}
+	}()
+	return events, events.Events
+}
+
+// subscribeTo watches the directories of the files: those that are there.
+func (w *Watcher) subscribeTo(events *fsnotify.Watcher) {
+	if events == nil {
+		return
+	}
+	for _, path := range w.files() {
+		_ = events.Add(filepath.Dir(path)) // there or not, or replaced; adding twice changes nothing
+	}
+}
+
+func (w *Watcher) concerns(path string) bool {
+	return slices.Contains(w.files(), path)
+}
+
+// files returns all whose change matters: what is selected from, and what was
+// selected last.
+func (w *Watcher) files() []string {
+	toml := w.selector.Path()
+	if abs, err := filepath.Abs(toml); err == nil {
+		toml = abs
+	}
+	files := []string{toml, config.LockPath(toml)}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, path := range w.status.paths {
+		files = append(files, path, path+pluginset.SignatureSuffix)
+	}
+	return files
+}
+
+// there is one of the files: what of it changes when it is written or replaced.
+type there struct{ path, identity string }
+
+// all says which files are there.
+func all(files []there) string {
+	var s strings.Builder
+	for _, f := range files {
+		fmt.Fprintf(&s, "%s %s\n", f.path, f.identity)
+	}
+	return s.String()
+}
+
+func (w *Watcher) identities() []there {
+	var files []there
+	for _, path := range w.files() {
+		f := there{path: path, identity: "-"}
+		if info, err := os.Lstat(path); err == nil {
+			st, _ := info.Sys().(*syscall.Stat_t)
+			f.identity = fmt.Sprintf("%d %d %v %v", st.Ino, st.Size, st.Mtim, st.Ctim)
+		}
+		files = append(files, f)
+	}
+	return files
+}
+
+// closed reports whether it is sure that nobody has one of the files open for
+// writing.
+func closed(files []there) bool {
+	return !slices.ContainsFunc(files, func(f there) bool { return f.identity != "-" && !unwritten(f.path) })
+}
+
+// unwritten asks the kernel for a read lease, which nobody gets on a file that is
+// open for writing. File systems of other machines, and files of others, have
+// none to give.
+func unwritten(path string) bool {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return false
+	}
+	defer func() { _ = f.Close() }() // and with it ends the lease
+	_, err = unix.FcntlInt(f.Fd(), unix.F_SETLEASE, unix.F_RDLCK)
+	return err == nil
+}

@@ -1,0 +1,42 @@
+package readmodel
+
+import "time"
+
+// Configuration is a host's configuration, without the values of secrets.
+type Configuration struct {
+	Environment string      `json:"environment"`
+	Directory   string      `json:"directory,omitempty" doc:"The operator's directory, if there is one."`
+	Generation  int         `json:"generation,omitempty" doc:"Counts the configurations that came into force since the host started; 0 if no host runs it."`
+	AppliedAt   *time.Time  `json:"applied_at,omitempty"`
+	Keys        []ConfigKey `json:"keys"`
+	Restart     []string    `json:"waits_for_restart,omitempty" doc:"Keys whose new values come into force when the host starts anew."`
+	Refused     string      `json:"refused,omitempty" doc:"Why the last change of the files was refused; what is in force is older."`
+}
+
+// Reload says what came of reading the configuration anew.
+type Reload struct {
+	Generation int      `json:"generation"`
+	Applied    []string `json:"applied" doc:"Keys whose values changed now."`
+	Restart    []string `json:"waits_for_restart,omitempty" doc:"Keys whose new values come into force when the host starts anew."`
+}
+
+// ConfigKey is one key with its value.
+type ConfigKey struct {
+	Key    string `json:"key"`
+	Value  any    `json:"value" doc:"Text, number or truth value. A secret that is set reads [redacted]."`
+	Origin string `json:"origin" doc:"File and line, environment variable, override or derived."`
+	Secret bool   `json:"secret,omitempty"`
+}
+
+// ConfigDiff compares what is in force in several environments.
+type ConfigDiff struct {
+	Environments []string        `json:"environments"`
+	Keys         []ConfigDiffKey `json:"keys"`
+}
+
+// ConfigDiffKey is a key whose values differ, as TOML, in the order of the
+// environments.
+type ConfigDiffKey struct {
+	Key    string   `json:"key"`
+	Values []string `json:"values"`
+}

@@ -1,0 +1,94 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+const (
+	sqlBacklogs = `select o_queue, o_waiting, o_oldest_seconds, o_hosts from tasker_backlogs($1::text[], $2::integer)`
+
+	sqlWaiting = `select o.queue from tasker_waiting($1::text[], $2::text[], $3::text[]) o(queue)`
+
+	// Tells the others how many connections this host may have, if that is not
+	// what they know.
+	sqlConnections = `
+with told as (
+  update tasker_hosts h set connections = $2::integer
+   where h.host_id = $1::integer and h.connections is distinct from $2::integer
+)
+select current_setting('max_connections')::integer - current_setting('superuser_reserved_connections')::integer,
+       count(*), coalesce(sum(h.connections), 0)
+  from tasker_hosts h
+ where h.host_id <> $1::integer and h.alive_until > clock_timestamp() and h.state not in ('dead', 'stopped')`
+)
+
+// Backlog is the work that waits in a queue.
+type Backlog struct {
+	Waiting int // messages that may be read now, counted up to a limit
+	Oldest  time.Duration
+	Hosts   int // that share it, this one included
+}
+
+// Waiting returns which of the queues hold a message that may be read now: of the
+// queues of namespaces one for a handler named, of the inboxes any. One that does not
+// exist is among them.
+func (s *Store) Waiting(ctx context.Context, queues, handlers, inboxes []string) ([]string, error) {
+	rows, err := s.pool.Query(ctx, sqlWaiting, append([]string{}, queues...), append([]string{}, handlers...), append([]string{}, inboxes...))
+	if err != nil {
+		return nil, fmt.Errorf("look at %d queues: %w", len(queues)+len(inboxes), err)
+	}
+	found, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return nil, fmt.Errorf("look at %d queues: %w", len(queues)+len(inboxes), err)
+	}
+	return found, nil
+}
+
+// maxBacklog is up to where waiting messages are counted.
+const maxBacklog = 20_000
+
+// Backlogs returns what waits in queues, by their names. One that does not exist
+// is left out.
+func (s *Store) Backlogs(ctx context.Context, queues []string) (map[string]Backlog, error) {
+	rows, err := s.pool.Query(ctx, sqlBacklogs, queues, maxBacklog)
+	if err != nil {
+		return nil, fmt.Errorf("read backlogs: %w", err)
+	}
+	defer rows.Close()
+	found := make(map[string]Backlog, len(queues))
+	for rows.Next() {
+		var queue string
+		var b Backlog
+		var oldest float64
+		if err := rows.Scan(&queue, &b.Waiting, &oldest, &b.Hosts); err != nil {
+			return nil, fmt.Errorf("read backlogs: %w", err)
+		}
+		b.Oldest = max(seconds(oldest), 0)
+		found[queue] = b
+	}
+	if err := rows.Err(); err != nil {
+		return nil, fmt.Errorf("read backlogs: %w", err)
+	}
+	return found, nil
+}
+
+// Connections are those of the server and who may take them.
+type Connections struct {
+	Server     int // that clients may have, all together
+	OtherHosts int // that are alive
+	OthersTake int // that these may have together, as far as they told
+}
+
+// Connections tells the others how many connections a host may have, and returns
+// what they told.
+func (s *Store) Connections(ctx context.Context, host int32, own int) (Connections, error) {
+	var c Connections
+	if err := s.pool.QueryRow(ctx, sqlConnections, host, own).Scan(&c.Server, &c.OtherHosts, &c.OthersTake); err != nil {
+		return Connections{}, fmt.Errorf("read who takes connections: %w", err)
+	}
+	return c, nil
+}

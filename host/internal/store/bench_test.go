@@ -1,0 +1,59 @@
+package store_test
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/tasker-systems/tasker-host/host/internal/store"
+	"github.com/tasker-systems/tasker-host/sdk/vocab"
+)
+
+// BenchmarkBatch creates tasks of four steps in a line and settles these, so many
+// tasks in a statement as it says: what a call costs in any case is seen in small
+// batches, what each task and step adds in large ones. The server does not wait
+// for its disk.
+//
+//   - create-µs/task, settle-µs/step: the time of the calls, each transaction's
+//     commit included
+func BenchmarkBatch(b *testing.B) {
+	for _, size := range []int{1, 10, 100, 500} {
+		b.Run(fmt.Sprintf("tasks=%d", size), func(b *testing.B) {
+			bed := newBed(b)
+			plan := bed.mustPlan(b, chain(4)...)
+			g := bed.grant(bed.host(b), size)
+			var creating, settling time.Duration
+			for b.Loop() {
+				tasks := make([]store.NewTask, size)
+				for i := range tasks {
+					tasks[i] = newTask(plan)
+				}
+				began := time.Now()
+				created, err := bed.store.CreateTasks(b.Context(), g, tasks, "")
+				creating += time.Since(began)
+				require.NoError(b, err)
+				leases := make([]store.Lease, 0, size)
+				for _, c := range created {
+					leases = append(leases, c.Leases...)
+				}
+				for range plan.Steps {
+					batch := make([]store.Settlement, len(leases))
+					for i, l := range leases {
+						batch[i] = settlement(l.StepKey, l.ID, vocab.OutcomeSuccess)
+					}
+					began = time.Now()
+					settled, err := bed.store.Settle(b.Context(), g, policy, batch)
+					settling += time.Since(began)
+					require.NoError(b, err)
+					leases = settled.Leases
+				}
+				require.Empty(b, leases)
+			}
+			n := float64(b.N * size)
+			b.ReportMetric(float64(creating.Microseconds())/n, "create-µs/task")
+			b.ReportMetric(float64(settling.Microseconds())/n/float64(len(plan.Steps)), "settle-µs/step")
+		})
+	}
+}

@@ -1,0 +1,74 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+const (
+	// The partitions of a table count as one.
+	sqlTableSizes = `
+select coalesce(parent.relname, c.relname)::text,
+       sum(pg_total_relation_size(c.oid))::bigint,
+       sum(pg_stat_get_live_tuples(c.oid))::bigint, sum(pg_stat_get_dead_tuples(c.oid))::bigint,
+       (select pg_database_size(current_database()))
+  from pg_class c
+  left join pg_inherits i on i.inhrelid = c.oid
+  left join pg_class parent on parent.oid = i.inhparent
+ where c.relkind = 'r' and (c.relnamespace = to_regnamespace('pgmq')
+       or c.relnamespace = (select t.relnamespace from pg_class t where t.oid = to_regclass('tasker_tasks')))
+ group by 1
+ order by 2 desc
+ limit $1::integer`
+
+	// A lease may be as long as its worker asked for; one that ran out must be
+	// gone with the next sweep.
+	sqlWorkerLeases = `
+select count(*)::integer,
+       count(*) filter (where l.lease > $1::interval)::integer,
+       count(*) filter (where l.look_at < clock_timestamp() - $2::interval)::integer
+  from tasker_worker_leases l`
+)
+
+// TableSize is what a table takes with its indexes and partitions.
+type TableSize struct {
+	Name       string
+	Bytes      int64
+	Live, Dead int64 // rows, about; dead ones wait for vacuum
+}
+
+// DiskUse returns what the database takes, and its largest tables.
+func (s *Store) DiskUse(ctx context.Context, limit int) (total int64, largest []TableSize, err error) {
+	rows, err := s.pool.Query(ctx, sqlTableSizes, limit)
+	if err != nil {
+		return 0, nil, fmt.Errorf("read the sizes of tables: %w", err)
+	}
+	largest, err = pgx.CollectRows(rows, func(r pgx.CollectableRow) (TableSize, error) {
+		var t TableSize
+		err := r.Scan(&t.Name, &t.Bytes, &t.Live, &t.Dead, &total)
+		return t, err
+	})
+	if err != nil {
+		return 0, nil, fmt.Errorf("read the sizes of tables: %w", err)
+	}
+	return total, largest, nil
+}
+
+// WorkerLeases are the leases of outside workers.
+type WorkerLeases struct {
+	All     int
+	Long    int // that outlive a dead worker for longer than a limit
+	Overdue int // that ran out longer ago than a limit, and nobody has swept
+}
+
+// WorkerLeases counts the leases of outside workers.
+func (s *Store) WorkerLeases(ctx context.Context, long, overdue time.Duration) (WorkerLeases, error) {
+	var l WorkerLeases
+	if err := s.pool.QueryRow(ctx, sqlWorkerLeases, long, overdue).Scan(&l.All, &l.Long, &l.Overdue); err != nil {
+		return WorkerLeases{}, fmt.Errorf("count the leases of outside workers: %w", err)
+	}
+	return l, nil
+}

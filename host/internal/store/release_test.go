@@ -1,0 +1,51 @@
+package store_test
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/tasker-systems/tasker-host/host/internal/store"
+	"github.com/tasker-systems/tasker-host/sdk/vocab"
+)
+
+// Giving back the steps of a dead host locks what it buries in the order of
+// everybody else: it does not hold rows of a later task while it waits for rows of
+// an earlier one.
+func TestReleaseOfADeadHostLocksInOrder(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	p := b.mustPlan(t, fan(2)...)
+	dead, other := b.host(t), b.host(t)
+	made, err := b.store.CreateTasks(t.Context(), b.grant(dead, 0), []store.NewTask{newTask(p), newTask(p)}, "")
+	require.NoError(t, err)
+	tasks := []vocab.UUID{made[0].UUID, made[1].UUID}
+	slices.SortFunc(tasks, func(a, b vocab.UUID) int { return slices.Compare(a[:], b[:]) })
+	for no, host := range []int32{dead, other} {
+		b.exec(t, `update tasker_workflow_steps set state = 'in_progress', lease_id = gen_random_uuid(), lease_host = $1, claims = 100, sort_key = sort_key + 1
+		            where step_no = $2`, host, no)
+	}
+
+	tx, err := b.pool.Begin(t.Context())
+	require.NoError(t, err)
+	const lock = "select step_no from tasker_workflow_steps where task_uuid = $1 and step_no = $2 for update"
+	_, err = tx.Exec(t.Context(), lock, tasks[0], 1)
+	require.NoError(t, err)
+	released := make(chan error, 1)
+	go func() {
+		var n int
+		released <- b.pool.QueryRow(t.Context(), "select o_released from tasker_release_host_steps($1, 'host_lost', '00000000-0000-0000-0000-000000000000', 100, 3)", dead).Scan(&n)
+	}()
+	require.Eventually(t, func() bool {
+		return one[int](t, b, `select count(*) from pg_stat_activity where wait_event_type = 'Lock' and query like '%tasker_release_host_steps%' and datname = current_database()`) == 1
+	}, time.Minute, 5*time.Millisecond, "it waits for the row of the first task")
+	for _, no := range []int{0, 1} {
+		_, err = tx.Exec(t.Context(), lock, tasks[1], no)
+		require.NoError(t, err, "nobody holds a row of the second task yet")
+	}
+	require.NoError(t, tx.Commit(t.Context()))
+	require.NoError(t, <-released)
+	require.Equal(t, 2, one[int](t, b, "select count(*) from tasker_workflow_steps where state = 'error'"))
+}

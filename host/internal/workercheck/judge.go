@@ -1,0 +1,194 @@
+package workercheck
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/tasker-systems/tasker-host/sdk/vocab"
+)
+
+func starts(ctx context.Context, b *trial) (string, error) {
+	seen, err := until(ctx, b.Patience, func() (seen bool, err error) {
+		err = b.Pool.QueryRow(ctx, "select exists (select from tasker_workers where namespace = $1 and name = $2)", Namespace, workerName).Scan(&seen)
+		return seen || b.ended() != "", err
+	})
+	if err == nil && !seen {
+		return fmt.Sprintf("within %v it called tasker_worker_claim for no step", b.Patience), nil
+	}
+	return "", err
+}
+
+// echoes has values sent through the worker and compares what comes back.
+func echoes(ctx context.Context, b *trial, values ...string) (string, error) {
+	for _, v := range values {
+		task, complaint, err := b.runs(ctx, "echo", map[string]any{"value": json.RawMessage(v)}, vocab.TaskComplete, b.Patience)
+		if complaint != "" || err != nil {
+			return complaint, err
+		}
+		step, err := b.first(ctx, task)
+		if err != nil {
+			return "", err
+		}
+		if same, err := b.equal(ctx, step.Result, json.RawMessage(v)); err != nil {
+			return "", err
+		} else if !same {
+			return fmt.Sprintf("sent %s, got %.200s", v, step.Result), nil
+		}
+	}
+	return "", nil
+}
+
+func success(ctx context.Context, b *trial) (string, error) {
+	return echoes(ctx, b, `{"done": true, "items": [1, "two", null]}`, `null`)
+}
+
+func numbers(ctx context.Context, b *trial) (string, error) {
+	return echoes(ctx, b, `[340282366920938463463374607431768211456, -170141183460469231731687303715884105728, 9007199254740993]`,
+		`[0.1, 1234567890.12345678901234567890, -1e-20]`)
+}
+
+func unicode(ctx context.Context, b *trial) (string, error) {
+	return echoes(ctx, b, `"ünïcødé 日本語 😀 \\ \" \n \t \u200b end"`, `{"schlüssel 😀": ["\u0001", ""]}`)
+}
+
+func dependencies(ctx context.Context, b *trial) (string, error) {
+	task, complaint, err := b.runs(ctx, "add", map[string]any{"value": json.RawMessage("340282366920938463463374607431768211456")}, vocab.TaskComplete, b.Patience)
+	if complaint != "" || err != nil {
+		return complaint, err
+	}
+	step, err := b.first(ctx, task)
+	if err != nil {
+		return "", err
+	}
+	if want := "680564733841876926926749214863536422912"; string(step.Result) != want {
+		return fmt.Sprintf("2^128 + 2^128 came out as %.100s, want %s", step.Result, want), nil
+	}
+	return "", nil
+}
+
+func retry(ctx context.Context, b *trial) (string, error) {
+	task, complaint, err := b.runs(ctx, "retry", struct{}{}, vocab.TaskComplete, b.Patience)
+	if complaint != "" || err != nil {
+		return complaint, err
+	}
+	step, err := b.first(ctx, task)
+	if err != nil || step.Attempts == 2 {
+		return "", err
+	}
+	return fmt.Sprintf("%d attempts were charged, want 2: the first one failed retryably", step.Attempts), nil
+}
+
+func permanent(ctx context.Context, b *trial) (string, error) {
+	const message = "nie wieder – 二度と 😀"
+	task, complaint, err := b.runs(ctx, "permanent", map[string]string{"message": message}, vocab.TaskError, b.Patience)
+	if complaint != "" || err != nil {
+		return complaint, err
+	}
+	step, err := b.first(ctx, task)
+	switch {
+	case err != nil:
+		return "", err
+	case step.Attempts != 1:
+		return fmt.Sprintf("it was tried %d times: settle it with the outcome permanent", step.Attempts), nil
+	case step.Error == nil || step.Error.Message != message:
+		return fmt.Sprintf("the message %q came out as %+v", message, step.Error), nil
+	case step.Error.Code != "CHECK_PERMANENT":
+		return fmt.Sprintf("the code CHECK_PERMANENT came out as %q", step.Error.Code), nil
+	}
+	return "", nil
+}
+
+func poison(ctx context.Context, b *trial) (string, error) {
+	_, complaint, err := b.runs(ctx, "poison", struct{}{}, vocab.TaskError, b.Patience)
+	if complaint != "" || err != nil {
+		return complaint, err
+	}
+	complaint, err = success(ctx, b)
+	if complaint != "" {
+		complaint = "afterwards: " + complaint
+	}
+	return complaint, err
+}
+
+func heartbeat(ctx context.Context, b *trial) (string, error) {
+	task, complaint, err := b.runs(ctx, "sleep", map[string]float64{"seconds": 2.5 * lease.Seconds()}, vocab.TaskComplete, b.Patience)
+	if complaint != "" || err != nil {
+		return complaint, err
+	}
+	step, err := b.first(ctx, task)
+	if err != nil || step.Claims == 1 {
+		return "", err
+	}
+	return fmt.Sprintf("the step was claimed %d times: call tasker_worker_heartbeat before a third of the lease has passed", step.Claims), nil
+}
+
+// sleeping submits a step that runs for long, and waits until it does.
+func sleeping(ctx context.Context, b *trial, seconds float64) (task, complaint string, err error) {
+	if task, err = b.submit(ctx, "sleep", map[string]float64{"seconds": seconds}); err != nil {
+		return "", "", err
+	}
+	runs, err := until(ctx, b.Patience, func() (bool, error) {
+		step, err := b.first(ctx, task)
+		return step.State == vocab.StepInProgress, err
+	})
+	if err == nil && !runs {
+		complaint = fmt.Sprintf("within %v it did not claim a step that waits", b.Patience)
+	}
+	return task, complaint, err
+}
+
+func cancelled(ctx context.Context, b *trial) (string, error) {
+	task, complaint, err := sleeping(ctx, b, 60)
+	if complaint != "" || err != nil {
+		return complaint, err
+	}
+	if _, err := b.API.Cancel(ctx, task, "checked"); err != nil {
+		return "", err
+	}
+	_, complaint, err = b.runs(ctx, "echo", map[string]any{"value": 1}, vocab.TaskComplete, lease+5*time.Second)
+	if complaint != "" {
+		complaint = "its step was cancelled, and it took no other: stop when tasker_worker_heartbeat says cancel_requested. " + complaint
+	}
+	return complaint, err
+}
+
+func leaseLost(ctx context.Context, b *trial) (string, error) {
+	task, complaint, err := sleeping(ctx, b, 1.5*lease.Seconds())
+	if complaint != "" || err != nil {
+		return complaint, err
+	}
+	var verdict string
+	err = b.Pool.QueryRow(ctx, `
+select r.verdict from tasker_workflow_steps s
+ cross join lateral tasker_worker_release(tasker_step_uuid(s.task_uuid, s.step_no), s.lease_id, '0 s', 'taken away by the check') r
+ where s.task_uuid = $1 and s.state = 'in_progress'`, task).Scan(&verdict)
+	if err != nil {
+		return "", fmt.Errorf("take the lease away: %w", err)
+	}
+	complaint, err = b.ends(ctx, task, vocab.TaskComplete, b.Patience)
+	if complaint != "" {
+		complaint = "after its lease was taken away: " + complaint
+	}
+	return complaint, err
+}
+
+func stopped(ctx context.Context, b *trial) (string, error) {
+	task, complaint, err := sleeping(ctx, b, 60)
+	if complaint != "" || err != nil {
+		return complaint, err
+	}
+	b.terminate()
+	if !b.exits(stopTime) {
+		return fmt.Sprintf("%v after SIGTERM it still runs", stopTime), nil
+	}
+	step, err := b.first(ctx, task)
+	if err != nil {
+		return "", err
+	}
+	if step.State == vocab.StepInProgress {
+		return "it ended and left its step to wait for the end of the lease: give it back with tasker_worker_release", nil
+	}
+	return "", nil
+}

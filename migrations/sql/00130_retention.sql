@@ -1,0 +1,333 @@
+-- Retention: what has ended goes after a while. Tasks live in partitions by the
+-- day of their creation, so a day of which nothing is to be kept goes as a whole,
+-- at the price of its size in files and of one short lock. Of a day that holds
+-- something to keep, a task that has not ended or one of a namespace that keeps
+-- its tasks longer, the rest is deleted in small batches; the day goes with its
+-- last row.
+--
+-- A task is over its time when it ended (complete, error, cancelled, resolved by
+-- hand) longer ago than its namespace keeps tasks. What has not ended is kept
+-- however old it is.
+--
+-- Nothing here runs in the hot path. The one lock that others feel is that of
+-- tasker_drop_day: it waits for p_wait at most, and holds for as long as it takes
+-- to strike a table from the catalogue.
+
+-- +goose Up
+
+-- What one host at a time does for all.
+create table tasker_duties (
+  duty       text primary key,
+  host_id    integer not null,
+  held_until timestamptz not null
+);
+
+-- Tasks that an operator changed after they had ended: their time begins anew when
+-- they end again. Whoever drops a day looks at them under its lock, where looking
+-- at all tasks of the day would take too long. They go with their task.
+create table tasker_reopened_tasks (task_uuid uuid primary key);
+
+-- The caller holds the task's row.
+-- +goose StatementBegin
+create function tasker_note_reopened(p_task uuid)
+returns void language sql as $$
+  insert into tasker_reopened_tasks (task_uuid) values (p_task) on conflict do nothing
+$$;
+-- +goose StatementEnd
+
+-- The queues that hosts read as inboxes, under whatever names, now and before:
+-- what stands in their archives is kept as long as other records.
+create table tasker_inboxes (queue_name text primary key);
+
+-- Takes or keeps a duty for p_lease. Returns whether it is the host's.
+-- +goose StatementBegin
+create function tasker_take_duty(p_duty text, p_host integer, p_lease interval)
+returns boolean language plpgsql as $$
+begin
+  insert into tasker_duties as d (duty, host_id, held_until) values (p_duty, p_host, clock_timestamp() + p_lease)
+  on conflict (duty) do update set host_id = excluded.host_id, held_until = excluded.held_until
+   where d.host_id = p_host or d.held_until < clock_timestamp();
+  return found;
+end
+$$;
+-- +goose StatementEnd
+
+-- When a day begins. Days are those of UTC.
+-- +goose StatementBegin
+create function tasker_day_begins(p_day date)
+returns timestamptz language sql stable strict as $$
+  select (p_day::text || ' 00:00:00+00')::timestamptz
+$$;
+-- +goose StatementEnd
+
+-- Whether the database holds a task made on the day, in whichever partition.
+-- +goose StatementBegin
+create function tasker_day_has_tasks(p_day date)
+returns boolean language sql stable as $$
+  select exists (select from tasker_tasks t
+                  where t.task_uuid >= tasker_uuid_floor(tasker_day_begins(p_day))
+                    and t.task_uuid < tasker_uuid_floor(tasker_day_begins(p_day + 1)))
+$$;
+-- +goose StatementEnd
+
+-- Until when the tasks of each namespace must have ended to go now; null: they
+-- are kept for ever. p_keep belongs to p_namespaces, p_default to the others; a
+-- null in either is for ever.
+-- +goose StatementBegin
+create function tasker_retention(p_default interval, p_namespaces text[], p_keep interval[])
+returns table (o_namespace integer, o_before timestamptz)
+language sql stable as $$
+  select ns.namespace_id, clock_timestamp() - case when k.name is null then p_default else k.keep end
+    from tasker_task_namespaces ns
+    left join unnest(p_namespaces, p_keep) k(name, keep) on k.name = ns.name
+$$;
+-- +goose StatementEnd
+
+-- The days, oldest first, of which some tasks may be over their time: those that
+-- ended before any namespace's bound.
+-- +goose StatementBegin
+create function tasker_old_days(p_default interval, p_namespaces text[], p_keep interval[])
+returns setof date language sql stable as $$
+  select distinct d.day
+    from pg_inherits i
+    join pg_class c on c.oid = i.inhrelid
+   cross join lateral (select to_date(right(c.relname, 8), 'YYYYMMDD') as day where c.relname ~ '_[0-9]{8}$') d
+   where i.inhparent in ('tasker_tasks'::regclass, 'tasker_workflow_steps'::regclass,
+                         'tasker_task_transitions'::regclass, 'tasker_workflow_step_transitions'::regclass)
+     and tasker_day_begins(d.day + 1) <= (select max(r.o_before) from tasker_retention(p_default, p_namespaces, p_keep) r)
+   order by 1
+$$;
+-- +goose StatementEnd
+
+-- Whether a day holds nothing that is to be kept. One look at what has not ended,
+-- by its index, and one at all the others, which ends with the first that is kept.
+-- +goose StatementBegin
+create function tasker_day_is_over(p_day date, p_default interval, p_namespaces text[], p_keep interval[])
+returns boolean language plpgsql stable as $$
+declare
+  v_table text := 'tasker_tasks_' || to_char(p_day, 'YYYYMMDD');
+  v_kept  boolean;
+begin
+  if to_regclass(v_table) is null then
+    return not tasker_day_has_tasks(p_day);   -- they are gone; steps or history may be left
+  end if;
+  execute format($q$select exists (select from %I t where t.state in ('pending', 'in_progress'))$q$, v_table) into v_kept;
+  if v_kept then
+    return false;
+  end if;
+  execute format($q$
+    select exists (select from %I t
+                     left join (select r.o_namespace, r.o_before from tasker_retention($1, $2, $3) r offset 0) r on r.o_namespace = t.namespace_id
+                    where t.completed_at is null or r.o_before is null or t.completed_at >= r.o_before)
+  $q$, v_table) into v_kept using p_default, p_namespaces, p_keep;
+  return not v_kept;
+end
+$$;
+-- +goose StatementEnd
+
+-- Drops one table's partition of a day: tasks first, then, when none are left of
+-- the day, its steps and their history. Waits for the lock for p_wait_ms at most,
+-- since everybody waits behind it meanwhile (lock_not_available then). Returns
+-- whether it dropped something. A task of the day that an operator has set going
+-- again since it was looked at keeps it, also if it has ended again meanwhile: by
+-- the lock, nobody is in the middle of that, and who was has noted it.
+-- +goose StatementBegin
+create function tasker_drop_day(
+  p_table text, p_day date, p_wait_ms integer, p_default interval, p_namespaces text[], p_keep interval[])
+returns boolean language plpgsql as $$
+declare
+  v_table text := p_table || '_' || to_char(p_day, 'YYYYMMDD');
+  v_kept  boolean;
+begin
+  if p_table not in ('tasker_tasks', 'tasker_workflow_steps', 'tasker_task_transitions', 'tasker_workflow_step_transitions') then
+    raise exception '% has no days', p_table using errcode = 'invalid_parameter_value';
+  elsif to_regclass(v_table) is null then
+    return false;
+  end if;
+  perform set_config('lock_timeout', p_wait_ms::text, true);
+  if p_table <> 'tasker_tasks' then
+    if tasker_day_has_tasks(p_day) then
+      return false;
+    end if;
+  else
+    execute format('lock table %I in access exclusive mode', p_table);
+    execute format($q$select exists (select from %I t where t.state in ('pending', 'in_progress'))$q$, v_table) into v_kept;
+    if v_kept then
+      return false;
+    end if;
+    execute format($q$
+      select exists (select from tasker_reopened_tasks n
+                       join %I t on t.task_uuid = n.task_uuid
+                       left join (select r.o_namespace, r.o_before from tasker_retention($3, $4, $5) r offset 0) r on r.o_namespace = t.namespace_id
+                      where n.task_uuid >= tasker_uuid_floor(tasker_day_begins($1)) and n.task_uuid < tasker_uuid_floor(tasker_day_begins($2))
+                        and (t.completed_at is null or r.o_before is null or t.completed_at >= r.o_before))
+    $q$, v_table) into v_kept using p_day, p_day + 1, p_default, p_namespaces, p_keep;
+    if v_kept then
+      return false;
+    end if;
+    delete from tasker_reopened_tasks n
+     where n.task_uuid >= tasker_uuid_floor(tasker_day_begins(p_day)) and n.task_uuid < tasker_uuid_floor(tasker_day_begins(p_day + 1));
+  end if;
+  execute format('drop table %I', v_table);
+  return true;
+end
+$$;
+-- +goose StatementEnd
+
+-- Deletes the tasks that are over their time among up to p_limit tasks after
+-- p_after in the table of a day, or in the default one (p_day null), with their
+-- steps and history. Returns how many, and the last task looked at; null: it has
+-- seen all. Locks steps before tasks, as everybody does.
+-- +goose StatementBegin
+create function tasker_prune_tasks(
+  p_day date, p_after uuid, p_limit integer, p_default interval, p_namespaces text[], p_keep interval[],
+  out o_deleted integer, out o_last uuid)
+language plpgsql
+set enable_hashjoin = off set enable_mergejoin = off set jit = off
+as $$
+#variable_conflict use_column
+declare
+  v_table text := 'tasker_tasks_' || coalesce(to_char(p_day, 'YYYYMMDD'), 'default');
+  v_ids   uuid[];
+  v_seen  integer;
+begin
+  o_deleted := 0;
+  if to_regclass(v_table) is null then
+    return;
+  end if;
+  execute format($q$
+    with page as (
+      select t.task_uuid, t.namespace_id, t.completed_at from %I t where t.task_uuid > $1 order by t.task_uuid limit $2
+    )
+    select count(*), (array_agg(p.task_uuid order by p.task_uuid desc))[1],
+           array_agg(p.task_uuid order by p.task_uuid) filter (where p.completed_at < r.o_before)
+      from page p
+      left join (select r.o_namespace, r.o_before from tasker_retention($3, $4, $5) r offset 0) r on r.o_namespace = p.namespace_id
+  $q$, v_table) into v_seen, o_last, v_ids using p_after, p_limit, p_default, p_namespaces, p_keep;
+  if v_seen < p_limit then o_last := null; end if;
+  if v_ids is null then
+    return;
+  end if;
+  perform from tasker_workflow_steps s
+    where s.task_uuid = any(v_ids) and s.task_uuid between v_ids[1] and v_ids[cardinality(v_ids)]
+    order by s.task_uuid, s.step_no for update;
+  -- Under the locks: what an operator has set going again meanwhile stays.
+  v_ids := array(select t.task_uuid from tasker_tasks t
+                  where t.task_uuid = any(v_ids) and t.task_uuid between v_ids[1] and v_ids[cardinality(v_ids)]
+                    and exists (select from tasker_retention(p_default, p_namespaces, p_keep) r
+                                 where r.o_namespace = t.namespace_id and t.completed_at < r.o_before)
+                  order by t.task_uuid for update of t);
+  o_deleted := cardinality(v_ids);
+  if o_deleted = 0 then
+    return;
+  end if;
+  delete from tasker_task_transitions x where x.task_uuid = any(v_ids) and x.task_uuid between v_ids[1] and v_ids[o_deleted];
+  delete from tasker_workflow_step_transitions x where x.task_uuid = any(v_ids) and x.task_uuid between v_ids[1] and v_ids[o_deleted];
+  delete from tasker_workflow_steps s where s.task_uuid = any(v_ids) and s.task_uuid between v_ids[1] and v_ids[o_deleted];
+  delete from tasker_tasks t where t.task_uuid = any(v_ids) and t.task_uuid between v_ids[1] and v_ids[o_deleted];
+  delete from tasker_reopened_tasks n where n.task_uuid = any(v_ids);
+end
+$$;
+-- +goose StatementEnd
+
+-- Deletes, up to p_limit of each kind and the oldest first: idempotency keys older
+-- than p_keys whose task is gone; identities whose task is gone; dead letters
+-- older than p_letters; entries of the audit older than p_audit, 30 days at
+-- least; and of what is older than p_records the archives of queues, tries of
+-- finalization, hosts that are gone, workers that were not seen and what happened
+-- to hosts. A null is for ever.
+-- Returns how many rows of all kinds.
+-- +goose StatementBegin
+create function tasker_prune_records(p_limit integer, p_keys interval, p_letters interval, p_records interval, p_audit interval)
+returns integer language plpgsql
+set enable_hashjoin = off set enable_mergejoin = off set jit = off
+as $$
+declare
+  v_now   timestamptz := clock_timestamp();
+  v_all   integer := 0;
+  v_some  integer;
+  v_queue text;
+begin
+  -- Kept as long as their task, since the answer to a repeated request names it.
+  delete from tasker_idempotency_keys k
+   using (select x.namespace_id, x.idempotency_key, x.task_uuid, x.created_at
+            from tasker_task_namespaces ns
+           cross join lateral (select y.namespace_id, y.idempotency_key, y.task_uuid, y.created_at from tasker_idempotency_keys y
+                                where y.namespace_id = ns.namespace_id order by y.task_uuid limit p_limit) x) o
+   where k.namespace_id = o.namespace_id and k.idempotency_key = o.idempotency_key and o.created_at < v_now - p_keys
+     and not exists (select from tasker_tasks t where t.task_uuid = o.task_uuid);
+  get diagnostics v_some = row_count; v_all := v_all + v_some;
+  -- One that a submission is taking over at this moment is left to it.
+  delete from tasker_task_identities i
+   using (select y.identity_hash
+            from tasker_task_namespaces ns
+           cross join lateral (select x.identity_hash, x.task_uuid from tasker_task_identities x
+                                where x.namespace_id = ns.namespace_id order by x.task_uuid limit p_limit) o
+            join tasker_task_identities y on y.identity_hash = o.identity_hash and y.task_uuid = o.task_uuid
+           where not exists (select from tasker_tasks t where t.task_uuid = o.task_uuid)
+             for update of y skip locked) g
+   where i.identity_hash = g.identity_hash;
+  get diagnostics v_some = row_count; v_all := v_all + v_some;
+  delete from tasker_dead_letters d
+   using (select x.dead_letter_id, x.created_at from tasker_dead_letters x order by x.dead_letter_id limit p_limit) o
+   where d.dead_letter_id = o.dead_letter_id and o.created_at < v_now - p_letters;
+  get diagnostics v_some = row_count; v_all := v_all + v_some;
+  delete from tasker_audit a
+   using (select x.audit_id, x.recorded_at from tasker_audit x order by x.audit_id limit p_limit) o
+   where a.audit_id = o.audit_id and o.recorded_at < v_now - greatest(p_audit, interval '30 days') and p_audit is not null;
+  get diagnostics v_some = row_count; v_all := v_all + v_some;
+  delete from tasker_finalization_attempts a
+   using (select x.finalization_attempt_uuid, x.attempted_at from tasker_finalization_attempts x order by x.task_uuid limit p_limit) o
+   where a.finalization_attempt_uuid = o.finalization_attempt_uuid and o.attempted_at < v_now - p_records;
+  get diagnostics v_some = row_count; v_all := v_all + v_some;
+  delete from tasker_revocations r
+   where exists (select from tasker_hosts h where h.host_id = r.host_id and h.swept_at < v_now - p_records);
+  delete from tasker_step_progress p
+   where exists (select from tasker_hosts h where h.host_id = p.host_id and h.swept_at < v_now - p_records);
+  delete from tasker_hosts h
+   where h.host_id in (select x.host_id from tasker_hosts x where x.swept_at < v_now - p_records and x.alive_until < v_now - p_records
+                        order by x.host_id limit p_limit);
+  get diagnostics v_some = row_count; v_all := v_all + v_some;
+  delete from tasker_workers w
+   where w.worker_id in (select x.worker_id from tasker_workers x where x.last_seen_at < v_now - p_records
+                          order by x.worker_id limit p_limit)
+     and not exists (select from tasker_worker_leases l where l.worker_id = w.worker_id)
+     and not exists (select from tasker_worker_counts c where c.worker_id = w.worker_id);
+  get diagnostics v_some = row_count; v_all := v_all + v_some;
+  delete from tasker_system_events e
+   using (select x.event_id, x.recorded_at from tasker_system_events x order by x.event_id limit p_limit) o
+   where e.event_id = o.event_id and o.recorded_at < v_now - p_records;
+  get diagnostics v_some = row_count; v_all := v_all + v_some;
+  if p_records is not null then
+    for v_queue in
+      select m.queue_name from pgmq.meta m
+       where exists (select from tasker_task_namespaces ns where ns.name || '_queue' = m.queue_name)
+          or exists (select from tasker_inboxes i where i.queue_name = m.queue_name)
+       order by 1
+    loop
+      execute format($q$
+        delete from pgmq.%1$I a
+         where a.msg_id in (select x.msg_id from pgmq.%1$I x where x.archived_at < $1 order by x.archived_at limit $2)
+      $q$, 'a_' || v_queue) using v_now - p_records, p_limit;
+      get diagnostics v_some = row_count; v_all := v_all + v_some;
+    end loop;
+  end if;
+  return v_all;
+end
+$$;
+-- +goose StatementEnd
+
+-- +goose Down
+drop function tasker_prune_records(integer, interval, interval, interval, interval);
+drop function tasker_prune_tasks(date, uuid, integer, interval, text[], interval[]);
+drop function tasker_drop_day(text, date, integer, interval, text[], interval[]);
+drop function tasker_day_is_over(date, interval, text[], interval[]);
+drop function tasker_old_days(interval, text[], interval[]);
+drop function tasker_retention(interval, text[], interval[]);
+drop function tasker_day_has_tasks(date);
+drop function tasker_day_begins(date);
+drop function tasker_take_duty(text, integer, interval);
+drop table tasker_inboxes;
+drop function tasker_note_reopened(uuid);
+drop table tasker_reopened_tasks;
+drop table tasker_duties;

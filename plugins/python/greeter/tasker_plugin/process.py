@@ -1,0 +1,87 @@
+"""The process: handshake, TLS, shutdown."""
+
+import concurrent.futures
+import os
+import signal
+import sys
+import tempfile
+import threading
+
+import grpc
+
+from . import services
+from .steps import Steps
+
+COOKIE_KEY = "TASKER_PLUGIN_COOKIE"
+COOKIE_VALUE = "3f5b8a1e-7d0c-4c55-9c62-7a1f0e6d9b24"
+CORE_PROTOCOL = 1  # go-plugin's own
+PROTOCOL = 1  # of sdk/proto/tasker/plugin/v1
+MAX_MESSAGE_BYTES = (8 << 20) + (64 << 10)
+DRAIN_SECONDS = 10
+
+
+def serve(name, version, handlers, configure, options_schema="", max_in_flight=16):
+    """Serves the handlers until the host says stop, SIGTERM, or the host's death.
+
+    Returns the exit code.
+    """
+    if os.environ.get(COOKIE_KEY) != COOKIE_VALUE:
+        print(f"{name} {version} is a Tasker plugin: a host starts it, see plugins.toml.", file=sys.stderr)
+        return 1
+    if str(PROTOCOL) not in os.environ.get("PLUGIN_PROTOCOL_VERSIONS", "").split(","):
+        print(f"the host does not speak version {PROTOCOL} of the contract", file=sys.stderr)
+        return 1
+
+    # One stray line on standard output would break the handshake: keep the real
+    # one, and let file descriptor 1 be standard error from here on.
+    handshake = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of the terminal: the host decides
+    parent = os.getppid()
+
+    steps = Steps(handlers, max_in_flight)
+    plugin = services.Plugin(name, version, steps, configure, options_schema, max_in_flight)
+    # A call occupies a thread as long as it lasts, a stream as long as it lives:
+    # the host's work streams, the logging stream, and the short calls.
+    server = grpc.server(
+        concurrent.futures.ThreadPoolExecutor(max_workers=16),
+        options=[
+            ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+            ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+        ],
+    )
+    server.add_generic_rpc_handlers(services.all_of(plugin, stop))
+
+    directory = tempfile.mkdtemp(prefix="plugin-", dir=os.environ.get("PLUGIN_UNIX_SOCKET_DIR") or None)
+    socket = os.path.join(directory, "socket")
+    certificate = ""
+    try:
+        client = os.environ.get("PLUGIN_CLIENT_CERT", "")
+        if client:
+            from . import tls  # needs the openssl command
+
+            key, chain, certificate = tls.new_certificate(directory)
+            credentials = grpc.ssl_server_credentials(
+                [(key, chain)], root_certificates=client.encode(), require_client_auth=True)
+            server.add_secure_port("unix:" + socket, credentials)
+        else:
+            server.add_insecure_port("unix:" + socket)
+        server.start()
+
+        handshake.write(f"{CORE_PROTOCOL}|{PROTOCOL}|unix|{socket}|grpc|{certificate}\n")
+        handshake.close()
+
+        while not stop.wait(0.5):
+            if os.getppid() != parent:  # the host has died
+                break
+        steps.drain(0 if os.getppid() != parent else DRAIN_SECONDS)
+        steps.close()
+        server.stop(1).wait()
+        return 0
+    finally:
+        for file in os.listdir(directory):
+            os.unlink(os.path.join(directory, file))
+        os.rmdir(directory)

@@ -1,0 +1,165 @@
+package main
+
+import (
+	"encoding/json"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"github.com/tasker-systems/tasker-host/sdk/tryout"
+	"github.com/tasker-systems/tasker-host/sdk/wire"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func config() tryout.Config {
+	return tryout.Config{
+		Examples: []tryout.Example{{Handler: "crooked.echo", Step: tryout.Step{Context: json.RawMessage(`{"n": 1}`)}}},
+		Report:   true, Patience: 3 * time.Second,
+	}
+}
+
+// problems checks the plugin with a fault and returns what was found, by check.
+func problems(t *testing.T, start tryout.Start, cfg tryout.Config) map[string]string {
+	t.Helper()
+	found := map[string]string{}
+	shown := 0
+	results := tryout.Check(t.Context(), start, cfg, func(tryout.Result) { shown++ })
+	require.Len(t, results, shown)
+	for _, r := range results {
+		if r.Problem != "" {
+			found[r.Name] = r.Problem
+		}
+	}
+	return found
+}
+
+// Each fault is found by the check that is made for it, and told in words that
+// say what is wrong and what would be right. No check is fooled by another
+// fault: what is found beside it is named here too.
+func TestEveryFaultIsFound(t *testing.T) {
+	t.Parallel()
+	for fault, want := range map[string]map[string]string{
+		"":             {},
+		"nameless":     {"describe": `the version is "one": want a semantic version`},
+		"empty":        {"describe": "it serves nothing: Describe must list its slots"},
+		"odd-kind":     {"describe": "scaler one-more: the kind must be handler, scaling or health"},
+		"unable":       {"describe": "health pulse: its abilities must name check, report or both"},
+		"twice":        {"describe": "handler crooked.echo is listed twice"},
+		"schema":       {"describe": "the schema of the options is not a JSON object: none"},
+		"eager":        {"refuses work before configure": "Decide before Configure ends with code OK: want FailedPrecondition"},
+		"any-options":  {"refuses unknown options": "an unknown option is accepted"},
+		"reconfigured": {"is configured once": "a second Configure ends with code OK: want FailedPrecondition"},
+		"unhealthy":    {"health": "it says STATUS_UNHEALTHY feverish"},
+		"self-test":    {"self-test": "it fails: the bank is closed"},
+		"metrics":      {"collect": `not a sample in the Prometheus text format: "plugin{ 1"`},
+		"ghost":        {"drain": "it says that 7 are in flight and none is"},
+		"undrained":    {"drain": "a step sent after Drain ends with success"},
+
+		"obliging":   {"handlers: an unknown handler": "it ends with success and the result {}: want the failure HandlerNotFound"},
+		"touchy":     {"handlers: a cancel of nothing is ignored": "cancel what?"},
+		"sore-loser": {"handlers: the stream ends when the host has ended its half": "the host has left: want no error"},
+		"deaf":       {"handlers: the stream ends when the host has ended its half": "the stream is still open"},
+		"garbled": {
+			"handler crooked.echo: the example succeeds":                  `the result is not JSON: "{\"almost\":"`,
+			"handler crooked.echo: the example succeeds 16 times at once": "the result is not JSON",
+		},
+		"metadata": {
+			"handler crooked.echo: the example succeeds":                  `the metadata is not a JSON object: "[1]"`,
+			"handler crooked.echo: the example succeeds 16 times at once": "the metadata is not a JSON object",
+		},
+
+		"any-algorithm": {"scaling: an unknown algorithm": "it ends with code OK: want NotFound"},
+		"helpless":      {"scaling one-more: nothing was measured": "the algorithm reports an error: division by zero"},
+		"mixed-up": {
+			"scaling one-more: the same observations, the same decisions": "must be kept apart from another",
+			"scaling one-more: a snapshot is taken over":                  "the snapshot forgets something",
+		},
+		"forgetful": {"scaling one-more: a snapshot is taken over": "the snapshot forgets something"},
+		"hoarder":   {"scaling one-more: a snapshot is taken over": "the snapshot has 2097152 bytes: want at most 1048576"},
+		"stubborn":  {"scaling one-more: a snapshot is taken over": "it refuses its own snapshot: not mine"},
+		"brittle":   {"scaling one-more: a foreign snapshot does no harm": "want an answer that says what is wrong"},
+
+		"any-check": {"health: an unknown name": "Check ends with code OK: want NotFound"},
+		"shifty":    {"health pulse: checks": "the host follows a check by its name"},
+		"silent":    {"health pulse: checks": "it has no results"},
+		"bored":     {"health pulse: accepts that nothing happened": "report to pulse: nothing to report"},
+		"choosy":    {"health pulse: reports": "report to pulse: what is a tryout?"},
+	} {
+		t.Run(fault, func(t *testing.T) {
+			t.Parallel()
+			start := tryout.InMemory(func() (wire.Server, error) { return &crooked{fault: fault}, nil })
+			got := problems(t, start, config())
+			require.ElementsMatch(t, slices.Collect(maps.Keys(want)), slices.Collect(maps.Keys(got)), "%v", got)
+			for name, words := range want {
+				require.Contains(t, got[name], words)
+			}
+		})
+	}
+}
+
+// A fault that every call of its kind has is found wherever it is called.
+func TestGeneralFaultsAreFound(t *testing.T) {
+	t.Parallel()
+	for fault, want := range map[string]string{
+		"mute":      "the step has no outcome yet, and none came in time",
+		"wordless":  "the decision is not usable: there is no reason",
+		"too-sure":  "the confidence is 100: want 0 to 1",
+		"short":     "observations: want one for each, in the same order",
+		"slow":      "no end within 1s",
+		"vague":     "the status is STATUS_UNSPECIFIED: want healthy, degraded, unhealthy or unknown",
+		"secretive": `the status is "degraded" and no message says why`,
+		"double":    `two results are named "pulse"`,
+		"blind":     "it could not find out: no such patient",
+	} {
+		t.Run(fault, func(t *testing.T) {
+			t.Parallel()
+			start := tryout.InMemory(func() (wire.Server, error) { return &crooked{fault: fault}, nil })
+			cfg := config()
+			cfg.Patience = time.Second
+			got := problems(t, start, cfg)
+			require.Greater(t, len(got), 1, "%v", got)
+			for name, problem := range got {
+				require.Contains(t, problem, want, name)
+			}
+		})
+	}
+}
+
+// The same as processes, where a plugin can also die.
+func TestProcesses(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	binary := filepath.Join(dir, "crooked")
+	out, err := exec.Command("go", "build", "-o", binary, ".").CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	cfg := config()
+	cfg.Patience = 10 * time.Second
+	require.Empty(t, problems(t, tryout.Process(binary), cfg))
+
+	crash := binary + "-crash"
+	require.NoError(t, os.Symlink(binary, crash))
+	got := problems(t, tryout.Process(crash), cfg)
+	require.Len(t, got, 1)
+	require.Contains(t, got["describe"], "the plugin's process ended: ")
+	require.Contains(t, got["describe"], "crooked: I would rather not say")
+
+	frozen := binary + "-frozen"
+	require.NoError(t, os.Symlink(binary, frozen))
+	cfg.Patience = 3 * time.Second
+	got = problems(t, tryout.Process(frozen), cfg)
+	require.Len(t, got, 1)
+	require.Contains(t, got["describe"], "no end within 3s")
+
+	got = problems(t, tryout.Process("/bin/false"), cfg)
+	require.Len(t, got, 1)
+	require.True(t, strings.HasPrefix(got["start"], "start /bin/false: "), got["start"])
+}

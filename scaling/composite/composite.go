@@ -1,0 +1,149 @@
+// Package composite makes one algorithm of several: the largest of their
+// advices (nobody is left short), the smallest (a ceiling), or that of the first
+// that has any (a predictive algorithm while it knows, a simple one until then).
+// Members that fail or know nothing have no say; if none has, the pool is held.
+package composite
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/tasker-systems/tasker-host/scaling"
+	"github.com/tasker-systems/tasker-host/sdk/scaler"
+)
+
+// How the members' advices are combined.
+const (
+	Max   = "max"   // the largest target
+	Min   = "min"   // the smallest target
+	First = "first" // that of the first member that has one
+)
+
+// Modes lists the ways to combine.
+var Modes = []string{Max, Min, First}
+
+// Member is one of the algorithms combined.
+type Member struct {
+	Name string // unique among the members
+	New  scaler.New
+}
+
+// New makes an algorithm of others.
+func New(mode string, members ...Member) (scaler.New, error) {
+	var c scaling.Checks
+	c.Require(slices.Contains(Modes, mode), "mode", "%q: want one of %s", mode, strings.Join(Modes, ", "))
+	c.Require(len(members) > 0, "of", "there are no algorithms to combine")
+	seen := map[string]bool{}
+	for _, m := range members {
+		c.Require(!seen[m.Name], "of", "%s is there twice: give the members names", m.Name)
+		seen[m.Name] = true
+	}
+	if err := c.Err(); err != nil {
+		return nil, err
+	}
+	return func() scaler.Scaler {
+		s := &composite{mode: mode}
+		for _, m := range members {
+			s.names = append(s.names, m.Name)
+			s.members = append(s.members, m.New())
+		}
+		return s
+	}, nil
+}
+
+type composite struct {
+	mode    string
+	names   []string
+	members []scaler.Scaler
+}
+
+var (
+	_ scaler.Scaler      = (*composite)(nil)
+	_ scaler.Snapshotter = (*composite)(nil)
+)
+
+// Decide asks every member, so that those that learn do, and combines.
+func (s *composite) Decide(ctx context.Context, o scaler.Observation) (scaler.Decision, error) {
+	var taken *scaler.Decision
+	var failures []error
+	for i, m := range s.members {
+		d, err := m.Decide(ctx, o)
+		if err == nil {
+			err = d.Check()
+		}
+		if err != nil {
+			failures = append(failures, fmt.Errorf("%s: %w", s.names[i], err))
+			continue
+		}
+		d.Reason = s.names[i] + ": " + d.Reason
+		if taken == nil || s.better(d, *taken) {
+			taken = &d
+		}
+	}
+	if taken == nil {
+		return scaler.Decision{}, errors.Join(failures...)
+	}
+	if len(failures) > 0 {
+		taken.Reason += fmt.Sprintf(" (%d of %d algorithms failed)", len(failures), len(s.members))
+	}
+	if len(taken.Reason) > scaler.MaxReasonBytes {
+		taken.Reason = strings.ToValidUTF8(taken.Reason[:scaler.MaxReasonBytes], "")
+	}
+	return *taken, nil
+}
+
+// better reports whether an advice displaces the one taken so far. One that is
+// a guess displaces nothing and is displaced by everything.
+func (s *composite) better(d, taken scaler.Decision) bool {
+	switch {
+	case (d.Confidence > 0) != (taken.Confidence > 0):
+		return d.Confidence > 0
+	case s.mode == Max:
+		return d.Target > taken.Target
+	case s.mode == Min:
+		return d.Target < taken.Target
+	default:
+		return false
+	}
+}
+
+// Snapshot returns those of the members, by name.
+func (s *composite) Snapshot(ctx context.Context) ([]byte, error) {
+	all := map[string][]byte{}
+	for i, m := range s.members {
+		learner, ok := m.(scaler.Snapshotter)
+		if !ok {
+			continue
+		}
+		snapshot, err := learner.Snapshot(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("snapshot of %s: %w", s.names[i], err)
+		}
+		all[s.names[i]] = snapshot
+	}
+	return json.Marshal(all)
+}
+
+// Restore hands the members theirs.
+func (s *composite) Restore(ctx context.Context, snapshot []byte) error {
+	if len(snapshot) == 0 {
+		return nil
+	}
+	var all map[string][]byte
+	if err := json.Unmarshal(snapshot, &all); err != nil {
+		return fmt.Errorf("read snapshot: %w", err)
+	}
+	var problems []error
+	for i, m := range s.members {
+		if learner, ok := m.(scaler.Snapshotter); ok && len(all[s.names[i]]) > 0 {
+			if err := learner.Restore(ctx, all[s.names[i]]); err != nil {
+				problems = append(problems, fmt.Errorf("%s: %w", s.names[i], err))
+			}
+		}
+	}
+	return errors.Join(problems...)
+}

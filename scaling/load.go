@@ -1,0 +1,84 @@
+package scaling
+
+import (
+	"math"
+	"time"
+
+	"github.com/tasker-systems/tasker-host/sdk/scaler"
+)
+
+// Load is what samples say together.
+type Load struct {
+	Span                          time.Duration
+	Arrivals, Completions, Errors int64
+	Available, Busy               float64 // executor seconds: how many there were, and spent at work
+	Depth                         int64   // at the end
+}
+
+// Sum adds samples up.
+func Sum(samples []scaler.Sample) Load {
+	var l Load
+	for _, s := range samples {
+		l.Span += s.Span
+		l.Arrivals += s.Arrivals
+		l.Completions += s.Completions
+		l.Errors += s.Errors
+		available := float64(s.Size) * s.Span.Seconds()
+		l.Available += available
+		l.Busy += available * s.Utilization
+		l.Depth = s.QueueDepth
+	}
+	return l
+}
+
+// ArrivalRate returns pieces of work a second.
+func (l Load) ArrivalRate() float64 { return ratio(float64(l.Arrivals), l.Span.Seconds()) }
+
+// ErrorRate returns the share of the work that failed.
+func (l Load) ErrorRate() float64 { return ratio(float64(l.Errors), float64(l.Completions)) }
+
+// Utilization returns the share of the executors' time that was spent at work.
+func (l Load) Utilization() float64 { return ratio(l.Busy, l.Available) }
+
+// Service returns how many seconds an executor spends on a piece of work; ok is
+// false if none was completed.
+func (l Load) Service() (seconds float64, ok bool) {
+	return ratio(l.Busy, float64(l.Completions)), l.Completions > 0 && l.Busy > 0
+}
+
+// Demand sums up the samples of the window and tells how many seconds an executor
+// spends on a piece of work. If the window completed none, what the pool did
+// longer ago still tells; ok is false if it has done nothing at all.
+func Demand(o scaler.Observation, window Duration) (l Load, service float64, ok bool) {
+	l = Sum(o.Within(window.D()))
+	if service, ok = l.Service(); !ok {
+		service, ok = Sum(o.Samples).Service()
+	}
+	return l, service, ok
+}
+
+// NoWork is the decision if Demand knows nothing.
+func NoWork(o scaler.Observation) scaler.Decision {
+	return scaler.Hold(o, "no work was completed: nothing tells how long it takes")
+}
+
+func ratio(a, b float64) float64 {
+	if b <= 0 {
+		return 0
+	}
+	return a / b
+}
+
+// Ceil rounds a computed number of executors up. What exceeds a whole number by
+// a rounding error only is that number; what no pool could be is as large as a
+// number of executors gets.
+func Ceil(n float64) int {
+	const most = math.MaxInt32
+	switch {
+	case !(n > 0): // NaN too
+		return 0
+	case n > most:
+		return most
+	}
+	return int(math.Ceil(n - 1e-9))
+}

@@ -1,0 +1,313 @@
+package client
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"net/http"
+	"time"
+
+	"github.com/tasker-systems/tasker-host/sdk/task"
+)
+
+// Bounds of a bulk submission on this side.
+const (
+	maxLineBytes    = 64 << 20         // of a line; the host's own limit is lower
+	defaultPatience = time.Minute      // without an answer, until giving up
+	answerLimit     = 45 * time.Second // the host answers or gives up sooner
+)
+
+// BulkOptions are the settings of a bulk submission. The zero value will do.
+type BulkOptions struct {
+	// IdempotencyKey is what makes it harmless to submit again: each line without
+	// a key of its own gets one that is made of this and the line's number. A call
+	// with the key of an earlier one and the same lines goes on where that was cut
+	// off. At most 200 characters of printable ASCII without spaces; empty: a
+	// random one, which the result tells.
+	IdempotencyKey string
+	// Answered is called with what came of each line, in their order; nil: nobody
+	// is. The line is as it was sent, and must not be kept; it is nil if it was not
+	// sent, since its context is no JSON.
+	Answered func(a task.BulkAnswer, line []byte)
+	// Waiting is called before a pause after which the rest is sent again, with the
+	// reason; nil: nobody is.
+	Waiting func(err error, pause time.Duration)
+	// Patience is how long the host may be away or overloaded, without a single
+	// answer, until the call gives up; 0: a minute.
+	Patience time.Duration
+}
+
+// BulkResult sums a bulk submission up.
+type BulkResult struct {
+	IdempotencyKey string `json:"idempotency_key"`
+	Created        int64  `json:"created"`  // lines that made a task
+	Existing       int64  `json:"existing"` // lines whose task was there already
+	Refused        int64  `json:"refused"`
+}
+
+// SubmitAll submits tasks in bulk: any number of them, in one stream, with a
+// bounded part of them in memory. A task that is refused, or whose context is no
+// JSON, costs only itself: o.Answered is told. Lost connections and overloaded
+// hosts are waited for and what has no answer is sent again, which is harmless by
+// the idempotency keys. The error says why not all have an answer; the result
+// counts those that do.
+func (c *Client) SubmitAll(ctx context.Context, submissions iter.Seq[Submission], o BulkOptions) (BulkResult, error) {
+	return c.submitBulk(ctx, o, func(emit func(line bulkLine) bool) error {
+		for s := range submissions {
+			if !emit(lineOf(s)) {
+				return nil
+			}
+		}
+		return nil
+	})
+}
+
+// lineOf writes a submission as a line. Its context is all that may be no JSON.
+func lineOf(s Submission) bulkLine {
+	data, err := encode(struct {
+		Submission
+		IdempotencyKey string `json:"idempotency_key,omitempty"`
+	}{s, s.IdempotencyKey})
+	if err == nil {
+		return bulkLine{data: data}
+	}
+	if syntax, ok := errors.AsType[*json.SyntaxError](err); ok {
+		err = syntax // without the names of Go types
+	}
+	const code = "malformed_request"
+	return bulkLine{refused: &task.Problem{
+		Type: "urn:tasker:problem:" + code, Title: "Malformed request", Status: http.StatusBadRequest, Code: code,
+		Detail: "the submission was not sent: its context is not JSON",
+		Issues: []task.Issue{{Pointer: "/context", Detail: err.Error()}},
+	}}
+}
+
+// SubmitLines is [Client.SubmitAll] for lines of JSON, each a submission as the
+// API takes it, with its key as "idempotency_key". Lines are numbered from 1;
+// empty ones count and are nothing. A read of in that is under way when the call
+// ends is left behind.
+func (c *Client) SubmitLines(ctx context.Context, in io.Reader, o BulkOptions) (BulkResult, error) {
+	return c.submitBulk(ctx, o, func(emit func(line bulkLine) bool) error {
+		lines := bufio.NewReaderSize(in, 64<<10)
+		for {
+			line, err := lines.ReadSlice('\n')
+			whole := bytes.Clone(line)
+			for errors.Is(err, bufio.ErrBufferFull) {
+				line, err = lines.ReadSlice('\n')
+				if whole = append(whole, line...); len(whole) > maxLineBytes {
+					return fmt.Errorf("a line is longer than %d bytes", maxLineBytes)
+				}
+			}
+			if err != nil && !errors.Is(err, io.EOF) {
+				return fmt.Errorf("read the submissions: %w", err)
+			}
+			if len(whole) > 0 && !emit(bulkLine{data: append(bytes.TrimRight(whole, "\r\n"), '\n')}) || err != nil {
+				return nil
+			}
+		}
+	})
+}
+
+// submitBulk sends what source emits. The source runs in a goroutine of its own,
+// which ends soon after the call unless it waits for input.
+func (c *Client) submitBulk(ctx context.Context, o BulkOptions, source func(emit func(line bulkLine) bool) error) (BulkResult, error) {
+	if o.IdempotencyKey == "" {
+		o.IdempotencyKey = rand.Text()
+	}
+	if o.Patience <= 0 {
+		o.Patience = defaultPatience
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	b := &bulk{
+		client: c, options: o, result: BulkResult{IdempotencyKey: o.IdempotencyKey},
+		source: make(chan bulkLine), window: newWindow(),
+	}
+	go func() {
+		defer close(b.source)
+		b.sourceErr = source(func(line bulkLine) bool {
+			select {
+			case b.source <- line:
+				return true
+			case <-ctx.Done():
+				return false
+			}
+		})
+	}()
+	err := b.run(ctx)
+	return b.result, err
+}
+
+// bulk is one bulk submission. Its connections follow each other; only the
+// goroutine that sends on one and the one that reads its answers run at once, and
+// share the window.
+type bulk struct {
+	client    *Client
+	options   BulkOptions
+	result    BulkResult
+	source    chan bulkLine
+	sourceErr error // set before source is closed
+	window    *window
+	answered  bool // by the connection at hand
+}
+
+func (b *bulk) run(ctx context.Context) error {
+	redial, awaySince, reached := firstRedial, time.Now(), false
+	for b.more(ctx) {
+		b.answered = false
+		met, err := b.connect(ctx)
+		reached = reached || met
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if b.answered || err == nil {
+			redial, awaySince = firstRedial, time.Now()
+		}
+		if err == nil {
+			continue
+		}
+		if !reached || !bulkPassing(err) || time.Since(awaySince) > b.options.Patience {
+			return err
+		}
+		wait := pauseFor(redial, err)
+		if b.options.Waiting != nil {
+			b.options.Waiting(err, wait)
+		}
+		if !pause(ctx, wait) {
+			return context.Cause(ctx)
+		}
+		redial = min(redial*2, slowestRedial)
+	}
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return b.sourceErr
+}
+
+// more waits until there is something to send, and reports whether there is.
+func (b *bulk) more(ctx context.Context) bool {
+	if b.window.len() > 0 {
+		return true
+	}
+	select {
+	case line, ok := <-b.source:
+		if ok {
+			b.window.push(line)
+		}
+		return ok
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// bulkPassing reports whether it makes sense to go on after err.
+func bulkPassing(err error) bool {
+	if e, ok := errors.AsType[*Error](err); ok {
+		return e.Status == http.StatusServiceUnavailable || e.Status == http.StatusTooManyRequests || e.Status == http.StatusRequestTimeout
+	}
+	return errors.Is(err, ErrUnreachable)
+}
+
+// connect sends what has no answer, and what the source has then, over one
+// connection. reached says that the host has answered at all.
+func (b *bulk) connect(ctx context.Context) (reached bool, err error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	silence := time.AfterFunc(answerLimit, func() {
+		cancel(fmt.Errorf("it has not answered for %s", answerLimit))
+	})
+	defer silence.Stop()
+
+	body, send := io.Pipe()
+	sent := make(chan struct{})
+	first := b.window.rewind()
+	go func() {
+		defer close(sent)
+		_ = send.CloseWithError(b.send(ctx, send))
+	}()
+	defer func() {
+		cancel(nil)
+		_ = body.Close()
+		<-sent
+	}()
+	resp, err := b.client.send(ctx, Request{
+		Method: http.MethodPost, Path: "/v1/tasks/bulk", Query: map[string][]string{"first_line": {fmt.Sprint(first)}},
+		Header: http.Header{"Idempotency-Key": {b.options.IdempotencyKey}}, ContentType: "application/x-ndjson",
+	}, body)
+	if err != nil {
+		return !isNobody(err), err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	if resp.StatusCode != http.StatusOK {
+		data, _ := io.ReadAll(io.LimitReader(resp.Body, maxEventBytes))
+		return true, errorOf(resp, data)
+	}
+	for answers := json.NewDecoder(resp.Body); ; {
+		var a task.BulkAnswer
+		if err := answers.Decode(&a); err != nil {
+			if cause := context.Cause(ctx); cause != nil {
+				err = cause
+			}
+			return true, fmt.Errorf("%w: it did not answer to the end: %w", ErrUnreachable, err)
+		}
+		silence.Reset(answerLimit)
+		if a.End != nil {
+			return true, b.ended(a.End)
+		}
+		if err := b.take(a); err != nil {
+			return true, err
+		}
+	}
+}
+
+// take notes the host's answer to a line, and what was refused here before it.
+func (b *bulk) take(a task.BulkAnswer) error {
+	refused, line, ok := b.window.pop(a.Line)
+	if !ok {
+		return fmt.Errorf("the host answered line %d, which it was not sent", a.Line)
+	}
+	b.answered = true
+	b.countAll(refused)
+	b.count(a, line)
+	return nil
+}
+
+func (b *bulk) countAll(refused []task.BulkAnswer) {
+	for _, a := range refused {
+		b.count(a, nil)
+	}
+}
+
+// count counts the answer to a line, and passes it on.
+func (b *bulk) count(a task.BulkAnswer, line []byte) {
+	switch {
+	case a.Problem != nil:
+		b.result.Refused++
+	case a.Created:
+		b.result.Created++
+	default:
+		b.result.Existing++
+	}
+	if b.options.Answered != nil {
+		b.options.Answered(a, line)
+	}
+}
+
+// ended reads the end of the host's answer.
+func (b *bulk) ended(e *task.BulkEnd) error {
+	if e.Problem != nil {
+		return &Error{Problem: *e.Problem, RetryAfter: time.Duration(e.RetryAfterSeconds) * time.Second}
+	}
+	refused, ok := b.window.settle()
+	if !ok {
+		return fmt.Errorf("%w: it did not answer all lines", ErrUnreachable)
+	}
+	b.countAll(refused)
+	return nil
+}

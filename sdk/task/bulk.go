@@ -1,0 +1,21 @@
+package task
+
+// BulkAnswer is one line of the answer to a bulk submission: what came of one
+// line of it, in their order, or in the last line how the whole ended.
+type BulkAnswer struct {
+	Line     int64    `json:"line,omitempty" doc:"The line that this is the answer to."`
+	TaskUUID string   `json:"task_uuid,omitempty" format:"uuid" doc:"The task that exists now. Left out: the line was refused."`
+	Created  bool     `json:"created,omitempty" doc:"Whether this request made the task. If not, an earlier one did."`
+	Problem  *Problem `json:"problem,omitempty" doc:"Why the line was refused."`
+	End      *BulkEnd `json:"end,omitempty" doc:"In the last line only."`
+}
+
+// BulkEnd says how a bulk submission ended.
+type BulkEnd struct {
+	Created  int64 `json:"created" doc:"Lines that made a task."`
+	Existing int64 `json:"existing" doc:"Lines whose task was there already."`
+	Refused  int64 `json:"refused"`
+	// Problem is why the host stopped before the end.
+	Problem           *Problem `json:"problem,omitempty" doc:"Why the host stopped early. Send what has no answer again, with the same idempotency keys."`
+	RetryAfterSeconds int      `json:"retry_after_seconds,omitempty" doc:"When to do so."`
+}

@@ -1,0 +1,221 @@
+package tryout
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/go-plugin"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/test/bufconn"
+
+	"github.com/tasker-systems/tasker-host/sdk/wire"
+)
+
+// Start starts the plugin that is tried out; each call gives a fresh one.
+type Start func(ctx context.Context) (*Instance, error)
+
+// Instance is a plugin that has been started and not been configured.
+type Instance struct {
+	*wire.Client
+	process *process // nil: it runs in memory
+	close   func()
+}
+
+// Close ends the plugin.
+func (i *Instance) Close() { i.close() }
+
+// process is what is known of a plugin's process.
+type process struct {
+	client *plugin.Client
+	cmd    *exec.Cmd
+	stderr *tail
+	end    sync.Once
+}
+
+// Limits of a start and an end.
+const (
+	startTimeout = 10 * time.Second
+	exitTimeout  = 15 * time.Second // after SIGTERM: ten seconds for what is in hand, and some
+	hangTimeout  = 3 * time.Second  // after the host's word: two seconds to exit, and one
+	tailBytes    = 4 << 10
+)
+
+// Process starts an executable for each call. It sees the variables of this
+// process that are named in env, and no other but the handshake's.
+func Process(path string, env ...string) Start {
+	return func(ctx context.Context) (*Instance, error) {
+		cmd := exec.Command(path) //nolint:gosec // the caller's own choice
+		cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "LANG=C.UTF-8"}
+		for _, name := range env {
+			if value, ok := os.LookupEnv(name); ok {
+				cmd.Env = append(cmd.Env, name+"="+value)
+			}
+		}
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // a signal of the terminal is not for it
+		p := &process{cmd: cmd, stderr: &tail{}}
+		p.client = plugin.NewClient(&plugin.ClientConfig{
+			HandshakeConfig:  wire.Handshake,
+			VersionedPlugins: wire.Plugins(nil),
+			AllowedProtocols: []plugin.Protocol{plugin.ProtocolGRPC},
+			GRPCDialOptions:  wire.DialOptions(),
+			AutoMTLS:         true,
+			SkipHostEnv:      true,
+			StartTimeout:     startTimeout,
+			Logger:           hclog.NewNullLogger(),
+			Stderr:           p.stderr,
+			SyncStdout:       p.stderr,
+			SyncStderr:       p.stderr,
+			Cmd:              cmd,
+		})
+		client, err := p.connect(ctx)
+		if err != nil {
+			p.kill()
+			return nil, fmt.Errorf("start %s: %w%s", path, err, p.words())
+		}
+		return &Instance{Client: client, process: p, close: p.kill}, nil
+	}
+}
+
+func (p *process) connect(ctx context.Context) (*wire.Client, error) {
+	type result struct {
+		client *wire.Client
+		err    error
+	}
+	connected := make(chan result, 1)
+	go func() {
+		client, err := p.dispense()
+		connected <- result{client, err}
+	}()
+	select {
+	case r := <-connected:
+		return r.client, r.err
+	case <-ctx.Done():
+		if p.cmd.Process != nil {
+			_ = p.cmd.Process.Kill()
+		}
+		<-connected
+		return nil, context.Cause(ctx)
+	}
+}
+
+func (p *process) dispense() (*wire.Client, error) {
+	protocol, err := p.client.Client()
+	if err != nil {
+		return nil, err
+	}
+	remote, err := protocol.Dispense(wire.Name)
+	if err != nil {
+		return nil, err
+	}
+	client, ok := remote.(*wire.Client)
+	if !ok {
+		return nil, fmt.Errorf("a plugin of type %T", remote)
+	}
+	return client, nil
+}
+
+// kill asks the process to exit and kills it if it does not. go-plugin would
+// wait for ever for the answer of a process that hangs.
+func (p *process) kill() {
+	p.end.Do(func() {
+		if running := p.cmd.Process; running != nil {
+			defer time.AfterFunc(hangTimeout, func() { _ = running.Kill() }).Stop()
+		}
+		p.client.Kill()
+	})
+}
+
+// terminate sends SIGTERM and waits for the end.
+func (p *process) terminate(ctx context.Context) error {
+	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		return fmt.Errorf("send SIGTERM: %w", err)
+	}
+	bound := time.After(exitTimeout)
+	poll := time.NewTicker(10 * time.Millisecond)
+	defer poll.Stop()
+	for !p.client.Exited() {
+		select {
+		case <-poll.C:
+		case <-bound:
+			return fmt.Errorf("it still runs %s after SIGTERM", exitTimeout)
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	return nil
+}
+
+// words is the end of what the process printed, if it printed anything.
+func (p *process) words() string {
+	if text := p.stderr.String(); text != "" {
+		return "; the last it printed:\n" + text
+	}
+	return ""
+}
+
+// tail keeps the end of what is written to it.
+type tail struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (t *tail) Write(p []byte) (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.text.Write(p)
+	if extra := t.text.Len() - tailBytes; extra > 0 {
+		t.text.Next(extra)
+	}
+	return len(p), nil
+}
+
+func (t *tail) String() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return strings.TrimRight(strings.ToValidUTF8(t.text.String(), "�"), "\n")
+}
+
+// InMemory serves what newServer returns in this process, over a gRPC
+// connection in memory.
+func InMemory(newServer func() (wire.Server, error)) Start {
+	return func(ctx context.Context) (*Instance, error) {
+		services, err := newServer()
+		if err != nil {
+			return nil, err
+		}
+		listener := bufconn.Listen(1 << 20)
+		server := grpc.NewServer(wire.ServerOptions()...)
+		services.Register(server)
+		var serving sync.WaitGroup
+		serving.Go(func() { _ = server.Serve(listener) }) // it ends with Stop
+		dial := func(ctx context.Context, _ string) (net.Conn, error) { return listener.DialContext(ctx) }
+		conn, err := grpc.NewClient("passthrough:plugin", append(wire.DialOptions(),
+			grpc.WithContextDialer(dial), grpc.WithTransportCredentials(insecure.NewCredentials()))...)
+		if err != nil {
+			server.Stop()
+			serving.Wait()
+			return nil, errors.Join(fmt.Errorf("connect to plugin: %w", err), listener.Close())
+		}
+		alive, end := context.WithCancel(context.WithoutCancel(ctx))
+		var once sync.Once
+		return &Instance{Client: wire.NewClient(alive, conn), close: func() {
+			once.Do(func() {
+				end()
+				_ = conn.Close()
+				server.Stop()
+				serving.Wait()
+			})
+		}}, nil
+	}
+}
