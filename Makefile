@@ -12,7 +12,7 @@ include tools.mk
 # Knobs, overridable on the command line: make gotest PKG=./host/internal/store RUN=Claim
 PKG          ?= ./...
 RUN          ?=
-TEST_TIMEOUT ?= 20m
+TEST_TIMEOUT ?= 40m
 TEST_PROCS   ?= 3
 TEST_WIDTH   ?= 4
 TEST_FLAGS   ?=
@@ -71,8 +71,9 @@ test: ## Everything that must hold: format, vet, lint, build, models, generated 
 	@deploy/run-parts.sh "$(MAKE)" fmt-check tidy-check build vet lint verify models gotest
 
 .PHONY: gotest
-gotest: ## Go tests with the race detector (PKG=./... RUN=regexp)
-	go test -race -vet=off -ldflags=-w -p $(TEST_PROCS) -parallel $(TEST_WIDTH) -timeout $(TEST_TIMEOUT) $(if $(RUN),-run '$(RUN)') $(TEST_FLAGS) $(if $(filter ./...,$(PKG)),$(LONGEST)) $(PKG)
+gotest: $(GOTESTSUM) ## Go tests with the race detector (PKG=./... RUN=regexp)
+	@deploy/gotest.sh $(GOTESTSUM) "$(if $(filter ./...,$(PKG)),$(LONGEST)) $(PKG)" -race -vet=off -ldflags=-w \
+	  -p $(TEST_PROCS) -parallel $(TEST_WIDTH) -timeout $(TEST_TIMEOUT) $(if $(RUN),-run '$(RUN)') $(TEST_FLAGS)
 	$(if $(filter ./...,$(PKG)),cd bench && go test -vet=off -ldflags=-w $(if $(RUN),-run '$(RUN)') ./...)
 
 .PHONY: models

@@ -4,6 +4,7 @@
 
 GOFUMPT_VERSION            := v0.12.0
 STATICCHECK_VERSION        := v0.8.2
+GOTESTSUM_VERSION          := v1.13.0
 PROTOC_GEN_GO_VERSION      := v1.36.12
 PROTOC_GEN_GO_GRPC_VERSION := v1.6.2
 
@@ -12,6 +13,7 @@ TOOLS_BIN := $(TOOLS)/bin
 
 GOFUMPT            := $(TOOLS_BIN)/gofumpt
 STATICCHECK        := $(TOOLS_BIN)/staticcheck
+GOTESTSUM          := $(TOOLS_BIN)/gotestsum
 PROTOC_GEN_GO      := $(TOOLS_BIN)/protoc-gen-go
 PROTOC_GEN_GO_GRPC := $(TOOLS_BIN)/protoc-gen-go-grpc
 
@@ -31,5 +33,6 @@ endef
 
 $(eval $(call tool,gofumpt,mvdan.cc/gofumpt,$(GOFUMPT_VERSION)))
 $(eval $(call tool,staticcheck,honnef.co/go/tools/cmd/staticcheck,$(STATICCHECK_VERSION)))
+$(eval $(call tool,gotestsum,gotest.tools/gotestsum,$(GOTESTSUM_VERSION)))
 $(eval $(call tool,protoc-gen-go,google.golang.org/protobuf/cmd/protoc-gen-go,$(PROTOC_GEN_GO_VERSION)))
 $(eval $(call tool,protoc-gen-go-grpc,google.golang.org/grpc/cmd/protoc-gen-go-grpc,$(PROTOC_GEN_GO_GRPC_VERSION)))
