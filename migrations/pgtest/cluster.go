@@ -57,14 +57,19 @@ const basePrefix = "tasker-pgtest-cluster-"
 // died with them.
 func newBase(t testing.TB) string {
 	t.Helper()
-	locks, err := filepath.Glob(filepath.Join(tmp, basePrefix+"*", "pg", "lock"))
+	return newBaseIn(t, fast())
+}
+
+func newBaseIn(t testing.TB, parent string) string {
+	t.Helper()
+	locks, err := filepath.Glob(filepath.Join(parent, basePrefix+"*", "pg", "lock"))
 	if err != nil {
 		t.Fatalf("pgtest: %v", err)
 	}
 	for _, lock := range locks {
 		removeAbandoned(lock)
 	}
-	base, err := os.MkdirTemp(tmp, basePrefix)
+	base, err := os.MkdirTemp(parent, basePrefix)
 	if err != nil {
 		t.Fatalf("pgtest: %v", err)
 	}

@@ -22,7 +22,7 @@ func ExtensionServer(t testing.TB) Server {
 	if err != nil {
 		t.Fatalf("pgtest: %v", err)
 	}
-	base := newBase(t)
+	base := newBaseIn(t, tmp) // programs may not be allowed to run from memory
 	relocated, err := relocate(filepath.Join(base, "installation"), bin.Dir, map[string]string{
 		"pgmq.control":                           "comment = 'pgmq-compatible queues'\ndefault_version = '" + pgmqcompat.Interface + "'\nrelocatable = false\nschema = pgmq\n",
 		"pgmq--" + pgmqcompat.Interface + ".sql": pgmqcompat.SQL,

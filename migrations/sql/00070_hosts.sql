@@ -60,11 +60,14 @@ $$;
 
 -- Gives back up to p_limit steps of a host that is gone, of the active tasks
 -- after p_after. Returns how many it gave back, and the last task it looked at;
--- null: it has seen all.
+-- null: it has seen all. If somebody else gives steps of that host back at this
+-- moment it does nothing and says o_busy: whoever waited for the other to end
+-- would wait in vain on a server so slow that it takes longer than a lock may,
+-- and then begin anew while the other waits.
 -- +goose StatementBegin
 create function tasker_release_host_steps(
   p_host integer, p_reason text, p_after uuid, p_limit integer, p_claim_factor integer,
-  out o_released integer, out o_last uuid)
+  out o_released integer, out o_last uuid, out o_busy boolean)
 language plpgsql
 set plan_cache_mode = force_generic_plan set enable_hashjoin = off set enable_mergejoin = off set jit = off
 as $$
@@ -76,8 +79,12 @@ declare
   v_steps    integer[] := '{}';
   v_conclude uuid[] := '{}';   -- task rows are locked after all step rows
 begin
-  perform pg_advisory_xact_lock(hashtext('tasker_hosts'), p_host);
   o_released := 0;
+  o_busy := not pg_try_advisory_xact_lock(hashtext('tasker_release_host_steps'), p_host);
+  if o_busy then
+    return;
+  end if;
+  perform pg_advisory_xact_lock(hashtext('tasker_hosts'), p_host);
   select array_agg(t.task_uuid order by t.task_uuid) into v_tasks
     from (select t.task_uuid from tasker_tasks t
            where t.state in ('pending', 'in_progress') and t.task_uuid > p_after

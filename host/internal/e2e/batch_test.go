@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
 	"github.com/tasker-systems/tasker-host/host/internal/client"
@@ -22,11 +23,12 @@ import (
 func TestBatchTooLongForAStatement(t *testing.T) {
 	t.Parallel()
 	dsn := pgtest.DSN(t)
-	s := newSite(t, dsn, "TASKER__DATABASE__STATEMENT_TIMEOUT=300ms", "TASKER__EXECUTOR_POOLS__TASK_FINALIZER__MAX=1", "TASKER__EXECUTOR_POOLS__TASK_FINALIZER__MIN=1")
+	slowed(t, dsn, "tasker_workflow_steps", "true", time.Millisecond) // 0.3 s for a task
+	s := newSite(t, dsn, "TASKER__DATABASE__STATEMENT_TIMEOUT=2s", "TASKER__EXECUTOR_POOLS__TASK_FINALIZER__MAX=1", "TASKER__EXECUTOR_POOLS__TASK_FINALIZER__MIN=1")
 	s.plugins(t, pluginTable("arithmetic", filepath.Join(built, "arithmetic"), ""))
 	h := s.up(t)
 	applyTemplate(t, h, wide(300))
-	const tasks = 60
+	const tasks = 40
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	var wg sync.WaitGroup
@@ -44,6 +46,7 @@ func TestBatchTooLongForAStatement(t *testing.T) {
 	})
 	h.stop(t)
 	requireClean(t, h.log.String())
+	require.Contains(t, h.log.String(), "it is halved")
 }
 
 // insist submits a task until it is taken: a host whose database is slow says
@@ -68,7 +71,8 @@ func insist(ctx context.Context, h *host, key string) error {
 // statement may. They must come back all the same.
 func TestDeadHostWithManySteps(t *testing.T) {
 	t.Parallel()
-	g := newGround(t, pace{100, 300}, "TASKER__DATABASE__STATEMENT_TIMEOUT=200ms", "TASKER__EXECUTOR_POOLS__STEP_EXECUTION__MIN=1000")
+	g := newGround(t, pace{100, 300}, "TASKER__EXECUTOR_POOLS__STEP_EXECUTION__MIN=1000")
+	slowed(t, g.cluster.DSN(), "tasker_workflow_step_transitions", "n.from_state = 'in_progress' and n.to_state = 'enqueued'", 10*time.Millisecond)
 	s := newSubmitter(g.sites[0].client(t))
 	open, err := book.Shut(g.book) // however slow the machine is, they run at one time
 	require.NoError(t, err)
@@ -90,6 +94,21 @@ func TestDeadHostWithManySteps(t *testing.T) {
 	eventually(t, patience, "the steps of the dead host go on", func() bool { return g.stranded(t.Context(), hit) == 0 })
 	g.rest(t, s).require(t)
 	g.depart(t)
+}
+
+// slowed makes every statement that inserts rows of a kind into a table last longer,
+// by so much for each: how fast the machine is does not decide what takes too long.
+func slowed(t *testing.T, dsn, table, kind string, each time.Duration) {
+	t.Helper()
+	_, err := pgtest.Pool(t, dsn).Exec(t.Context(), fmt.Sprintf(`
+create function slowed() returns trigger language plpgsql as $$
+begin
+  perform pg_sleep(%f * (select count(*) from n where %s));
+  return null;
+end $$;
+create trigger slowed after insert on %s referencing new table as n for each statement execute function slowed()`,
+		each.Seconds(), kind, table), pgx.QueryExecModeSimpleProtocol)
+	require.NoError(t, err)
 }
 
 // wide is a template with many steps that depend on nothing.

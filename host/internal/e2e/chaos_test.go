@@ -21,7 +21,9 @@ import (
 
 const (
 	openLoad  = 500 // tasks that are open while a fault strikes
-	lease     = 3 * time.Second
+	lease     = 3 * time.Second * slower
+	statement = 800 * time.Millisecond * slower
+	locking   = 200 * time.Millisecond * slower
 	grace     = 500 * time.Millisecond
 	sweepTime = 300 * time.Millisecond
 	quickest  = 1500 * time.Millisecond // a step takes no shorter
@@ -35,11 +37,11 @@ func quick() []string {
 		"TASKER__ORCHESTRATION__DEAD_HOST_GRACE=" + grace.String(),
 		"TASKER__ORCHESTRATION__SWEEP_INTERVAL=" + sweepTime.String(),
 		"TASKER__ORCHESTRATION__HEARTBEAT=500ms",
-		"TASKER__ORCHESTRATION__FINALIZATION_CLAIM=3s",
-		"TASKER__DATABASE__STATEMENT_TIMEOUT=800ms",
-		"TASKER__DATABASE__LOCK_TIMEOUT=200ms",
-		"TASKER__DATABASE__CONNECT_TIMEOUT=1s",
-		"TASKER__PGMQ__VISIBILITY_TIMEOUT=3s",
+		"TASKER__ORCHESTRATION__FINALIZATION_CLAIM=" + lease.String(),
+		"TASKER__DATABASE__STATEMENT_TIMEOUT=" + statement.String(),
+		"TASKER__DATABASE__LOCK_TIMEOUT=" + locking.String(),
+		"TASKER__DATABASE__CONNECT_TIMEOUT=" + (statement + locking).String(),
+		"TASKER__PGMQ__VISIBILITY_TIMEOUT=" + lease.String(),
 		"TASKER__CIRCUIT_BREAKERS__PLUGIN_CRASH_LOOP__FAILURES=1000",
 	}
 }
@@ -171,10 +173,7 @@ type fault struct {
 }
 
 func faults() []fault {
-	slack := 4 * time.Second // for a machine with two cores that is busy
-	if raced {
-		slack *= 3 // and runs everything several times slower
-	}
+	const slack = 4 * time.Second * slower // for a machine with two cores that is busy
 	return []fault{
 		{
 			name: "host_kill", cuts: true, bound: lease + grace + 2*sweepTime + slowest + slack,

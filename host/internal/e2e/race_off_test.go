@@ -2,5 +2,10 @@
 
 package e2e_test
 
-// raced says that the tests run under the race detector; the host does then, too.
-const raced = false
+const (
+	// raced says that the tests run under the race detector; the host does then, too.
+	raced = false
+
+	// slower is how many times longer everything is given then.
+	slower = 1
+)

@@ -312,7 +312,7 @@ func (e *Engine) leave(ctx context.Context) error {
 		return fmt.Errorf("leave: %w", err)
 	}
 	n, err := e.store.ReleaseHost(ctx, e.HostID(), "host_stopped", e.live().Policy.ClaimFactor)
-	if err != nil {
+	if err != nil && !errors.Is(err, store.ErrOthers) {
 		return fmt.Errorf("leave: %w", err)
 	}
 	if n > 0 {

@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/tasker-systems/tasker-host/host/internal/pluginhost"
@@ -61,7 +62,7 @@ func (e *Engine) sweepHosts() {
 	}
 	for _, g := range gone {
 		n, err := e.store.ReleaseHost(e.work, g.ID, "host_lost", e.live().Policy.ClaimFactor)
-		if err != nil {
+		if err != nil && !errors.Is(err, store.ErrOthers) {
 			e.log.Warn("steps of a dead host could not be given back", "host", g.ID, "error", err)
 			return
 		}

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -164,12 +165,21 @@ func sweep(page func(after vocab.UUID, limit int) (last *vocab.UUID, err error))
 	return nil
 }
 
+// ErrOthers is returned by [Store.ReleaseHost] when another host is giving the
+// steps back: it goes on with that, and if it dies the next sweep will.
+var ErrOthers = errors.New("another host is at it")
+
 // ReleaseHost gives every step of a host that is gone back to its queue, in
-// pages, and marks the host as swept. Safe to run on several hosts at once.
+// pages, and marks the host as swept. Of several hosts that do so at once one
+// goes on, the others get [ErrOthers].
 func (s *Store) ReleaseHost(ctx context.Context, host int32, reason string, claimFactor int) (released int, err error) {
 	err = sweep(func(after vocab.UUID, limit int) (last *vocab.UUID, err error) {
 		var n int
-		err = s.plain.QueryRow(ctx, sqlReleaseHostSteps, host, reason, after, limit, claimFactor).Scan(&n, &last)
+		var busy bool
+		err = s.plain.QueryRow(ctx, sqlReleaseHostSteps, host, reason, after, limit, claimFactor).Scan(&n, &last, &busy)
+		if err == nil && busy {
+			err = ErrOthers
+		}
 		released += n
 		return last, err
 	})

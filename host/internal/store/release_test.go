@@ -49,3 +49,36 @@ func TestReleaseOfADeadHostLocksInOrder(t *testing.T) {
 	require.NoError(t, <-released)
 	require.Equal(t, 2, one[int](t, b, "select count(*) from tasker_workflow_steps where state = 'error'"))
 }
+
+// TestReleaseHostOnce: while one host gives the steps of a dead one back, another
+// that would do so too does not wait for it, and does not say that all is done.
+func TestReleaseHostOnce(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	p := b.mustPlan(t, fan(1)...)
+	dead := b.host(t)
+	_, err := b.store.CreateTasks(t.Context(), b.grant(dead, 1), []store.NewTask{newTask(p)}, "")
+	require.NoError(t, err)
+	b.exec(t, "update tasker_hosts set alive_until = clock_timestamp() - interval '1 s'")
+	sweep := func() []store.GoneHost {
+		gone, err := b.store.SweepHosts(t.Context())
+		require.NoError(t, err)
+		return gone
+	}
+	require.Len(t, sweep(), 1)
+
+	tx, err := b.pool.Begin(t.Context())
+	require.NoError(t, err)
+	var n int
+	require.NoError(t, tx.QueryRow(t.Context(), "select o_released from tasker_release_host_steps($1, 'host_lost', '00000000-0000-0000-0000-000000000000', 100, 3)", dead).Scan(&n))
+	require.Equal(t, 1, n)
+	n, err = b.store.ReleaseHost(t.Context(), dead, "host_lost", policy.ClaimFactor)
+	require.ErrorIs(t, err, store.ErrOthers)
+	require.Zero(t, n)
+	require.NoError(t, tx.Rollback(t.Context()), "the other dies")
+	require.Len(t, sweep(), 1, "it is still to be done")
+	n, err = b.store.ReleaseHost(t.Context(), dead, "host_lost", policy.ClaimFactor)
+	require.NoError(t, err)
+	require.Equal(t, 1, n)
+	require.Empty(t, sweep())
+}

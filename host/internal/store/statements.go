@@ -15,7 +15,7 @@ select o_task, o_step, o_lease, o_last from tasker_host_leases($1::integer, $2::
 	sqlSweepHosts = `select o_host, o_name, o_late from tasker_sweep_hosts()`
 
 	sqlReleaseHostSteps = `
-select o_released, o_last
+select o_released, o_last, o_busy
   from tasker_release_host_steps($1::integer, $2::text, $3::uuid, $4::integer, $5::integer)`
 
 	sqlHostSwept = `
