@@ -43,12 +43,32 @@ func (a *app) pluginsFile(flag string) (string, error) {
 	return cfg.System.Plugins, nil
 }
 
-// environments returns the names in --env.
-func (a *app) environments() []string {
+// environments returns the names in --env: of environments that are built in, that
+// plugins.toml has tables for, or that the configuration has a folder for.
+func (a *app) environments(plugins string) ([]string, error) {
 	if a.env == "" {
-		return nil
+		return nil, nil
 	}
-	return strings.Split(a.env, ",")
+	names := strings.Split(a.env, ",")
+	known, err := config.PluginEnvironments(plugins)
+	if err != nil {
+		return nil, err
+	}
+	options, err := a.configOptions()
+	if err != nil {
+		return nil, err
+	}
+	own, err := config.Environments(options)
+	if err != nil {
+		return nil, err
+	}
+	known = slices.Compact(slices.Sorted(slices.Values(append(known, own...))))
+	for _, name := range names {
+		if !slices.Contains(known, name) {
+			return nil, usagef("--env: there is no environment %q: neither %s nor the configuration has it; there are %s", name, plugins, strings.Join(known, ", "))
+		}
+	}
+	return names, nil
 }
 
 func (a *app) lockCommand() *cobra.Command {
@@ -68,7 +88,11 @@ func (a *app) lockCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		o := pluginset.LockOptions{Plugins: path, Environments: a.environments(), Artifacts: map[string][]string{}, Check: check}
+		names, err := a.environments(path)
+		if err != nil {
+			return err
+		}
+		o := pluginset.LockOptions{Plugins: path, Environments: names, Artifacts: map[string][]string{}, Check: check}
 		for _, pair := range artifacts {
 			slot, file, ok := strings.Cut(pair, "=")
 			if !ok || file == "" {
@@ -142,13 +166,16 @@ func (a *app) diffCommand() *cobra.Command {
 	}
 	plugins := pluginsFlag(cmd)
 	cmd.RunE = func(*cobra.Command, []string) error {
-		environments := a.environments()
-		if len(environments) < 2 {
-			return usagef("say which environments: --env staging,production")
-		}
 		path, err := a.pluginsFile(*plugins)
 		if err != nil {
 			return err
+		}
+		environments, err := a.environments(path)
+		if err != nil {
+			return err
+		}
+		if len(environments) < 2 {
+			return usagef("say which environments: --env staging,production")
 		}
 		diff, err := pluginset.Compare(path, environments)
 		if err != nil {

@@ -58,6 +58,11 @@ func TestLockAndDiff(t *testing.T) {
 	b.golden(t, "plugin_diff_none", r)
 	require.Equal(t, 2, run("plugin", "diff", "--env", "staging", "--plugins", plugins).code)
 	require.Equal(t, 2, run("plugin", "lock", "--artifact", "x", "--plugins", plugins).code)
+	for _, verb := range []string{"lock", "diff"} {
+		r = run("plugin", verb, "--env", "staging,prodution", "--plugins", plugins)
+		require.Equal(t, 2, r.code)
+		require.Contains(t, r.err, `there is no environment "prodution": neither DIR/plugins.toml nor the configuration has it; there are development, production, staging, test`)
+	}
 
 	require.NoError(t, os.WriteFile(plugins, []byte("[plugin.handler.a]\npth = 3\n[lock]\nneeded = true\n"), 0o600))
 	r = run("plugin", "lock", "--plugins", plugins)

@@ -285,7 +285,11 @@ func duplicate(start int32) *fault {
 func (s *scanner) word(i int, word string) (int, *fault) {
 	end := i + len(word)
 	if end > len(s.raw) || string(s.raw[i:end]) != word {
-		return i, &fault{Syntax, i, "not a JSON value: did you mean " + word + "?"}
+		problem := "not a JSON value"
+		if end = i + 2; end <= len(s.raw) && string(s.raw[i:end]) == word[:2] {
+			problem += ": did you mean " + word + "?"
+		}
+		return i, &fault{Syntax, i, problem}
 	}
 	return end, nil
 }
