@@ -250,6 +250,7 @@ func faults() []fault {
 // TestChaos kills hosts, plugins and PostgreSQL in the middle of 500 running
 // tasks, several times each, and requires that all ends well.
 func TestChaos(t *testing.T) {
+	t.Parallel() // but one trouble at a time: each wants half of the machine
 	for _, f := range faults() {
 		t.Run(f.name, func(t *testing.T) { chaos(t, f) })
 	}
