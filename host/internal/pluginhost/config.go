@@ -123,6 +123,10 @@ type Config struct {
 	// HealthInterval is between health checks; default 10s. HealthTimeout is for
 	// each; default 5s. A plugin that misses three in a row is killed.
 	HealthInterval, HealthTimeout time.Duration
+
+	// patience is how long answers are waited for at least, whatever the limit for
+	// them is. Tests set it, whose machine may stand still.
+	patience time.Duration
 }
 
 // Restart says how plugins are started again.

@@ -32,10 +32,14 @@ func TestCrashReleasesSiblings(t *testing.T) {
 	for range 7 {
 		calls = append(calls, b.call("chaos.wait", nil))
 	}
+	// It crashes when all the others wait behind it.
+	last := b.call("chaos.wait", &pluginv1.Step{StepUuid: "last"})
 	calls = append(calls, b.call("chaos.crash", nil))
 	for range 20 {
 		calls = append(calls, b.call("chaos.echo", nil))
 	}
+	b.Cancel("last", "make room")
+	require.Equal(t, ReasonCancelled, outcome(t, last).Failure.Code)
 	for _, done := range calls {
 		o := outcome(t, done)
 		require.Equal(t, vocab.OutcomeReleased, o.Kind)
@@ -51,7 +55,7 @@ func TestCrashReleasesSiblings(t *testing.T) {
 	require.Contains(t, s.LastError, "last words")
 	require.Equal(t, vocab.OutcomeSuccess, b.run(t, "chaos.echo", `1`).Kind)
 	require.Equal(t, 1.0, value(t, b.metrics.of("chaos").restarts[restartCrash]))
-	require.Equal(t, 28.0, value(t, b.metrics.of("chaos").outcomes[vocab.OutcomeReleased]))
+	require.Equal(t, 29.0, value(t, b.metrics.of("chaos").outcomes[vocab.OutcomeReleased]))
 }
 
 // The stream of a living process that ends is a crash too.
@@ -80,11 +84,11 @@ func TestTimeouts(t *testing.T) {
 	// One that does not: the host gives the call up two seconds later. Enough
 	// of them, and the process is replaced; a call that does not hang is
 	// released after five seconds.
+	long := b.call("chaos.wait", nil)
 	var hung []<-chan Outcome
 	for range maxHung {
 		hung = append(hung, b.call("chaos.hang", &pluginv1.Step{TimeoutMs: 50}))
 	}
-	long := b.call("chaos.wait", nil)
 	for _, done := range hung {
 		o := outcome(t, done)
 		require.Equal(t, vocab.OutcomeRetryable, o.Kind)

@@ -60,7 +60,12 @@ func TestFaultsOfAShadow(t *testing.T) {
 			one := law(t, "law")
 			one.Rollout.Strategy, one.Rollout.Hold, one.DrainTimeout = ShadowFirst, time.Hour, time.Second
 			a := &account{}
-			b := started(t, func(c *Config) { c.Journal = a }, one)
+			b := started(t, func(c *Config) {
+				c.Journal = a
+				if how == "hang" { // it is given up when its answers are
+					c.patience = 15 * time.Second
+				}
+			}, one)
 			first := b.Status()[0].Generation
 			require.NoError(t, b.Swap(t.Context(), lawSlot, Source{Path: script(t, "bad-decide-"+how)}, ann, "test"))
 			e, err := b.Explain(lawSlot)

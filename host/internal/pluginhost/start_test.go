@@ -54,17 +54,17 @@ func TestBadPluginsDoNotStart(t *testing.T) {
 			name: "wrong checksum", path: inShell("exit 0"), change: func(s *Spec) { s.SHA256 = strings.Repeat("ab", 32) },
 			want: []string{"checksum mismatch: sha256 is ", ", configured is " + strings.Repeat("ab", 32), "set sha256 of the plugin"},
 		},
-		{name: "not a plugin", path: inShell("echo hello, world; sleep 100"), want: []string{`printed "hello, world\n" on standard output before the handshake`, "use standard error"}},
-		{name: "long line", path: inShell("head -c 70000 /dev/zero | tr '\\0' x; sleep 100"), want: []string{`printed "xxxx`}},
+		{name: "not a plugin", path: inShell("echo hello, world; sleep 1000"), want: []string{`printed "hello, world\n" on standard output before the handshake`, "use standard error"}},
+		{name: "long line", path: inShell("head -c 70000 /dev/zero | tr '\\0' x; sleep 1000"), want: []string{`printed "xxxx`}},
 		{name: "ends at once", path: inShell("echo no licence >&2; exit 3"), want: []string{"it ended before the handshake: exit code 3", "standard error ends with:\nno licence"}},
 		{name: "killed", path: inShell("kill -SEGV $$"), want: []string{"ended by signal 11"}},
 		{name: "missing interpreter", path: writeFile("#!/no/such/interpreter\n", 0o700), want: []string{"no such file", "interpreter or dynamic loader is missing"}},
 		{
-			name: "silent", path: inShell("sleep 100"), change: func(s *Spec) { s.StartTimeout = 150 * time.Millisecond },
+			name: "silent", path: inShell("sleep 1000"), change: func(s *Spec) { s.StartTimeout = 150 * time.Millisecond },
 			want: []string{"no handshake within 150ms"},
 		},
 		{
-			name: "dead socket", path: inShell(`echo "1|1|unix|$TMPDIR/nobody|grpc|"; sleep 100`), change: func(s *Spec) { s.StartTimeout = 2 * time.Second },
+			name: "dead socket", path: inShell(`echo "1|1|unix|$TMPDIR/nobody|grpc|"; sleep 1000`), change: func(s *Spec) { s.StartTimeout = 2 * time.Second },
 			want: []string{"start plugin bad"},
 		},
 		{
@@ -157,7 +157,7 @@ func TestConfigurationFaultsComeAtOnce(t *testing.T) {
 
 func TestStartIsAbortedByStop(t *testing.T) {
 	t.Parallel()
-	b := newBench(t, nil, spec("silent", shell(t, "sleep 100")))
+	b := newBench(t, nil, spec("silent", shell(t, "sleep 1000")))
 	began := make(chan error, 1)
 	go func() { began <- b.Start(context.Background()) }()
 	eventually(t, "it starts", func() bool { return b.Status()[0].State == Starting })

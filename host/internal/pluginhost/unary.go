@@ -135,6 +135,7 @@ type query[T any] struct {
 // ask takes a lease on the generation that serves, and calls it under a deadline
 // and its breaker.
 func ask[T any](ctx context.Context, h *Host, q query[T]) (T, error) {
+	q.limit = max(q.limit, h.cfg.patience)
 	g, shadow := h.router.acquireTarget(q.to, q.key)
 	if g == nil {
 		var none T
@@ -268,7 +269,7 @@ const carryTimeout = 5 * time.Second
 // carryOver gives what a generation has learned to its successor. What cannot be
 // carried over is learned anew.
 func (s *slot) carryOver(ctx context.Context, from, to *generation) {
-	ctx, cancel := context.WithTimeout(ctx, carryTimeout)
+	ctx, cancel := context.WithTimeout(ctx, max(carryTimeout, s.host.cfg.patience))
 	defer cancel()
 	from.poolsMu.Lock()
 	pools := make([][2]string, 0, len(from.pools))

@@ -115,7 +115,7 @@ func TestShadow(t *testing.T) {
 		}
 		return b.Status()[0].Generation == next
 	})
-	require.Greater(t, value(t, b.metrics.of("scaling/law").differed), 10.0)
+	require.GreaterOrEqual(t, value(t, b.metrics.of("scaling/law").differed), float64(one.Rollout.MinSamples))
 	require.NotContains(t, b.log.String(), "illegal change")
 
 	bad := spec("chaos", script(t, "sdk"))
@@ -155,7 +155,9 @@ func TestUnaryCallsHaveDeadlines(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
 	_, err := b.Check(ctx, "law.disk")
-	require.True(t, errors.Is(err, context.DeadlineExceeded) || errors.Is(err, ErrNoPlugin), "%v", err) // it may have lost its calls by now
+	if b.Status()[0].Generation == first.Generation { // else another may have answered
+		require.True(t, errors.Is(err, context.DeadlineExceeded) || errors.Is(err, ErrNoPlugin), "%v", err) // it may have lost its calls by now
+	}
 	s := b.serves(t, first.Generation)
 	require.Contains(t, s.LastError, "SIGSTOP")
 	require.True(t, dead(first.PID))

@@ -113,6 +113,8 @@ func TestRunDir(t *testing.T) {
 	require.NoError(t, os.MkdirAll(filepath.Join(left, "plugin-dir1"), 0o700))
 	fresh := filepath.Join(parent, runDirPrefix+"fresh")
 	require.NoError(t, os.Mkdir(fresh, 0o700))
+	later := time.Now().Add(time.Hour) // it stays new, however slow this is
+	require.NoError(t, os.Chtimes(fresh, later, later))
 	for _, dir := range []string{left, d.Path()} {
 		require.NoError(t, os.Chtimes(dir, past, past))
 	}
