@@ -207,7 +207,7 @@ func TestCancelOnAnotherHostReachesTheHandlerWithTheHeartbeat(t *testing.T) {
 		<-ctx.Done()
 		close(ended)
 		return success(`1`)
-	}}, func(c *pipeline.Config) { c.Heartbeat = 300 * time.Millisecond })
+	}})
 	b.apply(t, oneStep)
 	task := b.submit(t, "one", `{}`)
 	<-started

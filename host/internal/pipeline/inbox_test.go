@@ -230,7 +230,7 @@ func TestStepsOfADeadHostRunElsewhere(t *testing.T) {
 
 func TestHostDeclaredDeadRegistersAnew(t *testing.T) {
 	t.Parallel()
-	b := setup(t, map[string]handlerFunc{"t.step": ok}, func(c *pipeline.Config) { c.Heartbeat = 300 * time.Millisecond })
+	b := setup(t, map[string]handlerFunc{"t.step": ok})
 	b.apply(t, oneStep)
 	first := b.engine.HostID()
 	_, err := b.pool.Exec(t.Context(), `update tasker_hosts set state = 'dead' where host_id = $1`, first)

@@ -146,7 +146,7 @@ func TestSettingsReachTheCallsThatObeyThem(t *testing.T) {
 	}
 	cfg := testConfig()
 	hands(pipeline.TaskFinalizer, func(h *pipeline.HandsConfig) { h.Size = 3 })(&cfg)
-	cfg.Lease, cfg.Heartbeat, cfg.SweepInterval = 17*time.Second, 20*time.Millisecond, never
+	cfg.Lease, cfg.SweepInterval = 17*time.Second, never
 	require.NoError(t, n.CreateQueue(t.Context(), cfg.RequestQueue))
 	require.NoError(t, n.CreateQueue(t.Context(), cfg.ResultQueue))
 	b := &testBundle{pool: db, store: n.Store, runner: newRunner(map[string]handlerFunc{"t.step": ok})}
@@ -246,9 +246,9 @@ func TestStepsStopBeforeTheLeaseOfTheirHostEnds(t *testing.T) {
 	db := pgtest.New(t)
 	s := &silent{Store: store.New(db)}
 	cfg := testConfig()
-	// A heartbeat longer than SelfStop, and two seconds more than the stop needs: a busy
-	// machine may let the engine wait.
-	cfg.Lease, cfg.Heartbeat, cfg.SelfStop, cfg.SweepInterval = 23*time.Second, 8*time.Second, 6*time.Second, never
+	// A heartbeat longer than SelfStop, and five seconds more than the stop needs at
+	// worst: the machine may stand still.
+	cfg.Lease, cfg.Heartbeat, cfg.SelfStop, cfg.SweepInterval = 40*time.Second, 14*time.Second, 13*time.Second, never
 	require.NoError(t, s.CreateQueue(t.Context(), cfg.RequestQueue))
 	require.NoError(t, s.CreateQueue(t.Context(), cfg.ResultQueue))
 	started, held := make(chan struct{}), make(chan bool, 1)
@@ -284,7 +284,7 @@ func TestMessagesReadTooOftenAreSetAside(t *testing.T) {
 	b.apply(t, oneStep)
 	send := func(id string) {
 		_, err := b.pool.Exec(t.Context(), `
-with sent as (select pgmq.send('task_requests_queue', jsonb_build_object('request_id', $1::text, 'namespace', 'test_ns', 'task_name', 'one', 'task_version', '1.0.0'), 1) as id)
+with sent as (select pgmq.send('task_requests_queue', jsonb_build_object('request_id', $1::text, 'namespace', 'test_ns', 'task_name', 'one', 'task_version', '1.0.0'), 3600) as id)
 select id from sent`, id)
 		require.NoError(t, err)
 		_, err = b.pool.Exec(t.Context(), `update pgmq.q_task_requests_queue set read_ct = 20, vt = clock_timestamp()`)
