@@ -388,7 +388,7 @@ func (b *bed) load(t *testing.T, p *store.Plan, do func()) ([]time.Duration, int
 	for range 2 {
 		g := b.grant(b.host(t), 2)
 		hosts.Go(func() {
-			for ctx.Err() == nil {
+			for more := true; more; more = ctx.Err() == nil { // one at least, however late it begins
 				began := time.Now()
 				_, leases := b.create(t, g, p)
 				for len(leases) > 0 {
