@@ -16,8 +16,8 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
-	"go.uber.org/goleak"
 
+	"github.com/tasker-systems/tasker-host/internal/leaks"
 	"github.com/tasker-systems/tasker-host/migrations/pgcluster"
 )
 
@@ -29,7 +29,7 @@ func TestMain(m *testing.M) {
 	if dir := os.Getenv(hostDir); dir != "" {
 		os.Exit(actAsHost(dir))
 	}
-	goleak.VerifyTestMain(m)
+	leaks.Main(m)
 }
 
 func actAsHost(dir string) int {

@@ -10,16 +10,16 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
-	"go.uber.org/goleak"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protodesc"
 	"google.golang.org/protobuf/types/descriptorpb"
 
+	"github.com/tasker-systems/tasker-host/internal/leaks"
 	pluginv1 "github.com/tasker-systems/tasker-host/sdk/proto/tasker/plugin/v1"
 	"github.com/tasker-systems/tasker-host/sdk/tryout"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leaks.Main(m) }
 
 // python is the distribution's, whose packages deploy/prepare.sh installs.
 const python = "/usr/bin/python3"

@@ -8,15 +8,15 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
-	"go.uber.org/goleak"
 
+	"github.com/tasker-systems/tasker-host/internal/leaks"
 	"github.com/tasker-systems/tasker-host/sdk"
 	"github.com/tasker-systems/tasker-host/sdk/handler"
 	"github.com/tasker-systems/tasker-host/sdk/plugintest"
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leaks.Main(m) }
 
 func add(_ context.Context, s handler.Step) (handler.Result, error) {
 	var in struct{ A, B json.Number }

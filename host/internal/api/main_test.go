@@ -17,12 +17,13 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
-	"go.uber.org/goleak"
+
+	"github.com/tasker-systems/tasker-host/internal/leaks"
 )
 
 var update = flag.Bool("update", false, "write the golden files")
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leaks.Main(m) }
 
 // httpClient speaks HTTP over a unix socket.
 func httpClient(t *testing.T, socket string) *http.Client {

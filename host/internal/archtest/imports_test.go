@@ -44,6 +44,8 @@ var rules = []rule{
 	{room: "scaling/**", imports: []string{"sdk/vocab", "sdk/scaler", "scaling/**"}, reaches: []string{pgx, goPlugin, grpc, koanf, prometheus}, direct: inputOutput},
 	{room: "plugins/**", imports: []string{"sdk/**", "scaling/**", "plugins/**"}, reaches: []string{pgx, koanf}},
 
+	{room: "internal/leaks", reaches: []string{pgx, goPlugin, grpc, koanf, prometheus}},
+
 	// The libraries of the host at top level.
 	{room: "config", reaches: []string{pgx, goPlugin, grpc}},
 	{room: "migrations/**", imports: []string{"migrations/**"}, tests: []string{"sdk/vocab"}, reaches: []string{goPlugin, grpc, koanf}},
@@ -121,7 +123,7 @@ var rules = []rule{
 }
 
 // forTests is what every test may import beside its room's own imports.
-var forTests = []string{"sdk/plugintest", "host/internal/lifecycle/lifecycletest"}
+var forTests = []string{"internal/leaks", "sdk/plugintest", "host/internal/lifecycle/lifecycletest"}
 
 func ruleFor(path string) (rule, bool) {
 	for _, r := range rules {

@@ -13,16 +13,16 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
-	"go.uber.org/goleak"
 
 	"github.com/tasker-systems/tasker-host/host/internal/api"
 	"github.com/tasker-systems/tasker-host/host/internal/api/apitest"
 	"github.com/tasker-systems/tasker-host/host/internal/cli"
+	"github.com/tasker-systems/tasker-host/internal/leaks"
 )
 
 var update = flag.Bool("update", false, "write the golden files")
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leaks.Main(m) }
 
 // bundle is a host with a fake backend and a way to run commands against it.
 type bundle struct {

@@ -13,16 +13,16 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/stretchr/testify/require"
-	"go.uber.org/goleak"
 
 	"github.com/tasker-systems/tasker-host/host/internal/api"
 	"github.com/tasker-systems/tasker-host/host/internal/api/apitest"
 	"github.com/tasker-systems/tasker-host/host/internal/client"
 	"github.com/tasker-systems/tasker-host/host/internal/readmodel"
+	"github.com/tasker-systems/tasker-host/internal/leaks"
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leaks.Main(m) }
 
 func setup(t *testing.T) (*apitest.Backend, *client.Client) {
 	t.Helper()

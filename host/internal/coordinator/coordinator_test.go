@@ -14,18 +14,18 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
-	"go.uber.org/goleak"
 	"pgregory.net/rapid"
 
 	"github.com/tasker-systems/tasker-host/host/internal/coordinator"
 	"github.com/tasker-systems/tasker-host/host/internal/opstate"
 	"github.com/tasker-systems/tasker-host/host/internal/pool"
+	"github.com/tasker-systems/tasker-host/internal/leaks"
 	"github.com/tasker-systems/tasker-host/scaling"
 	"github.com/tasker-systems/tasker-host/scaling/builtin"
 	"github.com/tasker-systems/tasker-host/sdk/scaler"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leaks.Main(m) }
 
 // executors is a pool that is at work by a formula.
 type executors struct {

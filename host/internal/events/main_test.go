@@ -19,10 +19,11 @@ import (
 	"github.com/tasker-systems/tasker-host/host/internal/lifecycle"
 	"github.com/tasker-systems/tasker-host/host/internal/readmodel"
 	"github.com/tasker-systems/tasker-host/host/internal/store"
+	"github.com/tasker-systems/tasker-host/internal/leaks"
 )
 
 func TestMain(m *testing.M) {
-	goleak.VerifyTestMain(m,
+	leaks.Main(m,
 		goleak.IgnoreTopFunction("github.com/jackc/pgx/v5/pgxpool.(*Pool).backgroundHealthCheck"),
 		goleak.IgnoreTopFunction("github.com/jackc/pgx/v5/pgxpool.(*Pool).triggerHealthCheck.func1"))
 }

@@ -10,13 +10,13 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
-	"go.uber.org/goleak"
 
 	"github.com/tasker-systems/tasker-host/host/internal/health"
 	"github.com/tasker-systems/tasker-host/host/internal/opstate"
+	"github.com/tasker-systems/tasker-host/internal/leaks"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leaks.Main(m) }
 
 // world is what a monitor under test sees.
 type world struct {

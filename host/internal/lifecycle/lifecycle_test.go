@@ -10,14 +10,14 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
-	"go.uber.org/goleak"
 	"pgregory.net/rapid"
 
 	"github.com/tasker-systems/tasker-host/host/internal/lifecycle"
 	"github.com/tasker-systems/tasker-host/host/internal/lifecycle/lifecycletest"
+	"github.com/tasker-systems/tasker-host/internal/leaks"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leaks.Main(m) }
 
 // journal notes what happened to the services that share it.
 type journal struct {

@@ -22,6 +22,7 @@ import (
 	"github.com/tasker-systems/tasker-host/host/internal/pool"
 	"github.com/tasker-systems/tasker-host/host/internal/store"
 	"github.com/tasker-systems/tasker-host/host/internal/workflow"
+	"github.com/tasker-systems/tasker-host/internal/leaks"
 	"github.com/tasker-systems/tasker-host/migrations/pgtest"
 	"github.com/tasker-systems/tasker-host/sdk/handler"
 	pluginv1 "github.com/tasker-systems/tasker-host/sdk/proto/tasker/plugin/v1"
@@ -29,7 +30,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	goleak.VerifyTestMain(m,
+	leaks.Main(m,
 		goleak.IgnoreTopFunction("github.com/jackc/pgx/v5/pgxpool.(*Pool).backgroundHealthCheck"),
 		goleak.IgnoreTopFunction("github.com/jackc/pgx/v5/pgxpool.(*Pool).triggerHealthCheck.func1"))
 }

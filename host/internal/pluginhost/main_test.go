@@ -18,16 +18,19 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
 	"github.com/stretchr/testify/require"
-	"go.uber.org/goleak"
 
+	"github.com/tasker-systems/tasker-host/internal/leaks"
 	pluginv1 "github.com/tasker-systems/tasker-host/sdk/proto/tasker/plugin/v1"
 )
 
-func TestMain(m *testing.M) {
-	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
-		_ = os.RemoveAll(builds)
-		os.Exit(code)
-	}))
+func TestMain(m *testing.M) { leaks.Main(tidy{m}) }
+
+// tidy removes what was built for the tests.
+type tidy struct{ *testing.M }
+
+func (m tidy) Run() int {
+	defer func() { _ = os.RemoveAll(builds) }()
+	return m.M.Run()
 }
 
 // builds is where the plugin of the tests is built, once, when it is first

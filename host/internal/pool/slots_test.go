@@ -8,10 +8,10 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
-	"go.uber.org/goleak"
 	"pgregory.net/rapid"
 
 	"github.com/tasker-systems/tasker-host/host/internal/pool"
+	"github.com/tasker-systems/tasker-host/internal/leaks"
 )
 
 // task is a job's task of two functions.
@@ -26,7 +26,7 @@ func (t task) Back(why string) { t.back(why) }
 
 func newJob(run func(), back func(why string)) *pool.Job { return pool.NewJob(task{run, back}) }
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leaks.Main(m) }
 
 // jobs makes jobs that note in which order they begin, and what came back.
 type jobs struct {

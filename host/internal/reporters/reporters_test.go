@@ -13,16 +13,16 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
-	"go.uber.org/goleak"
 
 	"github.com/tasker-systems/tasker-host/host/internal/health"
 	"github.com/tasker-systems/tasker-host/host/internal/opstate"
 	"github.com/tasker-systems/tasker-host/host/internal/pluginhost"
 	"github.com/tasker-systems/tasker-host/host/internal/reporters"
+	"github.com/tasker-systems/tasker-host/internal/leaks"
 	pluginv1 "github.com/tasker-systems/tasker-host/sdk/proto/tasker/plugin/v1"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leaks.Main(m) }
 
 // host is a plugin host whose reporters answer as a test wants.
 type host struct {

@@ -12,10 +12,11 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
-	"go.uber.org/goleak"
+
+	"github.com/tasker-systems/tasker-host/internal/leaks"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leaks.Main(m) }
 
 // traces makes traces to a collector that answers with a status.
 func traces(t *testing.T, status *atomic.Int32, log hclog.Logger) (*Traces, *prometheus.Registry) {

@@ -4,13 +4,12 @@ import (
 	"encoding/json"
 	"testing"
 
-	"go.uber.org/goleak"
-
+	"github.com/tasker-systems/tasker-host/internal/leaks"
 	"github.com/tasker-systems/tasker-host/plugins/examples/bench"
 	"github.com/tasker-systems/tasker-host/sdk/plugintest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leaks.Main(m) }
 
 func TestConformance(t *testing.T) {
 	t.Parallel()

@@ -7,14 +7,14 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
-	"go.uber.org/goleak"
 
+	"github.com/tasker-systems/tasker-host/internal/leaks"
 	"github.com/tasker-systems/tasker-host/plugins/examples/fulfillment"
 	"github.com/tasker-systems/tasker-host/sdk/plugintest"
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leaks.Main(m) }
 
 // dependencies are the results of the steps before, as far as others read them.
 func dependencies() map[string]any {

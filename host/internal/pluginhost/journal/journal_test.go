@@ -10,10 +10,11 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/stretchr/testify/require"
-	"go.uber.org/goleak"
+
+	"github.com/tasker-systems/tasker-host/internal/leaks"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leaks.Main(m) }
 
 // Every pair of phases: the edges are these and no others.
 func TestEdges(t *testing.T) {

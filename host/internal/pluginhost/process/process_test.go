@@ -15,10 +15,11 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/stretchr/testify/require"
-	"go.uber.org/goleak"
+
+	"github.com/tasker-systems/tasker-host/internal/leaks"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leaks.Main(m) }
 
 // sink returns a log sink and what it writes.
 func sink(limits LogLimits, dropped func(int)) (*logSink, *bytes.Buffer) {
