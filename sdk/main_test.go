@@ -4,7 +4,7 @@ import (
 	"os"
 	"testing"
 
-	"go.uber.org/goleak"
+	"github.com/tasker-systems/tasker-host/internal/leaks"
 )
 
 // TestMain runs the tests, or, in a process that a test has started, one of the
@@ -14,5 +14,5 @@ func TestMain(m *testing.M) {
 		program()
 		return
 	}
-	goleak.VerifyTestMain(m)
+	leaks.Main(m)
 }

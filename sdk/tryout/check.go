@@ -26,8 +26,8 @@ type Config struct {
 	Examples []Example
 	// Report has the reporters handed an event: it may reach people.
 	Report bool
-	// Patience is how long one call may take; default 10s. Decisions are given
-	// a second.
+	// Patience is how long one call may take, and a start at least; default 10s.
+	// Decisions are given a tenth of it.
 	Patience time.Duration
 }
 
@@ -161,7 +161,7 @@ func (s *suite) drop() {
 
 // fresh is an instance that was not configured. The caller closes it.
 func (s *suite) fresh(ctx context.Context) (*Instance, error) {
-	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	ctx, cancel := context.WithTimeout(ctx, max(startTimeout, s.cfg.Patience))
 	defer cancel()
 	return s.start(ctx)
 }

@@ -16,7 +16,7 @@ import (
 )
 
 // decisionTime is what a decision may take: a thought, and no deed.
-const decisionTime = time.Second
+func (s *suite) decisionTime() time.Duration { return s.cfg.Patience / 10 }
 
 // scalers checks what decides.
 func (s *suite) scalers(ctx context.Context) {
@@ -32,16 +32,16 @@ func (s *suite) scalers(ctx context.Context) {
 		return nil
 	}))
 	for _, slot := range slots {
-		a := algorithm(slot.GetName())
+		a := algorithm{slot.GetName(), s.decisionTime()}
 		for _, c := range situations {
-			s.check(ctx, fmt.Sprintf("scaling %s: %s", a, c.name), s.withInstance(func(ctx context.Context, i *Instance) error {
+			s.check(ctx, fmt.Sprintf("scaling %s: %s", a.name, c.name), s.withInstance(func(ctx context.Context, i *Instance) error {
 				_, err := a.decide(ctx, i, c.observe("tryout-"+c.name))
 				return err
 			}))
 		}
-		s.check(ctx, fmt.Sprintf("scaling %s: the same observations, the same decisions", a), s.withInstance(a.repeats))
-		s.check(ctx, fmt.Sprintf("scaling %s: a snapshot is taken over", a), s.twoInstances(a.remembers))
-		s.check(ctx, fmt.Sprintf("scaling %s: a foreign snapshot does no harm", a), s.withInstance(a.survives))
+		s.check(ctx, fmt.Sprintf("scaling %s: the same observations, the same decisions", a.name), s.withInstance(a.repeats))
+		s.check(ctx, fmt.Sprintf("scaling %s: a snapshot is taken over", a.name), s.twoInstances(a.remembers))
+		s.check(ctx, fmt.Sprintf("scaling %s: a foreign snapshot does no harm", a.name), s.withInstance(a.survives))
 	}
 }
 
@@ -125,13 +125,16 @@ func sampleAt(i int, s *scaler.Sample) {
 	s.Utilization = min(1, 0.5+0.02*float64(i))
 }
 
-type algorithm string
+type algorithm struct {
+	name  string
+	limit time.Duration // for a decision
+}
 
 func (a algorithm) decide(ctx context.Context, i *Instance, all ...scaler.Observation) ([]scaler.Decision, error) {
 	started := time.Now()
-	decisions, err := i.decide(ctx, string(a), all...)
-	if took := time.Since(started); err == nil && took > decisionTime {
-		return nil, fmt.Errorf("the answer took %s: want at most %s", took.Round(time.Millisecond), decisionTime)
+	decisions, err := i.decide(ctx, a.name, all...)
+	if took := time.Since(started); err == nil && took > a.limit {
+		return nil, fmt.Errorf("the answer took %s: want at most %s", took.Round(time.Millisecond), a.limit)
 	}
 	return decisions, err
 }
@@ -176,7 +179,7 @@ func (a algorithm) remembers(ctx context.Context, old, next *Instance) error {
 			return err
 		}
 	}
-	answer, err := old.Scaling.Snapshot(ctx, &pluginv1.SnapshotRequest{Algorithm: string(a), Pool: pool})
+	answer, err := old.Scaling.Snapshot(ctx, &pluginv1.SnapshotRequest{Algorithm: a.name, Pool: pool})
 	switch {
 	case status.Code(err) == codes.Unimplemented, err == nil && answer.GetError() == "" && len(answer.GetSnapshot()) == 0:
 		return skipped("it keeps no memory, or has no snapshot of it")
@@ -187,7 +190,7 @@ func (a algorithm) remembers(ctx context.Context, old, next *Instance) error {
 	case len(answer.GetSnapshot()) > scaler.MaxSnapshotBytes:
 		return fmt.Errorf("the snapshot has %d bytes: want at most %d", len(answer.GetSnapshot()), scaler.MaxSnapshotBytes)
 	}
-	restored, err := next.Scaling.Restore(ctx, &pluginv1.RestoreRequest{Algorithm: string(a), Pool: pool, Snapshot: answer.GetSnapshot()})
+	restored, err := next.Scaling.Restore(ctx, &pluginv1.RestoreRequest{Algorithm: a.name, Pool: pool, Snapshot: answer.GetSnapshot()})
 	if err != nil {
 		return fmt.Errorf("restore: %w", err)
 	}
@@ -213,7 +216,7 @@ func (a algorithm) remembers(ctx context.Context, old, next *Instance) error {
 func (a algorithm) survives(ctx context.Context, i *Instance) error {
 	const pool = "tryout-foreign"
 	_, err := i.Scaling.Restore(ctx, &pluginv1.RestoreRequest{
-		Algorithm: string(a), Pool: pool, Snapshot: []byte("\x00\xff not a snapshot of yours {"),
+		Algorithm: a.name, Pool: pool, Snapshot: []byte("\x00\xff not a snapshot of yours {"),
 	})
 	if err != nil && status.Code(err) != codes.Unimplemented {
 		return fmt.Errorf("restore: %w: want an answer that says what is wrong", err)

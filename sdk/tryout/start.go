@@ -71,7 +71,7 @@ func Process(path string, env ...string) Start {
 			GRPCDialOptions:  wire.DialOptions(),
 			AutoMTLS:         true,
 			SkipHostEnv:      true,
-			StartTimeout:     startTimeout,
+			StartTimeout:     startsWithin(ctx),
 			Logger:           hclog.NewNullLogger(),
 			Stderr:           p.stderr,
 			SyncStdout:       p.stderr,
@@ -85,6 +85,14 @@ func Process(path string, env ...string) Start {
 		}
 		return &Instance{Client: client, process: p, close: p.kill}, nil
 	}
+}
+
+// startsWithin is how long a start may take that ends with ctx.
+func startsWithin(ctx context.Context) time.Duration {
+	if end, ok := ctx.Deadline(); ok {
+		return max(time.Until(end), startTimeout)
+	}
+	return startTimeout
 }
 
 func (p *process) connect(ctx context.Context) (*wire.Client, error) {

@@ -3,7 +3,7 @@ package pluginwatch
 import (
 	"testing"
 
-	"go.uber.org/goleak"
+	"github.com/tasker-systems/tasker-host/internal/leaks"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leaks.Main(m) }

@@ -81,7 +81,7 @@ const two = "[plugin.handler.a]\npath = \"bin/a\"\n[plugin.handler.b]\npath = \"
 
 func setup(t *testing.T, cfg Config) *bundle {
 	t.Helper()
-	b := &bundle{engine: &engine{called: make(chan []Wanted, 16)}, dir: t.TempDir()}
+	b := &bundle{engine: &engine{called: make(chan []Wanted, 10_000)}, dir: t.TempDir()}
 	b.put(t, "plugins.toml", two, 0o600)
 	b.put(t, "bin/a", "#!/bin/sh\n# 1\n", 0o700)
 	b.put(t, "bin/b", "#!/bin/sh\n# 1\n", 0o700)

@@ -23,7 +23,7 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/wire"
 )
 
-const patience = 20 * time.Second
+const patience = 2 * time.Minute
 
 var binary string // built by TestMain
 
@@ -58,7 +58,7 @@ func start(t *testing.T, mode string) (*wire.Client, error) {
 		AllowedProtocols: []plugin.Protocol{plugin.ProtocolGRPC},
 		GRPCDialOptions:  wire.DialOptions(),
 		SkipHostEnv:      true,
-		StartTimeout:     5 * time.Second,
+		StartTimeout:     patience,
 		Logger:           hclog.NewNullLogger(),
 		Cmd:              cmd,
 	})

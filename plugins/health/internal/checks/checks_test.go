@@ -3,7 +3,6 @@ package checks_test
 import (
 	"net/http"
 	"net/http/httptest"
-	"strings"
 	"testing"
 	"time"
 
@@ -64,17 +63,16 @@ func TestHTTP(t *testing.T) {
 	}))
 	defer server.Close()
 	defer close(release)
-	secret := strings.Replace(server.URL, "http://", "http://me:secret@", 1)
 	h := &checks.HTTP{}
 	require.NoError(t, h.Configure(t.Context(), checks.HTTPOptions{
-		Timeout: sdk.Duration(300 * time.Millisecond), Slow: sdk.Duration(time.Minute),
+		Timeout: sdk.Duration(5 * time.Second), Slow: sdk.Duration(time.Minute),
 		Targets: []checks.Target{
 			{Name: "root", URL: server.URL},
 			{Name: "teapot", URL: server.URL + "/teapot"},
 			{Name: "wanted", URL: server.URL + "/teapot", Status: 418},
 			{Name: "moved", URL: server.URL + "/moved"},
 			{Name: "hangs", URL: server.URL + "/hangs"},
-			{Name: "nobody", URL: strings.Replace(secret, "127.0.0.1", "127.0.0.1.invalid", 1)},
+			{Name: "nobody", URL: "http://me:secret@127.0.0.1:1"}, // a port that nobody has
 		},
 	}))
 	got, err := h.Check(t.Context())
