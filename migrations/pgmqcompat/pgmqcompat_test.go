@@ -5,8 +5,8 @@ import (
 
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/require"
-	"go.uber.org/goleak"
 
+	"github.com/tasker-systems/tasker-host/internal/leaks"
 	"github.com/tasker-systems/tasker-host/migrations/pgmqcompat"
 	"github.com/tasker-systems/tasker-host/migrations/pgtest"
 )
@@ -14,7 +14,7 @@ import (
 // What every installation of pgmq must do is tested in host/internal/pgmq; here
 // is what ours does beyond it.
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leaks.Main(m) }
 
 func install(t *testing.T) *pgxpool.Pool {
 	t.Helper()

@@ -21,7 +21,7 @@ import (
 
 const (
 	// patience bounds what we do for a test, on a machine that is busy.
-	patience = time.Minute
+	patience = 3 * time.Minute
 
 	databasePrefix = "test_"
 )
@@ -115,7 +115,7 @@ func Pool(t testing.TB, dsn string) *pgxpool.Pool {
 		go func() { pool.Close(); close(closed) }()
 		select {
 		case <-closed:
-		case <-time.After(10 * time.Second):
+		case <-time.After(time.Minute):
 			t.Errorf("pgtest: the test ended with %d connections in use", pool.Stat().AcquiredConns())
 		}
 	})

@@ -67,7 +67,7 @@ type testServer struct {
 
 // findServer finds or starts the server, once for the process.
 var findServer = sync.OnceValues(func() (testServer, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*patience)
 	defer cancel()
 	if url := os.Getenv("TEST_DATABASE_URL"); url != "" {
 		if err := execute(ctx, url, "select 1"); err != nil {

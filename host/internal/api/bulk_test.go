@@ -198,7 +198,7 @@ func TestBulkRefusesWhatItCannotRead(t *testing.T) {
 func TestBulkGivesUpOnSilentClients(t *testing.T) {
 	t.Parallel()
 	b := apitest.New()
-	socket := apitest.ServeWith(t, b.All(), api.Config{BodyTimeout: 300 * time.Millisecond})
+	socket := apitest.ServeWith(t, b.All(), api.Config{BodyTimeout: 3 * time.Second})
 	a := raw(t, socket, "POST /v1/tasks/bulk HTTP/1.1\r\nHost: x\r\nContent-Type: "+ndjson+"\r\nContent-Length: 1000\r\n\r\n"+linear+"\n{\"name")
 	require.Equal(t, http.StatusOK, a.status)
 	got, end := answers(t, a.body)

@@ -149,7 +149,7 @@ func TestRawRequests(t *testing.T) {
 func TestSlowClientsAreCutOff(t *testing.T) {
 	t.Parallel()
 	socket := apitest.SocketPath(t)
-	cfg := api.Config{Socket: socket, HeaderTimeout: 200 * time.Millisecond, BodyTimeout: 200 * time.Millisecond}
+	cfg := api.Config{Socket: socket, HeaderTimeout: 3 * time.Second, BodyTimeout: 200 * time.Millisecond}
 	require.NoError(t, newServer(t, cfg).Start(t.Context()))
 
 	t.Run("header", func(t *testing.T) {

@@ -27,12 +27,13 @@ import (
 	"github.com/tasker-systems/tasker-host/host/internal/pool"
 	"github.com/tasker-systems/tasker-host/host/internal/readmodel"
 	"github.com/tasker-systems/tasker-host/host/internal/store"
+	"github.com/tasker-systems/tasker-host/internal/leaks"
 	"github.com/tasker-systems/tasker-host/migrations/pgtest"
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
 )
 
 func TestMain(m *testing.M) {
-	goleak.VerifyTestMain(m,
+	leaks.Main(m,
 		goleak.IgnoreTopFunction("github.com/jackc/pgx/v5/pgxpool.(*Pool).backgroundHealthCheck"),
 		goleak.IgnoreTopFunction("github.com/jackc/pgx/v5/pgxpool.(*Pool).triggerHealthCheck.func1"))
 }
@@ -162,7 +163,7 @@ func setup(t *testing.T) *bundle {
 		Plugins:     func() []readmodel.HostPlugin { return *h.plugins.Load() },
 		MaxInFlight: 100, InputCache: 1 << 20, Memory: 64 << 20, MemoryShare: 1 << 20, MaxDependency: 16, Hands: hands,
 		StepExecutors: func(string) int { return 100 },
-		Lease:         30 * time.Second, Heartbeat: 200 * time.Millisecond, SelfStop: 5 * time.Second, SweepInterval: time.Second, LostAfter: time.Second,
+		Lease:         30 * time.Second, Heartbeat: time.Second, SelfStop: 5 * time.Second, SweepInterval: time.Second, LostAfter: time.Second,
 		InboxVT: 30 * time.Second, InboxMaxReads: 5,
 		RequestQueue: "task_requests_queue", ResultQueue: "orchestration_step_results",
 		Policy:  store.Policy{RetryAfterCap: 5 * time.Minute, ClaimFactor: 3},

@@ -12,12 +12,12 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
-	"go.uber.org/goleak"
 
 	"github.com/tasker-systems/tasker-host/host/internal/systemd"
+	"github.com/tasker-systems/tasker-host/internal/leaks"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leaks.Main(m) }
 
 // listen is a service manager: its socket, and what it is told.
 func listen(t *testing.T) (string, func() string) {
@@ -28,13 +28,26 @@ func listen(t *testing.T) (string, func() string) {
 	path := filepath.Join(dir, "notify")
 	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
 	require.NoError(t, err)
+	said := make(chan string, 10_000) // the socket itself takes ten, and holds up whoever sends more
+	go func() {
+		defer close(said)
+		for buf := make([]byte, 4096); ; {
+			n, err := conn.Read(buf)
+			if err != nil {
+				return
+			}
+			said <- string(buf[:n])
+		}
+	}()
 	t.Cleanup(func() { require.NoError(t, conn.Close()) })
 	return path, func() string {
-		require.NoError(t, conn.SetReadDeadline(time.Now().Add(time.Minute)))
-		buf := make([]byte, 4096)
-		n, err := conn.Read(buf)
-		require.NoError(t, err)
-		return string(buf[:n])
+		select {
+		case text := <-said:
+			return text
+		case <-time.After(time.Minute):
+			require.Fail(t, "nothing is said")
+			return ""
+		}
 	}
 }
 
