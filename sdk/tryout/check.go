@@ -27,7 +27,7 @@ type Config struct {
 	// Report has the reporters handed an event: it may reach people.
 	Report bool
 	// Patience is how long one call may take, and a start at least; default 10s.
-	// Decisions are given a tenth of it.
+	// Decisions are given a tenth of it, or a second.
 	Patience time.Duration
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 
 	pluginv1 "github.com/tasker-systems/tasker-host/sdk/proto/tasker/plugin/v1"
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
@@ -162,7 +163,7 @@ func (s *suite) handsBack(ctx context.Context, w *Work) error {
 		return nil // if the plugin is wrong, the step would run
 	}
 	e := s.cfg.Examples[0]
-	bounded, cancel := context.WithTimeout(ctx, s.cfg.Patience/5)
+	bounded, cancel := context.WithTimeout(ctx, max(2*time.Second, s.cfg.Patience/5))
 	defer cancel()
 	o, err := w.run(bounded, e.Step.Message(e.Handler))
 	if err != nil {

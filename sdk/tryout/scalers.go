@@ -16,7 +16,7 @@ import (
 )
 
 // decisionTime is what a decision may take: a thought, and no deed.
-func (s *suite) decisionTime() time.Duration { return s.cfg.Patience / 10 }
+func (s *suite) decisionTime() time.Duration { return max(time.Second, s.cfg.Patience/10) }
 
 // scalers checks what decides.
 func (s *suite) scalers(ctx context.Context) {

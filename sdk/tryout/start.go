@@ -39,6 +39,7 @@ func (i *Instance) Close() { i.close() }
 type process struct {
 	client *plugin.Client
 	cmd    *exec.Cmd
+	stop   func() // kills it, also while it starts
 	stderr *tail
 	end    sync.Once
 }
@@ -55,7 +56,8 @@ const (
 // process that are named in env, and no other but the handshake's.
 func Process(path string, env ...string) Start {
 	return func(ctx context.Context) (*Instance, error) {
-		cmd := exec.Command(path) //nolint:gosec // the caller's own choice
+		life, stop := context.WithCancel(context.Background()) // not ctx: that is for the start
+		cmd := exec.CommandContext(life, path)                 //nolint:gosec // the caller's own choice
 		cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "LANG=C.UTF-8"}
 		for _, name := range env {
 			if value, ok := os.LookupEnv(name); ok {
@@ -63,7 +65,7 @@ func Process(path string, env ...string) Start {
 			}
 		}
 		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // a signal of the terminal is not for it
-		p := &process{cmd: cmd, stderr: &tail{}}
+		p := &process{cmd: cmd, stop: stop, stderr: &tail{}}
 		p.client = plugin.NewClient(&plugin.ClientConfig{
 			HandshakeConfig:  wire.Handshake,
 			VersionedPlugins: wire.Plugins(nil),
@@ -109,9 +111,7 @@ func (p *process) connect(ctx context.Context) (*wire.Client, error) {
 	case r := <-connected:
 		return r.client, r.err
 	case <-ctx.Done():
-		if p.cmd.Process != nil {
-			_ = p.cmd.Process.Kill()
-		}
+		p.stop()
 		<-connected
 		return nil, context.Cause(ctx)
 	}
@@ -137,9 +137,8 @@ func (p *process) dispense() (*wire.Client, error) {
 // wait for ever for the answer of a process that hangs.
 func (p *process) kill() {
 	p.end.Do(func() {
-		if running := p.cmd.Process; running != nil {
-			defer time.AfterFunc(hangTimeout, func() { _ = running.Kill() }).Stop()
-		}
+		defer p.stop()
+		defer time.AfterFunc(hangTimeout, p.stop).Stop()
 		p.client.Kill()
 	})
 }

@@ -23,7 +23,7 @@ func TestMain(m *testing.M) { leaks.Main(m) }
 func config() tryout.Config {
 	return tryout.Config{
 		Examples: []tryout.Example{{Handler: "crooked.echo", Step: tryout.Step{Context: json.RawMessage(`{"n": 1}`)}}},
-		Report:   true, Patience: time.Minute,
+		Report:   true, Patience: 2 * time.Minute,
 	}
 }
 
@@ -130,7 +130,7 @@ func TestGeneralFaultsAreFound(t *testing.T) {
 			cfg := config()
 			switch fault { // as above
 			case "mute":
-				cfg.Patience = 3 * time.Second
+				cfg.Patience = 6 * time.Second
 			case "slow":
 				cfg.Patience = time.Second
 			}
@@ -162,10 +162,10 @@ func TestProcesses(t *testing.T) {
 
 	frozen := binary + "-frozen"
 	require.NoError(t, os.Symlink(binary, frozen))
-	cfg.Patience = 10 * time.Second
+	cfg.Patience = 20 * time.Second
 	got = problems(t, tryout.Process(frozen), cfg)
 	require.Len(t, got, 1)
-	require.Contains(t, got["describe"], "no end within 10s")
+	require.Contains(t, got["describe"], "no end within 20s")
 
 	got = problems(t, tryout.Process("/bin/false"), cfg)
 	require.Len(t, got, 1)
