@@ -196,7 +196,7 @@ func TestTokensOfAnIdentityProvider(t *testing.T) {
 		"another audience":     signed(t, jose.ES256, key, "one", map[string]any{"aud": "billing"}),
 		"expired":              signed(t, jose.ES256, key, "one", map[string]any{"exp": time.Now().Add(-time.Minute).Unix()}),
 		"no expiry":            signed(t, jose.ES256, key, "one", map[string]any{"exp": nil}),
-		"not yet":              signed(t, jose.ES256, key, "one", map[string]any{"nbf": time.Now().Add(time.Minute).Unix()}),
+		"not yet":              signed(t, jose.ES256, key, "one", map[string]any{"nbf": time.Now().Add(time.Hour).Unix()}),
 	}
 	for name, bearer := range bad {
 		require.Equal(t, 401, v.status(t, bearer), name)

@@ -14,6 +14,7 @@ import (
 	"github.com/tasker-systems/tasker-host/finalizer"
 	"github.com/tasker-systems/tasker-host/host/internal/client"
 	"github.com/tasker-systems/tasker-host/host/internal/opstate"
+	"github.com/tasker-systems/tasker-host/migrations/pgtest"
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
 )
 
@@ -74,7 +75,7 @@ func (b *bed) newTask(t *testing.T, states ...string) vocab.UUID {
 	require.NoError(t, err)
 	id, err := vocab.ParseUUID(task.UUID)
 	require.NoError(t, err)
-	tx, err := b.pool.Begin(t.Context())
+	tx, err := pgtest.Pool(t, b.cfg.Database.URL.Reveal()).Begin(t.Context()) // which waits for locks
 	require.NoError(t, err)
 	exec := func(sql string, args ...any) {
 		_, err := tx.Exec(t.Context(), sql, args...)
@@ -93,16 +94,7 @@ func (b *bed) newTask(t *testing.T, states ...string) vocab.UUID {
 // claim, and the metrics of the host tell it.
 func TestTheSweepFeedsTheMetricsOfFinalization(t *testing.T) {
 	t.Parallel()
-	b := start(t, `
-[database]
-connect_timeout = "2s"
-statement_timeout = "1500ms"
-lock_timeout = "400ms"
-[orchestration]
-lease = "6s"
-heartbeat = "500ms"
-sweep_interval = "200ms"
-`)
+	b := start(t, "")
 	done := b.newTask(t, "complete", "complete", "complete")
 	failed := b.newTask(t, "complete", "error", "complete")
 	b.eventually(t, "the tasks end", func() bool {

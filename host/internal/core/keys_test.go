@@ -45,17 +45,17 @@ func TestKeysOfAHostThatStarts(t *testing.T) {
 	b := start(t, `
 [database]
 max_connections = 7
-connect_timeout = "3s"
-statement_timeout = "3100ms"
-lock_timeout = "900ms"
+connect_timeout = "30s"
+statement_timeout = "31s"
+lock_timeout = "29s"
 [executor_pools.task_finalizer]
 min = 3
 max = 3
 [orchestration]
-lease = "21s"
-heartbeat = "300ms"
+lease = "181s"
+heartbeat = "1s"
 dead_host_grace = "2s"
-finalization_claim = "17s"
+finalization_claim = "10m"
 task_requests_queue = "asked"
 step_results_queue = "answered"
 [system]
@@ -68,9 +68,9 @@ metrics = false
 `, "TASKER__SYSTEM__PLUGINS=/does/not/exist")
 
 	require.EqualValues(t, 7, b.pool.Stat().MaxConns(), "database.max_connections")
-	require.Equal(t, 3*time.Second, b.pool.Config().ConnConfig.ConnectTimeout, "database.connect_timeout")
-	require.Equal(t, "3100ms", scalar[string](t, b, "show statement_timeout"), "database.statement_timeout")
-	require.Equal(t, "900ms", scalar[string](t, b, "show lock_timeout"), "database.lock_timeout")
+	require.Equal(t, 30*time.Second, b.pool.Config().ConnConfig.ConnectTimeout, "database.connect_timeout")
+	require.Equal(t, "31s", scalar[string](t, b, "show statement_timeout"), "database.statement_timeout")
+	require.Equal(t, "29s", scalar[string](t, b, "show lock_timeout"), "database.lock_timeout")
 	require.Contains(t, b.cfg.Database.URL.Reveal(), scalar[string](t, b, "select current_database()"), "database.url")
 
 	committers := 0
@@ -80,7 +80,7 @@ metrics = false
 		}
 	}
 	require.Equal(t, 3, committers, "executor_pools.task_finalizer.min")
-	require.Equal(t, 23, scalar[int](t, b, "select round(extract(epoch from alive_until - heartbeat_at))::integer from tasker_hosts"),
+	require.Equal(t, 183, scalar[int](t, b, "select round(extract(epoch from alive_until - heartbeat_at))::integer from tasker_hosts"),
 		"orchestration.lease and dead_host_grace")
 	first := scalar[time.Time](t, b, "select heartbeat_at from tasker_hosts")
 	b.eventually(t, "orchestration.heartbeat", func() bool {

@@ -141,7 +141,7 @@ func TestKeysOfThePrivateServer(t *testing.T) {
 // What a claim for finalization holds for is what the configuration says.
 func TestFinalizationClaim(t *testing.T) {
 	t.Parallel()
-	b := start(t, "orchestration.finalization_claim = \"47s\"\n")
+	b := start(t, "orchestration.finalization_claim = \"10m\"\n")
 	_, _, err := b.api.ApplyTemplate(t.Context(), "three.yaml", []byte(threeSteps))
 	require.NoError(t, err)
 	task, _, err := b.api.Submit(t.Context(), client.Submission{Namespace: "reload", Name: "three", Version: "1.0.0", Context: json.RawMessage("{}")})
@@ -155,6 +155,6 @@ func TestFinalizationClaim(t *testing.T) {
 	claim, err := b.newFinalizer().Claim(t.Context(), id)
 	require.NoError(t, err)
 	require.True(t, claim.Claimed)
-	require.True(t, scalar[bool](t, b, "select finalize_until between clock_timestamp() + interval '31 s' and clock_timestamp() + interval '47 s' from tasker_tasks"),
+	require.True(t, scalar[bool](t, b, "select finalize_until between clock_timestamp() + interval '1 min' and clock_timestamp() + interval '10 min' from tasker_tasks"),
 		"orchestration.finalization_claim")
 }

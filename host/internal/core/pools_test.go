@@ -120,7 +120,7 @@ func TestWhatIsFoundOfPools(t *testing.T) {
 // it goes on.
 func TestPausedPoolsAreTold(t *testing.T) {
 	t.Parallel()
-	b := start(t, "")
+	b := start(t, "[orchestration]\nlease = \"1h\"\nheartbeat = \"1m\"\n")
 	said := func() string {
 		for _, i := range b.health.Report().Items {
 			if i.Name == "pools/step_result_processor" {
@@ -167,7 +167,7 @@ func TestAFrozenExecutorIsReplaced(t *testing.T) {
 	_, _, err := b.api.ApplyTemplate(t.Context(), "one.yaml", []byte(oneStep))
 	require.NoError(t, err)
 	const name = "task_request_processor"
-	_, err = b.api.SetPool(t.Context(), name, client.PoolChange{Min: new(1), Max: new(1), TurnTimeout: new("1s")})
+	_, err = b.api.SetPool(t.Context(), name, client.PoolChange{Min: new(1), Max: new(1), TurnTimeout: new("10s")}) // more than the machine stands still
 	require.NoError(t, err)
 	db := pgtest.Pool(t, direct)
 	ask := func(id string) {

@@ -51,9 +51,12 @@ func (l *logText) String() string {
 	return l.text.String()
 }
 
+// write replaces a file: a host that looks meanwhile sees the one or the other.
 func (b *bed) write(t testing.TB, name, text string) {
 	t.Helper()
-	require.NoError(t, os.WriteFile(filepath.Join(b.dir, name), []byte(text), 0o600))
+	path := filepath.Join(b.dir, name)
+	require.NoError(t, os.WriteFile(path+".new", []byte(text), 0o600))
+	require.NoError(t, os.Rename(path+".new", path))
 }
 
 // start starts a host without plugins, of a file's text and variables.
@@ -94,7 +97,7 @@ func startHost(t testing.TB, made func(*Options), text string, anew func(config.
 	log, err := newLogger(cfg, func(l *telemetry.LogOptions) { l.Output = b.log })
 	require.NoError(t, err)
 	of := Options{
-		Config: cfg, Log: log, Reload: b.reload, health: health.Config{Interval: 100 * time.Millisecond},
+		Config: cfg, Log: log, Reload: b.reload, health: health.Config{Interval: 100 * time.Millisecond, Timeout: 20 * time.Second},
 		Load: func() (*config.Config, error) { return config.Load(anew(options)) },
 	}
 	made(&of)
@@ -114,7 +117,7 @@ func startHost(t testing.TB, made func(*Options), text string, anew func(config.
 // eventually waits for what a change of files brings about.
 func (b *bed) eventually(t *testing.T, what string, holds func() bool) {
 	t.Helper()
-	require.Eventually(t, holds, time.Minute, 10*time.Millisecond, "%s; the log:\n%s", what, b.log)
+	require.Eventually(t, holds, 2*time.Minute, 10*time.Millisecond, "%s; the log:\n%s", what, b.log)
 }
 
 // get reads a page of the host's API.
@@ -163,7 +166,9 @@ func TestReloadOfFilesIsAllOrNothing(t *testing.T) {
 	_, restart, _ := shown()
 	require.Equal(t, []string{"database.max_connections"}, restart)
 	require.ErrorContains(t, valid(), "2")
-	require.Contains(t, b.log.String(), "the changed configuration is in force: reason=files generation=2")
+	b.eventually(t, "a word about it", func() bool {
+		return strings.Contains(b.log.String(), "the changed configuration is in force: reason=files generation=2")
+	})
 	require.Contains(t, b.log.String(), `keys="engine.max_steps, system.log_level"`)
 	require.True(t, b.Core.log.IsDebug())
 	require.True(t, b.Core.log.Named("pipeline").IsDebug())

@@ -107,11 +107,17 @@ func TestBadReporters(t *testing.T) {
 	looked := b.health.Report().At
 	b.patiently(t, "further looks", func() bool { return b.health.Report().At.After(looked) })
 	for _, i := range b.health.Report().Items {
-		if i.Name == "loops" || i.Name == "reported/fine/pulse" {
-			require.Equal(t, health.Healthy, i.Status, i.Name)
-		}
 		require.LessOrEqual(t, len(i.Message), sdkhealth.MaxMessageBytes, i.Name)
 	}
+	b.patiently(t, "what is well", func() bool { // a busy machine may be late for one look
+		well := 0
+		for _, i := range b.health.Report().Items {
+			if (i.Name == "loops" || i.Name == "reported/fine/pulse") && i.Status == health.Healthy {
+				well++
+			}
+		}
+		return well == 2
+	})
 	require.LessOrEqual(t, len(b.health.Report().Items), 100, "what floods in is no check")
 	// Asked on a busy machine, it may also not answer in time now and then.
 	b.patiently(t, "what is wrong with the flood", func() bool {
