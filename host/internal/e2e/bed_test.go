@@ -16,9 +16,9 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
-	"go.uber.org/goleak"
 
 	"github.com/tasker-systems/tasker-host/host/internal/client"
+	"github.com/tasker-systems/tasker-host/internal/leaks"
 )
 
 // patience bounds waits for what should happen soon, on a machine that is busy.
@@ -55,9 +55,7 @@ func run(m *testing.M) (code int, err error) {
 	code = m.Run()
 	stop()
 	if code == 0 {
-		if err := goleak.Find(); err != nil {
-			return 1, err
-		}
+		return code, leaks.Find()
 	}
 	return code, nil
 }

@@ -179,7 +179,7 @@ func TestDatabaseLostAndBack(t *testing.T) {
 	s.plugins(t, pluginTable("chaos", filepath.Join(built, "chaos"), ""))
 	h := s.up(t)
 	applyTemplate(t, h, oneStep("sleep", "chaos.sleep", ""))
-	running := submit(t, h, "e2e", "sleep", `{"MS": 1500}`)
+	running := submit(t, h, "e2e", "sleep", `{"MS": 8000}`) // long enough to be seen
 	awaitStep(t, h, running, vocab.StepInProgress)
 
 	require.NoError(t, c.StopImmediate(t.Context()))

@@ -32,7 +32,7 @@ func TestHostsShareTheLoad(t *testing.T) {
 	require.NoError(t, err)
 	for i := range tasks {
 		_, _, err := hosts[0].Submit(t.Context(), client.Submission{
-			Namespace: "e2e", Name: "sleep", Context: []byte(`{"MS": 300}`), IdempotencyKey: fmt.Sprint(i),
+			Namespace: "e2e", Name: "sleep", Context: []byte(`{"MS": 900}`), IdempotencyKey: fmt.Sprint(i),
 		})
 		require.NoError(t, err)
 	}

@@ -17,7 +17,7 @@ import (
 const shopPool = "step_execution.linear_workflow"
 
 func scalingTable(name, path string) string {
-	return fmt.Sprintf("[plugin.scaling.%s]\npath = %q\n", name, path)
+	return fmt.Sprintf("[plugin.scaling.%s]\npath = %q\nstart_timeout = \"2m\"\n", name, path)
 }
 
 func (h *host) pool(t *testing.T) readmodel.Pool {

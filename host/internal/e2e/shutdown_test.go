@@ -1,6 +1,7 @@
 package e2e_test
 
 import (
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
@@ -13,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/tasker-systems/tasker-host/migrations/pgtest"
+	"github.com/tasker-systems/tasker-host/plugins/test/ledger/book"
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
 )
 
@@ -36,11 +38,18 @@ func sleepers(t *testing.T, more ...string) (*host, *pgxpool.Pool) {
 // to everybody what it does.
 func TestShutdownByCommand(t *testing.T) {
 	t.Parallel()
-	h, db := sleepers(t)
+	dsn := pgtest.DSN(t)
+	s := newSite(t, dsn, "TASKER__ORCHESTRATION__SUPERVISOR_TIMEOUT=20m")
+	pages := filepath.Join(s.dir, "book")
+	s.plugins(t, pluginTable("ledger", filepath.Join(built, "ledger"), fmt.Sprintf("options = { dir = %q }", pages)))
+	h, db := s.up(t), pgtest.Pool(t, dsn)
+	applyTemplate(t, h, oneStep("write", "ledger.step", ""))
 	eventually(t, patience, "the others see that it works", func() bool { return hostStates(t, db) == "normal" })
-	id := submit(t, h, "e2e", "sleep", `{"MS": 20000}`) // longer than all that is asked meanwhile
+	open, err := book.Shut(pages) // it runs while all is asked, however long that takes
+	require.NoError(t, err)
+	id := submit(t, h, "e2e", "write", `{}`)
 	awaitStep(t, h, id, vocab.StepInProgress)
-	r := h.site.tasker(t, "shutdown", "--grace", "50s", "--reason", "kernel update")
+	r := h.site.tasker(t, "shutdown", "--grace", "10m", "--reason", "kernel update")
 	require.Zero(t, r.code, r.err)
 	require.Contains(t, r.out, "graceful_shutdown")
 	require.Contains(t, r.out, "kernel update")
@@ -48,9 +57,10 @@ func TestShutdownByCommand(t *testing.T) {
 	r = h.site.tasker(t, "state", "show", "--json")
 	require.Zero(t, r.code, r.err)
 	require.Contains(t, r.out, `"drain_until"`)
-	r = h.site.tasker(t, "task", "submit", "e2e/sleep", "--context", `{"MS": 1}`)
+	r = h.site.tasker(t, "task", "submit", "e2e/write")
 	require.Equal(t, 1, r.code)
 	require.Contains(t, r.err, "shutting down")
+	require.NoError(t, open())
 	require.Zero(t, h.await(t), "drained")
 	require.Equal(t, "stopped", hostStates(t, db))
 	require.Equal(t, []string{"complete"}, column[string](t, db, "select state::text from tasker_tasks"))

@@ -64,14 +64,14 @@ func TestRubyWorker(t *testing.T) {
 		}
 	})
 	exec("select tasker_grant_worker('" + role + "', '" + template.Namespace + "')")
-	env := []string{"DATABASE_URL=" + pool.Config().ConnString(), "PGOPTIONS=-c role=" + role, "TASKER_NAMESPACE=" + template.Namespace, "TASKER_LEASE=2"}
+	env := []string{"DATABASE_URL=" + pool.Config().ConnString(), "PGOPTIONS=-c role=" + role, "TASKER_NAMESPACE=" + template.Namespace}
 
 	// The first worker can claim, but not settle: settling reads the policy.
 	tx, err := pool.Begin(t.Context())
 	require.NoError(t, err)
 	_, err = tx.Exec(t.Context(), "lock table tasker_worker_policy in access exclusive mode")
 	require.NoError(t, err)
-	kill, _ := rubyWorker(t, append(env, "TASKER_WORKER=first")...)
+	kill, _ := rubyWorker(t, append(env, "TASKER_WORKER=first", "TASKER_LEASE=2")...)
 	task, _, err := h.Submit(t.Context(), client.Submission{
 		Namespace: template.Namespace, Name: template.Name, Version: template.Version, Context: json.RawMessage(`{"even_number": 4}`),
 	})
@@ -86,7 +86,7 @@ select exists (select from pg_stat_activity where datname = current_database() a
 	exec(`select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and query like '%tasker_worker_next%' and pid <> pg_backend_pid()`)
 	require.NoError(t, tx.Rollback(t.Context()))
 
-	rubyWorker(t, append(env, "TASKER_WORKER=second")...)
+	rubyWorker(t, append(env, "TASKER_WORKER=second", "TASKER_LEASE=60")...)
 	eventually(t, patience, "the task ends", func() bool {
 		now, err := h.Task(t.Context(), task.UUID)
 		require.NoError(t, err)
@@ -138,7 +138,7 @@ func TestWorkerCheck(t *testing.T) {
 		require.Len(t, report.Checks, 12)
 	})
 	t.Run("bad", func(t *testing.T) {
-		code, report := check(t, bad, "7s")
+		code, report := check(t, bad, "12s")
 		require.Equal(t, 1, code)
 		complaints := map[string]string{}
 		for _, c := range report.Checks {
