@@ -241,7 +241,7 @@ func TestDrain(t *testing.T) {
 // emergency_timeout how long a plugin that does not care has left.
 func TestDrainEnds(t *testing.T) {
 	t.Parallel()
-	h := exampleHost(t, "TASKER__ORCHESTRATION__DRAIN_TIMEOUT=100ms", "TASKER__ORCHESTRATION__EMERGENCY_TIMEOUT=10s")
+	h := exampleHost(t, "TASKER__ORCHESTRATION__DRAIN_TIMEOUT=100ms", "TASKER__ORCHESTRATION__EMERGENCY_TIMEOUT=2s") // half of it is less than the grace of a cancelled call
 	applyTemplate(t, h, oneStep("hang", "chaos.hang", ""))
 	db := pgtest.Pool(t, databaseOf(t, h.site))
 	id := submit(t, h, "e2e", "hang", `{}`)
@@ -250,7 +250,7 @@ func TestDrainEnds(t *testing.T) {
 	require.Equal(t, 9, h.await(t), "a step was cut off")
 	require.Contains(t, h.log.String(), "the drain is over; what runs is cancelled and handed back")
 	require.Contains(t, h.log.String(), "calls of plugins were cut short")
-	require.Contains(t, h.log.String(), "they had 5s, half of orchestration.emergency_timeout")
+	require.Contains(t, h.log.String(), "they had 1s, half of orchestration.emergency_timeout")
 	require.Equal(t, []string{"enqueued 0"}, column[string](t, db, "select s.state || ' ' || s.attempts from tasker_workflow_steps s where s.task_uuid = $1", id))
 	require.Empty(t, processesOf(t, h.site.dir))
 }
