@@ -46,8 +46,8 @@ func TestKeysOfAHostThatStarts(t *testing.T) {
 [database]
 max_connections = 7
 connect_timeout = "30s"
-statement_timeout = "31s"
-lock_timeout = "29s"
+statement_timeout = "8s"
+lock_timeout = "6s"
 [executor_pools.task_finalizer]
 min = 3
 max = 3
@@ -69,8 +69,8 @@ metrics = false
 
 	require.EqualValues(t, 7, b.pool.Stat().MaxConns(), "database.max_connections")
 	require.Equal(t, 30*time.Second, b.pool.Config().ConnConfig.ConnectTimeout, "database.connect_timeout")
-	require.Equal(t, "31s", scalar[string](t, b, "show statement_timeout"), "database.statement_timeout")
-	require.Equal(t, "29s", scalar[string](t, b, "show lock_timeout"), "database.lock_timeout")
+	require.Equal(t, "8s", scalar[string](t, b, "show statement_timeout"), "database.statement_timeout")
+	require.Equal(t, "6s", scalar[string](t, b, "show lock_timeout"), "database.lock_timeout")
 	require.Contains(t, b.cfg.Database.URL.Reveal(), scalar[string](t, b, "select current_database()"), "database.url")
 
 	committers := 0
