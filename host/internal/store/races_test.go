@@ -251,7 +251,7 @@ func TestStorm(t *testing.T) {
 }
 
 func storm(ctx context.Context, b *bed, tasks int) (deadlocks int64, err error) {
-	ctx, cancel := context.WithTimeout(ctx, 90*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute)
 	defer cancel()
 	s := &stormState{bed: b, finished: map[vocab.UUID]int{}}
 	first, err := b.newHost(ctx)
