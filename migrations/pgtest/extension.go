@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"syscall"
 	"testing"
 
 	"github.com/tasker-systems/tasker-host/migrations/pgcluster"
@@ -70,7 +71,12 @@ func relocate(root, binDir string, extensions map[string]string) (string, error)
 		if err != nil {
 			return "", err
 		}
-		if err := os.WriteFile(filepath.Join(newBin, program), text, 0o755); err != nil {
+		// No child that is forked now may inherit the open file: the program could
+		// not be executed while one has it.
+		syscall.ForkLock.RLock()
+		err = os.WriteFile(filepath.Join(newBin, program), text, 0o755)
+		syscall.ForkLock.RUnlock()
+		if err != nil {
 			return "", err
 		}
 	}
