@@ -30,7 +30,7 @@ func TestProgressIsCoalesced(t *testing.T) {
 		{CallId: 1, Handler: "h", Context: []byte("{}")},
 	}}))
 	var reports []*pluginv1.Progress
-	said := func() bool { return len(reports) > 0 && reports[len(reports)-1].GetPercent() == 100 }
+	said := func() bool { return len(reports) > 0 && reports[len(reports)-1].GetNote() == "last\uFFFDword" }
 	for ended, cancelled := false, false; !ended; {
 		response, err := stream.Recv()
 		require.NoError(t, err)
