@@ -165,7 +165,6 @@ func (c *Core) Start(ctx context.Context) error {
 	}
 	c.enter(opstate.Normal, "every part has started") // unless it was told to stop meanwhile
 	c.log.Info("the host is up", "environment", c.cfg.Environment, "version", c.build.Version)
-	debug.FreeOSMemory() // what starting took, a third of its own memory, is not needed again
 	return nil
 }
 
@@ -195,6 +194,7 @@ func (c *Core) Run(ctx context.Context, abort <-chan struct{}) error {
 	}
 	c.manager.up()
 	defer c.manager.stopped()
+	debug.FreeOSMemory() // what starting took, a third of the process's memory, is not needed again
 	var failure error
 	select {
 	case <-c.halt.asked:
