@@ -23,15 +23,15 @@ func ExtensionServer(t testing.TB) Server {
 	if err != nil {
 		t.Fatalf("pgtest: %v", err)
 	}
-	base := newBaseIn(t, tmp) // programs may not be allowed to run from memory
-	relocated, err := relocate(filepath.Join(base, "installation"), bin.Dir, map[string]string{
+	programs := newBaseIn(t, tmp) // they may not be allowed to run from memory
+	relocated, err := relocate(filepath.Join(programs, "installation"), bin.Dir, map[string]string{
 		"pgmq.control":                           "comment = 'pgmq-compatible queues'\ndefault_version = '" + pgmqcompat.Interface + "'\nrelocatable = false\nschema = pgmq\n",
 		"pgmq--" + pgmqcompat.Interface + ".sql": pgmqcompat.SQL,
 	})
 	if err != nil {
 		t.Fatalf("pgtest: make an installation of PostgreSQL with more extensions: %v", err)
 	}
-	return Server{admin: startPrivate(t, base, relocated, nil).DSN()}
+	return Server{admin: startPrivate(t, newBase(t), relocated, nil).DSN()}
 }
 
 // relocate makes an installation of PostgreSQL below root that differs from the
