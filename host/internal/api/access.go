@@ -28,6 +28,10 @@ type Authenticator interface {
 type Access struct {
 	Bearers  Authenticator // nil: everybody on this machine may come in, and nobody else
 	Requests *auth.Limiter // of each client; nil: no limit
+
+	// Now tells the time by which bearers that are no good are counted; default
+	// time.Now.
+	Now func() time.Time
 }
 
 const (
@@ -47,8 +51,11 @@ type access struct {
 }
 
 func newAccess(a Access, audit Audit, log hclog.Logger) *access {
+	if a.Now == nil {
+		a.Now = time.Now
+	}
 	return &access{
-		Access: a, table: permissions(), failures: auth.NewLimiter(failuresPerSecond, failuresBurst, time.Now),
+		Access: a, table: permissions(), failures: auth.NewLimiter(failuresPerSecond, failuresBurst, a.Now),
 		audit: audit, log: log,
 	}
 }
