@@ -375,9 +375,12 @@ create index on tasker_dead_letters (task_uuid) where task_uuid is not null;
 create index tasker_dead_letters_open on tasker_dead_letters (dead_letter_id) where closed_at is null;
 
 -- Makes the default partitions and one for each day from p_from on, for p_days
--- days. Repeatable; hosts call it as they start and once in a while.
+-- days, of a table or of all. Repeatable; hosts call it as they start and once in a
+-- while, for one table in a transaction: a partition takes a lock that nobody can
+-- share, and whoever works on two tables would wait in a circle with one who has
+-- locked one of them so and waits for the other.
 -- +goose StatementBegin
-create function tasker_ensure_partitions(p_from timestamptz, p_days integer)
+create function tasker_ensure_partitions(p_from timestamptz, p_days integer, p_table text default null)
 returns integer language plpgsql as $$
 declare
   v_day   timestamptz := date_trunc('day', p_from at time zone 'UTC') at time zone 'UTC';
@@ -392,6 +395,7 @@ begin
     v_next := v_day + interval '1 day';
     foreach v_table in array array['tasker_tasks', 'tasker_workflow_steps',
                                    'tasker_task_transitions', 'tasker_workflow_step_transitions'] loop
+      continue when v_table <> p_table;
       v_opts := case v_table
         when 'tasker_workflow_steps' then ' with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_cost_limit = 1000)'
         when 'tasker_tasks' then ' with (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_cost_limit = 1000)'
@@ -490,7 +494,7 @@ $$;
 
 -- +goose Down
 drop function tasker_tagged_tasks(text[], uuid, integer, integer[], tasker_task_state[], integer);
-drop function tasker_ensure_partitions(timestamptz, integer);
+drop function tasker_ensure_partitions(timestamptz, integer, text);
 drop table tasker_dead_letters;
 drop table tasker_finalization_attempts;
 drop table tasker_priority_messages;

@@ -42,3 +42,26 @@ func TestDefinitionsWaitForOthers(t *testing.T) {
 	require.NoError(t, <-done)
 	require.NoError(t, <-done)
 }
+
+// TestPartitionsAreMadeTableByTable: one who works on the steps and then on the
+// tasks does not wait in a circle with a host that makes partitions of both.
+func TestPartitionsAreMadeTableByTable(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	tx, err := b.pool.Begin(t.Context())
+	require.NoError(t, err)
+	_, err = tx.Exec(t.Context(), "lock table tasker_workflow_steps in row exclusive mode")
+	require.NoError(t, err)
+	done := make(chan error, 1)
+	go func() { done <- b.store.EnsurePartitions(t.Context(), 9) }()
+	require.Eventually(t, func() bool {
+		return one[int](t, b, `select count(*) from pg_stat_activity where wait_event_type = 'Lock' and query like '%tasker_ensure_partitions%' and datname = current_database()`) == 1
+	}, time.Minute, 5*time.Millisecond, "it waits for the steps")
+	_, err = tx.Exec(t.Context(), "lock table tasker_tasks in row exclusive mode nowait")
+	require.NoError(t, err, "it does not hold the tasks meanwhile")
+	require.NoError(t, tx.Commit(t.Context()))
+	require.NoError(t, <-done)
+	require.Equal(t, 4*10, one[int](t, b, `
+select count(*) from pg_inherits i join pg_class c on c.oid = i.inhparent
+ where c.relname in ('tasker_tasks', 'tasker_workflow_steps', 'tasker_task_transitions', 'tasker_workflow_step_transitions') and c.relkind = 'p'`), "nine days and the default")
+}

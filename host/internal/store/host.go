@@ -210,14 +210,22 @@ func (s *Store) SweepMessages(ctx context.Context, age time.Duration) (enqueued 
 	return enqueued, stalled, nil
 }
 
-// EnsurePartitions makes the partitions of today and the days to come.
+// partitioned are the tables with a partition for each day.
+var partitioned = []string{"tasker_tasks", "tasker_workflow_steps", "tasker_task_transitions", "tasker_workflow_step_transitions"}
+
+// EnsurePartitions makes the partitions of today and the days to come, of one table
+// after the other, so that it never holds one while it waits for another.
 func (s *Store) EnsurePartitions(ctx context.Context, days int) error {
-	return s.define(ctx, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, sqlEnsurePartitions, days); err != nil {
-			return fmt.Errorf("make partitions: %w", err)
+	for _, table := range partitioned {
+		err := s.define(ctx, func(tx pgx.Tx) error {
+			_, err := tx.Exec(ctx, sqlEnsurePartitions, days, table)
+			return err
+		})
+		if err != nil {
+			return fmt.Errorf("make partitions of %s: %w", table, err)
 		}
-		return nil
-	})
+	}
+	return nil
 }
 
 // NextGeneration returns a number for a plugin process that no other process
