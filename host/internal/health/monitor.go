@@ -110,7 +110,7 @@ func (m *Monitor) Run(ctx context.Context) error {
 }
 
 // Look asks all checks once, beside each other, and tells the sink what changed.
-// It returns what it found.
+// It returns what it found; what was found before, if ctx ends meanwhile.
 func (m *Monitor) Look(ctx context.Context) Report {
 	state := m.state.State()
 	if state == opstate.Stopped {
@@ -130,6 +130,9 @@ func (m *Monitor) Look(ctx context.Context) Report {
 		asked.Go(func() { c.found = c.ask(ctx, view, cmp.Or(c.Timeout, m.cfg.Timeout)) })
 	}
 	asked.Wait()
+	if ctx.Err() != nil { // it was cut short: what it has not seen is not to be told as bad
+		return m.Report()
+	}
 	report := Report{At: m.now(), State: state, Status: Healthy}
 	var events []Event
 	for _, c := range m.checks {

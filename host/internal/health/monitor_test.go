@@ -83,6 +83,32 @@ func (w *world) monitor(t *testing.T, checks ...health.Check) (*health.Monitor, 
 	return m, reg
 }
 
+// A look that the end of the monitor cuts short is no bad one.
+func TestALookThatIsCutShortTellsNothing(t *testing.T) {
+	t.Parallel()
+	w := newWorld(opstate.GracefulShutdown)
+	hangs := false
+	check := w.check("database", false)
+	look := check.Look
+	check.Look = func(ctx context.Context, v health.View) []health.Named {
+		if hangs {
+			<-ctx.Done()
+		}
+		return look(ctx, v)
+	}
+	m, _ := w.monitor(t, check)
+	before := m.Look(t.Context())
+	require.Equal(t, health.Healthy, before.Status)
+	hangs = true
+	for range 2 {
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		require.Equal(t, before, m.Look(ctx))
+	}
+	require.Equal(t, before, m.Report())
+	require.Empty(t, w.told())
+}
+
 func TestEventsComeAfterTwoBadLooksAndOnceWellAgain(t *testing.T) {
 	t.Parallel()
 	w := newWorld(opstate.Normal)

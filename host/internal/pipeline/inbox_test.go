@@ -264,9 +264,13 @@ func TestTwoHostsShareTheWorkAndRunEachStepOnce(t *testing.T) {
 		mu.Unlock()
 		return success(`1`)
 	}
-	a := setup(t, map[string]handlerFunc{"t.step": count1}, func(c *pipeline.Config) { c.MaxInFlight = 20 })
+	// A reply that is on its way for two looks of the sweep counts as lost.
+	slow := func(c *pipeline.Config) {
+		c.MaxInFlight, c.SweepInterval, c.LostAfter = 20, 10*time.Second, 10*time.Second
+	}
+	a := setup(t, map[string]handlerFunc{"t.step": count1}, slow)
 	a.apply(t, diamond)
-	setupOn(t, a.pool, map[string]handlerFunc{"t.step": count1}, func(c *pipeline.Config) { c.MaxInFlight = 20 })
+	setupOn(t, a.pool, map[string]handlerFunc{"t.step": count1}, slow)
 	all := make([]pipeline.Submission, tasks)
 	for i := range all {
 		all[i] = pipeline.Submission{Namespace: "test_ns", Name: "diamond", Version: "1.0.0"}
