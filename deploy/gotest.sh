@@ -10,7 +10,7 @@
 #
 # Nothing of the kind is done for what is no matter of time: a data race, a panic, a
 # package that does not build or leaves goroutines behind, a violation found by
-# the oracle of the chaos tests, or more than five failures. What a property test
+# the oracle of the chaos tests, or more than ten failures. What a property test
 # found fails again by itself, because rapid keeps it in a file and begins with it.
 set -euo pipefail
 
@@ -22,7 +22,7 @@ trap 'rm -rf "$scratch"' EXIT
 
 failed=0
 "$gotestsum" --format pkgname-and-test-fails --format-icons text --format-hide-empty-pkg --hide-summary skipped \
-  --rerun-fails=1 --rerun-fails-max-failures=5 --rerun-fails-run-root-test --rerun-fails-abort-on-data-race \
+  --rerun-fails=1 --rerun-fails-max-failures=10 --rerun-fails-run-root-test --rerun-fails-abort-on-data-race \
   --rerun-fails-report="$scratch/again" --jsonfile="$scratch/events" \
   --packages="$packages" -- "$@" || failed=$?
 
