@@ -211,7 +211,7 @@ create table tasker_tasks (
   attributes      jsonb,   -- tags, initiator, source_system, reason, traceparent; null: none given
   error           jsonb,   -- which step failed and why
   primary key (task_uuid),
-  check ((completed_at is not null) = (state in ('complete', 'cancelled', 'resolved_manually', 'error')))
+  check ((completed_at is not null) = (state = any ('{complete,cancelled,resolved_manually,error}')))
 ) partition by range (task_uuid);
 
 create index tasker_tasks_active on tasker_tasks (task_uuid) where state in ('pending', 'in_progress');

@@ -65,8 +65,9 @@ begin
                  'ready_dependency_step_uuids',
                    case when s.parents = '{}' then '[]'
                         else (select jsonb_agg(tasker_step_uuid(t.task_uuid, p.n) order by p.n) from unnest(s.parents[1:100]) p(n)) end) as body,
-               jsonb_build_object('handler', h.name, 'priority', coalesce(s.priority, t.priority))
-                 || case when t.attributes ? 'traceparent' then jsonb_build_object('traceparent', t.attributes -> 'traceparent') else '{}' end as headers
+               case when t.attributes ? 'traceparent'
+                    then jsonb_build_object('handler', h.name, 'priority', coalesce(s.priority, t.priority), 'traceparent', t.attributes -> 'traceparent')
+                    else jsonb_build_object('handler', h.name, 'priority', coalesce(s.priority, t.priority)) end as headers
           from unnest(p_task, p_step) with ordinality u(task_uuid, step_no, ord)
           join tasker_tasks t on t.task_uuid = u.task_uuid
          cross join lateral (  -- offset 0: both columns are looked up together; a join may look up the plan and filter all its steps
