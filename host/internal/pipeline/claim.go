@@ -70,9 +70,11 @@ func (e *Engine) claimTurn(turn, most int, looks map[string]*look) (t claimed, e
 			continue
 		}
 		ctx, cancel := context.WithTimeout(e.work, callTimeout)
+		call := e.grants.begin()
 		out, err := e.store.Claim(ctx, g.forStore(e.HostID()), queue, g.names, l.after)
 		cancel()
 		if err != nil {
+			e.grants.end(call)
 			e.capacity.taken(g, nil)
 			e.noteLost(err)
 			l.doubts = maxDoubts
@@ -81,7 +83,7 @@ func (e *Engine) claimTurn(turn, most int, looks map[string]*look) (t claimed, e
 			}
 			return t, err
 		}
-		e.start(e.work, g, out.Leases)
+		e.start(e.work, g, call, out.Leases)
 		t.taken += len(out.Leases)
 		l.succeeded()
 		switch {

@@ -241,13 +241,16 @@ func (e *Engine) createBatch(batch []*request, maybe bool) {
 	s := sending{batch: batch, maybe: maybe}
 	g := e.reserve(e.roots(batch)...)
 	began := time.Now()
+	var call ticket
 	var out []store.Created
 	err := e.insistBatch(e.work, "create tasks", len(batch), func(ctx context.Context) (err error) {
 		if s.begin(); len(s.tasks) == 0 {
 			return nil
 		}
+		call = e.grants.begin()
 		out, err = e.store.CreateTasks(ctx, g.forStore(e.HostID()), s.tasks, e.cfg.RequestQueue)
 		if err != nil {
+			e.grants.end(call)
 			s.end(err)
 		}
 		return err
@@ -277,7 +280,7 @@ func (e *Engine) createBatch(batch []*request, maybe bool) {
 		}
 		r.done <- created{Created: c}
 	}
-	e.start(e.work, g, leases)
+	e.start(e.work, g, call, leases)
 	e.lookout.put(queuesOf(queued, func(r *request) string { return r.namespace })...)
 }
 

@@ -14,9 +14,9 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
 )
 
-// start takes over leases that a call has brought, ends the grant they came of,
-// and sends the steps on their way. It does not wait for them.
-func (e *Engine) start(ctx context.Context, g grant, leases []store.Lease) {
+// start takes over leases that a call has brought, ends the call and the grant they
+// came of, and sends the steps on their way. It does not wait for them.
+func (e *Engine) start(ctx context.Context, g grant, call ticket, leases []store.Lease) {
 	attempts := make([]*attempt, 0, len(leases))
 	for _, l := range leases {
 		plan, err := e.store.Plan(ctx, l.Plan)
@@ -29,6 +29,7 @@ func (e *Engine) start(ctx context.Context, g grant, leases []store.Lease) {
 		attempts = append(attempts, &attempt{Lease: l, plan: plan, steps: e.steps.of(plan.Namespace)})
 	}
 	e.held.add(attempts)
+	e.grants.end(call) // not before: until then reconcile must not take them for lost
 	e.capacity.taken(g, attempts)
 	if len(attempts) == 0 {
 		return

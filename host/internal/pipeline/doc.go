@@ -21,7 +21,8 @@
 // host works under (held), how many more it may take (capacity), and a cache of
 // inputs that never change. Losing any of it loses no work: the steps of a host
 // whose heartbeat stops are given to others. What a lost reply granted is found
-// again by comparing held with the database (reconcile), and given back.
+// again by comparing held with the database (reconcile), and given back once no
+// call is under way that could still bring it (grants).
 //
 // # Rules
 //

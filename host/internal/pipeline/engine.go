@@ -124,6 +124,7 @@ type Engine struct {
 	capacity    *capacity
 	steps       *stepPools
 	held        *held
+	grants      grants // the calls that may lease steps
 	inputs      *inputs
 	budget      *budget
 	outcomes    *batcher[settlement]

@@ -21,6 +21,7 @@ type attempt struct {
 	steps *stepPool                // of its namespace
 	job   atomic.Pointer[pool.Job] // nil: its inputs are not there yet
 	over  atomic.Pointer[string]   // why it is cancelled; nil: it is not
+	under *attempt                 // of the same step, whose place it has taken in held; guarded by that
 	bytes int                      // of its inputs, while they are in memory
 
 	// Of a task that is followed; else empty.
@@ -34,30 +35,41 @@ func (a *attempt) handlerID() int32 { return a.plan.HandlerIDs[a.Number] }
 // brought it until its outcome is recorded or refused.
 type held struct {
 	mu      sync.Mutex
-	steps   map[store.StepKey]*attempt
+	steps   map[store.StepKey]*attempt                   // the latest to come of each step, with those under it; all but one are void
+	bare    map[store.Held]struct{}                      // without an attempt: only their outcome is on its way
 	reports map[vocab.UUID]map[int32]pluginhost.Progress // of steps that told some, by task and number
 	news    news                                         // of the reports: what is not written yet
 	idle    []chan struct{}                              // to be closed when the last one goes
 }
 
 func newHeld() *held {
-	return &held{steps: map[store.StepKey]*attempt{}, reports: map[vocab.UUID]map[int32]pluginhost.Progress{}, news: newNews()}
+	return &held{steps: map[store.StepKey]*attempt{}, bare: map[store.Held]struct{}{}, reports: map[vocab.UUID]map[int32]pluginhost.Progress{}, news: newNews()}
 }
 
 func (h *held) add(attempts []*attempt) {
 	h.mu.Lock()
 	for _, a := range attempts {
 		h.forget(a.StepKey)
+		a.under = h.steps[a.StepKey]
 		h.steps[a.StepKey] = a
 	}
 	h.mu.Unlock()
 }
 
-// remove forgets the attempt, unless a newer one of the same step has taken its
-// place.
+// remove forgets the attempt. One whose place it had taken has it again.
 func (h *held) remove(a *attempt) {
 	h.mu.Lock()
-	if h.steps[a.StepKey] == a {
+	switch top := h.steps[a.StepKey]; {
+	case top != a:
+		for ; top != nil; top = top.under {
+			if top.under == a {
+				top.under = a.under
+			}
+		}
+	case a.under != nil:
+		h.forget(a.StepKey)
+		h.steps[a.StepKey] = a.under
+	default:
 		h.forget(a.StepKey)
 		delete(h.steps, a.StepKey)
 	}
@@ -136,6 +148,36 @@ func (h *held) find(key store.StepKey, lease vocab.UUID) *attempt {
 		return a
 	}
 	return nil
+}
+
+// keep notes a lease that is worked under without an attempt, until drop.
+func (h *held) keep(l store.Held) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.bare[l] = struct{}{}
+}
+
+// drop says that the outcome under a lease without an attempt has been recorded or
+// refused, or is given up.
+func (h *held) drop(l store.Held) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.bare, l)
+}
+
+// knows reports whether the host works under a lease, in whatever way.
+func (h *held) knows(l store.Held) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if _, bare := h.bare[l]; bare {
+		return true
+	}
+	for a := h.steps[l.StepKey]; a != nil; a = a.under {
+		if a.ID == l.Lease {
+			return true
+		}
+	}
+	return false
 }
 
 // ofTask returns the attempts of a task.

@@ -264,13 +264,10 @@ func TestTwoHostsShareTheWorkAndRunEachStepOnce(t *testing.T) {
 		mu.Unlock()
 		return success(`1`)
 	}
-	// A reply that is on its way for two looks of the sweep counts as lost.
-	slow := func(c *pipeline.Config) {
-		c.MaxInFlight, c.SweepInterval, c.LostAfter = 20, 10*time.Second, 10*time.Second
-	}
-	a := setup(t, map[string]handlerFunc{"t.step": count1}, slow)
+	few := func(c *pipeline.Config) { c.MaxInFlight = 20 }
+	a := setup(t, map[string]handlerFunc{"t.step": count1}, few)
 	a.apply(t, diamond)
-	setupOn(t, a.pool, map[string]handlerFunc{"t.step": count1}, slow)
+	setupOn(t, a.pool, map[string]handlerFunc{"t.step": count1}, few)
 	all := make([]pipeline.Submission, tasks)
 	for i := range all {
 		all[i] = pipeline.Submission{Namespace: "test_ns", Name: "diamond", Version: "1.0.0"}

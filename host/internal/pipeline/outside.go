@@ -102,7 +102,12 @@ func (b *inbox) adopt(results []outsideResult) []outsideResult {
 				return err
 			}
 		}
+		call := e.grants.begin()
+		defer e.grants.end(call)
 		leases, err = e.store.Adopt(ctx, e.HostID(), keys)
+		for step, lease := range leases {
+			e.held.keep(store.Held{StepKey: step, Lease: lease})
+		}
 		return err
 	})
 	if err != nil {

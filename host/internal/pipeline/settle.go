@@ -16,13 +16,16 @@ import (
 // settlement is an outcome on its way to the database.
 type settlement struct {
 	store.Settlement
-	attempt  *attempt              // nil for an outside worker's
+	attempt  *attempt              // nil for an outside worker's, and for a lease whose reply was lost
 	answered func(v store.Verdict) // for an outside worker's; else nil
 	bytes    int                   // of its result, counted against the budget if it has an attempt
 }
 
 // size is how many bytes the outcome takes in a statement, about.
 func (s settlement) size() int { return len(s.Result) + len(s.Metadata) + len(s.Error) }
+
+// held is the lease that the outcome ends.
+func (s *settlement) held() store.Held { return store.Held{StepKey: s.StepKey, Lease: s.Lease} }
 
 // settle takes the outcome of an attempt. It is called from the runner's
 // goroutines and does not block.
@@ -114,7 +117,7 @@ func split(batch []settlement) (successes, others []settlement) {
 func (e *Engine) record(batch []settlement) {
 	began := time.Now()
 	g := e.reserve(children(batch)...)
-	out, err := e.settleBatch(g, batch)
+	out, call, err := e.settleBatch(g, batch)
 	switch {
 	case err == nil:
 	case errors.Is(err, errBatchTooLong):
@@ -146,7 +149,7 @@ func (e *Engine) record(batch []settlement) {
 	e.metrics.settleSeconds.Observe(time.Since(began).Seconds())
 	e.metrics.settleBatch.Observe(float64(len(batch)))
 	e.conclude(batch, out)
-	e.start(e.work, g, out.Leases)
+	e.start(e.work, g, call, out.Leases)
 }
 
 // crashPause is how long a step waits after its plugin died under it. The next
@@ -177,21 +180,26 @@ func children(batch []settlement) []want {
 	return wants
 }
 
-// settleBatch sends a batch until the database has answered. A repeated call is
-// harmless: what an earlier one recorded is answered as recorded already. The
-// leases that such a lost reply granted are found by reconcile.
-func (e *Engine) settleBatch(g grant, batch []settlement) (store.Settled, error) {
+// settleBatch sends a batch until the database has answered, and returns the call
+// that was answered, which start ends. A repeated call is harmless: what an earlier
+// one recorded is answered as recorded already. The leases that such a lost reply
+// granted are found by reconcile.
+func (e *Engine) settleBatch(g grant, batch []settlement) (store.Settled, ticket, error) {
 	slices.SortStableFunc(batch, func(a, b settlement) int { return store.CompareKeys(a.StepKey, b.StepKey) })
 	send := make([]store.Settlement, len(batch))
 	for i := range batch {
 		send[i] = batch[i].Settlement
 	}
+	var call ticket
 	var out store.Settled
 	err := e.insistBatch(e.work, "settle", len(batch), func(ctx context.Context) (err error) {
-		out, err = e.store.Settle(ctx, g.forStore(e.HostID()), e.live().Policy, send)
+		call = e.grants.begin()
+		if out, err = e.store.Settle(ctx, g.forStore(e.HostID()), e.live().Policy, send); err != nil {
+			e.grants.end(call)
+		}
 		return err
 	})
-	return out, err
+	return out, call, err
 }
 
 // conclude lets go of what a batch settled and tells who waits for it.
@@ -213,6 +221,8 @@ func (e *Engine) conclude(batch []settlement, out store.Settled) {
 			ended = append(ended, s.attempt)
 			e.held.remove(s.attempt)
 			e.budget.give(&s.attempt.steps.memory, s.bytes)
+		} else {
+			e.held.drop(s.held())
 		}
 		if s.answered != nil {
 			s.answered(verdict)
@@ -252,6 +262,8 @@ func (e *Engine) giveUp(batch []settlement, err error) {
 			e.held.remove(a)
 			e.budget.give(&a.steps.memory, batch[i].bytes)
 			traceLost(a, err)
+		} else {
+			e.held.drop(batch[i].held())
 		}
 	}
 	e.capacity.settled(ended)

@@ -18,7 +18,7 @@ func (e *Engine) sweepLoop(t *turns) {
 	tick := time.NewTicker(e.live().SweepInterval)
 	defer tick.Stop()
 	looked := time.Now()
-	var suspects map[store.Held]bool
+	var unknown suspects
 	var lane store.Lane
 	for {
 		select {
@@ -45,10 +45,10 @@ func (e *Engine) sweepLoop(t *turns) {
 				e.sweepMessages()
 				e.ensurePartitions()
 			}
-			if due || e.lost.Load() || len(suspects) > 0 {
+			if due || e.lost.Load() || len(unknown) > 0 {
 				e.lost.Store(false)
-				suspects = e.reconcile(suspects)
-				e.rest.suspects.Store(len(suspects) > 0)
+				unknown = e.reconcile(unknown)
+				e.rest.suspects.Store(len(unknown) > 0)
 			}
 		})
 	}
@@ -165,10 +165,25 @@ func (e *Engine) ensurePartitions() {
 	}
 }
 
+// suspects are leases that the database says this host holds and that it knew
+// nothing of, each with the last call that could have brought it.
+type suspects map[store.Held]ticket
+
 // reconcile gives back leases that the database says this host holds and that it
-// knows nothing of: the reply that brought them was lost. A lease must be
-// unknown on two looks in a row, because a reply may be on its way.
-func (e *Engine) reconcile(before map[store.Held]bool) map[store.Held]bool {
+// knows nothing of: the reply that brought them was lost. That a look finds one
+// unknown does not say so, since its reply may be on its way, for however long. It
+// is lost if, once every call has ended that could have brought it, the host does
+// not know of it, and then the database still shows it: whatever was brought is
+// held by then, and until the database shows it no more.
+func (e *Engine) reconcile(before suspects) suspects {
+	// Before the database is asked: what is brought from now on, or recorded between
+	// its answer and the look at it, is none of these.
+	lost := map[store.Held]bool{}
+	for l, last := range before {
+		if e.grants.ended(last) && !e.held.knows(l) {
+			lost[l] = true
+		}
+	}
 	ctx, cancel := context.WithTimeout(e.work, callTimeout)
 	defer cancel()
 	leases, err := e.store.HostLeases(ctx, e.HostID())
@@ -177,22 +192,29 @@ func (e *Engine) reconcile(before map[store.Held]bool) map[store.Held]bool {
 		e.lost.Store(true)
 		return before
 	}
-	var suspects map[store.Held]bool
+	last := e.grants.mark() // whatever the answer shows was leased by a call up to this one
+	after := suspects{}
 	for _, l := range leases {
+		since, suspect := before[l]
 		switch {
-		case e.held.find(l.StepKey, l.Lease) != nil:
-		case before[l]:
-			e.metrics.swept.WithLabelValues("lease").Inc()
-			e.outcomes.add(settlement{Settlement: store.Settlement{
-				StepKey: l.StepKey, Lease: l.Lease, Outcome: vocab.OutcomeReleased,
-				Error: failureOf(&pluginhost.Failure{Code: "REPLY_LOST", Message: "reply_lost"}),
-			}})
+		case e.held.knows(l):
+		case lost[l]:
+			e.giveBack(l)
+		case suspect:
+			after[l] = since
 		default:
-			if suspects == nil {
-				suspects = map[store.Held]bool{}
-			}
-			suspects[l] = true
+			after[l] = last
 		}
 	}
-	return suspects
+	return after
+}
+
+// giveBack gives a lease back whose reply was lost.
+func (e *Engine) giveBack(l store.Held) {
+	e.metrics.swept.WithLabelValues("lease").Inc()
+	e.held.keep(l) // the next look may come before it is recorded
+	e.outcomes.add(settlement{Settlement: store.Settlement{
+		StepKey: l.StepKey, Lease: l.Lease, Outcome: vocab.OutcomeReleased,
+		Error: failureOf(&pluginhost.Failure{Code: "REPLY_LOST", Message: "reply_lost"}),
+	}})
 }

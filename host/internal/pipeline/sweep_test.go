@@ -1,0 +1,242 @@
+package pipeline
+
+import (
+	"context"
+	"math/rand/v2"
+	"testing"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/stretchr/testify/require"
+
+	"github.com/tasker-systems/tasker-host/host/internal/store"
+	"github.com/tasker-systems/tasker-host/sdk/vocab"
+)
+
+// world is a database with a host before it. Calls lease steps to the host, and what
+// becomes of each call, lease and outcome comes in any order, also in the middle of a
+// look at the leases. Steps are few, so that one is often leased again.
+type world struct {
+	Store
+
+	t      *testing.T
+	rand   *rand.Rand
+	engine *Engine
+	leased map[store.StepKey]vocab.UUID // what the database shows
+	calls  []*leasing
+	seen   []store.Held // what the last look saw
+	still  bool         // nothing happens any more
+}
+
+// leasing is a call that leases a step, and what became of it.
+type leasing struct {
+	ticket
+	store.Held
+
+	committed, failed, replied, recorded, concluded bool
+
+	attempt *attempt // nil: it adopts the step
+}
+
+func newWorld(t *testing.T, seed uint64) *world {
+	w := &world{t: t, rand: rand.New(rand.NewPCG(seed, 0)), leased: map[store.StepKey]vocab.UUID{}}
+	calls := &lanes{}
+	w.engine = &Engine{
+		store: w, held: newHeld(), metrics: newMetrics(prometheus.NewRegistry()), log: hclog.NewNullLogger(), work: context.Background(),
+		outcomes: newBatcher(calls.line(), settlement.size),
+	}
+	return w
+}
+
+// one returns one of the calls for which something is true; nil: of none.
+func (w *world) one(is func(c *leasing) bool) *leasing {
+	var all []*leasing
+	for _, c := range w.calls {
+		if is(c) {
+			all = append(all, c)
+		}
+	}
+	if len(all) == 0 {
+		return nil
+	}
+	return all[w.rand.IntN(len(all))]
+}
+
+// moves are what may happen at any time.
+func (w *world) moves() []func() {
+	return []func(){
+		func() { // a call is sent
+			c := &leasing{ticket: w.engine.grants.begin()}
+			c.Number = w.rand.Int32N(3)
+			c.Lease[0], c.Lease[1] = byte(len(w.calls)), byte(len(w.calls)>>8)
+			if w.rand.IntN(2) == 0 {
+				c.attempt = &attempt{Lease: store.Lease{StepKey: c.StepKey, ID: c.Lease}}
+			}
+			w.calls = append(w.calls, c)
+		},
+		func() { // it commits, even after we have given it up
+			if c := w.one(func(c *leasing) bool { _, taken := w.leased[c.StepKey]; return !c.committed && !taken }); c != nil {
+				c.committed = true
+				w.leased[c.StepKey] = c.Lease
+			}
+		},
+		func() { // its reply is here
+			if c := w.one(func(c *leasing) bool { return c.committed && !c.failed && !c.replied }); c != nil {
+				w.reply(c)
+			}
+		},
+		func() { // its connection breaks
+			if c := w.one(func(c *leasing) bool { return !c.failed && !c.replied }); c != nil {
+				c.failed = true
+				w.engine.grants.end(c.ticket)
+			}
+		},
+		func() { // an outcome commits
+			if c := w.one(func(c *leasing) bool { return c.replied && !c.recorded }); c != nil {
+				w.record(c)
+			}
+		},
+		func() { // the host hears of that
+			if c := w.one(func(c *leasing) bool { return c.recorded && !c.concluded }); c != nil {
+				w.conclude(c)
+			}
+		},
+		func() { // somebody else ends a lease
+			delete(w.leased, store.StepKey{Number: w.rand.Int32N(3)})
+		},
+	}
+}
+
+func (w *world) reply(c *leasing) {
+	c.replied = true
+	if c.attempt != nil {
+		w.engine.held.add([]*attempt{c.attempt})
+	} else {
+		w.engine.held.keep(c.Held)
+	}
+	w.engine.grants.end(c.ticket)
+}
+
+func (w *world) record(c *leasing) {
+	c.recorded = true
+	if w.leased[c.StepKey] == c.Lease {
+		delete(w.leased, c.StepKey)
+	}
+}
+
+func (w *world) conclude(c *leasing) {
+	c.concluded = true
+	if c.attempt != nil {
+		w.engine.held.remove(c.attempt)
+	} else {
+		w.engine.held.drop(c.Held)
+	}
+}
+
+// much happens.
+func (w *world) much() {
+	if w.still {
+		return
+	}
+	moves := w.moves()
+	for range w.rand.IntN(12) {
+		moves[w.rand.IntN(len(moves))]()
+	}
+}
+
+// finish brings all that is under way to its end.
+func (w *world) finish() {
+	for _, c := range w.calls {
+		switch {
+		case c.failed || c.replied:
+		case c.committed:
+			w.reply(c)
+		default:
+			c.failed = true
+			w.engine.grants.end(c.ticket)
+		}
+		if c.replied && !c.concluded {
+			w.record(c)
+			w.conclude(c)
+		}
+	}
+}
+
+// HostLeases is asked by reconcile. Much happens until it is asked, and until the
+// answer is there.
+func (w *world) HostLeases(context.Context, int32) ([]store.Held, error) {
+	w.much()
+	w.seen = nil
+	for step, lease := range w.leased {
+		w.seen = append(w.seen, store.Held{StepKey: step, Lease: lease})
+	}
+	w.much()
+	return w.seen, nil
+}
+
+// look has the host compare its leases with the database. What it gives back must be
+// of a call that it never had a reply to, and once.
+func (w *world) look(unknown suspects, back map[store.Held]bool) suspects {
+	unknown = w.engine.reconcile(unknown)
+	given := w.engine.outcomes.take(100)
+	if given != nil {
+		w.engine.outcomes.done()
+	}
+	for _, s := range given {
+		call := w.calls[int(s.Lease[0])+int(s.Lease[1])<<8]
+		require.Equal(w.t, vocab.OutcomeReleased, s.Outcome)
+		require.Contains(w.t, w.seen, s.held())
+		require.True(w.t, call.failed, "lease %v is not lost", call.Lease[:2])
+		require.False(w.t, back[s.held()], "twice")
+		back[s.held()] = true
+		call.attempt, call.replied = nil, true // its outcome is on its way, as that of an adopted step
+	}
+	return unknown
+}
+
+// TestOnlyLostLeasesAreGivenBack, whatever comes in whatever order; and in the end all
+// of them are.
+func TestOnlyLostLeasesAreGivenBack(t *testing.T) {
+	t.Parallel()
+	for seed := range uint64(1000) {
+		w := newWorld(t, seed)
+		var unknown suspects
+		back := map[store.Held]bool{}
+		for range 10 {
+			w.much()
+			unknown = w.look(unknown, back)
+		}
+		w.still = true
+		for range 3 { // it is seen, it is given back, and that is recorded
+			w.finish()
+			unknown = w.look(unknown, back)
+		}
+		require.Empty(t, w.leased)
+		require.Empty(t, unknown)
+	}
+}
+
+// TestABusyHostGivesBackToo: one that is never without a call, each of which takes
+// longer than the time between two looks.
+func TestABusyHostGivesBackToo(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 0)
+	w.still = true
+	lost := store.Held{StepKey: store.StepKey{Number: 1}, Lease: vocab.UUID{1}}
+	w.leased[lost.StepKey] = lost.Lease
+	var unknown suspects
+	var calls []ticket
+	for range 3 {
+		require.Zero(t, w.engine.outcomes.len())
+		calls = append(calls, w.engine.grants.begin())
+		unknown = w.engine.reconcile(unknown)
+	}
+	for range 2 {
+		calls = append(calls, w.engine.grants.begin())
+		w.engine.grants.end(calls[0])
+		calls = calls[1:]
+		unknown = w.engine.reconcile(unknown)
+	}
+	require.Len(t, w.engine.outcomes.take(1), 1)
+	require.Empty(t, unknown)
+}
