@@ -441,26 +441,29 @@ $$;
 --   p_error           otherwise: a JSON object with type, message, code, …
 --   p_retry_after_ms  otherwise: the wait its handler asked for; 0: the back-off decides
 -- Children that became ready and whose handler is in p_served are leased to
--- p_host, as many as p_room; the others, and those of paused namespaces, are
--- enqueued.
+-- p_host, as many as p_room, or to the outside worker p_worker for p_lease_for if
+-- that is null; the others, and those of paused namespaces, are enqueued.
 --
 -- Returns one row:
 --   o_verdict   per attempt: recorded, already_recorded (this lease has settled
 --               it before), stale_lease (the step is somebody else's: nothing
 --               was changed) or unknown
 --   o_task, o_step, o_lease, o_attempt, o_plan, o_generation
---               the steps leased to the host
+--               the steps leased to the host or the worker
 --   o_finished, o_finished_state          the tasks this call finished
 --   o_due       when the retries it caused are due
 --   o_enqueued  how many steps it put on queues, to be claimed at once
+--   o_at        when the leases began
 -- +goose StatementBegin
 create function tasker_settle_steps(
   p_host integer, p_room integer, p_served integer[],
   p_task uuid[], p_step integer[], p_lease uuid[], p_outcome tasker_outcome[], p_generation bigint[],
   p_result text[], p_metadata text[], p_error text[], p_retry_after_ms bigint[],
   p_retry_after_cap_ms bigint default 300000, p_claim_factor integer default 3,
+  p_worker text default null, p_lease_for interval default null,
   out o_verdict text[], out o_task uuid[], out o_step integer[], out o_lease uuid[], out o_attempt integer[],
-  out o_plan integer[], out o_generation integer[], out o_finished uuid[], out o_finished_state text[], out o_due timestamptz[], out o_enqueued integer)
+  out o_plan integer[], out o_generation integer[], out o_finished uuid[], out o_finished_state text[], out o_due timestamptz[], out o_enqueued integer,
+  out o_at timestamptz)
 language plpgsql
 set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off
 as $$
@@ -482,6 +485,7 @@ declare
   v_state   tasker_task_state;
 begin
   o_verdict := array_fill(null::text, array[cardinality(p_task)]);
+  o_at := v_now;
   if p_room > 0 and not tasker_may_lease(p_host) then
     p_room := 0;
   end if;
@@ -497,10 +501,11 @@ begin
       join tasker_named_steps n on n.plan_id = s.plan_id and n.step_no = s.step_no
      where s.task_uuid = v_min and s.step_no = p_step[1];
     v_one := tasker_settle_success(p_host, case when v_row.paused then 0 else p_room end, p_served, v_min, p_step[1], p_lease[1],
-                                   p_generation[1], p_result[1], p_metadata[1], v_row.children);
+                                   p_generation[1], p_result[1], p_metadata[1], v_row.children, p_worker, p_lease_for);
     if v_one.o_verdict is not null then
       o_verdict := array[v_one.o_verdict];
       o_enqueued := v_one.o_enqueued;
+      o_at := v_one.o_at;
       if v_one.o_step is not null then
         o_step := v_one.o_step; o_lease := v_one.o_lease; o_attempt := v_one.o_attempt; o_generation := v_one.o_generation;
         o_task := array_fill(v_min, array[cardinality(o_step)]);
@@ -541,7 +546,9 @@ begin
      cross join unnest(n.children) c(step_no)
      group by d.task_uuid, c.step_no, d.plan_id
   ), offered as (
-    select b.task_uuid, b.step_no, b.settled, b.doomed, n.handler_id = any(p_served)
+    select b.task_uuid, b.step_no, b.settled, b.doomed,
+           case when p_worker is not null then v_now + least(p_lease_for, nullif(n.timeout_ms, 0) * interval '1 millisecond') end as until,
+           n.handler_id = any(p_served)
            and row_number() over (order by n.handler_id = any(p_served) desc, b.task_uuid, b.step_no) <= p_room
            and (v_paused is null or not exists (select from tasker_task_plans p where p.plan_id = b.plan_id and p.namespace_id = any(v_paused))) as hand
       from below b
@@ -557,6 +564,7 @@ begin
            claims = s.claims + (o.hand and s.remaining_parents = o.settled and s.state = 'pending')::integer,
            lease_host = case when o.hand and s.remaining_parents = o.settled and s.state = 'pending' then p_host else s.lease_host end,
            lease_id = case when o.hand and s.remaining_parents = o.settled and s.state = 'pending' then gen_random_uuid() else s.lease_id end,
+           lease_until = case when o.hand and s.remaining_parents = o.settled and s.state = 'pending' then o.until else s.lease_until end,
            doomed = s.doomed or o.doomed, updated_at = v_now
       from offered o
      where s.task_uuid = o.task_uuid and s.step_no = o.step_no
@@ -568,8 +576,9 @@ begin
      where c.remaining_parents = 0 and c.state in ('in_progress', 'enqueued')
   ), ready_logged as (
     insert into tasker_workflow_step_transitions
-      (task_uuid, step_no, sort_key, from_state, to_state, created_at, host_id, lease_id)
-    select r.task_uuid, r.step_no, r.sort_key, 'pending', r.state, v_now, p_host, case when r.state = 'in_progress' then r.lease_id end
+      (task_uuid, step_no, sort_key, from_state, to_state, created_at, host_id, lease_id, metadata)
+    select r.task_uuid, r.step_no, r.sort_key, 'pending', r.state, v_now, p_host, case when r.state = 'in_progress' then r.lease_id end,
+           case when p_worker is not null and r.state = 'in_progress' then jsonb_build_object('worker', p_worker) end
       from ready r
   ), sinks as (
     select d.task_uuid, count(*)::integer as settled
@@ -655,7 +664,7 @@ $$;
 
 -- +goose Down
 drop function tasker_settle_steps(integer, integer, integer[], uuid[], integer[], uuid[], tasker_outcome[], bigint[],
-                                  text[], text[], text[], bigint[], bigint, integer);
+                                  text[], text[], text[], bigint[], bigint, integer, text, interval);
 drop function tasker_settle_success(integer, integer, integer[], uuid, integer, uuid, bigint, text, text, integer[], text, interval);
 drop function tasker_settle_failure(timestamptz, integer, uuid, integer, uuid, tasker_outcome, bigint, jsonb, bigint, bigint, integer);
 drop function tasker_bury_unclaimable(uuid, integer, integer, bigint, text, integer);

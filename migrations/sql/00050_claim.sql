@@ -19,8 +19,8 @@
 -- Messages that cannot be read are set aside as dead letters; those whose step
 -- cannot be claimed (any more) are dropped. Of a paused queue nothing is taken.
 --
--- Who holds locks of steps already takes one step and does not wait for its lock
--- (p_wait false): the message of one that is locked is sent again.
+-- Who holds locks of steps already does not wait for more (p_wait false): the
+-- messages of steps that others hold the locks of are sent again.
 --
 -- Returns one row: the leased steps, the last message seen, how many messages
 -- were taken, and when the leases began.
@@ -47,6 +47,9 @@ declare
   v_task    uuid;
   v_number  integer;
   v_state   tasker_step_state;
+  v_missed  bigint[];  -- the places of the messages whose steps are not to be had without waiting
+  v_tasks   uuid[];    -- and these steps
+  v_numbers integer[];
   v_uuid    constant text := '^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}$';
 begin
   o_taken := 0;
@@ -196,6 +199,51 @@ begin
   exception when invalid_text_representation then
     v_steps := null;
   end;
+
+  -- The locks that are free are taken, and the statement below sees nothing of the
+  -- steps of the others.
+  if not p_wait then
+    with named as materialized (
+      select u.ord, s.task_uuid, s.step_no
+        from (select b.ord,
+                     case when lower(b.body ->> 'step_uuid') = b.step::text and lower(b.body ->> 'task_uuid') = tasker_task_of(b.step)::text then b.step
+                          when v_steps is null and b.body ->> 'step_uuid' ~ v_uuid
+                           and lower(b.body ->> 'task_uuid') = left(lower(b.body ->> 'step_uuid'), 31) || '00000' then (b.body ->> 'step_uuid')::uuid
+                     end as step
+                from unnest(v_bodies, v_steps) with ordinality b(body, step, ord)) u
+       cross join lateral (  -- as in tasker_enqueue
+         select o.task_uuid, o.step_no, o.plan_id from tasker_workflow_steps o
+          where o.task_uuid = tasker_task_of(u.step) and o.step_no = tasker_step_no(u.step) offset 0) s
+       cross join lateral (
+         select z.handler_id from tasker_named_steps z where z.plan_id = s.plan_id and z.step_no = s.step_no offset 0) n
+       where n.handler_id = any(p_served_ids)
+    ), locked as materialized (
+      select s.task_uuid, s.step_no
+        from (select distinct n.task_uuid, n.step_no from named n) n
+        join tasker_workflow_steps s on s.task_uuid = n.task_uuid and s.step_no = n.step_no
+       where s.state in ('enqueued', 'pending') and s.remaining_parents = 0 and coalesce(s.due_at, v_now) <= v_now
+         for update of s skip locked
+    )
+    select array_agg(n.ord), array_agg(n.task_uuid), array_agg(n.step_no) into v_missed, v_tasks, v_numbers
+      from named n where (n.task_uuid, n.step_no) not in (select l.task_uuid, l.step_no from locked l);
+    if v_missed is not null then
+      -- A new statement: what ran or was settled meanwhile needs no message.
+      perform tasker_enqueue(array_agg(m.task_uuid), array_agg(m.step_no))
+         from (select distinct s.task_uuid, s.step_no
+                 from unnest(v_tasks, v_numbers) u(task_uuid, step_no)
+                 join tasker_workflow_steps s on s.task_uuid = u.task_uuid and s.step_no = u.step_no
+                where s.state in ('enqueued', 'pending') and s.remaining_parents = 0 and coalesce(s.due_at, v_now) <= v_now) m
+       having count(*) > 0;
+      select array_agg(u.msg_id order by u.ord), array_agg(u.body order by u.ord), array_agg(u.headers order by u.ord), array_agg(u.step order by u.ord)
+        into v_ids, v_bodies, v_headers, v_steps
+        from unnest(v_ids, v_bodies, v_headers, v_steps) with ordinality u(msg_id, body, headers, step, ord)
+       where u.ord <> all(v_missed);
+      if v_ids is null then
+        return;
+      end if;
+    end if;
+  end if;
+
   with message as materialized (
     select u.msg_id, u.body, u.headers,
            case when lower(u.body ->> 'step_uuid') = u.step::text and lower(u.body ->> 'task_uuid') = tasker_task_of(u.step)::text then null

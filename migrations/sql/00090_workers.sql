@@ -64,6 +64,7 @@ begin
   foreach v_name in array array['tasker_worker_claim(text, text, text[], integer, interval)', 'tasker_worker_heartbeat(uuid, uuid, text)',
                                 'tasker_worker_settle(uuid, uuid, text, text, text, text)', 'tasker_worker_complete(uuid[], uuid[], text[], text[])',
                                 'tasker_worker_next(uuid, uuid, text, text, text, text[], interval, text)',
+                                'tasker_worker_exchange(uuid[], uuid[], text[], text, text, text[], integer, interval, text[])',
                                 'tasker_worker_release(uuid, uuid, interval, text)'] loop
     execute format('grant execute on function %s to %I', v_name, p_role);
   end loop;
@@ -270,6 +271,62 @@ end
 $$;
 -- +goose StatementEnd
 
+-- What the worker needs to run each of many steps, as tasker_worker_job says of one:
+-- leased at p_at, in no order, each with its place in the arrays.
+-- +goose StatementBegin
+create function tasker_worker_jobs(
+  p_worker integer, p_lease interval, p_at timestamptz[], p_task uuid[], p_step integer[], p_lease_id uuid[], p_attempt integer[],
+  p_plan integer[], p_generation integer[])
+returns table (
+  ord bigint, step_uuid uuid, lease_id uuid, task_uuid uuid, task_name text, task_version text, step_name text, handler text,
+  attempt integer, max_attempts integer, idempotency_key text, context jsonb, config jsonb, dependencies jsonb,
+  lease_until timestamptz, deadline timestamptz)
+language plpgsql as $$
+#variable_conflict use_column
+begin
+  return query
+  with got as materialized (
+    select u.ord, u.at, u.task_uuid, u.step_no, u.lease_id, u.attempt, u.plan_id, u.generation
+      from unnest(p_at, p_task, p_step, p_lease_id, p_attempt, p_plan, p_generation)
+           with ordinality u(at, task_uuid, step_no, lease_id, attempt, plan_id, generation, ord)
+  ), kind as materialized (  -- what is the same for a step of all tasks that follow a plan: looked up once for all of them
+    select d.plan_id, d.step_no, n.name, n.config, n.max_attempts, nullif(n.timeout_ms, 0) * interval '1 millisecond' as timeout,
+           h.name as handler, k.name as task_name, k.version, n.ancestors, a.names
+      from (select distinct g.plan_id, g.step_no from got g) d
+     cross join lateral (  -- as in tasker_enqueue
+       select z.handler_id, z.name, z.config, z.max_attempts, z.timeout_ms, z.ancestors
+         from tasker_named_steps z where z.plan_id = d.plan_id and z.step_no = d.step_no offset 0) n
+      join tasker_handlers h on h.handler_id = n.handler_id
+      join tasker_task_plans p on p.plan_id = d.plan_id
+      join tasker_named_tasks k on k.named_task_uuid = p.named_task_uuid
+     cross join lateral (
+       select array_agg(y.name order by x.ord) as names
+         from unnest(n.ancestors) with ordinality x(step_no, ord)
+        cross join lateral (select z.name from tasker_named_steps z where z.plan_id = d.plan_id and z.step_no = x.step_no offset 0) y
+        where n.ancestors <> '{}') a
+  ), noted as (
+    insert into tasker_worker_leases (lease_id, task_uuid, step_no, worker_id, lease, look_at, deadline_at)
+    select g.lease_id, g.task_uuid, g.step_no, p_worker, p_lease, g.at + least(p_lease, k.timeout), g.at + k.timeout
+      from got g join kind k on k.plan_id = g.plan_id and k.step_no = g.step_no
+  )
+  select g.ord, tasker_step_uuid(g.task_uuid, g.step_no), g.lease_id, g.task_uuid, k.task_name, k.version, k.name, k.handler,
+         g.attempt, k.max_attempts::integer,
+         tasker_step_uuid(g.task_uuid, g.step_no)::text || case when g.generation > 0 then '.' || g.generation else '' end,
+         t.context, k.config,
+         case when k.ancestors = '{}' then '{}'
+              else (select coalesce(jsonb_object_agg(a.step_name, x.result), '{}')
+                      from unnest(k.ancestors, k.names) a(step_no, step_name)
+                     cross join lateral (
+                       select o.result, o.state from tasker_workflow_steps o where o.task_uuid = g.task_uuid and o.step_no = a.step_no offset 0) x
+                     where x.state in ('complete', 'resolved_manually') and x.result is not null) end,
+         g.at + least(p_lease, k.timeout), g.at + k.timeout
+    from got g
+    join kind k on k.plan_id = g.plan_id and k.step_no = g.step_no
+   cross join lateral (select z.context from tasker_tasks z where z.task_uuid = g.task_uuid offset 0) t;
+end
+$$;
+-- +goose StatementEnd
+
 -- Refuses a request for work that makes no sense, or that the caller may not make.
 -- p_known is a namespace in which the caller may work; null: none is known.
 -- +goose StatementBegin
@@ -337,45 +394,11 @@ begin
     return;
   end if;
   return query
-  with got as materialized (
-    select u.ord, u.task_uuid, u.step_no, u.lease_id, u.attempt, u.plan_id, u.generation
-      from unnest(v_got.o_task, v_got.o_step, v_got.o_lease, v_got.o_attempt, v_got.o_plan, v_got.o_generation)
-           with ordinality u(task_uuid, step_no, lease_id, attempt, plan_id, generation, ord)
-  ), kind as materialized (  -- what is the same for a step of all tasks that follow a plan: looked up once for all of them
-    select d.plan_id, d.step_no, n.name, n.config, n.max_attempts, nullif(n.timeout_ms, 0) * interval '1 millisecond' as timeout,
-           h.name as handler, k.name as task_name, k.version, n.ancestors, a.names
-      from (select distinct g.plan_id, g.step_no from got g) d
-     cross join lateral (  -- as in tasker_enqueue
-       select z.handler_id, z.name, z.config, z.max_attempts, z.timeout_ms, z.ancestors
-         from tasker_named_steps z where z.plan_id = d.plan_id and z.step_no = d.step_no offset 0) n
-      join tasker_handlers h on h.handler_id = n.handler_id
-      join tasker_task_plans p on p.plan_id = d.plan_id
-      join tasker_named_tasks k on k.named_task_uuid = p.named_task_uuid
-     cross join lateral (
-       select array_agg(y.name order by x.ord) as names
-         from unnest(n.ancestors) with ordinality x(step_no, ord)
-        cross join lateral (select z.name from tasker_named_steps z where z.plan_id = d.plan_id and z.step_no = x.step_no offset 0) y
-        where n.ancestors <> '{}') a
-  ), noted as (
-    insert into tasker_worker_leases (lease_id, task_uuid, step_no, worker_id, lease, look_at, deadline_at)
-    select g.lease_id, g.task_uuid, g.step_no, v_worker, p_lease, v_got.o_at + least(p_lease, k.timeout), v_got.o_at + k.timeout
-      from got g join kind k on k.plan_id = g.plan_id and k.step_no = g.step_no
-  )
-  select tasker_step_uuid(g.task_uuid, g.step_no), g.lease_id, g.task_uuid, p_namespace, k.task_name, k.version, k.name, k.handler,
-         g.attempt, k.max_attempts::integer,
-         tasker_step_uuid(g.task_uuid, g.step_no)::text || case when g.generation > 0 then '.' || g.generation else '' end,
-         t.context, k.config,
-         case when k.ancestors = '{}' then '{}'
-              else (select coalesce(jsonb_object_agg(a.step_name, x.result), '{}')
-                      from unnest(k.ancestors, k.names) a(step_no, step_name)
-                     cross join lateral (
-                       select o.result, o.state from tasker_workflow_steps o where o.task_uuid = g.task_uuid and o.step_no = a.step_no offset 0) x
-                     where x.state in ('complete', 'resolved_manually') and x.result is not null) end,
-         v_got.o_at + least(p_lease, k.timeout), v_got.o_at + k.timeout
-    from got g
-    join kind k on k.plan_id = g.plan_id and k.step_no = g.step_no
-   cross join lateral (select z.context from tasker_tasks z where z.task_uuid = g.task_uuid offset 0) t
-   order by g.ord;
+  select j.step_uuid, j.lease_id, j.task_uuid, p_namespace, j.task_name, j.task_version, j.step_name, j.handler, j.attempt, j.max_attempts,
+         j.idempotency_key, j.context, j.config, j.dependencies, j.lease_until, j.deadline
+    from tasker_worker_jobs(v_worker, p_lease, array_fill(v_got.o_at, array[cardinality(v_got.o_task)]), v_got.o_task, v_got.o_step,
+                            v_got.o_lease, v_got.o_attempt, v_got.o_plan, v_got.o_generation) j
+   order by j.ord;
 end
 $$;
 -- +goose StatementEnd
@@ -667,15 +690,20 @@ end
 $$;
 -- +goose StatementEnd
 
--- Records the success of up to 500 steps together, at a fraction of the price of as
--- many calls of tasker_worker_settle. p_output and p_metadata are as there, one for
--- each step. Returns a row for each, in the order given; one that is refused does
--- not keep the others from being recorded.
+-- Records successes together, in the order of their steps, and hands as many as
+-- p_room of the children that these made ready and whose handler is in p_served to
+-- p_worker for p_lease_for; none if one of the steps is of another namespace than
+-- p_namespace. Returns what is said of each, by its place in the arrays, and the
+-- steps leased, as tasker_settle_steps does. One that is refused does not keep the
+-- others from being recorded.
 -- +goose StatementBegin
-create function tasker_worker_complete(p_step uuid[], p_lease uuid[], p_output text[], p_metadata text[] default null)
-returns table (step_uuid uuid, verdict text, detail text)
-language plpgsql security definer set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $$
-#variable_conflict use_column
+create function tasker_worker_successes(
+  p_step uuid[], p_lease uuid[], p_output text[], p_metadata text[],
+  p_namespace text, p_worker text, p_room integer, p_served integer[], p_lease_for interval,
+  out o_verdict text[], out o_detail text[],
+  out o_task uuid[], out o_step integer[], out o_lease uuid[], out o_attempt integer[], out o_plan integer[], out o_generation integer[],
+  out o_at timestamptz)
+language plpgsql as $$
 declare
   v_count     constant integer := coalesce(cardinality(p_step), 0);
   v_policy    record;
@@ -687,16 +715,15 @@ declare
   v_lease     uuid[];
   v_output    text[];
   v_metadata  text[];
-  v_verdict   text[];
-  v_detail    text[];
-  v_said      text[];     -- by the place in the arguments
+  v_done      record;
+  v_said      record;
 begin
-  if v_count not between 1 and 500 then
-    raise exception 'complete is for 1 to 500 steps, not for %', v_count using errcode = 'invalid_parameter_value';
-  elsif v_count <> coalesce(cardinality(p_lease), 0) or v_count <> coalesce(cardinality(p_output), 0) or v_count <> cardinality(p_metadata) then
+  if v_count <> coalesce(cardinality(p_lease), 0) or v_count <> coalesce(cardinality(p_output), 0) or v_count <> cardinality(p_metadata) then
     raise exception 'each step needs its lease and its output' using errcode = 'invalid_parameter_value';
   elsif array_position(p_step, null) is not null or array_position(p_lease, null) is not null then
     raise exception 'a step and its lease are needed' using errcode = 'null_value_not_allowed';
+  elsif v_count = 0 then
+    return;
   end if;
   for v_namespace in
     select ns.name
@@ -710,6 +737,9 @@ begin
      group by ns.name
   loop
     perform tasker_worker_may(v_namespace);
+    if v_namespace is distinct from p_namespace then
+      p_room := 0;
+    end if;
   end loop;
   select c.max_result_bytes, c.max_depth, c.retry_after_cap_ms, c.claim_factor into v_policy from tasker_worker_policy c;
 
@@ -737,35 +767,136 @@ begin
       from given g where coalesce(g.output_fault, g.metadata_fault) is null and g.nth = 1
   )
   select t.ord, t.task, t.number, t.lease, t.output, t.metadata, d.details
-    into v_ord, v_task, v_number, v_lease, v_output, v_metadata, v_detail
+    into v_ord, v_task, v_number, v_lease, v_output, v_metadata, o_detail
     from (select array_agg(x.ord) as ord, array_agg(x.task_uuid) as task, array_agg(x.step_no) as number, array_agg(x.lease) as lease,
                  array_agg(x.output) as output, array_agg(x.metadata) as metadata
             from (select x.ord, x.task_uuid, x.step_no, x.lease, x.output, x.metadata
                     from together x order by x.task_uuid, x.step_no) x) t,
          (select array_agg(coalesce(g.output_fault, g.metadata_fault) order by g.ord) as details from given g) d;
 
-  v_said := array_fill(null::text, array[v_count]);
+  o_verdict := array_fill(null::text, array[v_count]);
   if v_ord is not null then
-    select s.o_verdict into v_verdict
-      from tasker_settle_steps(null, 0, '{}', v_task, v_number, v_lease, array_fill('success'::tasker_outcome, array[cardinality(v_ord)]),
-             array_fill(null::bigint, array[cardinality(v_ord)]), v_output, v_metadata, array_fill(null::text, array[cardinality(v_ord)]),
-             array_fill(0::bigint, array[cardinality(v_ord)]), v_policy.retry_after_cap_ms, v_policy.claim_factor) s;
-    perform tasker_worker_count(array(select u.lease from unnest(v_lease, v_verdict) u(lease, verdict) where u.verdict = 'recorded'), 'success');
+    v_done := tasker_settle_steps(null, p_room, p_served, v_task, v_number, v_lease, array_fill('success'::tasker_outcome, array[cardinality(v_ord)]),
+                array_fill(null::bigint, array[cardinality(v_ord)]), v_output, v_metadata, array_fill(null::text, array[cardinality(v_ord)]),
+                array_fill(0::bigint, array[cardinality(v_ord)]), v_policy.retry_after_cap_ms, v_policy.claim_factor, p_worker, p_lease_for);
+    o_task := v_done.o_task; o_step := v_done.o_step; o_lease := v_done.o_lease; o_attempt := v_done.o_attempt;
+    o_plan := v_done.o_plan; o_generation := v_done.o_generation; o_at := v_done.o_at;
+    perform tasker_worker_count(
+      array(select u.lease from unnest(v_lease, v_done.o_verdict) u(lease, verdict) where u.verdict = 'recorded'), 'success');
     for i in 1 .. cardinality(v_ord) loop
-      v_said[v_ord[i]] := v_verdict[i];
+      o_verdict[v_ord[i]] := v_done.o_verdict[i];
     end loop;
   end if;
   for i in 1 .. v_count loop
-    step_uuid := p_step[i];
-    verdict := case when v_detail[i] is not null then 'invalid' else v_said[i] end;
-    detail := case verdict when 'stale_lease' then 'the step is not (or no longer) run under this lease'
-                           when 'unknown' then 'no step has this UUID' else v_detail[i] end;
-    if verdict is null then  -- a step that was named before
-      select x.verdict, x.detail into verdict, detail
+    if o_detail[i] is not null then
+      o_verdict[i] := 'invalid';
+    elsif o_verdict[i] = 'stale_lease' then
+      o_detail[i] := 'the step is not (or no longer) run under this lease';
+    elsif o_verdict[i] = 'unknown' then
+      o_detail[i] := 'no step has this UUID';
+    elsif o_verdict[i] is null then  -- a step that was named before
+      select x.verdict, x.detail into v_said
         from tasker_worker_settle(p_step[i], p_lease[i], 'success', p_output[i], null, p_metadata[i]) x;
+      o_verdict[i] := v_said.verdict; o_detail[i] := v_said.detail;
     end if;
+  end loop;
+end
+$$;
+-- +goose StatementEnd
+
+-- Records the success of up to 500 steps together, at a fraction of the price of as
+-- many calls of tasker_worker_settle. p_output and p_metadata are as there, one for
+-- each step. Returns a row for each, in the order given; one that is refused does
+-- not keep the others from being recorded.
+-- +goose StatementBegin
+create function tasker_worker_complete(p_step uuid[], p_lease uuid[], p_output text[], p_metadata text[] default null)
+returns table (step_uuid uuid, verdict text, detail text)
+language plpgsql security definer set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $$
+#variable_conflict use_column
+declare
+  v_done record;
+begin
+  if coalesce(cardinality(p_step), 0) not between 1 and 500 then
+    raise exception 'complete is for 1 to 500 steps, not for %', coalesce(cardinality(p_step), 0) using errcode = 'invalid_parameter_value';
+  end if;
+  v_done := tasker_worker_successes(p_step, p_lease, p_output, p_metadata, null, null, 0, '{}', null);
+  for i in 1 .. cardinality(p_step) loop
+    step_uuid := p_step[i]; verdict := v_done.o_verdict[i]; detail := v_done.o_detail[i];
     return next;
   end loop;
+end
+$$;
+-- +goose StatementEnd
+
+-- Records the successes of up to 500 steps, as tasker_worker_complete does, and leases
+-- the worker up to p_qty others, as tasker_worker_claim does: in one call and one
+-- commit, for a worker that runs many at a time. With empty arrays it is a claim.
+-- The steps are first those that these successes made ready, if the worker serves them
+-- and all steps handed in are of p_namespace, and then those of the queue.
+--
+-- Returns a row for each step handed in, with its verdict (verdict_on is the step), and
+-- for each handed out, both lists side by side: row n has the nth of each, those handed
+-- in as they are in the arguments. Where one list has ended its columns are null.
+--
+-- It holds the locks of the steps and of what lies below as it looks into the queue:
+-- there it waits for no other.
+-- +goose StatementBegin
+create function tasker_worker_exchange(
+  p_step uuid[], p_lease uuid[], p_output text[], p_namespace text, p_worker text, p_handlers text[],
+  p_qty integer default 100, p_lease_for interval default '60 seconds', p_metadata text[] default null)
+returns table (
+  verdict text, detail text, verdict_on uuid,
+  step_uuid uuid, lease_id uuid, task_uuid uuid, namespace text, task_name text, task_version text, step_name text, handler text,
+  attempt integer, max_attempts integer, idempotency_key text, context jsonb, config jsonb, dependencies jsonb,
+  lease_until timestamptz, deadline timestamptz)
+language plpgsql security definer set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $$
+#variable_conflict use_column
+declare
+  v_count  constant integer := coalesce(cardinality(p_step), 0);
+  v_done   record;
+  v_got    record;
+  v_served integer[];
+  v_worker integer;
+  v_renew  boolean;
+  v_handed integer;
+  v_at     timestamptz[];  -- when the leases of the steps handed out began
+begin
+  if v_count > 500 then
+    raise exception 'an exchange is for up to 500 steps, not for %', v_count using errcode = 'invalid_parameter_value';
+  end if;
+  perform tasker_worker_asks(p_namespace, p_worker, p_handlers, p_qty, p_lease_for, null);
+  v_served := array(select h.handler_id from tasker_handlers h where h.name = any(p_handlers));
+  perform tasker_may_lease(null);  -- before any lock of a step
+  v_done := tasker_worker_successes(p_step, p_lease, p_output, p_metadata, p_namespace, p_worker, p_qty, v_served, p_lease_for);
+  v_handed := coalesce(cardinality(v_done.o_task), 0);
+  v_at := array_fill(v_done.o_at, array[v_handed]);
+  if v_handed < p_qty then
+    v_got := tasker_claim_steps(null, p_namespace || '_queue', p_handlers, v_served, p_qty - v_handed, 0, p_worker, p_lease_for, v_count = 0);
+    if v_got.o_task is not null then
+      v_at := v_at || array_fill(v_got.o_at, array[cardinality(v_got.o_task)]);
+      v_done.o_task := v_done.o_task || v_got.o_task; v_done.o_step := v_done.o_step || v_got.o_step;
+      v_done.o_lease := v_done.o_lease || v_got.o_lease; v_done.o_attempt := v_done.o_attempt || v_got.o_attempt;
+      v_done.o_plan := v_done.o_plan || v_got.o_plan; v_done.o_generation := v_done.o_generation || v_got.o_generation;
+    end if;
+  end if;
+  select w.worker_id, w.last_seen_at < clock_timestamp() - interval '5 seconds' into v_worker, v_renew
+    from tasker_workers w where w.namespace = p_namespace and w.name = p_worker;
+  if not found then
+    v_worker := tasker_worker_seen(p_namespace, p_worker);
+  end if;
+  if v_count + cardinality(v_at) > 0 then
+    return query
+    select v_done.o_verdict[n.ord], v_done.o_detail[n.ord], p_step[n.ord],
+           j.step_uuid, j.lease_id, j.task_uuid, case when j.step_uuid is not null then p_namespace end, j.task_name, j.task_version,
+           j.step_name, j.handler, j.attempt, j.max_attempts, j.idempotency_key, j.context, j.config, j.dependencies, j.lease_until, j.deadline
+      from generate_series(1, greatest(v_count, cardinality(v_at))) n(ord)
+      left join tasker_worker_jobs(v_worker, p_lease_for, v_at, v_done.o_task, v_done.o_step, v_done.o_lease, v_done.o_attempt,
+                                   v_done.o_plan, v_done.o_generation) j on j.ord = n.ord
+     order by n.ord;
+  end if;
+  if v_renew then  -- after the leases, as the sweep that counts takes them
+    perform tasker_worker_seen(p_namespace, p_worker);
+  end if;
 end
 $$;
 -- +goose StatementEnd
@@ -936,7 +1067,9 @@ $$;
 drop function tasker_sweep_worker_leases(integer, bigint, integer);
 drop function tasker_sweep_worker_counts(integer);
 drop function tasker_worker_release(uuid, uuid, interval, text);
+drop function tasker_worker_exchange(uuid[], uuid[], text[], text, text, text[], integer, interval, text[]);
 drop function tasker_worker_complete(uuid[], uuid[], text[], text[]);
+drop function tasker_worker_successes(uuid[], uuid[], text[], text[], text, text, integer, integer[], interval);
 drop function tasker_worker_next(uuid, uuid, text, text, text, text[], interval, text);
 drop function tasker_worker_settle(uuid, uuid, text, text, text, text);
 drop function tasker_worker_success(uuid, integer, uuid, text, text, integer[], text, integer[], interval);
@@ -945,6 +1078,7 @@ drop function tasker_worker_count(uuid[], tasker_outcome);
 drop function tasker_worker_heartbeat(uuid, uuid, text);
 drop function tasker_worker_claim(text, text, text[], integer, interval);
 drop function tasker_worker_asks(text, text, text[], integer, interval, text);
+drop function tasker_worker_jobs(integer, interval, timestamptz[], uuid[], integer[], uuid[], integer[], integer[], integer[]);
 drop function tasker_worker_job(integer, interval, timestamptz, uuid, integer, uuid, integer, integer, uuid);
 drop function tasker_worker_refusal(text, text);
 drop function tasker_worker_fault(text, text, integer, integer, boolean);

@@ -29,7 +29,7 @@ import (
 //     state again; what has been settled meanwhile gets a hint too many.
 //   - "for update skip locked" of the claim's messages: the steps' state check
 //     lets only one win; skipping is for speed.
-//   - "nth = 1" of tasker_worker_complete: settle's update changes a row once; of
+//   - "nth = 1" of tasker_worker_successes: settle's update changes a row once; of
 //     two outputs for a step it would be left to the plan which one counts.
 type mutant struct {
 	name, function string
@@ -45,7 +45,8 @@ const (
 	apply         = "tasker_apply_finalization"
 	claimTask     = "claim_task_for_finalization"
 	sweepLeases   = "tasker_sweep_worker_leases"
-	complete      = "tasker_worker_complete"
+	complete      = "tasker_worker_successes"
+	exchange      = "tasker_worker_exchange"
 	createTasks   = "tasker_create_tasks"
 	retrySteps    = "tasker_retry_steps"
 	resolveStep   = "tasker_resolve_step"
@@ -133,6 +134,15 @@ var mutants = []mutant{
 	{"a lease of one longer than the timeout", claimSteps, "least(p_lease, v_one.timeout)", "p_lease", timeoutHunt},
 	{"go on and wait", claimSteps, "for update skip locked;", "for update;", nextHunt},
 	{"go on and forget", claimSteps, "perform tasker_enqueue_one(v_task, v_number, null) from", "perform from", nextHunt},
+	{"hand many over for longer than the timeout", settleSteps, "least(p_lease_for, nullif(n.timeout_ms, 0) * interval '1 millisecond')", "p_lease_for", handManyHunt},
+	{"hand many over in nobody's name", settleSteps, "case when p_worker is not null and r.state = 'in_progress' then jsonb_build_object('worker', p_worker) end", "null", handManyHunt},
+	{"hand many over for ever", settleSteps, "then o.until else s.lease_until end", "then null else s.lease_until end", handManyHunt},
+	{"exchange for more than was asked for", exchange, "p_qty - v_handed, 0", "p_qty, 0", handManyHunt},
+	{"exchange across namespaces", complete, "p_room := 0;", "null;", acrossHunt},
+	{"exchange and wait", exchange, "v_count = 0);", "true);", passHunt},
+	{"exchange and wait for the locks", claimSteps, "for update of s skip locked", "for update of s", passHunt},
+	{"exchange and wait after the locks", claimSteps, "u.ord <> all(v_missed)", "true", passHunt},
+	{"exchange and forget", claimSteps, "perform tasker_enqueue(array_agg(m.task_uuid), array_agg(m.step_no))\n         from", "perform from", passHunt},
 	{"go on while paused", "tasker_worker_next", "and not tasker_queue_paused(p_namespace || '_queue')", "", stopHunt},
 	{"go on under a lease that the sweep does not see", "tasker_worker_job", "insert into tasker_worker_leases (lease_id, task_uuid, step_no, worker_id, lease, look_at, deadline_at)\n    values (", "perform (", machineHunt},
 	{"go on and count nothing", "tasker_worker_job", "done = l.done + 1", "done = l.done", tallyHunt},
@@ -143,11 +153,11 @@ var mutants = []mutant{
 	{"outcomes that forget what was done before", "tasker_worker_count", "where e.done > 0", "where false", tallyHunt},
 	{"a lease that runs out with what was done before", sweepLeases, "where e.done > 0", "where false", tallyHunt},
 	{"a lease that the worker takes to be longer, of one", "tasker_worker_job", "o_until := p_at + least(p_lease, v_step.timeout);", "o_until := p_at + p_lease;", timeoutHunt},
-	{"a lease that the worker takes to be longer", "tasker_worker_claim", "v_got.o_at + least(p_lease, k.timeout), v_got.o_at + k.timeout\n    from", "v_got.o_at + p_lease, v_got.o_at + k.timeout\n    from", timeoutHunt},
+	{"a lease that the worker takes to be longer", "tasker_worker_jobs", "g.at + least(p_lease, k.timeout), g.at + k.timeout\n    from got g\n    join", "g.at + p_lease, g.at + k.timeout\n    from got g\n    join", timeoutHunt},
 	{"end leases that were extended", sweepLeases, "and s.lease_id = l.lease_id and s.lease_until <= v_now) x", "and s.lease_id = l.lease_id) x", extendedHunt},
 	{"end extended leases without a second look", sweepLeases, "perform tasker_lock_movable(v_row.task_uuid);", "null;", extendHunt},
 	{"end no lease", sweepLeases, "if v_back.tasks is not null then", "if false then", lapsedHunt},
-	{"leases of workers that the sweep does not see", "tasker_worker_claim", "from got g join kind k on k.plan_id = g.plan_id and k.step_no = g.step_no\n  )", "from got g join kind k on false\n  )", machineHunt},
+	{"leases of workers that the sweep does not see", "tasker_worker_jobs", "from got g join kind k on k.plan_id = g.plan_id and k.step_no = g.step_no\n  )", "from got g join kind k on false\n  )", machineHunt},
 
 	{"complete without the order of locks", complete, "order by x.task_uuid, x.step_no", "order by x.ord", completeHunt},
 	{"complete under any lease", complete, "v_task, v_number, v_lease, array_fill", "v_task, v_number, array(select s.lease_id from unnest(v_task, v_number) u(t, n) join tasker_workflow_steps s on s.task_uuid = u.t and s.step_no = u.n), array_fill", completeHunt},
@@ -588,6 +598,7 @@ func TestScenariosOfTheMutants(t *testing.T) {
 		"extend": extendHunt, "extended": extendedHunt, "lapsed": lapsedHunt, "timeout": timeoutHunt, "heartbeat": heartbeatHunt,
 		"complete": completeHunt, "stranger": strangerHunt, "counts": countsHunt,
 		"room": roomHunt, "part": partHunt, "mark": markHunt, "next": nextHunt, "tally": tallyHunt, "handed": handedHunt, "stop": stopHunt,
+		"pass": passHunt, "hand many": handManyHunt, "across": acrossHunt,
 		"claimed": claimedHunt, "concluded": concludedHunt, "others": othersHunt, "paused": pausedHunt, "doomed": doomedHunt, "cancelled": cancelledHunt,
 		"takeover": takeoverHunt, "order": orderHunt, "key order": keyOrderHunt,
 	} {

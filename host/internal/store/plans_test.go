@@ -234,6 +234,14 @@ func daily(t *testing.T, pool *pgxpool.Pool, plans [2]*store.Plan, all []int32) 
 		_, _, err = worker.settle(ctx, follows.StepKey, follows.ID, "success", nil, nil)
 		require.NoError(t, err)
 	}
+	_, err = s.CreateTasks(ctx, store.Grant{}, []store.NewTask{newTask(plans[0]), newTask(plans[1]), newTask(plans[0]), newTask(plans[1])}, "")
+	require.NoError(t, err)
+	_, jobs, err = worker.exchange(ctx, hands{}, handlers, 2, time.Minute)
+	require.NoError(t, err)
+	require.Len(t, jobs, 2)
+	_, jobs, err = worker.exchange(ctx, in(jobs), handlers, 9, time.Minute)
+	require.NoError(t, err)
+	require.Greater(t, len(jobs), 2)
 	_, err = s.SweepWorkerLeases(ctx, policy)
 	require.NoError(t, err)
 	_, _, err = s.SweepMessages(ctx, time.Hour)
@@ -355,6 +363,9 @@ func TestWideTasksWasteNothing(t *testing.T) {
 	jobs, err := outsider{pool}.claim(ctx, handlers, 100, time.Minute)
 	require.NoError(t, err)
 	require.Len(t, jobs, 100)
+	_, jobs, err = outsider{pool}.exchange(ctx, in(jobs), handlers, 100, time.Minute)
+	require.NoError(t, err)
+	require.Len(t, jobs, 100)
 	var batch []store.Settlement
 	for _, l := range append(settled.Leases, claimed.Leases...) {
 		batch = append(batch, settlement(l.StepKey, l.ID, vocab.OutcomeSuccess))
@@ -400,6 +411,17 @@ func TestTasksBesideAWideTemplateWasteNothing(t *testing.T) {
 	settled, err := s.Settle(ctx, g, policy, batch)
 	require.NoError(t, err)
 	require.Len(t, settled.Leases, many)
+	for i := range tasks {
+		tasks[i] = newTask(short)
+	}
+	_, err = s.CreateTasks(ctx, store.Grant{}, tasks, "")
+	require.NoError(t, err)
+	_, jobs, err := outsider{pool}.exchange(ctx, hands{}, handlers, many, time.Minute)
+	require.NoError(t, err)
+	require.Len(t, jobs, many)
+	_, jobs, err = outsider{pool}.exchange(ctx, in(jobs), handlers, many, time.Minute)
+	require.NoError(t, err)
+	require.Len(t, jobs, many)
 	w.requireWasteBelow(t, 10*many)
 }
 

@@ -156,6 +156,7 @@ func (m *machine) play() {
 		"message lost": m.loseMessage, "message too many": m.hint, "sweep messages": m.sweepMessages, "time passes": m.timePasses,
 		"worker claims": m.workerClaim, "worker lives": m.workerHeartbeat, "worker settles": m.workerSettles, "worker settles more": m.workerSettles,
 		"worker goes on":      m.workerNext,
+		"worker exchanges":    m.workerExchanges,
 		"worker's lease ends": m.workerLeaseEnds, "sweep workers": m.sweepWorkers,
 		"cancel": m.cancel, "by hand": m.settleByHand, "resolve task": m.resolveTask,
 		"retry": m.retry, "resolve step": m.resolveStep, "pause": m.pause,

@@ -366,3 +366,46 @@ func TestWorkerGoesOnWide(t *testing.T) {
 	require.Equal(t, "complete", one[string](t, b, "select state::text from tasker_tasks where task_uuid = $1", task))
 	b.requireSound(t)
 }
+
+// TestWorkersBesideTheSweep: a call of a worker and the sweep that looks at the same
+// lease and counts for the same worker do not wait for each other in a circle.
+func TestWorkersBesideTheSweep(t *testing.T) {
+	t.Parallel()
+	for name, call := range map[string]func(ctx context.Context, w outsider, j job) error{
+		"heartbeat": func(ctx context.Context, w outsider, j job) error {
+			_, _, err := w.heartbeat(ctx, j.StepKey, j.ID, `{"done": 1}`)
+			return err
+		},
+		"exchange": func(ctx context.Context, w outsider, j job) error {
+			_, _, err := w.exchange(ctx, in([]job{j}), handlers, 9, time.Hour)
+			return err
+		},
+		"next": func(ctx context.Context, w outsider, j job) error {
+			_, _, _, err := w.next(ctx, j.StepKey, j.ID, "1", handlers, time.Hour)
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := newBed(t)
+			_, j := b.workersStep(t)
+			b.exec(t, "insert into tasker_worker_counts (worker_id, outcome, steps) select worker_id, 'success', 1 from tasker_workers")
+			b.exec(t, "update tasker_workers set last_seen_at = clock_timestamp() - interval '1 h'")
+			sweep, err := b.pool.Begin(t.Context())
+			require.NoError(t, err)
+			defer func() { _ = sweep.Rollback(context.WithoutCancel(t.Context())) }()
+			_, err = sweep.Exec(t.Context(), "update tasker_worker_leases set look_at = look_at where lease_id = $1", j.ID) // the sweep up to its counts
+			require.NoError(t, err)
+			called := make(chan error, 1)
+			go func() { called <- call(t.Context(), outsider{b.pool}, j) }()
+			require.Eventually(t, func() bool {
+				return one[int](t, b, "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'") == 1
+			}, time.Minute, time.Millisecond, "the call waits for the lease")
+			_, err = sweep.Exec(t.Context(), "select tasker_sweep_worker_counts(100)")
+			require.NoError(t, err)
+			require.NoError(t, sweep.Commit(t.Context()))
+			require.NoError(t, <-called)
+			require.Equal(t, 1, one[int](t, b, "select done::integer from tasker_workers"))
+		})
+	}
+}

@@ -19,7 +19,7 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
 )
 
-// An outside worker as its library would be: the four functions and nothing else.
+// An outside worker as its library would be: the functions for workers and nothing else.
 type outsider struct {
 	db interface {
 		Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
@@ -358,7 +358,7 @@ select coalesce(array_agg(c.oid::regclass::text), '{}') from pg_class c
 	require.NoError(t, b.pool.QueryRow(t.Context(), `
 select array_agg(p.proname order by p.proname) from pg_proc p
  where p.pronamespace = 'public'::regnamespace and p.prosecdef and has_function_privilege($1, p.oid, 'execute')`, role).Scan(&open))
-	require.Equal(t, []string{"tasker_worker_claim", "tasker_worker_complete", "tasker_worker_heartbeat", "tasker_worker_next", "tasker_worker_release", "tasker_worker_settle"}, open)
+	require.Equal(t, []string{"tasker_worker_claim", "tasker_worker_complete", "tasker_worker_exchange", "tasker_worker_heartbeat", "tasker_worker_next", "tasker_worker_release", "tasker_worker_settle"}, open)
 	require.NoError(t, b.pool.QueryRow(t.Context(), `
 select coalesce(array_agg(p.proname), '{}') from pg_proc p
  where p.pronamespace = 'pgmq'::regnamespace and has_function_privilege($1, p.oid, 'execute')`, role).Scan(&open))
@@ -657,43 +657,4 @@ func TestWorkerCompletesMany(t *testing.T) {
 	role, pool := workerRole(t, b, "elsewhere")
 	_, err = pool.Exec(t.Context(), "select from tasker_worker_complete($1, $2, $3)", steps[1:2], leases[1:2], []string{"1"})
 	require.ErrorContains(t, err, "role "+role+" may not work in namespace")
-}
-
-// TestWorkersBesideTheSweep: a call of a worker and the sweep that looks at the same
-// lease and counts for the same worker do not wait for each other in a circle.
-func TestWorkersBesideTheSweep(t *testing.T) {
-	t.Parallel()
-	for name, call := range map[string]func(ctx context.Context, w outsider, j job) error{
-		"heartbeat": func(ctx context.Context, w outsider, j job) error {
-			_, _, err := w.heartbeat(ctx, j.StepKey, j.ID, `{"done": 1}`)
-			return err
-		},
-		"next": func(ctx context.Context, w outsider, j job) error {
-			_, _, _, err := w.next(ctx, j.StepKey, j.ID, "1", handlers, time.Hour)
-			return err
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			b := newBed(t)
-			_, j := b.workersStep(t)
-			b.exec(t, "insert into tasker_worker_counts (worker_id, outcome, steps) select worker_id, 'success', 1 from tasker_workers")
-			b.exec(t, "update tasker_workers set last_seen_at = clock_timestamp() - interval '1 h'")
-			sweep, err := b.pool.Begin(t.Context())
-			require.NoError(t, err)
-			defer func() { _ = sweep.Rollback(context.WithoutCancel(t.Context())) }()
-			_, err = sweep.Exec(t.Context(), "update tasker_worker_leases set look_at = look_at where lease_id = $1", j.ID) // the sweep up to its counts
-			require.NoError(t, err)
-			called := make(chan error, 1)
-			go func() { called <- call(t.Context(), outsider{b.pool}, j) }()
-			require.Eventually(t, func() bool {
-				return one[int](t, b, "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'") == 1
-			}, time.Minute, time.Millisecond, "the call waits for the lease")
-			_, err = sweep.Exec(t.Context(), "select tasker_sweep_worker_counts(100)")
-			require.NoError(t, err)
-			require.NoError(t, sweep.Commit(t.Context()))
-			require.NoError(t, <-called)
-			require.Equal(t, 1, one[int](t, b, "select done::integer from tasker_workers"))
-		})
-	}
 }
