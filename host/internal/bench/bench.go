@@ -38,11 +38,10 @@ type Site struct {
 	Pools     []*pgxpool.Pool // the hosts' own
 	Plugins   func() []int    // process ids of the hosts' plugins
 	MaxSteps  int             // a template may have; 0: the usual number
-	// Workers starts n outside workers on the bench's namespace, each of which
-	// claims up to claim steps at once. recorded is called
+	// Workers starts n outside workers on the bench's namespace. recorded is called
 	// with the number of steps they have settled since its last call, failed if
 	// one cannot go on. stop returns when all have ended.
-	Workers func(ctx context.Context, n, claim int, recorded func(steps int), failed func(error)) (stop func(), err error)
+	Workers func(ctx context.Context, n int, how Manner, recorded func(steps int), failed func(error)) (stop func(), err error)
 	// Restart stops the hosts and starts others whose sessions have the settings
 	// of the server that are given. What is measured from then on is on the site
 	// it returns.
@@ -107,7 +106,7 @@ func Run(ctx context.Context, s Site, o Options) (readmodel.BenchReport, error) 
 	if shape.handler == apart {
 		work, cancel := context.WithCancelCause(ctx)
 		defer cancel(nil)
-		stop, err := s.Workers(ctx, o.Workers, o.Claim, m.recorded, cancel)
+		stop, err := s.Workers(ctx, o.Workers, Manner{Claim: o.Claim, GoOn: o.GoOn}, m.recorded, cancel)
 		if err != nil {
 			return m.report, err
 		}

@@ -189,7 +189,7 @@ func TestCost(t *testing.T) {
 	for _, w := range []struct {
 		name string
 		run  func(t *testing.T, tasks int)
-	}{{"queue", q.host}, {"worker", q.worker}, {"worker_bulk", q.bulk}, {"worker_next", q.next}} {
+	}{{"queue", q.host}, {"worker", q.worker}, {"worker_bulk", q.bulk}, {"worker_next", q.next}, {"worker_exchange", q.exchange}} {
 		w.run(t, 100)
 		m.start(t)
 		for range 6 {
@@ -315,6 +315,26 @@ select verdict, step_uuid, lease_id from tasker_worker_next($1::uuid, $2::uuid, 
 		require.Equal(t, "recorded", verdict)
 	}
 	require.Nil(t, step)
+	_, err := q.store.SweepWorkerLeases(t.Context(), store.Policy{RetryAfterCap: time.Minute, ClaimFactor: 3})
+	require.NoError(t, err)
+}
+
+// exchange runs the steps as a worker that runs a batch at a time and goes on with what
+// it has made ready.
+func (q *queued) exchange(t *testing.T, tasks int) {
+	t.Helper()
+	q.create(t, tasks)
+	done := 0
+	for steps, leases := []vocab.UUID{}, []vocab.UUID{}; done < tasks*bench.Shapes["linear"].Steps; {
+		var n int
+		require.NoError(t, q.pool.QueryRow(t.Context(), `
+select count(*) filter (where verdict = 'recorded'),
+       coalesce(array_agg(step_uuid) filter (where step_uuid is not null), '{}'), coalesce(array_agg(lease_id) filter (where step_uuid is not null), '{}')
+  from tasker_worker_exchange($1::uuid[], $2::uuid[], array_fill($3::text, array[cardinality($1::uuid[])]), $4::text, 'cost', array['bench.noop'], $5::integer)`,
+			steps, leases, string(noopResult), bench.Namespace, queuedBatch).Scan(&n, &steps, &leases))
+		done += n
+		require.True(t, len(steps) == queuedBatch || done == tasks*bench.Shapes["linear"].Steps, "%d steps after %d", len(steps), done)
+	}
 	_, err := q.store.SweepWorkerLeases(t.Context(), store.Policy{RetryAfterCap: time.Minute, ClaimFactor: 3})
 	require.NoError(t, err)
 }

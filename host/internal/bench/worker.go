@@ -14,7 +14,7 @@ import (
 
 // What a worker in any language would do: one statement claims and one settles; who
 // runs one step at a time claims once and then settles each and gets the next with
-// one statement.
+// one statement, and who runs many and goes on needs no other.
 const (
 	sqlWorkerClaim = `
 select coalesce(array_agg(step_uuid order by step_uuid), '{}'), coalesce(array_agg(lease_id order by step_uuid), '{}')
@@ -27,6 +27,12 @@ select count(*) filter (where s.verdict in ('recorded', 'already_recorded'))
 	sqlWorkerNext = `
 select verdict in ('recorded', 'already_recorded'), step_uuid, lease_id
   from tasker_worker_next($1::uuid, $2::uuid, $3::text, $4::text, $5::text, $6::text[])`
+
+	sqlWorkerExchange = `
+select count(*) filter (where x.verdict in ('recorded', 'already_recorded')),
+       coalesce(array_agg(x.step_uuid) filter (where x.step_uuid is not null), '{}'), coalesce(array_agg(x.lease_id) filter (where x.step_uuid is not null), '{}')
+  from tasker_worker_exchange($1::uuid[], $2::uuid[], array_fill($3::text, array[cardinality($1::uuid[])]),
+         $4::text, $5::text, $6::text[], $7::integer) x`
 )
 
 const (
@@ -36,16 +42,36 @@ const (
 	workerResult  = `{"status":"ok","handler":"bench.outside","value":420}`
 )
 
-// Work is an outside worker: it needs a database and nothing else. It claims up to
-// claim steps at once, works until ctx ends, and calls recorded with the number of
-// steps it has settled. If it claims many it fetches ahead: it has two connections,
-// and claims the next ones with one while it settles with the other.
-func Work(ctx context.Context, database, name string, claim int, recorded func(steps int) error) error {
-	if claim == 1 {
+// Manner is how an outside worker works.
+type Manner struct {
+	Claim int  // it has up to so many steps at once: 1 to 100
+	GoOn  bool // and goes on with what they have made ready; with one at a time it always does
+}
+
+// Work is an outside worker: it needs a database and nothing else. It works until ctx
+// ends, and calls recorded with the number of steps it has settled. If it has many at
+// once it has two connections: one is of use to it while it waits for the other.
+func Work(ctx context.Context, database, name string, how Manner, recorded func(steps int) error) error {
+	switch {
+	case how.Claim == 1:
 		return withConn(ctx, database, func(conn *pgx.Conn) error {
-			return claims(ctx, conn, name, claim, func(c claimed) error { return workOne(ctx, conn, name, c.steps[0], c.leases[0], recorded) })
+			return claims(ctx, conn, name, 1, func(c claimed) error { return workOne(ctx, conn, name, c.steps[0], c.leases[0], recorded) })
 		})
+	case how.GoOn:
+		group, ctx := errgroup.WithContext(ctx)
+		for range 2 {
+			group.Go(func() error {
+				return withConn(ctx, database, func(conn *pgx.Conn) error { return exchanges(ctx, conn, name, how.Claim, recorded) })
+			})
+		}
+		return group.Wait()
 	}
+	return claimAhead(ctx, database, name, how.Claim, recorded)
+}
+
+// claimAhead claims the next steps with one connection while it settles the last ones
+// with the other.
+func claimAhead(ctx context.Context, database, name string, claim int, recorded func(steps int) error) error {
 	ahead := make(chan claimed)
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error {
@@ -95,15 +121,43 @@ func claims(ctx context.Context, conn *pgx.Conn, name string, claim int, do func
 			return workerError(ctx, "claim", err)
 		}
 		if len(c.steps) == 0 {
-			select {
-			case <-time.After(wait):
-			case <-ctx.Done():
-			}
-			wait = min(2*wait, workerPollMax)
+			wait = idle(ctx, wait)
 			continue
 		}
 		if err := do(c); err != nil {
 			return err
+		}
+		wait = workerPollMin
+	}
+	return nil
+}
+
+// idle waits, and returns how long to wait the next time.
+func idle(ctx context.Context, wait time.Duration) time.Duration {
+	select {
+	case <-time.After(wait):
+	case <-ctx.Done():
+	}
+	return min(2*wait, workerPollMax)
+}
+
+// exchanges hands in what it has and is handed others, until ctx ends.
+func exchanges(ctx context.Context, conn *pgx.Conn, name string, most int, recorded func(steps int) error) error {
+	wait := workerPollMin
+	for c := (claimed{steps: []vocab.UUID{}, leases: []vocab.UUID{}}); ctx.Err() == nil; {
+		var n int
+		err := conn.QueryRow(ctx, sqlWorkerExchange, c.steps, c.leases, workerResult, Namespace, name, []string{apart}, most).Scan(&n, &c.steps, &c.leases)
+		if err != nil {
+			return workerError(ctx, "exchange", err)
+		}
+		if n > 0 {
+			if err := recorded(n); err != nil {
+				return err
+			}
+		}
+		if len(c.steps) == 0 {
+			wait = idle(ctx, wait)
+			continue
 		}
 		wait = workerPollMin
 	}

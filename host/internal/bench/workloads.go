@@ -24,6 +24,7 @@ type Options struct {
 	Namespaces int           // that the tasks are spread over
 	Workers    int           // outside worker processes
 	Claim      int           // how many steps each of them claims at once: 1 to 100
+	GoOn       bool          // each of them goes on with what its steps made ready
 	Payload    int           // bytes of a task's context, and of each result, in the workload of that name
 	Hosts      int           // that work on the database
 	InProcess  bool          // handlers and outside workers run in the host's process: the floor
@@ -54,7 +55,7 @@ var Workloads = []Workload{
 	{"mixed", "seven steps, some in a line, some side by side", named("mixed"), (*measurement).throughput},
 	{"fan-out", "a step, --width steps behind it, and one behind those", func(o Options) Shape { return FanOut(o.Width) }, (*measurement).throughput},
 	{"single", "one step: a job of a job queue", named("single"), (*measurement).throughput},
-	{"queue-worker", "four steps in a line, each through the queue to --workers outside worker processes that claim --claim steps at once, and the next while they settle; with --claim 1 each goes on with what its step made ready", outside, (*measurement).throughput},
+	{"queue-worker", "four steps in a line, each through the queue to --workers outside worker processes that claim --claim steps at once, and the next while they settle; with --go-on or --claim 1 each goes on with what its steps made ready", outside, (*measurement).throughput},
 	{"latency", "four steps in a line, one task at a time; and from submission to the first call", clocked, (*measurement).latency},
 	{"load", "the latency of four steps in a line at --share of the maximum load", named("linear"), (*measurement).underLoad},
 	{"history", "four steps in a line on empty tables, and with --history finished steps in them", named("linear"), (*measurement).history},

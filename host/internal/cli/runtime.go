@@ -25,8 +25,9 @@ type Runtime struct {
 	// Bench measures on a host of its own.
 	Bench func(ctx context.Context, o BenchOptions) (readmodel.BenchReport, error)
 	// BenchWorker is what a worker process of the benchmark, which claims up to
-	// claim steps at once, does until ctx ends.
-	BenchWorker func(ctx context.Context, claim int) error
+	// claim steps at once, and goes on with what they made ready or does not, does
+	// until ctx ends.
+	BenchWorker func(ctx context.Context, claim int, goOn bool) error
 	// OpenAPI describes the HTTP API.
 	OpenAPI func() ([]byte, error)
 	// Demo starts a host with the example plugins and templates.
@@ -69,8 +70,9 @@ type BenchOptions struct {
 
 	Tasks, Window, Repeats, Samples, Width int
 	Namespaces, History, Workers, Hosts    int
-	Claim                                  int // steps that each worker claims at once
-	Payload                                int // bytes
+	Claim                                  int  // steps that each worker claims at once
+	GoOn                                   bool // it goes on with what they made ready
+	Payload                                int  // bytes
 	Share                                  float64
 	Duration, FlushDelay                   time.Duration
 	InProcess, Force                       bool

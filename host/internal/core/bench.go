@@ -97,15 +97,15 @@ const BenchWorkerURL = "TASKER_BENCH_WORKER_URL"
 
 // benchWorker is the program of a worker process. It prints how many steps it has
 // settled, a number a line.
-func benchWorker(ctx context.Context, claim int) error {
-	return bench.Work(ctx, os.Getenv(BenchWorkerURL), "bench/"+strconv.Itoa(os.Getpid()), claim, func(steps int) error {
+func benchWorker(ctx context.Context, claim int, goOn bool) error {
+	return bench.Work(ctx, os.Getenv(BenchWorkerURL), "bench/"+strconv.Itoa(os.Getpid()), bench.Manner{Claim: claim, GoOn: goOn}, func(steps int) error {
 		_, err := fmt.Println(steps)
 		return err
 	})
 }
 
 // benchWorkers starts worker processes: this program, with another command.
-func benchWorkers(ctx context.Context, database string, n, claim int, recorded func(int), failed func(error)) (stop func(), err error) {
+func benchWorkers(ctx context.Context, database string, n int, how bench.Manner, recorded func(int), failed func(error)) (stop func(), err error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, fmt.Errorf("start a worker: %w", err)
@@ -114,7 +114,7 @@ func benchWorkers(ctx context.Context, database string, n, claim int, recorded f
 	var all sync.WaitGroup
 	stop = func() { cancel(); all.Wait() }
 	for range n {
-		cmd := exec.CommandContext(ctx, self, "bench", "worker", "--claim", strconv.Itoa(claim)) //nolint:gosec // this program
+		cmd := exec.CommandContext(ctx, self, "bench", "worker", "--claim", strconv.Itoa(how.Claim), "--go-on="+strconv.FormatBool(how.GoOn)) //nolint:gosec // this program
 		cmd.Env = append(os.Environ(), BenchWorkerURL+"="+database)
 		cmd.Stderr = os.Stderr
 		cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
@@ -144,12 +144,12 @@ func benchWorkers(ctx context.Context, database string, n, claim int, recorded f
 var errEnded = errors.New("nobody told it to")
 
 // benchWorkersInside runs workers in this process.
-func benchWorkersInside(ctx context.Context, database string, n, claim int, recorded func(int), failed func(error)) (stop func()) {
+func benchWorkersInside(ctx context.Context, database string, n int, how bench.Manner, recorded func(int), failed func(error)) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	var all sync.WaitGroup
 	for i := range n {
 		all.Go(func() {
-			err := bench.Work(ctx, database, fmt.Sprintf("bench/%d", i+1), claim, func(steps int) error { recorded(steps); return nil })
+			err := bench.Work(ctx, database, fmt.Sprintf("bench/%d", i+1), how, func(steps int) error { recorded(steps); return nil })
 			if err != nil {
 				failed(err)
 			}

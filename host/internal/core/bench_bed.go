@@ -148,11 +148,11 @@ func (b *benchBed) site() bench.Site {
 		}
 		return pids
 	}
-	s.Workers = func(ctx context.Context, n, claim int, recorded func(int), failed func(error)) (func(), error) {
+	s.Workers = func(ctx context.Context, n int, how bench.Manner, recorded func(int), failed func(error)) (func(), error) {
 		if b.options.InProcess {
-			return benchWorkersInside(ctx, database, n, claim, recorded, failed), nil
+			return benchWorkersInside(ctx, database, n, how, recorded, failed), nil
 		}
-		return benchWorkers(ctx, database, n, claim, recorded, failed)
+		return benchWorkers(ctx, database, n, how, recorded, failed)
 	}
 	s.Restart = func(ctx context.Context, session map[string]string) (bench.Site, error) {
 		if err := b.start(ctx, session); err != nil {

@@ -145,15 +145,19 @@ func TestBenchSeveralHosts(t *testing.T) {
 // What one claim has taken began in the same moment.
 func TestBenchWorkersClaimAsManyAsTheyAreTold(t *testing.T) {
 	t.Parallel()
-	for _, claim := range []int{1, 7} {
+	for _, how := range []bench.Manner{{Claim: 1}, {Claim: 7}, {Claim: 7, GoOn: true}} {
 		o, pool := benchOptions(t, "queue-worker")
-		o.Claim, o.Repeats = claim, 1
+		o.Claim, o.GoOn, o.Repeats = how.Claim, how.GoOn, 1
 		_, err := Bench(t.Context(), o)
 		require.NoError(t, err)
 		var most int
 		require.NoError(t, pool.QueryRow(t.Context(), `
 select max(n) from (select count(*) as n from tasker_workflow_step_transitions where to_state = 'in_progress' group by created_at, metadata) c`).Scan(&most))
-		require.Equal(t, claim, most)
+		require.Equal(t, how.Claim, most)
+		var through int
+		require.NoError(t, pool.QueryRow(t.Context(), `
+select count(*) from tasker_workflow_step_transitions where to_state = 'enqueued' and step_no > 0`).Scan(&through))
+		require.Equal(t, how.Claim > 1 && !how.GoOn, through > 0, "%d that were not the first of their tasks came through the queue", through)
 	}
 }
 
