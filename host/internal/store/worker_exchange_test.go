@@ -145,8 +145,9 @@ func (m *machine) workerExchanges() {
 }
 
 // passHunt: a worker that hands in a step finds several on the queue, one of which
-// somebody holds the lock of, one message that says nothing, and one for others. It
-// holds locks itself, so it must not wait; and none must be forgotten.
+// somebody holds the lock of, one that does not wait, one message that says nothing, and
+// one for others. It holds locks itself, so it must not wait; and none of those that do
+// must be forgotten.
 func passHunt(t *testing.T, b *bed) string {
 	t.Helper()
 	others := fan(1)
@@ -161,7 +162,7 @@ func passHunt(t *testing.T, b *bed) string {
 		tasks = append(tasks, task)
 	}
 	held := tasks[1]
-	b.exec(t, "select tasker_enqueue(array[$1::uuid, $1], '{0, 0}')", held)
+	b.exec(t, "select tasker_enqueue(array[$1::uuid, $1, $2], '{0, 0, 0}')", held, j.StepKey.Task)
 	b.exec(t, "select pgmq.send('"+queue+"', '{}')")
 	b.exec(t, "update pgmq.q_"+queue+" set headers = null")
 	locks, err := b.pool.Begin(t.Context())
@@ -190,6 +191,9 @@ func passHunt(t *testing.T, b *bed) string {
 	}
 	if n := one[int](t, b, "select count(*) from tasker_dead_letters where kind = 'message'"); n != 1 {
 		return fmt.Sprintf("%d messages that say nothing were set aside", n)
+	}
+	if n := one[int](t, b, "select count(*) from pgmq.q_"+queue+" where message ->> 'task_uuid' = $1::text", j.StepKey.Task.String()); n != 0 {
+		return "a message for a step that is done was sent again"
 	}
 	_, jobs, err = w.exchange(t.Context(), hands{}, handlers[:1], 9, time.Hour)
 	require.NoError(t, err)
