@@ -15,7 +15,7 @@ func starts(ctx context.Context, b *trial) (string, error) {
 		return seen || b.ended() != "", err
 	})
 	if err == nil && !seen {
-		return fmt.Sprintf("within %v it called tasker_worker_claim for no step", b.Patience), nil
+		return fmt.Sprintf("within %v it asked for no step: call tasker_worker_claim or tasker_worker_exchange", b.Patience), nil
 	}
 	return "", err
 }
