@@ -374,6 +374,23 @@ create table tasker_dead_letters (
 create index on tasker_dead_letters (task_uuid) where task_uuid is not null;
 create index tasker_dead_letters_open on tasker_dead_letters (dead_letter_id) where closed_at is null;
 
+-- Has the server look at a tenth of its usual sample when it analyzes a partition of
+-- steps or of history, which it does over and over while that grows: half of what its
+-- autovacuum took under load, in bursts that everybody else waited for. Nothing but keys is
+-- looked up there. Lists of tasks choose by many columns: those are sampled as ever.
+-- +goose StatementBegin
+create function tasker_sample_little(p_partition text)
+returns void language plpgsql as $$
+begin
+  if p_partition not like 'tasker\_tasks\_%' then
+    execute (select format('alter table %I %s', p_partition, string_agg(format('alter column %I set statistics 10', a.attname), ', '))
+               from pg_attribute a
+              where a.attrelid = p_partition::regclass and a.attnum > 0 and not a.attisdropped);
+  end if;
+end
+$$;
+-- +goose StatementEnd
+
 -- Makes the default partitions and one for each day from p_from on, for p_days
 -- days, of a table or of all. Repeatable; hosts call it as they start and once in a
 -- while, for one table in a transaction: a partition takes a lock that nobody can
@@ -396,19 +413,24 @@ begin
     foreach v_table in array array['tasker_tasks', 'tasker_workflow_steps',
                                    'tasker_task_transitions', 'tasker_workflow_step_transitions'] loop
       continue when v_table <> p_table;
+      -- A limit of their own, which the workers of the server do not share out among
+      -- their tables: with the usual one they do not keep up, and with 1000 they write
+      -- more than a disk does beside the log, for which everybody waits.
       v_opts := case v_table
-        when 'tasker_workflow_steps' then ' with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_cost_limit = 1000)'
-        when 'tasker_tasks' then ' with (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_cost_limit = 1000)'
-        else '' end;
+        when 'tasker_workflow_steps' then ' with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_cost_limit = 400)'
+        when 'tasker_tasks' then ' with (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_cost_limit = 400)'
+        else ' with (autovacuum_vacuum_cost_delay = 10)' end;   -- nothing in them dies, so there is no hurry
       v_name := v_table || '_default';
       if to_regclass(v_name) is null then
         execute format('create table %I partition of %I default%s', v_name, v_table, v_opts);
+        perform tasker_sample_little(v_name);
       end if;
       v_name := v_table || '_' || to_char(v_day at time zone 'UTC', 'YYYYMMDD');
       if to_regclass(v_name) is null then
         begin
           execute format('create table %I partition of %I for values from (%L) to (%L)%s',
                          v_name, v_table, tasker_uuid_floor(v_day), tasker_uuid_floor(v_next), v_opts);
+          perform tasker_sample_little(v_name);
           v_made := v_made + 1;
         exception when check_violation then
           null;   -- rows of the day are in the default partition: the others stay with them
@@ -495,6 +517,7 @@ $$;
 -- +goose Down
 drop function tasker_tagged_tasks(text[], uuid, integer, integer[], tasker_task_state[], integer);
 drop function tasker_ensure_partitions(timestamptz, integer, text);
+drop function tasker_sample_little(text);
 drop table tasker_dead_letters;
 drop table tasker_finalization_attempts;
 drop table tasker_priority_messages;
