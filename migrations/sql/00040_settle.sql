@@ -156,7 +156,8 @@ $$;
 -- replaced, their host is gone or draining. No attempt is charged. The caller
 -- holds the rows' locks, has checked their leases, and buries those that were
 -- claimed too often (tasker_bury_unclaimable). A step with a due time becomes
--- visible then, the others at once. The steps are ordered by (task, number).
+-- visible then, the others at once. The steps are ordered by (task, number). Here
+-- no range is named: the planner would read it again for each step.
 -- +goose StatementBegin
 create function tasker_release_steps(
   p_host integer, p_task uuid[], p_step integer[], p_generation bigint[], p_reason text[], p_due timestamptz[])
@@ -171,15 +172,14 @@ begin
   with given as materialized (
     select u.task_uuid, u.step_no, u.generation, u.reason, u.due, s.lease_id
       from unnest(p_task, p_step, p_generation, p_reason, p_due) u(task_uuid, step_no, generation, reason, due)
-      join tasker_workflow_steps s on s.task_uuid = u.task_uuid and s.step_no = u.step_no
-       and s.task_uuid >= p_task[1] and s.task_uuid <= any (array[p_task[cardinality(p_task)]])
+     cross join lateral (  -- as in tasker_enqueue
+       select o.lease_id from tasker_workflow_steps o where o.task_uuid = u.task_uuid and o.step_no = u.step_no offset 0) s
   ), released as (
     update tasker_workflow_steps s
        set state = 'enqueued', lease_id = null, lease_host = null, lease_until = null, plugin_generation = g.generation, due_at = g.due,
            sort_key = s.sort_key + 1, updated_at = v_now
       from given g
      where s.task_uuid = g.task_uuid and s.step_no = g.step_no and s.state = 'in_progress'
-       and s.task_uuid >= p_task[1] and s.task_uuid <= any (array[p_task[cardinality(p_task)]])
     returning s.task_uuid, s.step_no, s.sort_key, g.lease_id, g.generation, g.reason
   )
   insert into tasker_workflow_step_transitions

@@ -411,6 +411,15 @@ func TestTasksBesideAWideTemplateWasteNothing(t *testing.T) {
 	settled, err := s.Settle(ctx, g, policy, batch)
 	require.NoError(t, err)
 	require.Len(t, settled.Leases, many)
+	batch = batch[:0]
+	for _, l := range settled.Leases {
+		batch = append(batch, settlement(l.StepKey, l.ID, vocab.OutcomeReleased))
+	}
+	_, err = s.Settle(ctx, store.Grant{Host: host}, policy, batch)
+	require.NoError(t, err)
+	leases, err := s.Claim(ctx, g, queue, handlers, 0)
+	require.NoError(t, err)
+	require.Len(t, leases.Leases, many)
 	for i := range tasks {
 		tasks[i] = newTask(short)
 	}
