@@ -50,7 +50,7 @@ demo: build ## Run the five example workflows on a private PostgreSQL, and swap 
 	@bin/tasker demo
 
 .PHONY: bench
-bench: build ## Measure what the table of goals needs, and print it: twelve minutes
+bench: build ## Measure what the table of goals needs, and print it: a quarter of an hour
 	@deploy/prepare.sh postgres
 	@bin/tasker bench goals
 

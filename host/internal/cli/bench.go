@@ -35,7 +35,7 @@ var benchWorkloads = [][2]string{
 	{"payload", "four steps in a line whose context and results have --payload bytes each"},
 	{"memory", "the memory of a host at rest for --duration, and with --tasks tasks in flight (default 100,000)"},
 	{"idle", "transactions a second of --hosts resting hosts with --namespaces namespaces"},
-	{"goals", "all of the above that the table of goals needs, and the table: about twelve minutes"},
+	{"goals", "all of the above that the table of goals needs, and the table: about a quarter of an hour"},
 }
 
 func (a *app) benchCommand() *cobra.Command {
