@@ -42,7 +42,7 @@ declare
   v_headers jsonb[];
   v_lanes   boolean := false;
   v_one     record;
-  v_steps   uuid[];    -- that the messages name; null: not all name one
+  v_steps   uuid[];    -- that the messages name; null: that one is faulty
   v_step    uuid;
   v_task    uuid;
   v_number  integer;
@@ -193,11 +193,14 @@ begin
   end if;
 
   -- That all of them name a step is seen at once, for less than it takes to match
-  -- each with an expression. What is wrong, and with which, is looked for one by one.
+  -- each with an expression. Only where one does not they are looked at one by one.
   begin
-    v_steps := array(select (b.body ->> 'step_uuid')::uuid from unnest(v_bodies) b(body));
+    v_steps := array(select case when lower(b.body ->> 'step_uuid') = b.step::text and lower(b.body ->> 'task_uuid') = tasker_task_of(b.step)::text then b.step end
+                       from (select u.body, (u.body ->> 'step_uuid')::uuid as step from unnest(v_bodies) u(body)) b);
   exception when invalid_text_representation then
-    v_steps := null;
+    v_steps := array(select case when b.body ->> 'step_uuid' ~ v_uuid and lower(b.body ->> 'task_uuid') = left(lower(b.body ->> 'step_uuid'), 31) || '00000'
+                                 then (b.body ->> 'step_uuid')::uuid end
+                       from unnest(v_bodies) b(body));
   end;
 
   -- The locks that are free are taken, and the statement below sees nothing of the
@@ -205,12 +208,7 @@ begin
   if not p_wait then
     with named as materialized (
       select u.ord, s.task_uuid, s.step_no
-        from (select b.ord,
-                     case when lower(b.body ->> 'step_uuid') = b.step::text and lower(b.body ->> 'task_uuid') = tasker_task_of(b.step)::text then b.step
-                          when v_steps is null and b.body ->> 'step_uuid' ~ v_uuid
-                           and lower(b.body ->> 'task_uuid') = left(lower(b.body ->> 'step_uuid'), 31) || '00000' then (b.body ->> 'step_uuid')::uuid
-                     end as step
-                from unnest(v_bodies, v_steps) with ordinality b(body, step, ord)) u
+        from unnest(v_steps) with ordinality u(step, ord)
        cross join lateral (  -- as in tasker_enqueue
          select o.task_uuid, o.step_no, o.plan_id from tasker_workflow_steps o
           where o.task_uuid = tasker_task_of(u.step) and o.step_no = tasker_step_no(u.step) offset 0) s
@@ -246,7 +244,7 @@ begin
 
   with message as materialized (
     select u.msg_id, u.body, u.headers,
-           case when lower(u.body ->> 'step_uuid') = u.step::text and lower(u.body ->> 'task_uuid') = tasker_task_of(u.step)::text then null
+           case when u.step is not null then null
                 when jsonb_typeof(u.body) is distinct from 'object' then 'not_an_object'
                 when u.body ->> 'step_uuid' is null then 'no_step_uuid'
                 when u.body ->> 'task_uuid' is null then 'no_task_uuid'
