@@ -358,45 +358,7 @@ end
 $$;
 -- +goose StatementEnd
 
--- Leases to p_host the enqueued steps of the arrays for which a worker has
--- posted a result without having claimed them, as the reference's workers do: it
--- read the message and ran the step. Returns a lease for each that could be
--- leased; its message, if it comes back, finds the step not claimable.
--- +goose StatementBegin
-create function tasker_adopt_steps(p_host integer, p_task uuid[], p_step integer[])
-returns table (o_task uuid, o_step integer, o_lease uuid)
-language plpgsql
-set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off
-as $$
-#variable_conflict use_column
-declare
-  v_now timestamptz := clock_timestamp();
-begin
-  if not tasker_may_lease(p_host) then
-    return;
-  end if;
-  return query
-  with adopted as (
-    update tasker_workflow_steps s
-       set state = 'in_progress', sort_key = s.sort_key + 1, lease_no = s.lease_no + 1, claims = s.claims + 1,
-           lease_host = p_host, lease_id = gen_random_uuid(), lease_until = null, due_at = null, updated_at = v_now
-      from (select u.task_uuid, u.step_no from unnest(p_task, p_step) u(task_uuid, step_no)
-             group by 1, 2 order by 1, 2) u
-     where s.task_uuid = u.task_uuid and s.step_no = u.step_no
-       and s.state = 'enqueued' and s.remaining_parents = 0
-    returning s.task_uuid, s.step_no, s.sort_key, s.lease_id
-  ), logged as (
-    insert into tasker_workflow_step_transitions (task_uuid, step_no, sort_key, from_state, to_state, created_at, host_id, lease_id, metadata)
-    select a.task_uuid, a.step_no, a.sort_key, 'enqueued', 'in_progress', v_now, p_host, a.lease_id, '{"reason": "result_without_claim"}'
-      from adopted a
-  )
-  select a.task_uuid, a.step_no, a.lease_id from adopted a;
-end
-$$;
--- +goose StatementEnd
-
 -- +goose Down
-drop function tasker_adopt_steps(integer, uuid[], integer[]);
 drop function tasker_set_aside(text, bigint, text, text);
 drop function tasker_step_inputs(uuid[], uuid[], integer[]);
 drop function tasker_claim_steps(integer, text, text[], integer[], integer, bigint, text, interval, boolean);

@@ -106,7 +106,7 @@ func Run(ctx context.Context, s Site, o Options) (readmodel.BenchReport, error) 
 	if shape.handler == apart {
 		work, cancel := context.WithCancelCause(ctx)
 		defer cancel(nil)
-		stop, err := s.Workers(ctx, o.Workers, Manner{Claim: o.Claim, GoOn: o.GoOn}, m.recorded, cancel)
+		stop, err := s.Workers(ctx, o.Workers, Manner{Claim: o.Claim, Way: o.Way}, m.recorded, cancel)
 		if err != nil {
 			return m.report, err
 		}

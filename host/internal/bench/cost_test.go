@@ -2,6 +2,8 @@ package bench_test
 
 import (
 	"bytes"
+	"encoding/json"
+	"fmt"
 	"maps"
 	"runtime"
 	"slices"
@@ -189,7 +191,7 @@ func TestCost(t *testing.T) {
 	for _, w := range []struct {
 		name string
 		run  func(t *testing.T, tasks int)
-	}{{"queue", q.host}, {"worker", q.worker}, {"worker_bulk", q.bulk}, {"worker_next", q.next}, {"worker_exchange", q.exchange}} {
+	}{{"queue", q.host}, {"worker", q.worker}, {"worker_bulk", q.bulk}, {"worker_next", q.next}, {"worker_exchange", q.exchange}, {"worker_post", q.post}} {
 		w.run(t, 100)
 		m.start(t)
 		for range 6 {
@@ -337,4 +339,43 @@ select count(*) filter (where verdict = 'recorded'),
 	}
 	_, err := q.store.SweepWorkerLeases(t.Context(), store.Policy{RetryAfterCap: time.Minute, ClaimFactor: 3})
 	require.NoError(t, err)
+}
+
+// post runs the steps as a worker that reads messages and posts results, which a host
+// records.
+func (q *queued) post(t *testing.T, tasks int) {
+	t.Helper()
+	const results = "orchestration_step_results"
+	q.create(t, tasks)
+	for range tasks * bench.Shapes["linear"].Steps / queuedBatch {
+		var messages []int64
+		require.NoError(t, q.pool.QueryRow(t.Context(), `select array_agg(msg_id) from pgmq.read($1::text, 60, $2::integer)`, q.queue, queuedBatch).Scan(&messages))
+		var sent, removed int
+		require.NoError(t, q.pool.QueryRow(t.Context(), fmt.Sprintf(`
+select (select count(*) from pgmq.send_batch($1::text, array(
+         select jsonb_build_object('step_uuid', q.message -> 'step_uuid', 'task_uuid', q.message -> 'task_uuid', 'status', 'Success', 'results', $4::jsonb)
+           from pgmq.q_%s q where q.msg_id = any($3::bigint[])))),
+       (select count(*) from pgmq.delete($2::text, $3::bigint[]))`, q.queue), results, q.queue, messages, string(noopResult)).Scan(&sent, &removed))
+		require.Equal(t, [2]int{queuedBatch, queuedBatch}, [2]int{sent, removed})
+		posted, err := q.store.ReadMessages(t.Context(), results, time.Minute, queuedBatch)
+		require.NoError(t, err)
+		require.Len(t, posted, queuedBatch)
+		batch := make([]store.Posted, len(posted))
+		for i, m := range posted {
+			var r struct {
+				Step string `json:"step_uuid"`
+			}
+			require.NoError(t, json.Unmarshal(m.Body, &r))
+			step, err := vocab.ParseUUID(r.Step)
+			require.NoError(t, err)
+			task, number, ok := vocab.SplitStepID(step)
+			require.True(t, ok)
+			batch[i] = store.Posted{Message: m.ID, Settlement: store.Settlement{
+				StepKey: store.StepKey{Task: task, Number: int32(number)}, Outcome: vocab.OutcomeSuccess, Result: noopResult,
+			}}
+		}
+		done, err := q.store.SettlePosted(t.Context(), q.grant.Host, results, store.Policy{RetryAfterCap: time.Minute, ClaimFactor: 3}, batch)
+		require.NoError(t, err)
+		require.Equal(t, slices.Repeat([]store.Verdict{store.Recorded}, queuedBatch), done.Verdicts)
+	}
 }

@@ -14,7 +14,8 @@ import (
 
 // What a worker in any language would do: one statement claims and one settles; who
 // runs one step at a time claims once and then settles each and gets the next with
-// one statement, and who runs many and goes on needs no other.
+// one statement, and who runs many and goes on needs no other. Those of the reference
+// read messages and post results.
 const (
 	sqlWorkerClaim = `
 select coalesce(array_agg(step_uuid order by step_uuid), '{}'), coalesce(array_agg(lease_id order by step_uuid), '{}')
@@ -33,6 +34,13 @@ select count(*) filter (where x.verdict in ('recorded', 'already_recorded')),
        coalesce(array_agg(x.step_uuid) filter (where x.step_uuid is not null), '{}'), coalesce(array_agg(x.lease_id) filter (where x.step_uuid is not null), '{}')
   from tasker_worker_exchange($1::uuid[], $2::uuid[], array_fill($3::text, array[cardinality($1::uuid[])]),
          $4::text, $5::text, $6::text[], $7::integer) x`
+
+	sqlWorkerRead = `
+select coalesce(array_agg(msg_id), '{}'), coalesce(array_agg(message ->> 'step_uuid'), '{}'), coalesce(array_agg(message ->> 'task_uuid'), '{}')
+  from pgmq.read($1::text, 60, $2::integer)`
+
+	sqlWorkerPost = `
+select (select count(*) from pgmq.send_batch($1::text, $2::text[]::jsonb[])), (select count(*) from pgmq.delete($3::text, $4::bigint[]))`
 )
 
 const (
@@ -44,29 +52,47 @@ const (
 
 // Manner is how an outside worker works.
 type Manner struct {
-	Claim int  // it has up to so many steps at once: 1 to 100
-	GoOn  bool // and goes on with what they have made ready; with one at a time it always does
+	Claim   int    // it has up to so many steps at once: 1 to 100
+	Way     string // one of Ways
+	Results string // the queue on which it posts results
 }
+
+// Ways are those in which an outside worker takes steps and says what came of them:
+// it claims and settles; it goes on with what its steps have made ready, as who claims
+// one at a time always does; or it reads messages and posts results.
+var Ways = []string{"claim", "exchange", "post"}
 
 // Work is an outside worker: it needs a database and nothing else. It works until ctx
 // ends, and calls recorded with the number of steps it has settled. If it has many at
 // once it has two connections: one is of use to it while it waits for the other.
 func Work(ctx context.Context, database, name string, how Manner, recorded func(steps int) error) error {
 	switch {
+	case how.Way == "post" && how.Claim == 1:
+		return withConn(ctx, database, func(conn *pgx.Conn) error { return posts(ctx, conn, how, recorded) })
+	case how.Way == "post":
+		return twice(ctx, database, func(ctx context.Context, conn *pgx.Conn) error { return posts(ctx, conn, how, recorded) })
 	case how.Claim == 1:
 		return withConn(ctx, database, func(conn *pgx.Conn) error {
 			return claims(ctx, conn, name, 1, func(c claimed) error { return workOne(ctx, conn, name, c.steps[0], c.leases[0], recorded) })
 		})
-	case how.GoOn:
-		group, ctx := errgroup.WithContext(ctx)
-		for range 2 {
-			group.Go(func() error {
-				return withConn(ctx, database, func(conn *pgx.Conn) error { return exchanges(ctx, conn, name, how.Claim, recorded) })
-			})
-		}
-		return group.Wait()
+	case how.Way == "exchange":
+		return twice(ctx, database, func(ctx context.Context, conn *pgx.Conn) error {
+			return exchanges(ctx, conn, name, how.Claim, recorded)
+		})
+	default:
+		return claimAhead(ctx, database, name, how.Claim, recorded)
 	}
-	return claimAhead(ctx, database, name, how.Claim, recorded)
+}
+
+// twice does something on each of two connections.
+func twice(ctx context.Context, database string, do func(ctx context.Context, conn *pgx.Conn) error) error {
+	group, ctx := errgroup.WithContext(ctx)
+	for range 2 {
+		group.Go(func() error {
+			return withConn(ctx, database, func(conn *pgx.Conn) error { return do(ctx, conn) })
+		})
+	}
+	return group.Wait()
 }
 
 // claimAhead claims the next steps with one connection while it settles the last ones
@@ -158,6 +184,35 @@ func exchanges(ctx context.Context, conn *pgx.Conn, name string, most int, recor
 		if len(c.steps) == 0 {
 			wait = idle(ctx, wait)
 			continue
+		}
+		wait = workerPollMin
+	}
+	return nil
+}
+
+// posts reads messages and posts results, until ctx ends.
+func posts(ctx context.Context, conn *pgx.Conn, how Manner, recorded func(steps int) error) error {
+	wait := workerPollMin
+	for ctx.Err() == nil {
+		var ids []int64
+		var steps, tasks []string
+		if err := conn.QueryRow(ctx, sqlWorkerRead, Namespace+"_queue", how.Claim).Scan(&ids, &steps, &tasks); err != nil {
+			return workerError(ctx, "read messages", err)
+		}
+		if len(ids) == 0 {
+			wait = idle(ctx, wait)
+			continue
+		}
+		results := make([]string, len(ids))
+		for i := range results {
+			results[i] = fmt.Sprintf(`{"step_uuid": %q, "task_uuid": %q, "status": "Success", "results": %s}`, steps[i], tasks[i], workerResult)
+		}
+		var sent, removed int
+		if err := conn.QueryRow(ctx, sqlWorkerPost, how.Results, results, Namespace+"_queue", ids).Scan(&sent, &removed); err != nil {
+			return workerError(ctx, "post results", err)
+		}
+		if err := recorded(sent); err != nil {
+			return err
 		}
 		wait = workerPollMin
 	}

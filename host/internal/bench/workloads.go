@@ -23,8 +23,8 @@ type Options struct {
 	History    int           // finished steps that are in the tables before the second measurement
 	Namespaces int           // that the tasks are spread over
 	Workers    int           // outside worker processes
-	Claim      int           // how many steps each of them claims at once: 1 to 100
-	GoOn       bool          // each of them goes on with what its steps made ready
+	Claim      int           // how many steps each of them takes at once: 1 to 100
+	Way        string        // in which they do, one of Ways
 	Payload    int           // bytes of a task's context, and of each result, in the workload of that name
 	Hosts      int           // that work on the database
 	InProcess  bool          // handlers and outside workers run in the host's process: the floor
@@ -35,7 +35,7 @@ type Options struct {
 func DefaultOptions() Options {
 	return Options{
 		Workload: "linear", Repeats: 3, Samples: 200, Pause: 10 * time.Millisecond, Width: 1000,
-		Share: 0.5, Duration: 10 * time.Second, History: 100000, Namespaces: 50, Workers: 1, Claim: maxClaim, Payload: 1000000, Hosts: 1,
+		Share: 0.5, Duration: 10 * time.Second, History: 100000, Namespaces: 50, Workers: 1, Claim: maxClaim, Way: "claim", Payload: 1000000, Hosts: 1,
 		FlushDelay: time.Millisecond,
 	}
 }
@@ -55,7 +55,7 @@ var Workloads = []Workload{
 	{"mixed", "seven steps, some in a line, some side by side", named("mixed"), (*measurement).throughput},
 	{"fan-out", "a step, --width steps behind it, and one behind those", func(o Options) Shape { return FanOut(o.Width) }, (*measurement).throughput},
 	{"single", "one step: a job of a job queue", named("single"), (*measurement).throughput},
-	{"queue-worker", "four steps in a line, each through the queue to --workers outside worker processes that claim --claim steps at once, and the next while they settle; with --go-on or --claim 1 each goes on with what its steps made ready", outside, (*measurement).throughput},
+	{"queue-worker", "four steps in a line, each through the queue to --workers outside worker processes that take --claim steps at once in the --way told; by exchange, or with --claim 1, each goes on with what its steps made ready", outside, (*measurement).throughput},
 	{"latency", "four steps in a line, one task at a time; and from submission to the first call", clocked, (*measurement).latency},
 	{"load", "the latency of four steps in a line at --share of the maximum load", named("linear"), (*measurement).underLoad},
 	{"history", "four steps in a line on empty tables, and with --history finished steps in them", named("linear"), (*measurement).history},
@@ -94,6 +94,8 @@ func find(o Options) (Workload, error) {
 		return Workload{}, errors.New("numbers of repeats, samples, namespaces, workers and hosts, and the width, must be at least 1")
 	case o.Claim < 1 || o.Claim > maxClaim:
 		return Workload{}, fmt.Errorf("a claim of %d steps: want 1 to %d", o.Claim, maxClaim)
+	case !slices.Contains(Ways, o.Way):
+		return Workload{}, fmt.Errorf("there is no way %q for outside workers: want %s", o.Way, strings.Join(Ways, ", "))
 	case o.Share <= 0 || o.Share > 1:
 		return Workload{}, fmt.Errorf("a share of %g of the maximum load: want more than 0 and at most 1", o.Share)
 	case o.FlushDelay < time.Microsecond || o.FlushDelay > maxFlushDelay:

@@ -23,7 +23,7 @@ var benchWorkloads = [][2]string{
 	{"mixed", "seven steps, some in a line, some side by side"},
 	{"fan-out", "a step, --width steps behind it, and one behind those"},
 	{"single", "one step: a job of a job queue"},
-	{"queue-worker", "four steps in a line, each through the queue to --workers outside worker processes that claim --claim steps at once, and the next while they settle; with --go-on or --claim 1 each goes on with what its steps made ready"},
+	{"queue-worker", "four steps in a line, each through the queue to --workers outside worker processes that take --claim steps at once in the --way told; by exchange, or with --claim 1, each goes on with what its steps made ready"},
 	{"latency", "one task at a time on the idle system, and from submission to the first call of a handler"},
 	{"load", "the latency at --share of the maximum load"},
 	{"history", "empty tables against tables with --history finished steps"},
@@ -98,21 +98,22 @@ func (a *app) benchCommand() *cobra.Command {
 	f.IntVar(&o.History, "history", 100000, "finished steps in the tables, for history")
 	f.IntVar(&o.Namespaces, "namespaces", 50, "for namespaces and idle")
 	f.IntVar(&o.Workers, "workers", 1, "worker processes, for queue-worker")
-	f.IntVar(&o.Claim, "claim", maxClaim, "steps that each worker claims at once, for queue-worker: at most 100")
-	f.BoolVar(&o.GoOn, "go-on", false, "each worker goes on with what its steps made ready, for queue-worker: only the others come through the queue")
+	f.IntVar(&o.Claim, "claim", maxClaim, "steps that each worker takes at once, for queue-worker: at most 100")
+	f.StringVar(&o.Way, "way", "claim", "how workers take and settle steps, for queue-worker: claim (the next ones while the last are settled), exchange (results for steps in one call) or post (messages are read, and results posted)")
 	f.IntVar(&o.Payload, "payload", 1000000, "bytes of the context and of each result, for payload: at most 1048576")
 	f.IntVar(&o.Hosts, "hosts", 1, "hosts that work on the database")
 	f.BoolVar(&o.InProcess, "in-process", false, "run handlers and workers inside the host: the price without plugins")
 	f.StringVar(&o.Profile, "profile", "", "directory for profiles of the host (cpu, allocs, block, mutex) and of its plugins (cpu); they make it slower")
 	f.BoolVar(&o.Force, "force", false, "measure on a database that has tasks of others")
 	if a.rt.BenchWorker != nil {
-		claim, goOn := maxClaim, false
+		var work BenchWorkerOptions
 		worker := &cobra.Command{
 			Use: "worker", Short: "What queue-worker starts", Hidden: true, Args: arguments(0, 0, ""),
-			RunE: func(cmd *cobra.Command, _ []string) error { return a.rt.BenchWorker(cmd.Context(), claim, goOn) },
+			RunE: func(cmd *cobra.Command, _ []string) error { return a.rt.BenchWorker(cmd.Context(), work) },
 		}
-		worker.Flags().IntVar(&claim, "claim", claim, "steps claimed at once")
-		worker.Flags().BoolVar(&goOn, "go-on", goOn, "go on with what they made ready")
+		worker.Flags().IntVar(&work.Claim, "claim", maxClaim, "steps taken at once")
+		worker.Flags().StringVar(&work.Way, "way", "claim", "how")
+		worker.Flags().StringVar(&work.Results, "results", "", "the queue of results")
 		cmd.AddCommand(worker)
 	}
 	return cmd

@@ -66,8 +66,11 @@ func goalRuns() []goalRun {
 			}},
 		}},
 		{of("queue-worker"), []goal{{"the same through a queue and an outside worker", "4 k", "12 k", "20 k", stepsPerSecond}}},
-		{of("queue-worker", func(o *BenchOptions) { o.GoOn = true }), []goal{
+		{of("queue-worker", func(o *BenchOptions) { o.Way = "exchange" }), []goal{
 			{"the same by an outside worker that goes on with what it made ready", "–", "–", "–", stepsPerSecond},
+		}},
+		{of("queue-worker", func(o *BenchOptions) { o.Way = "post" }), []goal{
+			{"the same by an outside worker that reads messages and posts results", "–", "–", "–", stepsPerSecond},
 		}},
 		{of("queue-worker", func(o *BenchOptions) { o.Workers, o.Claim, o.Tasks = 16, 1, 5000 }), []goal{
 			{"steps/s, 16 outside workers that take one step at a time", "1.5 k", "3 k", "4 k", stepsPerSecond},

@@ -24,10 +24,8 @@ type Runtime struct {
 	Doctor func(ctx context.Context, c config.Options) readmodel.DoctorReport
 	// Bench measures on a host of its own.
 	Bench func(ctx context.Context, o BenchOptions) (readmodel.BenchReport, error)
-	// BenchWorker is what a worker process of the benchmark, which claims up to
-	// claim steps at once, and goes on with what they made ready or does not, does
-	// until ctx ends.
-	BenchWorker func(ctx context.Context, claim int, goOn bool) error
+	// BenchWorker is what a worker process of the benchmark does until ctx ends.
+	BenchWorker func(ctx context.Context, o BenchWorkerOptions) error
 	// OpenAPI describes the HTTP API.
 	OpenAPI func() ([]byte, error)
 	// Demo starts a host with the example plugins and templates.
@@ -70,13 +68,20 @@ type BenchOptions struct {
 
 	Tasks, Window, Repeats, Samples, Width int
 	Namespaces, History, Workers, Hosts    int
-	Claim                                  int  // steps that each worker claims at once
-	GoOn                                   bool // it goes on with what they made ready
-	Payload                                int  // bytes
+	Claim                                  int    // steps that each worker takes at once
+	Way                                    string // in which it does
+	Payload                                int    // bytes
 	Share                                  float64
 	Duration, FlushDelay                   time.Duration
 	InProcess, Force                       bool
 	Profile                                string // the directory for profiles; empty: none
+}
+
+// BenchWorkerOptions say how a worker process of the benchmark works.
+type BenchWorkerOptions struct {
+	Claim   int    // steps that it takes at once
+	Way     string // in which it does
+	Results string // the queue on which it posts results
 }
 
 // DemoHost is a running host and the tasks that the demo submits to it.

@@ -19,6 +19,7 @@ import (
 
 	"github.com/tasker-systems/tasker-host/config"
 	"github.com/tasker-systems/tasker-host/host/internal/bench"
+	"github.com/tasker-systems/tasker-host/host/internal/cli"
 	"github.com/tasker-systems/tasker-host/host/internal/readmodel"
 )
 
@@ -97,8 +98,9 @@ const BenchWorkerURL = "TASKER_BENCH_WORKER_URL"
 
 // benchWorker is the program of a worker process. It prints how many steps it has
 // settled, a number a line.
-func benchWorker(ctx context.Context, claim int, goOn bool) error {
-	return bench.Work(ctx, os.Getenv(BenchWorkerURL), "bench/"+strconv.Itoa(os.Getpid()), bench.Manner{Claim: claim, GoOn: goOn}, func(steps int) error {
+func benchWorker(ctx context.Context, o cli.BenchWorkerOptions) error {
+	how := bench.Manner{Claim: o.Claim, Way: o.Way, Results: o.Results}
+	return bench.Work(ctx, os.Getenv(BenchWorkerURL), "bench/"+strconv.Itoa(os.Getpid()), how, func(steps int) error {
 		_, err := fmt.Println(steps)
 		return err
 	})
@@ -114,7 +116,7 @@ func benchWorkers(ctx context.Context, database string, n int, how bench.Manner,
 	var all sync.WaitGroup
 	stop = func() { cancel(); all.Wait() }
 	for range n {
-		cmd := exec.CommandContext(ctx, self, "bench", "worker", "--claim", strconv.Itoa(how.Claim), "--go-on="+strconv.FormatBool(how.GoOn)) //nolint:gosec // this program
+		cmd := exec.CommandContext(ctx, self, "bench", "worker", "--claim", strconv.Itoa(how.Claim), "--way", how.Way, "--results", how.Results) //nolint:gosec // this program
 		cmd.Env = append(os.Environ(), BenchWorkerURL+"="+database)
 		cmd.Stderr = os.Stderr
 		cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }

@@ -149,6 +149,7 @@ func (b *benchBed) site() bench.Site {
 		return pids
 	}
 	s.Workers = func(ctx context.Context, n int, how bench.Manner, recorded func(int), failed func(error)) (func(), error) {
+		how.Results = b.options.Config.Orchestration.StepResultsQueue
 		if b.options.InProcess {
 			return benchWorkersInside(ctx, database, n, how, recorded, failed), nil
 		}

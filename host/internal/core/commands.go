@@ -253,7 +253,7 @@ func measure(ctx context.Context, o cli.BenchOptions) (readmodel.BenchReport, er
 	b := &options.Options
 	b.Workload, b.Tasks, b.Progress, b.InProcess = o.Workload, o.Tasks, o.Progress, o.InProcess
 	b.Repeats, b.Samples, b.Window, b.Width, b.Share, b.Duration = o.Repeats, o.Samples, o.Window, o.Width, o.Share, o.Duration
-	b.History, b.Namespaces, b.Workers, b.Claim, b.GoOn, b.Payload, b.Hosts = o.History, o.Namespaces, o.Workers, o.Claim, o.GoOn, o.Payload, o.Hosts
+	b.History, b.Namespaces, b.Workers, b.Claim, b.Way, b.Payload, b.Hosts = o.History, o.Namespaces, o.Workers, o.Claim, o.Way, o.Payload, o.Hosts
 	b.FlushDelay = o.FlushDelay
 	cfg.Engine.MaxSteps = max(cfg.Engine.MaxSteps, o.Width+2)
 	if o.Profile != "" {

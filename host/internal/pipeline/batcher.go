@@ -36,15 +36,7 @@ func (b *batcher[T]) take(n int) []T {
 	if !b.begin() {
 		return nil
 	}
-	n, bytes := min(n, len(b.items)), 0
-	for i := range n {
-		size := b.size(b.items[i])
-		if bytes+size > batchBytes && i > 0 {
-			n = i
-			break
-		}
-		bytes += size
-	}
+	n, bytes := fitting(b.items[:min(n, len(b.items))], b.size)
 	b.bytes -= bytes
 	if n == len(b.items) {
 		items := b.items
@@ -59,6 +51,19 @@ func (b *batcher[T]) take(n int) []T {
 	b.items = b.items[:rest]
 	b.waits(rest)
 	return items
+}
+
+// fitting returns how many of the items go in one statement, from the first on, and
+// their bytes: up to batchBytes, but one in any case.
+func fitting[T any](items []T, size func(T) int) (n, bytes int) {
+	for n = range items {
+		more := size(items[n])
+		if n > 0 && bytes+more > batchBytes {
+			return n, bytes
+		}
+		bytes += more
+	}
+	return len(items), bytes
 }
 
 // done says that a batch has been processed.

@@ -269,13 +269,19 @@ func (e *Engine) Cut() { e.cancelAll("host_stopping") }
 func (e *Engine) Stop(ctx context.Context) error {
 	e.refuse(ErrDraining)
 	e.capacity.close()
+	// Messages that have been read are answered, while there is time: others would see
+	// those only after a while.
+	late := e.stopHands(ctx, func(p handPool) bool { return p.queues != nil })
 	select {
 	case <-e.held.empty():
 	case <-ctx.Done():
 	}
 	e.abort(ErrDraining)
+	if late != nil {
+		e.log.Warn("messages are left that have been read; they come back", "error", late)
+	}
 	// What is left now is short, and is done even if ctx has ended meanwhile.
-	stuck := e.stopHands(context.WithoutCancel(ctx))
+	stuck := e.stopHands(context.WithoutCancel(ctx), func(handPool) bool { return true })
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaveTimeout)
 	defer cancel()
 	done := make(chan struct{})
@@ -291,11 +297,14 @@ func (e *Engine) Stop(ctx context.Context) error {
 	return errors.Join(stuck, e.leave(last))
 }
 
-// stopHands stops all pools at once: one that is slow holds up no other.
-func (e *Engine) stopHands(ctx context.Context) error {
+// stopHands stops pools, all at once: one that is slow holds up no other.
+func (e *Engine) stopHands(ctx context.Context, which func(p handPool) bool) error {
 	failed := make([]error, len(e.hands))
 	var stopping sync.WaitGroup
 	for i, p := range e.hands {
+		if !which(p) {
+			continue
+		}
 		stopping.Go(func() {
 			if err := p.Stop(ctx); err != nil {
 				failed[i] = fmt.Errorf("stop pipeline: %s: %w", p.kind, err)

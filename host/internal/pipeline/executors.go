@@ -26,8 +26,8 @@ const (
 type handPool struct {
 	*pool.Hands
 	kind   PoolKind
-	loop   string // the name under which its executors stand in Loops
-	queues []string
+	loop   string   // the name under which its executors stand in Loops
+	queues []string // whose messages they answer; nil: none's
 }
 
 // allHands returns the pools of executors that take turns, none of which runs yet.

@@ -8,15 +8,13 @@ import (
 
 	"github.com/tasker-systems/tasker-host/host/internal/pgmq"
 	"github.com/tasker-systems/tasker-host/host/internal/store"
-	"github.com/tasker-systems/tasker-host/sdk/vocab"
 )
 
 // inboxStore is what the inboxes ask of the database.
 type inboxStore interface {
 	ReadMessages(ctx context.Context, queue string, vt time.Duration, most int) ([]pgmq.Message, error)
-	DeleteMessages(ctx context.Context, queue string, ids []int64) error
 	SetAside(ctx context.Context, queue string, id int64, reason, detail string) error
-	Adopt(ctx context.Context, host int32, steps []store.StepKey) (map[store.StepKey]vocab.UUID, error)
+	SettlePosted(ctx context.Context, host int32, queue string, p store.Policy, batch []store.Posted) (store.Settled, error)
 }
 
 // inbox reads a queue by which others ask something of the host, and hands over
@@ -97,21 +95,12 @@ func (b *inbox) setAside(id int64, reason, detail string) {
 		e.log.Warn("message could not be set aside", "queue", b.queue, "message", id, "error", err)
 		return
 	}
-	e.metrics.setAside.WithLabelValues(reason).Inc()
-	e.log.Warn("message set aside", "queue", b.queue, "message", id, "reason", reason, "detail", detail)
+	b.noteSetAside(id, reason, detail)
 }
 
-// remove deletes messages that have been acted on. If that fails they come back,
-// and acting on them again changes nothing.
-func (b *inbox) remove(ids ...int64) {
-	defer b.done(ids...)
-	e := b.engine
-	err := e.insist(e.work, "delete messages", func(ctx context.Context) error {
-		return e.store.DeleteMessages(ctx, b.queue, ids)
-	})
-	if err != nil {
-		e.log.Warn("messages could not be deleted", "queue", b.queue, "error", err)
-	}
+func (b *inbox) noteSetAside(id int64, reason, detail string) {
+	b.engine.metrics.setAside.WithLabelValues(reason).Inc()
+	b.engine.log.Warn("message set aside", "queue", b.queue, "message", id, "reason", reason, "detail", detail)
 }
 
 func (e *Engine) newInbox(queue string) *inbox {

@@ -142,10 +142,10 @@ func (w *wire) Settle(ctx context.Context, g store.Grant, p store.Policy, batch 
 	})
 }
 
-func (w *wire) Adopt(ctx context.Context, host int32, steps []store.StepKey) (map[store.StepKey]vocab.UUID, error) {
-	return carried(w, "adopt", func() (map[store.StepKey]vocab.UUID, int, error) {
-		leases, err := w.Store.Adopt(ctx, host, steps)
-		return leases, len(leases), err
+func (w *wire) SettlePosted(ctx context.Context, host int32, queue string, p store.Policy, batch []store.Posted) (store.Settled, error) {
+	return carried(w, "settle posted", func() (store.Settled, int, error) {
+		s, err := w.Store.SettlePosted(ctx, host, queue, p, batch)
+		return s, len(s.Verdicts), err
 	})
 }
 
@@ -174,7 +174,7 @@ func wired(t *testing.T, by string, carry func(w *wire) func(what string, send f
 	}}
 	template := oneStep
 	switch by {
-	case "adopt":
+	case "settle posted":
 		handlers = map[string]handlerFunc{} // an outside worker runs it
 	case "settle":
 		template = twoSteps
@@ -191,7 +191,7 @@ func wired(t *testing.T, by string, carry func(w *wire) func(what string, send f
 		return b, w, ran
 	}
 	b.apply(t, template)
-	if by != "adopt" {
+	if by != "settle posted" {
 		b.send(t, "task_requests_queue", string(taskRequest(1)))
 		return b, w, ran
 	}
@@ -210,39 +210,27 @@ func (b *testBundle) lost(t *testing.T) int {
 // after look, before it hears of it, is not given back, and runs once.
 func TestReplyThatIsLongOnItsWay(t *testing.T) {
 	t.Parallel()
-	for name, c := range map[string]struct {
-		by, held string
-		unsent   bool  // it is held up before it is sent
-		step     int32 // whose lease the host does not hear of
-		runs     int32
+	for by, c := range map[string]struct {
+		step int32 // whose lease the host does not hear of
+		runs int32
 	}{
-		"claim":   {by: "claim", held: "claim", runs: 1},
-		"create":  {by: "create", held: "create", runs: 1},
-		"settle":  {by: "settle", held: "settle", step: 1, runs: 2},
-		"adopt":   {by: "adopt", held: "adopt"},
-		"adopted": {by: "adopt", held: "settle", unsent: true}, // the host knows, but has no attempt of it
+		"claim":  {runs: 1},
+		"create": {runs: 1},
+		"settle": {step: 1, runs: 2},
 	} {
-		t.Run(name, func(t *testing.T) {
+		t.Run(by, func(t *testing.T) {
 			t.Parallel()
 			held, reply := make(chan struct{}), make(chan struct{})
 			var once atomic.Bool
-			b, w, ran := wired(t, c.by, func(w *wire) func(string, func() (int, error)) error {
-				wait := func() {
-					if once.CompareAndSwap(false, true) {
+			b, w, ran := wired(t, by, func(w *wire) func(string, func() (int, error)) error {
+				return func(what string, send func() (int, error)) error {
+					leases, err := send()
+					if what == by && leases > 0 && once.CompareAndSwap(false, true) {
 						close(held)
 						select {
 						case <-reply:
 						case <-w.freed:
 						}
-					}
-				}
-				return func(what string, send func() (int, error)) error {
-					if what == c.held && c.unsent {
-						wait()
-					}
-					leases, err := send()
-					if what == c.held && leases > 0 {
-						wait()
 					}
 					return err
 				}
@@ -258,6 +246,54 @@ func TestReplyThatIsLongOnItsWay(t *testing.T) {
 			require.Zero(t, count(t, b, `select count(*) from tasker_dead_letters`))
 		})
 	}
+}
+
+// TestPostedResultWhoseReplyIsLost counts all the same, and once: the call that is made
+// again finds that it has been judged.
+func TestPostedResultWhoseReplyIsLost(t *testing.T) {
+	t.Parallel()
+	var lost atomic.Int32
+	b, _, _ := wired(t, "settle posted", func(w *wire) func(string, func() (int, error)) error {
+		w.free()
+		return func(what string, send func() (int, error)) error {
+			n, err := send()
+			if what == "settle posted" && n > 0 && lost.Add(1) <= 2 {
+				return io.ErrUnexpectedEOF
+			}
+			return err
+		}
+	})
+	b.ended(t, 1)
+	eventually(t, "the answer gets through", func() bool { return lost.Load() == 3 })
+	require.Zero(t, count(t, b, `select count(*) from tasker_workflow_steps where state <> 'complete' or claims <> 1`))
+	require.Zero(t, count(t, b, `select count(*) from tasker_dead_letters`))
+	require.Zero(t, count(t, b, `select count(*) from pgmq.q_orchestration_step_results`))
+}
+
+// TestStopWaitsForPostedResults that the host has begun to record.
+func TestStopWaitsForPostedResults(t *testing.T) {
+	t.Parallel()
+	sent, let := make(chan struct{}), make(chan struct{})
+	b, w, _ := wired(t, "settle posted", func(w *wire) func(string, func() (int, error)) error {
+		w.free()
+		return func(what string, send func() (int, error)) error {
+			if what != "settle posted" {
+				_, err := send()
+				return err
+			}
+			close(sent)
+			<-let
+			_, err := send()
+			return err
+		}
+	})
+	w.until(t, sent)
+	b.engine.Drain(t.Context())
+	stopped := make(chan error, 1)
+	go func() { stopped <- b.engine.Stop(t.Context()) }()
+	close(let)
+	require.NoError(t, <-stopped)
+	b.ended(t, 1)
 }
 
 // TestReplyThatIsLost: its step is given back, and runs once.

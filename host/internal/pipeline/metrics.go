@@ -86,3 +86,9 @@ func (m *metrics) outcome(o vocab.Outcome, execution time.Duration) {
 		m.executionSeconds.Observe(execution.Seconds())
 	}
 }
+
+// settled notes a batch of outcomes that was recorded.
+func (m *metrics) settled(outcomes int, took time.Duration) {
+	m.settleSeconds.Observe(took.Seconds())
+	m.settleBatch.Observe(float64(outcomes))
+}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -41,92 +42,77 @@ type stepResult struct {
 	Metadata json.RawMessage `json:"metadata"`
 }
 
-// outsideResult is a checked [stepResult].
-type outsideResult struct {
-	message int64
-	settlement
-}
-
-// handleResults records what outside workers have posted. A message is removed
-// once its result is recorded; one that comes too late, or names what does not
-// exist, is set aside.
+// handleResults records what outside workers have posted. A message ends with the
+// judgement of its result, in one transaction: what comes too late, or names what
+// does not exist, is set aside.
 func (b *inbox) handleResults(messages []pgmq.Message) {
-	var named, unnamed []outsideResult
+	posted := make([]settlement, 0, len(messages))
 	for _, m := range messages {
-		r, reason, err := b.parseResult(m)
-		switch {
-		case err != nil:
+		s, reason, err := b.parseResult(m)
+		if err != nil {
 			b.setAside(m.ID, reason, err.Error())
-		case r.Lease == vocab.UUID{}:
-			unnamed = append(unnamed, r)
-		default:
-			named = append(named, r)
+			continue
+		}
+		posted = append(posted, s)
+	}
+	successes, others := split(posted)
+	for _, batch := range [][]settlement{successes, others} {
+		for len(batch) > 0 {
+			n, _ := fitting(batch, settlement.size)
+			inParts(batch[:n], b.recordPart, b.leave)
+			batch = batch[n:]
 		}
 	}
-	named = append(named, b.adopt(unnamed)...)
-	for _, r := range named {
-		r.answered = func(v store.Verdict) { go b.answer(r.message, v) }
-		b.engine.outcomes.add(r.settlement)
-	}
 }
 
-// answer acts on the verdict of a posted result.
-func (b *inbox) answer(message int64, v store.Verdict) {
-	switch v {
-	case store.Recorded, store.AlreadyRecorded:
-		b.remove(message)
-	case store.UnknownStep:
-		b.setAside(message, "unknown_step", "no step has this UUID")
-	default:
-		b.setAside(message, "stale_result", "the step is not (or no longer) run under this lease")
-	}
-}
-
-// adopt leases the steps for which a result came without a lease. Those that are
-// not enqueued keep a lease of zeros, which settling refuses.
-func (b *inbox) adopt(results []outsideResult) []outsideResult {
-	if len(results) == 0 {
-		return nil
-	}
+// recordPart records results and ends their messages.
+func (b *inbox) recordPart(batch []settlement) error {
 	e := b.engine
-	keys := make([]store.StepKey, len(results))
-	for i := range results {
-		keys[i] = results[i].StepKey
+	began := time.Now()
+	slices.SortStableFunc(batch, func(a, b settlement) int { return store.CompareKeys(a.StepKey, b.StepKey) })
+	send := make([]store.Posted, len(batch))
+	for i := range batch {
+		send[i] = store.Posted{Settlement: batch[i].Settlement, Message: batch[i].message}
 	}
-	var leases map[store.StepKey]vocab.UUID
-	g := e.reserve()
-	defer e.capacity.taken(g, nil)
-	err := e.insist(e.work, "adopt steps", func(ctx context.Context) (err error) {
-		if g.sleep { // it was not to be woken, so the steps would not be its
-			if err := e.rise(); err != nil {
-				return err
-			}
-		}
-		call := e.grants.begin()
-		defer e.grants.end(call)
-		leases, err = e.store.Adopt(ctx, e.HostID(), keys)
-		for step, lease := range leases {
-			e.held.keep(store.Held{StepKey: step, Lease: lease})
-		}
+	var out store.Settled
+	err := e.insistBatch(e.work, "settle posted results", len(batch), func(ctx context.Context) (err error) {
+		out, err = e.store.SettlePosted(ctx, e.HostID(), b.queue, e.live().Policy, send)
 		return err
 	})
 	if err != nil {
-		e.log.Warn("results not recorded; their messages will be read again", "error", err)
-		for _, r := range results {
-			b.done(r.message)
+		return err
+	}
+	e.metrics.settled(len(batch), time.Since(began))
+	for i := range batch {
+		s := &batch[i]
+		e.noteVerdict(s, out.Verdicts[i])
+		switch out.Verdicts[i] {
+		case store.UnknownStep:
+			b.noteSetAside(s.message, "unknown_step", "no step has the UUID "+s.UUID().String())
+		case store.StaleLease:
+			b.noteSetAside(s.message, "stale_result", "step "+s.UUID().String()+" is not (or no longer) run under this lease")
 		}
-		return nil
+		b.done(s.message)
 	}
-	for i := range results {
-		results[i].Lease = leases[results[i].StepKey]
-		delete(leases, results[i].StepKey) // of two results for one step the first counts
+	e.noteSettled(out)
+	if out.Enqueued > 0 {
+		e.wake() // only the database knows the namespace
 	}
-	return results
+	return nil
+}
+
+// leave lets go of results that could not be recorded: their messages come back, to
+// this host or another.
+func (b *inbox) leave(batch []settlement, err error) {
+	b.engine.log.Warn("results not recorded; their messages will be read again", "queue", b.queue, "results", len(batch), "error", err)
+	for i := range batch {
+		b.done(batch[i].message)
+	}
 }
 
 // parseResult checks a message. A reason comes with every error.
-func (b *inbox) parseResult(m pgmq.Message) (outsideResult, string, error) {
-	none := outsideResult{}
+func (b *inbox) parseResult(m pgmq.Message) (settlement, string, error) {
+	none := settlement{}
 	body, ok := asObject(m.Body)
 	if !ok {
 		return none, "not_an_object", errors.New("a step result is a JSON object with step_uuid, task_uuid and status")
@@ -147,10 +133,9 @@ func (b *inbox) parseResult(m pgmq.Message) (outsideResult, string, error) {
 	if !ok || task != named {
 		return none, "foreign_step", fmt.Errorf("step %s is not a step of task %s", step, named)
 	}
-	out := outsideResult{message: m.ID}
-	out.StepKey = store.StepKey{Task: task, Number: int32(number)} //nolint:gosec // 20 bits
+	var lease vocab.UUID
 	if r.LeaseID != "" {
-		if out.Lease, err = vocab.ParseUUID(r.LeaseID); err != nil {
+		if lease, err = vocab.ParseUUID(r.LeaseID); err != nil {
 			return none, "malformed", fmt.Errorf("lease_id: %w", err)
 		}
 	}
@@ -158,7 +143,8 @@ func (b *inbox) parseResult(m pgmq.Message) (outsideResult, string, error) {
 	if err != nil {
 		return none, "malformed", err
 	}
-	out.settlement = b.engine.settlementOf(out.StepKey, out.Lease, o)
+	out := b.engine.settlementOf(store.StepKey{Task: task, Number: int32(number)}, lease, o) //nolint:gosec // 20 bits
+	out.message = m.ID
 	return out, "", nil
 }
 

@@ -16,9 +16,9 @@ import (
 // settlement is an outcome on its way to the database.
 type settlement struct {
 	store.Settlement
-	attempt  *attempt              // nil for an outside worker's, and for a lease whose reply was lost
-	answered func(v store.Verdict) // for an outside worker's; else nil
-	bytes    int                   // of its result, counted against the budget if it has an attempt
+	attempt *attempt // nil: an outside worker has posted it, or the lease's reply was lost
+	message int64    // that it was posted in; 0: none
+	bytes   int      // of its result, counted against the budget if it has an attempt
 }
 
 // size is how many bytes the outcome takes in a statement, about.
@@ -114,42 +114,48 @@ func split(batch []settlement) (successes, others []settlement) {
 }
 
 // record settles one batch and starts what that made ready.
-func (e *Engine) record(batch []settlement) {
-	began := time.Now()
-	g := e.reserve(children(batch)...)
-	out, call, err := e.settleBatch(g, batch)
+func (e *Engine) record(batch []settlement) { inParts(batch, e.recordPart, e.giveUp) }
+
+// inParts has a batch recorded: by halves, if a statement takes too long for it, and
+// each outcome for itself, if the database refuses one of them. What it refuses is
+// recorded as a failure for good. send records a part, and lost is told of one that
+// could not be.
+func inParts(batch []settlement, send func(part []settlement) error, lost func(part []settlement, err error)) {
+	err := send(batch)
 	switch {
 	case err == nil:
 	case errors.Is(err, errBatchTooLong):
-		e.capacity.taken(g, nil)
-		e.record(batch[:len(batch)/2])
-		e.record(batch[len(batch)/2:])
-		return
+		inParts(batch[:len(batch)/2], send, lost)
+		inParts(batch[len(batch)/2:], send, lost)
 	case store.Classify(err) == store.BadInput && len(batch) > 1:
-		e.capacity.taken(g, nil)
-		for i := range batch { // one of them is poison: each on its own
-			e.record(batch[i : i+1])
+		for i := range batch { // one of them is poison
+			inParts(batch[i:i+1], send, lost)
 		}
-		return
 	case store.Classify(err) == store.BadInput && batch[0].Outcome == vocab.OutcomeSuccess:
-		e.capacity.taken(g, nil)
 		b := batch[0]
 		b.Outcome, b.Result, b.Metadata = vocab.OutcomePermanent, nil, nil
 		b.Error = failureOf(&pluginhost.Failure{
 			Type: vocab.InvalidResult, Code: "RESULT_REFUSED",
 			Message: "the database refused the result: " + err.Error(),
 		})
-		e.record([]settlement{b})
-		return
+		inParts([]settlement{b}, send, lost)
 	default:
-		e.capacity.taken(g, nil)
-		e.giveUp(batch, err)
-		return
+		lost(batch, err)
 	}
-	e.metrics.settleSeconds.Observe(time.Since(began).Seconds())
-	e.metrics.settleBatch.Observe(float64(len(batch)))
+}
+
+func (e *Engine) recordPart(batch []settlement) error {
+	began := time.Now()
+	g := e.reserve(children(batch)...)
+	out, call, err := e.settleBatch(g, batch)
+	if err != nil {
+		e.capacity.taken(g, nil)
+		return err
+	}
+	e.metrics.settled(len(batch), time.Since(began))
 	e.conclude(batch, out)
 	e.start(e.work, g, call, out.Leases)
+	return nil
 }
 
 // crashPause is how long a step waits after its plugin died under it. The next
@@ -204,19 +210,10 @@ func (e *Engine) settleBatch(g grant, batch []settlement) (store.Settled, ticket
 
 // conclude lets go of what a batch settled and tells who waits for it.
 func (e *Engine) conclude(batch []settlement, out store.Settled) {
-	ended, recorded := make([]*attempt, 0, len(batch)), 0
+	ended := make([]*attempt, 0, len(batch))
 	for i := range batch {
-		s, verdict := &batch[i], out.Verdicts[i]
-		if verdict == store.Recorded {
-			recorded++
-		} else {
-			e.metrics.verdicts.WithLabelValues(string(verdict)).Inc()
-		}
-		if verdict == store.Recorded && s.Outcome == vocab.OutcomeSuccess {
-			e.inputs.keepResult(s.StepKey, s.Result)
-		} else if verdict == store.StaleLease || verdict == store.UnknownStep {
-			e.log.Debug("outcome refused", "step", s.UUID(), "verdict", verdict, "outcome", s.Outcome)
-		}
+		s := &batch[i]
+		e.noteVerdict(s, out.Verdicts[i])
 		if s.attempt != nil {
 			ended = append(ended, s.attempt)
 			e.held.remove(s.attempt)
@@ -224,13 +221,37 @@ func (e *Engine) conclude(batch []settlement, out store.Settled) {
 		} else {
 			e.held.drop(s.held())
 		}
-		if s.answered != nil {
-			s.answered(verdict)
-		}
 	}
-	e.metrics.recorded.Add(float64(recorded))
 	e.traceSettled(batch, out)
 	e.capacity.settled(ended)
+	e.noteSettled(out)
+	if out.Enqueued > 0 {
+		if slices.ContainsFunc(batch, func(s settlement) bool { return s.attempt == nil }) {
+			e.wake() // of a lease whose reply was lost only the database knows the namespace
+		} else {
+			e.lookout.put(queuesOf(batch, func(s settlement) string { return s.attempt.plan.Namespace })...)
+		}
+	}
+}
+
+// noteVerdict notes what the database said of an outcome.
+func (e *Engine) noteVerdict(s *settlement, verdict store.Verdict) {
+	if verdict != store.Recorded {
+		e.metrics.verdicts.WithLabelValues(string(verdict)).Inc()
+		if verdict != store.AlreadyRecorded {
+			e.log.Debug("outcome refused", "step", s.UUID(), "verdict", verdict, "outcome", s.Outcome)
+		}
+		return
+	}
+	e.metrics.recorded.Inc()
+	if s.Outcome == vocab.OutcomeSuccess {
+		e.inputs.keepResult(s.StepKey, s.Result)
+	}
+}
+
+// noteSettled tells who waits for it of tasks that a batch has finished, and of retries
+// that it has caused.
+func (e *Engine) noteSettled(out store.Settled) {
 	for _, f := range out.Finished {
 		e.inputs.forget(f.UUID)
 		e.metrics.finished.WithLabelValues(string(f.State)).Inc()
@@ -241,13 +262,6 @@ func (e *Engine) conclude(batch []settlement, out store.Settled) {
 	}
 	if len(out.Due) > 0 {
 		signal(e.lookout.hurry)
-	}
-	if out.Enqueued > 0 {
-		if slices.ContainsFunc(batch, func(s settlement) bool { return s.attempt == nil }) {
-			e.wake() // of outcomes that others posted only the database knows the namespace
-		} else {
-			e.lookout.put(queuesOf(batch, func(s settlement) string { return s.attempt.plan.Namespace })...)
-		}
 	}
 }
 

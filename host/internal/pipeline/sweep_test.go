@@ -35,7 +35,7 @@ type leasing struct {
 
 	committed, failed, replied, recorded, concluded bool
 
-	attempt *attempt // nil: it adopts the step
+	attempt *attempt // nil: its lease is being given back
 }
 
 func newWorld(t *testing.T, seed uint64) *world {
@@ -69,9 +69,7 @@ func (w *world) moves() []func() {
 			c := &leasing{ticket: w.engine.grants.begin()}
 			c.Number = w.rand.Int32N(3)
 			c.Lease[0], c.Lease[1] = byte(len(w.calls)), byte(len(w.calls)>>8)
-			if w.rand.IntN(2) == 0 {
-				c.attempt = &attempt{Lease: store.Lease{StepKey: c.StepKey, ID: c.Lease}}
-			}
+			c.attempt = &attempt{Lease: store.Lease{StepKey: c.StepKey, ID: c.Lease}}
 			w.calls = append(w.calls, c)
 		},
 		func() { // it commits, even after we have given it up
@@ -109,11 +107,7 @@ func (w *world) moves() []func() {
 
 func (w *world) reply(c *leasing) {
 	c.replied = true
-	if c.attempt != nil {
-		w.engine.held.add([]*attempt{c.attempt})
-	} else {
-		w.engine.held.keep(c.Held)
-	}
+	w.engine.held.add([]*attempt{c.attempt})
 	w.engine.grants.end(c.ticket)
 }
 
@@ -189,7 +183,7 @@ func (w *world) look(unknown suspects, back map[store.Held]bool) suspects {
 		require.True(w.t, call.failed, "lease %v is not lost", call.Lease[:2])
 		require.False(w.t, back[s.held()], "twice")
 		back[s.held()] = true
-		call.attempt, call.replied = nil, true // its outcome is on its way, as that of an adopted step
+		call.attempt, call.replied = nil, true
 	}
 	return unknown
 }

@@ -40,6 +40,7 @@ func violations(ctx context.Context, pool *pgxpool.Pool) ([]string, error) {
 const (
 	namespace = "lab"
 	queue     = "lab_queue"
+	posted    = "lab_results" // results that outside workers have posted
 )
 
 // handlers of the plans of the tests.
@@ -63,6 +64,7 @@ func newBed(t testing.TB) *bed {
 	b := &bed{pool: pool, store: store.New(pool)}
 	_, err := b.plan(t.Context(), step("first", nil, nil), step("second", nil, nil)) // enters the handlers
 	require.NoError(t, err)
+	require.NoError(t, b.store.CreateQueue(t.Context(), posted))
 	b.ids, err = b.store.HandlerIDs(t.Context(), handlers)
 	require.NoError(t, err)
 	for _, h := range handlers {

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -16,7 +17,10 @@ const (
 
 	sqlNoteInbox = `insert into tasker_inboxes (queue_name) values ($1::text) on conflict do nothing`
 
-	sqlAdoptSteps = `select o_task, o_step, o_lease from tasker_adopt_steps($1::integer, $2::uuid[], $3::integer[])`
+	sqlSettlePosted = `
+select o_verdict, o_finished, o_finished_state, o_due, o_enqueued
+  from tasker_settle_posted($1::integer, $2::text, $3::bigint[], $4::uuid[], $5::integer[], $6::uuid[], $7::text[]::tasker_outcome[],
+                            $8::text[], $9::text[], $10::text[], $11::bigint[], $12::bigint, $13::integer)`
 )
 
 // CreateQueue makes the queue of an inbox unless it exists, has it rouse hosts that
@@ -48,14 +52,6 @@ func (s *Store) ReadMessages(ctx context.Context, queue string, vt time.Duration
 	return messages, err
 }
 
-// DeleteMessages removes messages that have been acted on.
-func (s *Store) DeleteMessages(ctx context.Context, queue string, ids []int64) error {
-	return s.onQueue(queue, ClassSettle, func() error {
-		_, err := pgmq.New(s.pool).Delete(ctx, queue, ids...)
-		return err
-	})
-}
-
 // SetAside moves a message that cannot be acted on to the dead letters.
 func (s *Store) SetAside(ctx context.Context, queue string, id int64, reason, detail string) error {
 	err := s.onQueue(queue, ClassSettle, func() error {
@@ -68,29 +64,39 @@ func (s *Store) SetAside(ctx context.Context, queue string, id int64, reason, de
 	return nil
 }
 
-// Adopt leases to the host those of the steps that are enqueued, because a
-// result for them has come from a worker that claims nothing.
-func (s *Store) Adopt(ctx context.Context, host int32, steps []StepKey) (map[StepKey]vocab.UUID, error) {
-	tasks, numbers := make([]vocab.UUID, len(steps)), make([]int32, len(steps))
-	for i, k := range steps {
-		tasks[i], numbers[i] = k.Task, k.Number
-	}
-	rows, err := s.pool.Query(ctx, sqlAdoptSteps, host, tasks, numbers)
-	if err != nil {
-		return nil, fmt.Errorf("adopt %d steps: %w", len(steps), err)
-	}
-	defer rows.Close()
-	leases := make(map[StepKey]vocab.UUID, len(steps))
-	for rows.Next() {
-		var k StepKey
-		var lease vocab.UUID
-		if err := rows.Scan(&k.Task, &k.Number, &lease); err != nil {
-			return nil, fmt.Errorf("adopt %d steps: %w", len(steps), err)
+// Posted is an outcome that an outside worker has posted on a queue.
+type Posted struct {
+	Settlement // a lease of zeros: the worker has claimed nothing
+
+	Message int64 // it came in
+}
+
+// SettlePosted records a batch of posted outcomes and removes their messages, or sets
+// those aside that do not count, in one transaction: made again, it changes nothing.
+// The batch is sorted in place as by [Store.Settle], and should hold successes only,
+// or none. The host is who asks, for the history; it is leased nothing.
+func (s *Store) SettlePosted(ctx context.Context, host int32, queue string, p Policy, batch []Posted) (Settled, error) {
+	slices.SortStableFunc(batch, func(a, b Posted) int { return CompareKeys(a.StepKey, b.StepKey) })
+	settlements, messages, leases := make([]Settlement, len(batch)), make([]int64, len(batch)), make([]*vocab.UUID, len(batch))
+	for i := range batch {
+		settlements[i], messages[i] = batch[i].Settlement, batch[i].Message
+		if batch[i].Lease != (vocab.UUID{}) {
+			leases[i] = &batch[i].Lease
 		}
-		leases[k] = lease
 	}
-	if err := rows.Err(); err != nil {
-		return nil, fmt.Errorf("adopt %d steps: %w", len(steps), err)
+	a := settleArgs(settlements)
+	var out Settled
+	var ended finishedArrays
+	err := s.onQueue(queue, ClassSettle, func() error {
+		return s.timed(ctx, func(db querier) error {
+			return db.QueryRow(ctx, sqlSettlePosted, host, queue, messages, a.task, a.step, leases, a.outcome, a.result, a.metadata, a.failure,
+				a.retryAfter, p.RetryAfterCap.Milliseconds(), p.ClaimFactor,
+			).Scan(&out.Verdicts, &ended.task, &ended.state, &out.Due, &out.Enqueued)
+		})
+	})
+	if err != nil {
+		return Settled{}, fmt.Errorf("settle %d posted outcomes: %w", len(batch), err)
 	}
-	return leases, nil
+	out.Finished = ended.finished()
+	return out, nil
 }

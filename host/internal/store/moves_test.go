@@ -243,10 +243,16 @@ func (m *machine) settleBatch(g store.Grant, batch []store.Settlement) {
 			look = append(look, s.Task)
 		}
 	}
-	if !slices.Equal(verdicts, got.Verdicts) {
-		m.Fatalf("verdicts %v, want %v of %+v", got.Verdicts, verdicts, batch)
-	}
 	m.takeGranted(got.Leases, g)
+	m.requireSettled(got, verdicts, look)
+}
+
+// requireSettled requires the verdicts, and that those of the tasks ended in which
+// nothing moves any more.
+func (m *machine) requireSettled(got store.Settled, verdicts []store.Verdict, look []vocab.UUID) {
+	if !slices.Equal(verdicts, got.Verdicts) {
+		m.Fatalf("verdicts %v, want %v", got.Verdicts, verdicts)
+	}
 	var ended []vocab.UUID
 	for _, id := range look {
 		if m.model.tasks[id].conclude() {
@@ -260,24 +266,6 @@ func (m *machine) settleBatch(g store.Grant, batch []store.Settlement) {
 		if !slices.Contains(ended, f.UUID) || m.model.tasks[f.UUID].state != f.State {
 			m.Fatalf("finished %v, want %v", got.Finished, ended)
 		}
-	}
-}
-
-func (m *machine) adopt() {
-	waiting := m.steps((*modelStep).waits)
-	key, g := pick(m, "step", append(waiting, m.steps(func(*modelStep) bool { return true })...)), m.grant()
-	leases, err := m.bed.store.Adopt(m.ctx, g.Host, []store.StepKey{key})
-	m.must(err)
-	s := m.model.step(key)
-	could := s.state == vocab.StepEnqueued && !m.model.hosts[g.Host].dead
-	if could != (len(leases) == 1) {
-		m.Fatalf("adopt %v in state %s: %d leases", key, s.state, len(leases))
-	}
-	for k, id := range leases {
-		s.hinted = true // its message is still there
-		l := store.Lease{StepKey: k, ID: id, Plan: m.model.tasks[k.Task].plan.ID, Attempt: int32(s.attempts + 1), Generation: int32(s.generation)}
-		g.Room, g.Served = 1, m.bed.all
-		m.take([]store.Lease{l}, g)
 	}
 }
 

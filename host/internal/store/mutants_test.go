@@ -47,6 +47,7 @@ const (
 	sweepLeases   = "tasker_sweep_worker_leases"
 	complete      = "tasker_worker_successes"
 	exchange      = "tasker_worker_exchange"
+	settlePosted  = "tasker_settle_posted"
 	createTasks   = "tasker_create_tasks"
 	retrySteps    = "tasker_retry_steps"
 	resolveStep   = "tasker_resolve_step"
@@ -103,8 +104,17 @@ var mutants = []mutant{
 	{"claim for a dead host", claimSteps, "if not tasker_may_lease(p_host) then", "if false then", deadHunt},
 	{"claim what the host does not serve", claimSteps, "from named n where n.served order by", "from named n order by", hintHunt},
 	{"claim by the clock of before", claimSteps, "v_now := clock_timestamp();", "v_now := clock_timestamp() - interval '1 s';", dueHunt},
-	{"adopt what runs", "tasker_adopt_steps", "and s.state = 'enqueued' and", "and", machineHunt},
-	{"adopt for a dead host", "tasker_adopt_steps", "if not tasker_may_lease(p_host) then", "if false then", deadHunt},
+
+	{"a result without a claim for what runs", settlePosted, "and s.state = 'enqueued' and", "and", machineHunt},
+	{"a second result without a claim", settlePosted, "min(u.ord) as ord", "max(u.ord) as ord", twiceHunt},
+	{"a result whose message is gone", settlePosted, "v_lease[v_ord] := v_never;", "null;", machineHunt},
+	{"a message that outlives its result", settlePosted, "perform pgmq.delete(p_queue, v_judged);", "null;", machineHunt},
+	{"a result that does not count and is dropped", settlePosted, "if o_verdict[i] in ('recorded', 'already_recorded') then", "if true then", machineHunt},
+	{"a posted result that leaves its lease", settlePosted, "perform tasker_worker_count(v_row.leases, v_row.outcome);", "null;", machineHunt},
+	{"results without the order of locks", "tasker_lock_posted", "order by s.task_uuid, s.step_no for update of s;", "order by s.task_uuid, s.step_no;", postedOrderHunt},
+	{"failures that lock their own row and others later", "tasker_lock_posted", "if v_row.for_good then", "if false then", buryOrderHunt},
+	{"failures without the order of locks", settlePosted, "perform tasker_lock_posted(p_task, p_step, p_outcome);", "null;", buryOrderHunt},
+
 	{"a used key makes a task", createTasks, "array_agg(case when k.task_uuid is null then u.plan_id end order by u.ord)", "array_agg(u.plan_id order by u.ord)", machineHunt},
 
 	{"a key for a request that is not the same", createTasks, "when k.request_hash = u.hash then 'duplicate'", "when true then 'duplicate'", policyHunt},
@@ -479,7 +489,6 @@ func deadHunt(t *testing.T, b *bed) string {
 	t.Helper()
 	p, zombie := b.mustPlan(t, chain(2)...), b.host(t)
 	_, leases := b.create(t, b.grant(zombie, 1), p)
-	waiting, _ := b.create(t, b.grant(zombie, 0), p)
 	b.create(t, b.grant(zombie, 0), p)
 	b.exec(t, "update tasker_hosts set alive_until = clock_timestamp() - interval '1 s'")
 	_, err := b.store.SweepHosts(t.Context())
@@ -487,11 +496,9 @@ func deadHunt(t *testing.T, b *bed) string {
 	// Swept before its step could be given back: settling it is still its right.
 	b.exec(t, "update tasker_hosts set swept_at = clock_timestamp()")
 	b.settle(t, b.grant(zombie, 1), vocab.OutcomeSuccess, leases...)
-	adopted, err := b.store.Adopt(t.Context(), zombie, []store.StepKey{{Task: waiting}})
-	require.NoError(t, err)
 	claimed := b.claim(t, b.grant(zombie, 5))
 	_, created := b.create(t, b.grant(zombie, 5), p)
-	if len(adopted)+len(claimed)+len(created) > 0 {
+	if len(claimed)+len(created) > 0 {
 		return "a dead host was given steps"
 	}
 	return oracleSays(t, b)

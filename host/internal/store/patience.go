@@ -15,9 +15,10 @@ const sqlAllow = `select set_config('statement_timeout', $1::text, true)`
 
 type patientKey struct{}
 
-// Patiently returns a context under which [Store.Settle], [Store.CreateTasks] and
-// [Store.CancelTask] give their statement [Patience] instead of the time that the
-// session gives it: one task with very many steps cannot be done in smaller parts.
+// Patiently returns a context under which [Store.Settle], [Store.SettlePosted],
+// [Store.CreateTasks] and [Store.CancelTask] give their statement [Patience] instead of
+// the time that the session gives it: one task with very many steps cannot be done in
+// smaller parts.
 func Patiently(ctx context.Context) context.Context {
 	return context.WithValue(ctx, patientKey{}, true)
 }

@@ -244,6 +244,17 @@ func daily(t *testing.T, pool *pgxpool.Pool, plans [2]*store.Plan, all []int32) 
 	require.Greater(t, len(jobs), 2)
 	_, err = s.SweepWorkerLeases(ctx, policy)
 	require.NoError(t, err)
+	tasks := []store.NewTask{newTask(plans[0]), newTask(plans[1]), newTask(plans[0]), newTask(plans[1])}
+	_, err = s.CreateTasks(ctx, store.Grant{}, tasks, "")
+	require.NoError(t, err)
+	_, err = s.SettlePosted(ctx, host, posted, policy, postedBy(t, pool, vocab.OutcomeSuccess, tasks[:2]...))
+	require.NoError(t, err)
+	_, err = s.SettlePosted(ctx, host, posted, policy, postedBy(t, pool, vocab.OutcomeRetryable, tasks[2]))
+	require.NoError(t, err)
+	_, err = s.SettlePosted(ctx, host, posted, policy, postedBy(t, pool, vocab.OutcomePermanent, tasks[1:]...)) // one of them is stale
+	require.NoError(t, err)
+	_, err = pool.Exec(ctx, "select pgmq.purge_queue($1)", queue) // as those remove their messages who post results
+	require.NoError(t, err)
 	_, _, err = s.SweepMessages(ctx, time.Hour)
 	require.NoError(t, err)
 	_, err = s.SweepHosts(ctx)
@@ -372,6 +383,12 @@ func TestWideTasksWasteNothing(t *testing.T) {
 	}
 	_, err = s.Settle(ctx, g, policy, batch)
 	require.NoError(t, err)
+	results := postedBy(t, pool, vocab.OutcomeSuccess, slices.Repeat([]store.NewTask{task}, 150)...)
+	for i := range results {
+		results[i].Number = int32(width - i)
+	}
+	_, err = s.SettlePosted(ctx, host, posted, policy, results)
+	require.NoError(t, err)
 	_, err = s.ReadSteps(ctx, task.UUID, 0, width)
 	require.NoError(t, err)
 	_, _, err = s.CancelTask(ctx, task.UUID, store.Operator{Reason: "no use"}, host)
@@ -485,7 +502,17 @@ func TestManyTasksWasteNothing(t *testing.T) {
 	settled, err = s.Settle(ctx, g, policy, batch)
 	require.NoError(t, err)
 	require.Len(t, settled.Finished, many-many/4)
-	w.requireWasteBelow(t, 5*many)
+	for _, outcome := range []vocab.Outcome{vocab.OutcomeSuccess, vocab.OutcomePermanent} {
+		for i := range tasks {
+			tasks[i] = newTask(plan)
+		}
+		_, err = s.CreateTasks(ctx, store.Grant{}, tasks, "")
+		require.NoError(t, err)
+		settled, err = s.SettlePosted(ctx, host, posted, policy, postedBy(t, pool, outcome, tasks...))
+		require.NoError(t, err)
+		require.Equal(t, slices.Repeat([]store.Verdict{store.Recorded}, many), settled.Verdicts)
+	}
+	w.requireWasteBelow(t, 8*many)
 }
 
 // TestRareTagsAreFoundWithoutHistory: a list by tag reads some of the newest tasks,

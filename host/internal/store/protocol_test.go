@@ -108,7 +108,7 @@ func (m *machine) clear() {
 	for _, table := range []string{
 		"tasker_tasks", "tasker_workflow_steps", "tasker_task_transitions", "tasker_workflow_step_transitions", "tasker_dead_letters",
 		"tasker_hosts", "tasker_revocations", "tasker_workers", "tasker_worker_leases", "tasker_worker_counts", "tasker_finalization_attempts", "tasker_idempotency_keys", "tasker_task_identities", "tasker_priority_messages",
-		"pgmq.q_" + queue,
+		"pgmq.q_" + queue, "pgmq.q_" + posted,
 	} {
 		batch.Queue("delete from " + table)
 	}
@@ -152,7 +152,7 @@ func (m *machine) play() {
 	moves := map[string]func(*rapid.T){}
 	for name, move := range map[string]func(){
 		"create": m.create, "claim": m.claim, "claim more": m.claim, "settle": m.settle, "settle more": m.settle, "settle again": m.settle,
-		"adopt": m.adopt, "host joins": m.addHost, "host dies": m.hostDies, "heartbeat": m.heartbeat, "sweep hosts": m.sweepHosts,
+		"results come": m.post, "more results come": m.post, "host joins": m.addHost, "host dies": m.hostDies, "heartbeat": m.heartbeat, "sweep hosts": m.sweepHosts,
 		"message lost": m.loseMessage, "message too many": m.hint, "sweep messages": m.sweepMessages, "time passes": m.timePasses,
 		"worker claims": m.workerClaim, "worker lives": m.workerHeartbeat, "worker settles": m.workerSettles, "worker settles more": m.workerSettles,
 		"worker goes on":      m.workerNext,

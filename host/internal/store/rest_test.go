@@ -139,7 +139,7 @@ func (r *restTrial) door() string {
 	if r.mayRest(0) {
 		return "it rests though a message waits"
 	}
-	require.NoError(r.t, r.store.DeleteMessages(r.t.Context(), "in", []int64{id}))
+	r.exec(r.t, "select pgmq.delete('in', $1::bigint)", id)
 	return ""
 }
 
@@ -163,7 +163,7 @@ func (r *restTrial) wake() string {
 	if !r.roused() {
 		return "what comes early rouses nobody"
 	}
-	require.NoError(r.t, r.store.DeleteMessages(r.t.Context(), "in", []int64{id}))
+	r.exec(r.t, "select pgmq.delete('in', $1::bigint)", id)
 	return ""
 }
 

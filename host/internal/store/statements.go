@@ -65,7 +65,7 @@ var statements = map[string]string{
 	"upsert namespace": sqlUpsertNamespace, "upsert handlers": sqlUpsertHandlers, "insert template": sqlInsertTemplate,
 	"template digest": sqlTemplateDigest, "insert plan": sqlInsertPlan, "insert steps": sqlInsertSteps,
 	"find plan": sqlFindPlan, "load plan": sqlLoadPlan, "load plan steps": sqlLoadPlanSteps, "handler ids": sqlHandlerIDs, "queues of": sqlQueuesOf,
-	"set aside": sqlSetAside, "adopt steps": sqlAdoptSteps, "note inbox": sqlNoteInbox, "step progress": sqlStepProgress, "tell progress": sqlTellProgress,
+	"set aside": sqlSetAside, "settle posted": sqlSettlePosted, "note inbox": sqlNoteInbox, "step progress": sqlStepProgress, "tell progress": sqlTellProgress,
 	"read task": sqlReadTask, "list tasks": sqlListTasks, "list active tasks": sqlListActiveTasks, "snapshot": sqlSnapshot,
 	"task plan": sqlTaskPlan, "read steps": sqlReadSteps, "read history": sqlReadHistory,
 	"list templates": sqlListTemplates, "read template": sqlReadTemplate, "latest version": sqlLatestVersion,

@@ -39,22 +39,18 @@ func (s *Store) Settle(ctx context.Context, g Grant, p Policy, batch []Settlemen
 	a := settleArgs(batch)
 	var out Settled
 	var got leaseArrays
-	var finished []vocab.UUID
-	var states []string
+	var ended finishedArrays
 	err := s.timed(ctx, func(db querier) error {
 		return db.QueryRow(ctx, sqlSettleSteps, g.Host, g.Room, g.Served,
 			a.task, a.step, a.lease, a.outcome, a.generation, a.result, a.metadata, a.failure, a.retryAfter,
 			p.RetryAfterCap.Milliseconds(), p.ClaimFactor,
 		).Scan(&out.Verdicts, &got.task, &got.step, &got.lease, &got.attempt, &got.plan, &got.generation,
-			&finished, &states, &out.Due, &out.Enqueued)
+			&ended.task, &ended.state, &out.Due, &out.Enqueued)
 	})
 	if err != nil {
 		return Settled{}, fmt.Errorf("settle %d steps: %w", len(batch), err)
 	}
-	out.Leases = got.leases()
-	for i := range finished {
-		out.Finished = append(out.Finished, Finished{finished[i], vocab.TaskState(states[i])})
-	}
+	out.Leases, out.Finished = got.leases(), ended.finished()
 	return out, nil
 }
 
@@ -125,6 +121,19 @@ func (a *leaseArrays) leases() []Lease {
 		}
 	}
 	return leases
+}
+
+type finishedArrays struct {
+	task  []vocab.UUID
+	state []string
+}
+
+func (a *finishedArrays) finished() []Finished {
+	var finished []Finished
+	for i := range a.task {
+		finished = append(finished, Finished{a.task[i], vocab.TaskState(a.state[i])})
+	}
+	return finished
 }
 
 // Claimed is what a look at a queue gave.
