@@ -145,7 +145,7 @@ func (i *Instance) mourn(err error) error {
 	}
 	select {
 	case <-i.Exited:
-		return fmt.Errorf("the plugin's process ended: %w%s", err, i.process.words())
+		return fmt.Errorf("the plugin's process ended: %w%s", err, i.process.printed())
 	case <-time.After(200 * time.Millisecond): // the news of an exit lags behind a broken call
 		return err
 	}

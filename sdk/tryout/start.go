@@ -15,6 +15,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/go-plugin"
+	"github.com/hashicorp/go-plugin/runner"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/test/bufconn"
@@ -37,10 +38,10 @@ func (i *Instance) Close() { i.close() }
 
 // process is what is known of a plugin's process.
 type process struct {
+	*program
 	client *plugin.Client
-	cmd    *exec.Cmd
 	stop   func() // kills it, also while it starts
-	stderr *tail
+	words  *tail
 	end    sync.Once
 }
 
@@ -65,27 +66,34 @@ func Process(path string, env ...string) Start {
 			}
 		}
 		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // a signal of the terminal is not for it
-		p := &process{cmd: cmd, stop: stop, stderr: &tail{}}
-		p.client = plugin.NewClient(&plugin.ClientConfig{
-			HandshakeConfig:  wire.Handshake,
-			VersionedPlugins: wire.Plugins(nil),
-			AllowedProtocols: []plugin.Protocol{plugin.ProtocolGRPC},
-			GRPCDialOptions:  wire.DialOptions(),
-			AutoMTLS:         true,
-			SkipHostEnv:      true,
-			StartTimeout:     startsWithin(ctx),
-			Logger:           hclog.NewNullLogger(),
-			Stderr:           p.stderr,
-			SyncStdout:       p.stderr,
-			SyncStderr:       p.stderr,
-			Cmd:              cmd,
-		})
+		p := &process{program: &program{cmd: cmd, gone: make(chan struct{})}, stop: stop, words: &tail{}}
+		p.client = plugin.NewClient(p.config(startsWithin(ctx)))
 		client, err := p.connect(ctx)
 		if err != nil {
 			p.kill()
-			return nil, fmt.Errorf("start %s: %w%s", path, err, p.words())
+			return nil, fmt.Errorf("start %s: %w%s", path, p.explain(err, p.words.String()), p.printed())
 		}
 		return &Instance{Client: client, process: p, close: p.kill}, nil
+	}
+}
+
+func (p *process) config(patience time.Duration) *plugin.ClientConfig {
+	return &plugin.ClientConfig{
+		HandshakeConfig:  wire.Handshake,
+		VersionedPlugins: wire.Plugins(nil),
+		AllowedProtocols: []plugin.Protocol{plugin.ProtocolGRPC},
+		GRPCDialOptions:  wire.DialOptions(),
+		AutoMTLS:         true,
+		SkipHostEnv:      true,
+		StartTimeout:     patience,
+		Logger:           hclog.NewNullLogger(),
+		Stderr:           p.words,
+		SyncStdout:       p.words,
+		SyncStderr:       p.words,
+		RunnerFunc: func(_ hclog.Logger, carrier *exec.Cmd, _ string) (runner.Runner, error) {
+			p.cmd.Env = append(p.cmd.Env, carrier.Env...) // the handshake's variables last: nothing overrides them
+			return p.program, nil
+		},
 	}
 }
 
@@ -148,25 +156,20 @@ func (p *process) terminate(ctx context.Context) error {
 	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		return fmt.Errorf("send SIGTERM: %w", err)
 	}
-	bound := time.After(exitTimeout)
-	poll := time.NewTicker(10 * time.Millisecond)
-	defer poll.Stop()
-	for !p.client.Exited() {
-		select {
-		case <-poll.C:
-		case <-bound:
-			return fmt.Errorf("it still runs %s after SIGTERM", exitTimeout)
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
+	select {
+	case <-p.gone:
+		return nil
+	case <-time.After(exitTimeout):
+		return fmt.Errorf("it still runs %s after SIGTERM", exitTimeout)
+	case <-ctx.Done():
+		return context.Cause(ctx)
 	}
-	return nil
 }
 
-// words is the end of what the process printed, if it printed anything.
-func (p *process) words() string {
-	if text := p.stderr.String(); text != "" {
-		return "; the last it printed:\n" + text
+// printed is the end of what the process printed, if it printed anything.
+func (p *process) printed() string {
+	if text := p.words.String(); text != "" {
+		return "\nthe last it printed:\n" + text
 	}
 	return ""
 }

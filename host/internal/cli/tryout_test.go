@@ -35,6 +35,8 @@ func TestTryout(t *testing.T) {
 	}{
 		"check":           {[]string{"check", good, "--example", "crooked.echo=" + step}, 0, "ok    exits at SIGTERM\n"},
 		"check bad":       {[]string{"check", bad}, 1, "FAIL  drain\n      it says that 7 are in flight and none is\n"},
+		"check no plugin": {[]string{"check", "/bin/true"}, 1, "FAIL  start\n      start /bin/true: it is no plugin, or it cannot start: it ended (exit status 0)"},
+		"run no plugin":   {[]string{"run", "/bin/true"}, 1, "tasker: start /bin/true: it is no plugin, or it cannot start"},
 		"no file":         {[]string{"check", good + ".exe"}, 2, "there is no file"},
 		"no executable":   {[]string{"check", step}, 2, "is not an executable file"},
 		"bad options":     {[]string{"check", good, "--options", "{"}, 2, "--options: the document ends in the middle"},

@@ -167,7 +167,33 @@ func TestProcesses(t *testing.T) {
 	require.Len(t, got, 1)
 	require.Contains(t, got["describe"], "no end within 20s")
 
-	got = problems(t, tryout.Process("/bin/false"), cfg)
-	require.Len(t, got, 1)
-	require.True(t, strings.HasPrefix(got["start"], "start /bin/false: "), got["start"])
+	cfg.Patience = 2 * time.Minute
+	for name, c := range map[string]struct{ script, want string }{
+		"ends":            {"exit 3", "it is no plugin, or it cannot start: it ended (exit status 3) and had printed no handshake on standard output:\n"},
+		"last words":      {"echo no licence >&2; exit 1", "\nthe last it printed:\nno licence"},
+		"prints":          {"echo Hello; sleep 1000", `it is no plugin: the first it printed on standard output is "Hello", which is no handshake:` + "\n"},
+		"prints much":     {"yes | tr -d '\\n'", `is "` + strings.Repeat("y", 200) + `", which`},
+		"other product":   {"echo This binary is a plugin. These are not meant to be executed directly. >&2; exit 1", "it is a plugin of another product"},
+		"other go-plugin": {"echo '2|1|unix|/tmp/x|grpc|'; sleep 1000", "begins with the version 2 of go-plugin's protocol: want 1"},
+		"other contract":  {"echo '1|7|unix|/tmp/x|grpc|'; sleep 1000", "chooses the version 7 of the contract: want one of those in PLUGIN_PROTOCOL_VERSIONS, which is 1"},
+	} {
+		path := filepath.Join(dir, strings.ReplaceAll(name, " ", "-"))
+		require.NoError(t, os.WriteFile(path, []byte("#!/bin/sh\n"+c.script+"\n"), 0o700))
+		got := problems(t, tryout.Process(path), cfg)
+		require.Len(t, got, 1, name)
+		require.True(t, strings.HasPrefix(got["start"], "start "+path+": "), "%s: %s", name, got["start"])
+		require.Contains(t, got["start"], c.want, name)
+		require.NotContains(t, got["start"], "Unrecognized remote plugin", "%s: these are go-plugin's words", name)
+	}
+	text := filepath.Join(dir, "text")
+	require.NoError(t, os.WriteFile(text, []byte("no program"), 0o700))
+	require.Contains(t, problems(t, tryout.Process(text), cfg)["start"], "a script without a first line like #!/bin/sh")
+
+	// A child that holds the outputs open does not hold up the end.
+	cfg.Patience = time.Second
+	slow := filepath.Join(dir, "slow")
+	require.NoError(t, os.WriteFile(slow, []byte("#!/bin/sh\nsetsid sleep 1000 &\nsleep 1000\n"), 0o700))
+	began := time.Now()
+	require.Contains(t, problems(t, tryout.Process(slow), cfg)["start"], "it printed no handshake on standard output in time:\n")
+	require.Less(t, time.Since(began), time.Minute)
 }
