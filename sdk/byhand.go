@@ -17,10 +17,7 @@ import (
 // byHand is what the binary does when a person starts it. It returns the exit
 // code.
 func byHand(p *Plugin, args []string, stdout, stderr io.Writer) int {
-	command := ""
-	if len(args) == 2 {
-		command = args[1]
-	}
+	command := strings.Join(args[1:], " ")
 	description, err := p.Describe(context.Background(), &pluginv1.DescribeRequest{})
 	if err != nil {
 		fmt.Fprintln(stderr, err)
@@ -32,10 +29,18 @@ func byHand(p *Plugin, args []string, stdout, stderr io.Writer) int {
 		return 0
 	case "selftest":
 		return selfTestByHand(p, stdout, stderr)
+	case "--version", "-version", "version":
+		fmt.Fprintln(stdout, description.GetName(), description.GetVersion())
+		return 0
+	case "--help", "-help", "-h", "help":
+		explain(args[0], description, stdout)
+		return 0
+	case "":
 	default:
-		explain(filepath.Base(args[0]), description, stderr)
-		return 1
+		fmt.Fprintf(stderr, "%q is none of its commands.\n\n", command)
 	}
+	explain(args[0], description, stderr)
+	return 1
 }
 
 func selfTestByHand(p *Plugin, stdout, stderr io.Writer) int {
@@ -54,10 +59,22 @@ func selfTestByHand(p *Plugin, stdout, stderr io.Writer) int {
 	return 0
 }
 
-func explain(binary string, d *pluginv1.DescribeResponse, w io.Writer) {
+// explain says what the binary is and what a person can do with it.
+func explain(path string, d *pluginv1.DescribeResponse, w io.Writer) {
 	fmt.Fprintf(w, "%s %s is a Tasker plugin: a host starts it, see plugins.toml.\n\nIt serves:\n", d.GetName(), d.GetVersion())
 	for _, s := range d.GetSlots() {
 		fmt.Fprintf(w, "  %-8s %s\n", s.GetKind(), s.GetName())
 	}
-	fmt.Fprintf(w, "\nBy hand:\n  %[1]s describe   print what it is, as JSON\n  %[1]s selftest   try it out\n", binary)
+	fmt.Fprintf(w, "\nBy hand:\n")
+	binary := filepath.Base(path)
+	for _, c := range [][2]string{
+		{binary + " describe", "print what it is, as JSON"},
+		{binary + " selftest", "try it out"},
+		{binary + " --version", "print its name and version"},
+		{binary + " --help", "print this"},
+		{"tasker plugin check " + path, "find out whether it keeps the contract with its host"},
+		{"tasker plugin run " + path, "call it once"},
+	} {
+		fmt.Fprintf(w, "  %s\n        %s\n", c[0], c[1])
+	}
 }

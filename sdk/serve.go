@@ -25,9 +25,10 @@ const (
 // Serve is the whole main of a plugin: it serves the parts to the host that
 // started the process, and does not return.
 //
-// Started by hand, it prints what the plugin is and exits with code 1; with the
-// argument describe it prints that as JSON, with selftest it runs the
-// self-test; both exit with code 0 if all is well.
+// Started by hand, it prints what the plugin is and what can be done with it, and
+// exits with code 1; with the argument describe it prints what it is as JSON, with
+// selftest it runs the self-test, and --help and --version are as usual: these exit
+// with code 0 if all is well.
 //
 // Under a host, everything printed goes to the host's log, whatever it was
 // printed to. SIGTERM lets the steps in hand finish for up to ten seconds. When

@@ -115,7 +115,7 @@ func TestServeEndsWithHost(t *testing.T) {
 	require.NoError(t, err)
 	defer alive.Close()
 	host := exec.Command(os.Args[0])
-	host.Env = []string{programVariable + "=host", "TMPDIR=" + os.TempDir()}
+	host.Env = []string{programVariable + "=host", "TMPDIR=" + t.TempDir()}
 	host.ExtraFiles = []*os.File{held}
 	stdout, err := host.StdoutPipe()
 	require.NoError(t, err)
@@ -144,6 +144,11 @@ func TestByHand(t *testing.T) {
 		"nothing asked":   {"plugin", nil, 1, "", "sample 1.2.3 is a Tasker plugin"},
 		"names handlers":  {"plugin", nil, 1, "", "handler  sample.gate\n"},
 		"unknown command": {"plugin", []string{"dance"}, 1, "", "selftest"},
+		"what to do":      {"plugin", nil, 1, "", "tasker plugin check " + os.Args[0]},
+		"what it is not":  {"plugin", []string{"dance", "well"}, 1, "", `"dance well" is none of its commands`},
+		"help":            {"plugin", []string{"--help"}, 0, "sample 1.2.3 is a Tasker plugin: a host starts it", ""},
+		"short help":      {"plugin", []string{"-h"}, 0, "tasker plugin check " + os.Args[0], ""},
+		"version":         {"plugin", []string{"--version"}, 0, "sample 1.2.3\n", ""},
 		"describe":        {"plugin", []string{"describe"}, 0, `"sample.echo"`, ""},
 		"selftest":        {"plugin", []string{"selftest"}, 0, "ok\n", ""},
 		"broken":          {"broken", nil, 1, "", "no handlers given"},
@@ -160,6 +165,8 @@ func TestByHand(t *testing.T) {
 			require.Contains(t, stderr.String(), test.stderr)
 			if test.code != 0 {
 				require.Empty(t, stdout.String())
+			} else {
+				require.Empty(t, stderr.String())
 			}
 		})
 	}
