@@ -83,6 +83,7 @@ func gate(ctx context.Context, s handler.Step) (handler.Result, error) {
 func hostProgram() {
 	cmd := exec.Command(os.Args[0])
 	cmd.ExtraFiles = []*os.File{os.NewFile(3, "alive")}
+	cmd.Env = []string{plugin.EnvUnixSocketDir + "=" + os.TempDir()}
 	client := plugin.NewClient(clientConfig(cmd, hclog.NewNullLogger()))
 	if _, err := client.Client(); err != nil {
 		fmt.Println(err)
@@ -93,7 +94,7 @@ func hostProgram() {
 }
 
 func clientConfig(cmd *exec.Cmd, logger hclog.Logger) *plugin.ClientConfig {
-	cmd.Env = []string{programVariable + "=plugin"}
+	cmd.Env = append(cmd.Env, programVariable+"=plugin")
 	return &plugin.ClientConfig{
 		HandshakeConfig:  wire.Handshake,
 		VersionedPlugins: wire.Plugins(nil),
@@ -110,6 +111,7 @@ func clientConfig(cmd *exec.Cmd, logger hclog.Logger) *plugin.ClientConfig {
 func startPlugin(t *testing.T, logger hclog.Logger) (*exec.Cmd, *plugin.Client, *wire.Client) {
 	t.Helper()
 	cmd := exec.Command(os.Args[0])
+	cmd.Env = []string{plugin.EnvUnixSocketDir + "=" + t.TempDir()} // go-plugin does not remove the socket of one that was killed
 	client := plugin.NewClient(clientConfig(cmd, logger))
 	t.Cleanup(client.Kill)
 	protocol, err := client.Client()

@@ -40,6 +40,7 @@ func (i *Instance) Close() { i.close() }
 type process struct {
 	*program
 	client *plugin.Client
+	dir    *workDir
 	stop   func() // kills it, also while it starts
 	words  *tail
 	end    sync.Once
@@ -54,9 +55,14 @@ const (
 )
 
 // Process starts an executable for each call. It sees the variables of this
-// process that are named in env, and no other but the handshake's.
+// process that are named in env, and no other but the handshake's. Like a host's,
+// it has a private directory for its socket and its temporary files.
 func Process(path string, env ...string) Start {
 	return func(ctx context.Context) (*Instance, error) {
+		dir, err := newWorkDir()
+		if err != nil {
+			return nil, fmt.Errorf("start %s: %w", path, err)
+		}
 		life, stop := context.WithCancel(context.Background()) // not ctx: that is for the start
 		cmd := exec.CommandContext(life, path)                 //nolint:gosec // the caller's own choice
 		cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "LANG=C.UTF-8"}
@@ -66,7 +72,7 @@ func Process(path string, env ...string) Start {
 			}
 		}
 		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // a signal of the terminal is not for it
-		p := &process{program: &program{cmd: cmd, gone: make(chan struct{})}, stop: stop, words: &tail{}}
+		p := &process{program: &program{cmd: cmd, gone: make(chan struct{})}, dir: dir, stop: stop, words: &tail{}}
 		p.client = plugin.NewClient(p.config(startsWithin(ctx)))
 		client, err := p.connect(ctx)
 		if err != nil {
@@ -85,13 +91,14 @@ func (p *process) config(patience time.Duration) *plugin.ClientConfig {
 		GRPCDialOptions:  wire.DialOptions(),
 		AutoMTLS:         true,
 		SkipHostEnv:      true,
+		UnixSocketConfig: &plugin.UnixSocketConfig{TempDir: p.dir.path},
 		StartTimeout:     patience,
 		Logger:           hclog.NewNullLogger(),
 		Stderr:           p.words,
 		SyncStdout:       p.words,
 		SyncStderr:       p.words,
-		RunnerFunc: func(_ hclog.Logger, carrier *exec.Cmd, _ string) (runner.Runner, error) {
-			p.cmd.Env = append(p.cmd.Env, carrier.Env...) // the handshake's variables last: nothing overrides them
+		RunnerFunc: func(_ hclog.Logger, carrier *exec.Cmd, dir string) (runner.Runner, error) {
+			p.cmd.Env = append(append(p.cmd.Env, "TMPDIR="+dir), carrier.Env...) // the handshake's variables last: nothing overrides them
 			return p.program, nil
 		},
 	}
@@ -145,6 +152,7 @@ func (p *process) dispense() (*wire.Client, error) {
 // wait for ever for the answer of a process that hangs.
 func (p *process) kill() {
 	p.end.Do(func() {
+		defer p.dir.remove()
 		defer p.stop()
 		defer time.AfterFunc(hangTimeout, p.stop).Stop()
 		p.client.Kill()

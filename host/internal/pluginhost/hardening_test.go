@@ -283,6 +283,29 @@ func TestNothingLeaks(t *testing.T) { // not parallel: it counts what the proces
 	require.Len(t, stored, 1)
 }
 
+// A plugin that is killed cannot remove its socket: the host does, and leaves
+// nothing in its directory for temporary files.
+func TestKilledPluginLeavesNoSocket(t *testing.T) {
+	t.Parallel()
+	runDir := open(t)
+	b := started(t, func(c *Config) { c.RunDir = runDir }, spec("chaos", script(t, "sdk")))
+	sockets := func() []string {
+		found, err := filepath.Glob(filepath.Join(runDir, "*", "*", "plugin*"))
+		require.NoError(t, err)
+		return found
+	}
+	require.Len(t, sockets(), 1)
+	first := b.Status()[0]
+	require.NoError(t, syscall.Kill(first.PID, syscall.SIGKILL))
+	b.serves(t, first.Generation)
+	eventually(t, "the socket of the first is gone", func() bool { return len(sockets()) == 1 })
+	require.NoError(t, syscall.Kill(b.Status()[0].PID, syscall.SIGKILL))
+	require.NoError(t, b.Stop(t.Context()))
+	left, err := os.ReadDir(runDir)
+	require.NoError(t, err)
+	require.Empty(t, left)
+}
+
 func openFiles(t testing.TB) int {
 	t.Helper()
 	fds, err := os.ReadDir("/proc/self/fd")

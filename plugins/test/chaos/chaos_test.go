@@ -52,6 +52,7 @@ func start(t *testing.T, mode string) (*wire.Client, error) {
 	t.Helper()
 	cmd := exec.Command(chaostest.As(t, binary, mode))
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Env = []string{plugin.EnvUnixSocketDir + "=" + t.TempDir()} // most cannot remove their socket
 	client := plugin.NewClient(&plugin.ClientConfig{
 		HandshakeConfig:  wire.Handshake,
 		VersionedPlugins: wire.Plugins(nil),

@@ -7,7 +7,9 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -196,4 +198,77 @@ func TestProcesses(t *testing.T) {
 	began := time.Now()
 	require.Contains(t, problems(t, tryout.Process(slow), cfg)["start"], "it printed no handshake on standard output in time:\n")
 	require.Less(t, time.Since(began), time.Minute)
+}
+
+// A plugin that is killed leaves its socket behind; when it was tried out nothing
+// is left of it, and nothing of trials whose process was killed.
+func TestNothingIsLeft(t *testing.T) { // not parallel: it sets a variable
+	dir, err := os.MkdirTemp("/tmp", "try") // short, for the socket
+	require.NoError(t, err)
+	defer func() { require.NoError(t, os.RemoveAll(dir)) }()
+	t.Setenv("TMPDIR", dir)
+	dead, young := filepath.Join(dir, "tasker-try-1"), filepath.Join(dir, "tasker-try-2")
+	for _, d := range []string{dead, young} {
+		require.NoError(t, os.Mkdir(d, 0o700))
+	}
+	past := time.Now().Add(-time.Hour)
+	require.NoError(t, os.Chtimes(dead, past, past))
+
+	binary := filepath.Join(dir, "crooked")
+	out, err := exec.Command("go", "build", "-o", binary, ".").CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	start := tryout.Process(binary)
+	one, err := start(t.Context())
+	require.NoError(t, err)
+	defer one.Close()
+	require.NoDirExists(t, dead)
+	require.DirExists(t, young, "its owner may not have locked it yet")
+	require.NoError(t, os.Remove(young))
+	sockets := func() []string {
+		found, err := filepath.Glob(filepath.Join(dir, "tasker-try-*", "plugin-dir*", "plugin*"))
+		require.NoError(t, err)
+		return found
+	}
+	require.Len(t, sockets(), 1)
+	first := sockets()[0]
+	for socket := first; socket != dir; socket = filepath.Dir(socket) {
+		info, err := os.Stat(filepath.Dir(socket))
+		require.NoError(t, err)
+		require.Equal(t, os.FileMode(0o700), info.Mode().Perm())
+	}
+	require.NoError(t, os.Chtimes(filepath.Dir(filepath.Dir(first)), past, past))
+
+	two, err := start(t.Context())
+	require.NoError(t, err)
+	require.Len(t, sockets(), 2, "the first still lives")
+	for _, socket := range sockets() {
+		if socket != first {
+			kill(t, filepath.Dir(socket))
+		}
+	}
+	<-two.Exited
+	require.Len(t, sockets(), 2, "it could not remove its own")
+	two.Close()
+	require.Len(t, sockets(), 1)
+	one.Close()
+	left, err := filepath.Glob(filepath.Join(dir, "*"))
+	require.NoError(t, err)
+	require.Equal(t, []string{binary}, left)
+}
+
+// kill kills the process whose directory for the socket is named.
+func kill(t *testing.T, dir string) {
+	t.Helper()
+	environments, err := filepath.Glob("/proc/[0-9]*/environ")
+	require.NoError(t, err)
+	for _, path := range environments {
+		raw, _ := os.ReadFile(path) // others' are not for us
+		if strings.Contains(string(raw), "PLUGIN_UNIX_SOCKET_DIR="+dir+"\x00") {
+			pid, err := strconv.Atoi(filepath.Base(filepath.Dir(path)))
+			require.NoError(t, err)
+			require.NoError(t, syscall.Kill(pid, syscall.SIGKILL))
+			return
+		}
+	}
+	require.Fail(t, "no process has "+dir)
 }
