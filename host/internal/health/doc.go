@@ -1,4 +1,5 @@
-// Package health looks at a host at intervals and tells what it found.
+// Package health looks at a host at intervals, and when its operational state
+// changes, and tells what it found.
 //
 //	checks ─► Monitor ─► report (probes, API, metrics)
 //	             │

@@ -41,9 +41,10 @@ const (
 	keptEvents = 200
 )
 
-// State tells the host's operational state.
+// State tells the host's operational state, and when it changes.
 type State interface {
 	State() opstate.State
+	Watch() (opstate.Change, <-chan struct{})
 }
 
 // Monitor looks at its checks at intervals. It is safe for concurrent use.
@@ -94,15 +95,20 @@ func New(cfg Config, checks []Check, state State, sink Sink, reg prometheus.Regi
 	return m, nil
 }
 
-// Run looks until ctx ends, at first at once. It is made for a
-// [lifecycle.Runner].
+// Run looks until ctx ends, at first at once, and whenever the operational state
+// changes: a report of the state before says what is no longer so, and misses what
+// is expected now. It is made for a [lifecycle.Runner].
 func (m *Monitor) Run(ctx context.Context) error {
 	tick := time.NewTicker(m.cfg.Interval)
 	defer tick.Stop()
-	for {
-		m.Look(ctx)
+	for inTurn := true; ; {
+		_, changed := m.state.Watch() // before the look: what changes meanwhile is looked at again
+		m.look(ctx, inTurn)
 		select {
 		case <-tick.C:
+			inTurn = true
+		case <-changed:
+			inTurn = false
 		case <-ctx.Done():
 			return nil
 		}
@@ -111,7 +117,11 @@ func (m *Monitor) Run(ctx context.Context) error {
 
 // Look asks all checks once, beside each other, and tells the sink what changed.
 // It returns what it found; what was found before, if ctx ends meanwhile.
-func (m *Monitor) Look(ctx context.Context) Report {
+func (m *Monitor) Look(ctx context.Context) Report { return m.look(ctx, true) }
+
+// look does not count as another bad one if it is out of turn: that a check is bad
+// twice within a moment says no more than once.
+func (m *Monitor) look(ctx context.Context, inTurn bool) Report {
 	state := m.state.State()
 	if state == opstate.Stopped {
 		return m.keep(Report{At: m.now(), State: state, Status: Unknown}, nil)
@@ -136,7 +146,7 @@ func (m *Monitor) Look(ctx context.Context) Report {
 	report := Report{At: m.now(), State: state, Status: Healthy}
 	var events []Event
 	for _, c := range m.checks {
-		items, told := m.judge(c, c.looked == began, report.At, state)
+		items, told := m.judge(c, look{at: report.At, state: state, fresh: c.looked == began, inTurn: inTurn})
 		report.Items = append(report.Items, items...)
 		events = append(events, told...)
 	}
@@ -192,9 +202,17 @@ func (c *watched) ask(ctx context.Context, v View, timeout time.Duration) []Name
 	}
 }
 
+// look is when and in which state checks were looked at.
+type look struct {
+	at     time.Time
+	state  opstate.State
+	fresh  bool // this check was asked; else its last answer holds
+	inTurn bool // at the interval; else between
+}
+
 // judge compares what a check found with what was known. A finding that is not
 // new does not count as another bad look.
-func (m *Monitor) judge(c *watched, fresh bool, at time.Time, state opstate.State) (items []Item, events []Event) {
+func (m *Monitor) judge(c *watched, l look) (items []Item, events []Event) {
 	seen := map[string]bool{}
 	for order, n := range c.found {
 		name := c.Name
@@ -211,11 +229,11 @@ func (m *Monitor) judge(c *watched, fresh bool, at time.Time, state opstate.Stat
 			c.standing[name] = s
 		}
 		s.order = order
-		s.Expected = n.Status != Healthy && expected(state, c.Work)
-		if !fresh {
+		s.Expected = n.Status != Healthy && expected(l.state, c.Work)
+		if !l.fresh {
 			continue
 		}
-		if event, changed := s.update(n.Finding, at, state, m.cfg.RaiseAfter); changed {
+		if event, changed := s.update(n.Finding, l, m.cfg.RaiseAfter); changed {
 			events = append(events, event)
 		}
 	}
@@ -234,24 +252,25 @@ func (m *Monitor) judge(c *watched, fresh bool, at time.Time, state opstate.Stat
 
 // update takes a finding in. It returns an event if the status is another than
 // the last event told and has held long enough.
-func (s *standing) update(f Finding, at time.Time, state opstate.State, raiseAfter int) (Event, bool) {
+func (s *standing) update(f Finding, l look, raiseAfter int) (Event, bool) {
 	if f.Status.rank() >= len(Statuses) {
 		f = Finding{Status: Unknown, Message: fmt.Sprintf("the check answered with the status %.40q, which is none", string(f.Status))}
 	}
 	if f.Status != s.Status {
-		s.Status, s.Since = f.Status, at
+		s.Status, s.Since = f.Status, l.at
 	}
 	s.Message = f.Message
-	if s.Status == Healthy {
+	switch {
+	case s.Status == Healthy:
 		s.bad = 0
-	} else {
+	case l.inTurn || s.bad == 0:
 		s.bad++
 	}
 	told := s.Status == s.raised && (s.Expected || !s.quiet) // what was expected once may be so no longer
 	if told || s.Status != Healthy && s.bad < raiseAfter {
 		return Event{}, false
 	}
-	e := Event{At: at, Check: s.Name, From: s.raised, To: s.Status, Severity: severity(s.Status), State: state, Message: s.Message}
+	e := Event{At: l.at, Check: s.Name, From: s.raised, To: s.Status, Severity: severity(s.Status), State: l.state, Message: s.Message}
 	if s.Expected {
 		e.Severity = Info
 	}

@@ -20,10 +20,11 @@ func TestMain(m *testing.M) { leaks.Main(m) }
 
 // world is what a monitor under test sees.
 type world struct {
-	mu     sync.Mutex
-	state  opstate.State
-	found  map[string]health.Finding
-	events []health.Event
+	mu      sync.Mutex
+	state   opstate.State
+	changed chan struct{}
+	found   map[string]health.Finding
+	events  []health.Event
 }
 
 func (w *world) State() opstate.State {
@@ -36,6 +37,14 @@ func (w *world) enter(s opstate.State) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.state = s
+	close(w.changed)
+	w.changed = make(chan struct{})
+}
+
+func (w *world) Watch() (opstate.Change, <-chan struct{}) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return opstate.Change{To: w.state}, w.changed
 }
 
 func (w *world) set(check string, s health.Status) {
@@ -72,7 +81,7 @@ func (w *world) check(name string, work bool) health.Check {
 }
 
 func newWorld(state opstate.State) *world {
-	return &world{state: state, found: map[string]health.Finding{}}
+	return &world{state: state, changed: make(chan struct{}), found: map[string]health.Finding{}}
 }
 
 func (w *world) monitor(t *testing.T, checks ...health.Check) (*health.Monitor, *prometheus.Registry) {
@@ -229,6 +238,42 @@ func TestAReportThatHasGrownOldIsUnknown(t *testing.T) {
 		<-time.After(16 * time.Second)
 		require.Equal(t, health.Unknown, m.Report().Status)
 		require.Contains(t, m.Report().Items[0].Message, "16s ago")
+	})
+}
+
+// A host that has started is not said to start until the next look is due. What is
+// bad at that moment is bad once, however many looks see it.
+func TestAChangeOfStateIsSeenAtOnce(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(opstate.Startup)
+		m, _ := w.monitor(t, w.check("plugins", true))
+		w.set("plugins", health.Unhealthy)
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() { defer close(done); _ = m.Run(ctx) }()
+		synctest.Wait()
+		require.Equal(t, opstate.Startup, m.Report().State)
+		require.Equal(t, health.Healthy, m.Report().Status, "expected while it starts")
+
+		<-time.After(time.Second)
+		w.enter(opstate.Normal)
+		synctest.Wait()
+		require.Equal(t, opstate.Normal, m.Report().State)
+		require.Equal(t, health.Unhealthy, m.Report().Status)
+		require.Empty(t, w.told(), "one bad look in turn is not told")
+		w.set("plugins", health.Healthy)
+		w.enter(opstate.GracefulShutdown)
+		synctest.Wait()
+		require.Equal(t, opstate.GracefulShutdown, m.Report().State)
+		require.Equal(t, health.Healthy, m.Report().Items[0].Status)
+		w.set("plugins", health.Unhealthy)
+		w.enter(opstate.Normal)
+		<-time.After(4 * time.Second) // the next in turn is due
+		synctest.Wait()
+		require.Equal(t, []health.Severity{health.Critical}, w.told())
+		cancel()
+		<-done
 	})
 }
 
