@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -362,6 +363,11 @@ func (a *app) showPlugin(d *readmodel.PluginDetail) {
 	fact("rolling out", number(d.Next))
 	fact("version", d.Version)
 	fact("sha256", d.Artifact)
+	for i := range d.Generations {
+		if g := &d.Generations[i]; g.Generation == d.Generation {
+			fact("taken from", cmp.Or(g.Path, "the plugin store"))
+		}
+	}
 	fact("serves", strings.Join(d.Serves, ", "))
 	fact("message", d.Message)
 	if s := d.Selected; s != nil {
@@ -393,7 +399,7 @@ func (a *app) showGenerations(d *readmodel.PluginDetail) {
 	}
 	a.printf("\n")
 	var t table
-	t.header("GENERATION", "PHASE", "SINCE", "SHA256", "VERSION", "PID", "IN FLIGHT", "SHARE", "WHY")
+	t.header("GENERATION", "PHASE", "SINCE", "SHA256", "TAKEN FROM", "VERSION", "PID", "IN FLIGHT", "SHARE", "WHY")
 	for i := range d.Generations {
 		g := &d.Generations[i]
 		share := ""
@@ -403,7 +409,7 @@ func (a *app) showGenerations(d *readmodel.PluginDetail) {
 		case g.Needed > 0:
 			share = fmt.Sprintf("copies: %d of %d, %d differ", g.Compared, g.Needed, g.Differed)
 		}
-		t.add(text(number(g.Generation)), stateCell(g.Phase), text(when(g.Since)), text(short(g.Artifact)), text(g.Version),
+		t.add(text(number(g.Generation)), stateCell(g.Phase), text(when(g.Since)), text(short(g.Artifact)), text(cmp.Or(g.Path, "the plugin store")), text(g.Version),
 			text(number(int64(g.PID))), text(strconv.Itoa(g.InFlight)), text(share), text(g.Reason))
 	}
 	a.printTable(&t)

@@ -174,7 +174,7 @@ func (p pluginAPI) Plugin(_ context.Context, id api.PluginID) (readmodel.PluginD
 func generationOf(g *pluginhost.GenerationStatus) readmodel.PluginGeneration {
 	return readmodel.PluginGeneration{
 		Generation: int64(g.Number), //nolint:gosec // from a bigint sequence
-		Phase:      string(g.Phase), Since: g.Since.UTC(), Reason: g.Reason, Artifact: g.SHA256, Version: g.Version,
+		Phase:      string(g.Phase), Since: g.Since.UTC(), Reason: g.Reason, Artifact: g.SHA256, Path: g.Path, Version: g.Version,
 		PID: g.PID, StartedAt: unlessZero(g.Started), InFlight: g.InFlight, Weight: g.Weight, Limits: g.Limits,
 		Compared: g.Compared, Needed: g.Needed, Differed: g.Differed,
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"sync"
 	"testing"
@@ -179,6 +180,9 @@ func TestPluginsTakeOverWhileTasksRun(t *testing.T) {
 	elsewhere := s.drop(t, filepath.Join(built, "arithmetic"), "elsewhere")
 	require.Zero(t, s.tasker(t, "plugin", "swap", "arithmetic", "--artifact", elsewhere).code)
 	require.Equal(t, "1.0.0", h.plugin(t, "arithmetic").Version)
+	explained := s.tasker(t, "plugin", "explain", "arithmetic")
+	require.Regexp(t, `(?m)^taken from +`+regexp.QuoteMeta(elsewhere)+`$`, explained.out)
+	require.Regexp(t, `(?m)^selected +`+regexp.QuoteMeta(path)+`, `, explained.out)
 
 	// What is no plugin is refused, and what serves stays.
 	r = s.tasker(t, "plugin", "swap", "arithmetic", "--artifact", "/bin/true")

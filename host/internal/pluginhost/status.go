@@ -56,6 +56,7 @@ type GenerationStatus struct {
 	Since    time.Time // in this phase
 	Reason   string    // of the last change of phase
 	SHA256   string
+	Path     string // where the executable was taken in from; empty: it was in the store
 	Version  string
 	PID      int
 	Started  time.Time
@@ -111,7 +112,7 @@ func (s *slot) explain() Explanation {
 func (g *generation) status() GenerationStatus {
 	st := GenerationStatus{
 		Number: g.number, Phase: g.phase, Since: g.moved, Reason: g.reason, SHA256: g.runs.stored.SHA256,
-		Version: g.version, Started: g.since, InFlight: int(g.leases.Load()), Weight: g.weight,
+		Path: g.runs.spec.Path, Version: g.version, Started: g.since, InFlight: int(g.leases.Load()), Weight: g.weight,
 	}
 	if g.proc != nil {
 		st.PID, st.Limits = g.proc.Pid(), g.limits

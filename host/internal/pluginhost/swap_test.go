@@ -135,9 +135,13 @@ func TestRollback(t *testing.T) {
 	one := script(t, "sdk")
 	b := started(t, nil, spec("chaos", one))
 	first := b.Status()[0]
-	require.NoError(t, b.Swap(t.Context(), chaosSlot, Source{Path: another(t, one)}, ann, "test"))
+	two := another(t, one)
+	require.NoError(t, b.Swap(t.Context(), chaosSlot, Source{Path: two}, ann, "test"))
 	second := b.Status()[0]
 	require.NotEqual(t, first.SHA256, second.SHA256)
+	generations := b.explain(t).Generations
+	require.Equal(t, one, generations[0].Path)
+	require.Equal(t, two, generations[len(generations)-1].Path)
 	l := b.load(t, "chaos.echo", 8)
 	require.NoError(t, b.Rollback(t.Context(), chaosSlot, ann, "it is slow"))
 	require.Equal(t, first.Generation, b.Status()[0].Generation)
@@ -152,6 +156,8 @@ func TestRollback(t *testing.T) {
 	require.NoError(t, b.Release(t.Context(), chaosSlot, second.SHA256, ann, "fixed"))
 	require.NoError(t, b.Swap(t.Context(), chaosSlot, Source{SHA256: second.SHA256}, ann, "again"))
 	require.Equal(t, second.SHA256, b.Status()[0].SHA256)
+	generations = b.explain(t).Generations
+	require.Empty(t, generations[len(generations)-1].Path, "it was in the store")
 	require.ErrorIs(t, b.Release(t.Context(), chaosSlot, "", ann, ""), ErrNothingToDo)
 	require.NotContains(t, b.log.String(), "illegal change")
 }

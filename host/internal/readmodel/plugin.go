@@ -53,6 +53,7 @@ type PluginGeneration struct {
 	Since      time.Time  `json:"since"`
 	Reason     string     `json:"reason,omitempty" doc:"Of the last change of phase."`
 	Artifact   string     `json:"artifact" doc:"SHA-256 of the binary."`
+	Path       string     `json:"path,omitempty" doc:"Where the binary was taken in from: as plugins.toml says, or a swap. Empty: it was in the plugin store."`
 	Version    string     `json:"version,omitempty"`
 	PID        int        `json:"pid,omitempty"`
 	StartedAt  *time.Time `json:"started_at,omitempty"`

@@ -44,6 +44,7 @@ type Backend struct {
 	fail error
 
 	lastChange string // of a plugin
+	swappedTo  string // the path of its binary; empty: it was not swapped
 	order      *api.StateOrder
 }
 

@@ -1,6 +1,7 @@
 package apitest
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"time"
@@ -77,8 +78,8 @@ func (b *Backend) Plugin(ctx context.Context, id api.PluginID) (readmodel.Plugin
 		Plugin: plugins[0], Required: true, Rollout: readmodel.PluginRollout{Strategy: "canary", Steps: []int{1, 10, 50}, Hold: "1m0s"},
 		Selected: &readmodel.PluginSelected{Path: "/srv/math", Origin: "/etc/tasker/plugins.toml:4"},
 		Generations: []readmodel.PluginGeneration{
-			{Generation: 6, Phase: "standby", Since: Epoch, Reason: "generation 7 took over", Artifact: oldBinary, Version: "0.9.0", PID: 4100, StartedAt: &Epoch},
-			{Generation: 7, Phase: "active", Since: Epoch, Reason: b.pluginReason(), Artifact: newBinary, Version: "1.0.0", PID: 4242, StartedAt: &Epoch, InFlight: 3},
+			{Generation: 6, Phase: "standby", Since: Epoch, Reason: "generation 7 took over", Artifact: oldBinary, Path: "/srv/math", Version: "0.9.0", PID: 4100, StartedAt: &Epoch},
+			{Generation: 7, Phase: "active", Since: Epoch, Reason: b.pluginReason(), Artifact: newBinary, Path: cmp.Or(b.swappedTo, "/srv/math"), Version: "1.0.0", PID: 4242, StartedAt: &Epoch, InFlight: 3},
 		},
 		Quarantined: []readmodel.PluginQuarantine{{Artifact: oldBinary, Since: Epoch, Actor: "host", Reason: "it failed 12 of 50 calls"}},
 	}
@@ -113,7 +114,13 @@ func (b *Backend) failing() error {
 
 // SwapPlugin implements api.PluginChanges.
 func (b *Backend) SwapPlugin(_ context.Context, _ api.PluginID, artifact, reason string) error {
-	return b.change("swap to "+artifact, reason)
+	if err := b.change("swap to "+artifact, reason); err != nil {
+		return err
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.swappedTo = artifact
+	return nil
 }
 
 // RollBackPlugin implements api.PluginChanges.
