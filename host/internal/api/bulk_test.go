@@ -45,6 +45,16 @@ func bulk(t *testing.T, socket, body string, headers ...string) ([]task.BulkAnsw
 	return answers(t, a.body)
 }
 
+// A line is checked as a single submission is.
+func TestBulkRefusesAnEmptyTag(t *testing.T) {
+	t.Parallel()
+	_, socket := setup(t)
+	got, _ := bulk(t, socket, strings.Replace(linear, "{", `{"tags":["a",""],`, 1)+"\n"+linear)
+	require.Equal(t, api.CodeValidationFailed, got[0].Problem.Code)
+	require.Equal(t, "/tags/1", got[0].Problem.Issues[0].Pointer)
+	require.Nil(t, got[1].Problem)
+}
+
 func TestBulkAnswersEachLine(t *testing.T) {
 	t.Parallel()
 	_, socket := setup(t)

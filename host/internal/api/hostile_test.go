@@ -47,6 +47,7 @@ func TestRefusedBodies(t *testing.T) {
 		{"priority_huge", `{"namespace":"a","name":"b","priority":1e400}`, 422, api.CodeValidationFailed, `"pointer":"/priority"`},
 		{"priority_fraction", `{"namespace":"a","name":"b","priority":1.5}`, 422, api.CodeValidationFailed, `"pointer":"/priority"`},
 		{"tag_of_wrong_type", `{"namespace":"a","name":"b","tags":["x",2]}`, 422, api.CodeValidationFailed, `"pointer":"/tags/1"`},
+		{"tag_empty", `{"namespace":"a","name":"b","tags":["x",""]}`, 422, api.CodeValidationFailed, `{"pointer":"/tags/1","detail":"expected length >= 1"}`},
 		{"context_array", withContext(`[1]`), 422, api.CodeValidationFailed, `"pointer":"/context"`},
 		{"context_null", withContext(`null`), 422, api.CodeValidationFailed, `"pointer":"/context"`},
 		{"duplicate_key", withContext(`{"a":1,"a":2}`), 400, api.CodePayloadInvalid, "/context/a"},

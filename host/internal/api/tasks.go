@@ -19,7 +19,7 @@ type TaskRequest struct {
 	Version      string     `json:"version,omitempty" maxLength:"64" pattern:"^(\\d+\\.\\d+\\.\\d+)?$" patternDescription:"major.minor.patch" doc:"Left out: the highest version there is."`
 	Context      jsonObject `json:"context,omitempty" doc:"The task's input, checked against the template's schema. Every digit is kept. Left out: an empty object."`
 	Priority     *int       `json:"priority,omitempty" minimum:"0" maximum:"32767" doc:"1 low, 2 normal, 3 high, 4 urgent; larger is more urgent still. Left out: the template's."`
-	Tags         []string   `json:"tags,omitempty" maxItems:"64"`
+	Tags         []string   `json:"tags,omitempty" maxItems:"64" minLength:"1"` // the length of each
 	Initiator    string     `json:"initiator,omitempty" maxLength:"255"`
 	SourceSystem string     `json:"source_system,omitempty" maxLength:"255"`
 	Reason       string     `json:"reason,omitempty" maxLength:"1000"`
