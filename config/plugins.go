@@ -146,6 +146,10 @@ type Rollout struct {
 	Steps []int `toml:"steps"`
 	// Hold is how long each share, or the shadowing, lasts at least.
 	Hold time.Duration `toml:"hold" min:"1s" max:"24h"`
+	// LatencyFloor is what calls may take more than half as long again as before
+	// and not count as slower, in a canary as in the trial after any takeover: less
+	// for calls that take a millisecond, more where times vary widely.
+	LatencyFloor time.Duration `toml:"latency_floor" min:"1ms" max:"1h"`
 }
 
 // LoadPlugins reads plugins.toml for an environment:

@@ -46,7 +46,7 @@ max_processes = 28
 max_cpus = 2.5
 max_log_lines = 22
 max_log_bytes = "23KiB"
-rollout = { strategy = "canary", steps = [24, 25], hold = "26s" }
+rollout = { strategy = "canary", steps = [24, 25], hold = "26s", latency_floor = "29ms" }
 `), 0o600))
 	all, err := config.LoadPlugins(file, "test")
 	require.NoError(t, err)
@@ -65,6 +65,7 @@ rollout = { strategy = "canary", steps = [24, 25], hold = "26s" }
 	require.Equal(t, pluginhost.CanarySteps, s.Rollout.Strategy)
 	require.Equal(t, []int{24, 25}, s.Rollout.Steps)
 	require.Equal(t, 26*time.Second, s.Rollout.Hold)
+	require.Equal(t, 29*time.Millisecond, s.Rollout.LatencyFloor)
 }
 
 // A swap of what plugins.toml does not name is not found, and what is wrong with a

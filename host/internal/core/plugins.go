@@ -129,7 +129,9 @@ func pluginSpec(s *config.PluginSpec) pluginhost.Spec {
 		MemoryLimit: int64(s.MemoryLimit), LogLimits: process.LogLimits{LinesPerSecond: s.MaxLogLines, BytesPerSecond: int(s.MaxLogBytes)},
 		Limits:       limitsOf(s),
 		DrainTimeout: orNone(s.DrainTimeout), RollbackWindow: orNone(s.RollbackWindow),
-		Rollout: pluginhost.Rollout{Strategy: pluginhost.Strategy(s.Rollout.Strategy), Steps: s.Rollout.Steps, Hold: s.Rollout.Hold},
+		Rollout: pluginhost.Rollout{
+			Strategy: pluginhost.Strategy(s.Rollout.Strategy), Steps: s.Rollout.Steps, Hold: s.Rollout.Hold, LatencyFloor: s.Rollout.LatencyFloor,
+		},
 	}
 }
 

@@ -80,6 +80,19 @@ func TestEqualsAreNotWorse(t *testing.T) {
 	})
 }
 
+// What is slower is the operator's to say: 40 ms more are nothing for calls that
+// take a second, and much for those that take a millisecond.
+func TestTheFloorOfLatencies(t *testing.T) {
+	t.Parallel()
+	old, now := sample(1000, 0, 0, time.Millisecond), sample(100, 0, 0, 40*time.Millisecond)
+	for floor, want := range map[time.Duration]Cause{time.Millisecond: Latency, 30 * time.Millisecond: Latency, 50 * time.Millisecond: NotWorse, time.Hour: NotWorse} {
+		cause, why := compare(&now, &old, Limits{MinSamples: 50, LatencyFloor: floor})
+		require.Equal(t, want, cause, "%s: %s", floor, why)
+	}
+	cause, why := compare(&old, &old, Limits{MinSamples: 50, LatencyFloor: time.Millisecond})
+	require.Equal(t, NotWorse, cause, why)
+}
+
 // A call that is slow by chance is not a regression.
 func TestChanceIsNotSlowness(t *testing.T) {
 	t.Parallel()
