@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -88,7 +89,7 @@ var mutants = []mutant{
 	{"retry what is not retryable", settleFailure, "or not v_row.retryable or", "or", capHunt},
 	{"no attempt charged", settleFailure, "attempts = s.attempts + 1,", "", machineHunt},
 	{"a longer wait than the policy's", settleFailure, "v_row.attempts + 1) * (1", "v_row.attempts + 2) * (1.5", dueHunt},
-	{"failures that lock their own row first", settleFailure, "perform tasker_lock_movable(p_task);", "null;", deadlockHunt},
+	{"failures that lock their own row first", settleFailure, "perform tasker_lock_movable(p_task);", "null;", failOrderHunt},
 
 	{"no mark of doom", "tasker_bury_step", "perform tasker_lock_movable(p_task);", "exit;", machineHunt},
 	{"release without a cap on claims", settleFailure, "v_row.claims >= p_claim_factor * v_row.max_attempts", "false", capHunt},
@@ -369,14 +370,37 @@ func markHunt(t *testing.T, b *bed) string {
 	return oracleSays(t, b)
 }
 
-// deadlockHunt lets steps of one task fail together.
-func deadlockHunt(t *testing.T, b *bed) string {
+// failOrderHunt: a step fails for good beside one that runs.
+func failOrderHunt(t *testing.T, b *bed) string {
 	t.Helper()
-	deadlocks, err := lastTogether(t.Context(), b, 20, false, vocab.OutcomePermanent, vocab.OutcomePermanent, vocab.OutcomePermanent)
-	if deadlocks > 0 {
-		return fmt.Sprintf("%d deadlocks", deadlocks)
+	g := b.grant(b.host(t), 2)
+	task, leases := b.create(t, g, b.mustPlan(t, fan(2)...))
+	last := leases[slices.IndexFunc(leases, func(l store.Lease) bool { return l.Number == 1 })]
+	return locksInOrder(t, b, task, func(ctx context.Context) error {
+		_, err := b.store.Settle(ctx, g, policy, []store.Settlement{settlement(last.StepKey, last.ID, vocab.OutcomePermanent)})
+		return err
+	})
+}
+
+// locksInOrder has somebody hold the lock of a task's first step while do waits for it,
+// and then want that of the second: do must not have it yet.
+func locksInOrder(t *testing.T, b *bed, task vocab.UUID, do func(ctx context.Context) error) string {
+	t.Helper()
+	tx, err := b.pool.Begin(t.Context())
+	require.NoError(t, err)
+	const lock = "select from tasker_workflow_steps where task_uuid = $1 and step_no = $2 for update"
+	_, err = tx.Exec(t.Context(), lock, task, 0)
+	require.NoError(t, err)
+	var taken error
+	err = onceBlocked(t, b, func() error {
+		_, taken = tx.Exec(t.Context(), lock+" nowait", task, 1)
+		return tx.Rollback(t.Context())
+	}, do)
+	if taken != nil {
+		return "a later lock was taken before an earlier one: " + taken.Error()
 	}
-	return refusedOrWrong(t, err)
+	require.NoError(t, err)
+	return oracleSays(t, b)
 }
 
 // refusedOrWrong fails the test if the server was not there.
@@ -395,19 +419,25 @@ func refusedOrWrong(t *testing.T, err error) string {
 // commits that, and returns what do came to.
 func blocked(t *testing.T, b *bed, tx pgx.Tx, do func(ctx context.Context) error) error {
 	t.Helper()
+	return onceBlocked(t, b, func() error { return tx.Commit(t.Context()) }, do)
+}
+
+// onceBlocked runs do until it waits for a lock, then end, and returns what do came to.
+func onceBlocked(t *testing.T, b *bed, end func() error, do func(ctx context.Context) error) error {
+	t.Helper()
 	done := make(chan error, 1)
 	go func() { done <- do(t.Context()) }()
 	for waiting := false; !waiting; {
 		select {
 		case err := <-done:
-			require.NoError(t, tx.Commit(t.Context()))
+			require.NoError(t, end())
 			return err // it did not wait
 		default:
 		}
 		waiting = one[bool](t, b, `select exists (select from pg_stat_activity a
 		                            where a.datname = current_database() and a.wait_event_type = 'Lock')`)
 	}
-	require.NoError(t, tx.Commit(t.Context()))
+	require.NoError(t, end())
 	return <-done
 }
 

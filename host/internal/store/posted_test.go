@@ -174,7 +174,7 @@ func postedOrderHunt(t *testing.T, b *bed) string {
 	first, second := settlement(store.StepKey{Task: task, Number: own}, leases[0].ID, vocab.OutcomeSuccess),
 		settlement(store.StepKey{Task: task, Number: other}, none, vocab.OutcomeSuccess)
 	require.Less(t, own, other)
-	return b.locksInOrder(t, host, task, 0, 1, b.post(t, first), b.post(t, second))
+	return b.postInOrder(t, host, task, b.post(t, first), b.post(t, second))
 }
 
 // buryOrderHunt: a step fails for good without a claim, beside others that wait.
@@ -182,33 +182,15 @@ func buryOrderHunt(t *testing.T, b *bed) string {
 	t.Helper()
 	host := b.host(t)
 	task, _ := b.create(t, b.grant(host, 0), b.mustPlan(t, fan(3)...))
-	return b.locksInOrder(t, host, task, 0, 1, b.post(t, settlement(store.StepKey{Task: task, Number: 1}, none, vocab.OutcomePermanent)))
+	return b.postInOrder(t, host, task, b.post(t, settlement(store.StepKey{Task: task, Number: 1}, none, vocab.OutcomePermanent)))
 }
 
-// locksInOrder has somebody hold the lock of a step while posted results are recorded,
-// and then want that of a later one: it must not be taken yet.
-func (b *bed) locksInOrder(t *testing.T, host int32, task vocab.UUID, earlier, later int, batch ...store.Posted) string {
+func (b *bed) postInOrder(t *testing.T, host int32, task vocab.UUID, batch ...store.Posted) string {
 	t.Helper()
-	tx, err := b.pool.Begin(t.Context())
-	require.NoError(t, err)
-	const lock = "select from tasker_workflow_steps where task_uuid = $1 and step_no = $2 for update"
-	_, err = tx.Exec(t.Context(), lock, task, earlier)
-	require.NoError(t, err)
-	done := make(chan error, 1)
-	go func() {
-		_, err := b.store.SettlePosted(t.Context(), host, posted, policy, batch)
-		done <- err
-	}()
-	require.Eventually(t, func() bool {
-		return one[bool](t, b, `select exists (select from pg_stat_activity a where a.datname = current_database() and a.wait_event_type = 'Lock')`)
-	}, time.Minute, time.Millisecond)
-	_, taken := tx.Exec(t.Context(), lock+" nowait", task, later)
-	require.NoError(t, tx.Rollback(context.WithoutCancel(t.Context())))
-	require.NoError(t, <-done)
-	if taken != nil {
-		return "a later lock was taken before an earlier one: " + taken.Error()
-	}
-	return oracleSays(t, b)
+	return locksInOrder(t, b, task, func(ctx context.Context) error {
+		_, err := b.store.SettlePosted(ctx, host, posted, policy, batch)
+		return err
+	})
 }
 
 func TestPostedResults(t *testing.T) {
