@@ -42,23 +42,24 @@ $$;
 -- +goose StatementEnd
 
 -- Sends a message for each step of the arrays to its namespace's queue, visible
--- from p_due on (null: at once), in the order of the arrays. The steps must be
--- enqueued, or pending with a due time, in the same transaction.
+-- from its time in p_due on (null: at once), in the order of the arrays. The steps
+-- must be enqueued, or pending with a due time, in the same transaction.
 -- +goose StatementBegin
-create function tasker_enqueue(p_task uuid[], p_step integer[], p_due timestamptz default null)
+create function tasker_enqueue(p_task uuid[], p_step integer[], p_due timestamptz[] default null)
 returns void language plpgsql as $$
 declare
   v_queue record;
   v_ids   bigint[];
 begin
   if cardinality(p_task) = 1 then
-    perform tasker_enqueue_one(p_task[1], p_step[1], p_due);
+    perform tasker_enqueue_one(p_task[1], p_step[1], p_due[1]);
     return;
   end if;
   for v_queue in
-    select m.name || '_queue' as name, array_agg(m.body) as bodies, array_agg(m.headers) as headers, array_agg(m.priority) as priorities
+    select m.name || '_queue' as name, array_agg(m.body) as bodies, array_agg(m.headers) as headers, array_agg(m.priority) as priorities,
+           array_agg(m.due) as dues
       from (  -- sorted once, and not for each array
-        select ns.name, coalesce(s.priority, t.priority) as priority,
+        select ns.name, u.due, coalesce(s.priority, t.priority) as priority,
                jsonb_build_object(
                  'task_uuid', t.task_uuid,
                  'step_uuid', tasker_step_uuid(t.task_uuid, s.step_no),
@@ -68,7 +69,7 @@ begin
                case when t.attributes ? 'traceparent'
                     then jsonb_build_object('handler', h.name, 'priority', coalesce(s.priority, t.priority), 'traceparent', t.attributes -> 'traceparent')
                     else jsonb_build_object('handler', h.name, 'priority', coalesce(s.priority, t.priority)) end as headers
-          from unnest(p_task, p_step) with ordinality u(task_uuid, step_no, ord)
+          from unnest(p_task, p_step, p_due) with ordinality u(task_uuid, step_no, due, ord)
           join tasker_tasks t on t.task_uuid = u.task_uuid
          cross join lateral (  -- offset 0: both columns are looked up together; a join may look up the plan and filter all its steps
            select n.step_no, n.handler_id, n.parents, n.priority
@@ -79,8 +80,12 @@ begin
      group by m.name
      order by m.name
   loop
-    -- With the time: without it the server reads one more function for each call.
-    v_ids := array(select pgmq.send_batch(v_queue.name, v_queue.bodies, v_queue.headers, coalesce(p_due, clock_timestamp())));
+    execute format('with sent as (
+                      insert into pgmq.%I (vt, message, headers)
+                      select coalesce(u.due, clock_timestamp()), u.body, u.headers from unnest($1, $2, $3) u(due, body, headers)
+                      returning msg_id)
+                    select array_agg(msg_id) from sent', 'q_' || v_queue.name)
+       into v_ids using v_queue.dues, v_queue.bodies, v_queue.headers;
     if exists (select from unnest(v_queue.priorities) p where p > 0) then
       insert into tasker_priority_messages (queue_name, priority, msg_id)
       select v_queue.name, u.priority, u.msg_id
@@ -327,5 +332,5 @@ $$;
 -- +goose Down
 drop function tasker_create_tasks(integer, integer, integer[], uuid[], integer[], text[], integer[], bytea[], text[],
                                   text[], bytea[], text, bigint[], text[]);
-drop function tasker_enqueue(uuid[], integer[], timestamptz);
+drop function tasker_enqueue(uuid[], integer[], timestamptz[]);
 drop function tasker_enqueue_one(uuid, integer, timestamptz);

@@ -167,7 +167,6 @@ as $$
 #variable_conflict use_column
 declare
   v_now timestamptz := clock_timestamp();
-  v_row record;
 begin
   with given as materialized (
     select u.task_uuid, u.step_no, u.generation, u.reason, u.due, s.lease_id
@@ -187,13 +186,7 @@ begin
   select r.task_uuid, r.step_no, r.sort_key, 'in_progress', 'enqueued', v_now, p_host, r.lease_id, r.generation,
          jsonb_build_object('reason', r.reason)
     from released r;
-  for v_row in
-    select u.due, array_agg(u.task_uuid order by u.ord) as tasks, array_agg(u.step_no order by u.ord) as steps
-      from unnest(p_task, p_step, p_due) with ordinality u(task_uuid, step_no, due, ord)
-     group by u.due order by u.due
-  loop
-    perform tasker_enqueue(v_row.tasks, v_row.steps, v_row.due);
-  end loop;
+  perform tasker_enqueue(p_task, p_step, p_due);
 end
 $$;
 -- +goose StatementEnd
@@ -211,97 +204,172 @@ returns void language sql as $$
 $$;
 -- +goose StatementEnd
 
--- Records one outcome that is not a success. Returns the verdict as
--- tasker_settle_steps does; when the next attempt is due, null: at once; whether
--- the step is to be given back, which the caller does for all of its batch
--- together; and whether its task may have come to its end.
+-- Takes the locks that recording the failures of the arrays needs, in their order:
+-- of the steps, and of all steps that can move of a task in which one of them fails for
+-- good. An outcome without a lease (null) is of a step that is enqueued. Nobody but the
+-- holder of a lease changes what this is judged by.
 -- +goose StatementBegin
-create function tasker_settle_failure(
-  p_now timestamptz, p_host integer, p_task uuid, p_step integer, p_lease uuid, p_outcome tasker_outcome, p_generation bigint,
-  p_error jsonb, p_retry_after_ms bigint, p_retry_after_cap_ms bigint, p_claim_factor integer,
-  out o_verdict text, out o_due timestamptz, out o_release boolean, out o_settled boolean)
-language plpgsql as $$
+create function tasker_lock_failing(p_task uuid[], p_step integer[], p_lease uuid[], p_outcome tasker_outcome[], p_claim_factor integer)
+returns void language plpgsql as $$
+declare
+  v_tasks    uuid[];  -- in which one fails for good
+  v_for_good boolean;
+  v_row      record;
+begin
+  select coalesce(array_agg(distinct f.task_uuid) filter (where f.for_good), '{}'), bool_and(f.for_good) into v_tasks, v_for_good
+    from (select u.task_uuid,
+                 bool_or(s.plan_id is not null and case when u.outcome = 'released' then s.claims >= p_claim_factor * n.max_attempts
+                                                        else u.outcome = 'permanent' or not n.retryable or s.attempts + 1 >= n.max_attempts end) as for_good
+            from unnest(p_task, p_step, p_lease, p_outcome) u(task_uuid, step_no, lease_id, outcome)
+            left join lateral (
+              select o.plan_id, o.claims, o.attempts
+                from tasker_workflow_steps o
+               where o.task_uuid = u.task_uuid and o.step_no = u.step_no
+                 and case when u.lease_id is null then o.state = 'enqueued' else o.state = 'in_progress' and o.lease_id = u.lease_id end
+              offset 0) s on true
+            left join lateral (
+              select z.retryable, z.max_attempts from tasker_named_steps z where z.plan_id = s.plan_id and z.step_no = u.step_no offset 0) n on true
+           where u.outcome <> 'success'
+           group by u.task_uuid) f;
+  if v_for_good then
+    perform from unnest(v_tasks) u(task_uuid)
+       join tasker_workflow_steps s on s.task_uuid = u.task_uuid
+      where s.state in ('enqueued', 'in_progress') or s.state = 'pending' and s.remaining_parents = 0
+      order by s.task_uuid, s.step_no for update of s;
+  elsif v_tasks = '{}' then
+    perform from (select distinct u.task_uuid, u.step_no from unnest(p_task, p_step, p_outcome) u(task_uuid, step_no, outcome) where u.outcome <> 'success') u
+       join tasker_workflow_steps s on s.task_uuid = u.task_uuid and s.step_no = u.step_no
+      where s.state in ('enqueued', 'in_progress')
+      order by s.task_uuid, s.step_no for update of s;
+  else
+    for v_row in
+      select u.task_uuid, array_agg(u.step_no) as steps
+        from unnest(p_task, p_step, p_outcome) u(task_uuid, step_no, outcome)
+       where u.outcome <> 'success' group by u.task_uuid order by u.task_uuid
+    loop
+      if v_row.task_uuid = any(v_tasks) then
+        perform tasker_lock_movable(v_row.task_uuid);
+      else
+        perform from tasker_workflow_steps s
+          where s.task_uuid = v_row.task_uuid and s.step_no = any(v_row.steps) and s.state in ('enqueued', 'in_progress')
+          order by s.step_no for update;
+      end if;
+    end loop;
+  end if;
+end
+$$;
+-- +goose StatementEnd
+
+-- Records those outcomes of the arrays that are no success: what is tried again, and
+-- what is given back, together. Returns the verdicts as tasker_settle_steps does, null
+-- for a success; when what is to wait is due; how many steps it put on queues to be
+-- claimed at once; and the tasks that may have come to their end.
+-- +goose StatementBegin
+create function tasker_settle_failures(
+  p_host integer, p_task uuid[], p_step integer[], p_lease uuid[], p_outcome tasker_outcome[], p_generation bigint[],
+  p_error text[], p_retry_after_ms bigint[], p_retry_after_cap_ms bigint, p_claim_factor integer,
+  out o_verdict text[], out o_due timestamptz[], out o_enqueued integer, out o_settled uuid[])
+language plpgsql
+set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off
+as $$
+#variable_conflict use_column
 declare
   v_now  timestamptz;
-  v_row  record;
-  v_wait bigint;
+  v_fate record;
+  v_i    integer;
 begin
-  o_settled := false;
-  o_release := false;
-  -- A failure for good locks more than its own row: all of them in one order.
-  -- Nobody but the holder of the lease changes what this is judged by.
-  perform from tasker_workflow_steps s
-     join tasker_named_steps n on n.plan_id = s.plan_id and n.step_no = s.step_no
-    where s.task_uuid = p_task and s.step_no = p_step and s.state = 'in_progress' and s.lease_id = p_lease
-      and case when p_outcome = 'released' then s.claims >= p_claim_factor * n.max_attempts
-               else p_outcome = 'permanent' or not n.retryable or s.attempts + 1 >= n.max_attempts end;
-  if found then
-    perform tasker_lock_movable(p_task);
-  end if;
-  select s.state, s.lease_id, s.lease_host, s.attempts, s.claims, s.sort_key, s.doomed,
-         n.retryable, n.max_attempts, n.backoff, n.base_ms, n.cap_ms, n.jitter
-    into v_row
-    from tasker_workflow_steps s
-    join tasker_named_steps n on n.plan_id = s.plan_id and n.step_no = s.step_no
-   where s.task_uuid = p_task and s.step_no = p_step
-     for update of s;
-  if not found then
-    o_verdict := 'unknown'; return;
-  elsif v_row.state <> 'in_progress' or v_row.lease_id is distinct from p_lease then
-    -- A step that was cancelled keeps the lease it had: nothing was recorded under it.
-    o_verdict := case when v_row.lease_id = p_lease and v_row.state not in ('cancelled', 'resolved_manually')
-                      then 'already_recorded' else 'stale_lease' end;
-    return;
-  end if;
-  o_verdict := 'recorded';
-
-  if p_outcome = 'released' then
-    if v_row.claims >= p_claim_factor * v_row.max_attempts then
-      perform tasker_bury_unclaimable(p_task, p_step, p_host, p_generation, coalesce(p_error ->> 'message', 'released'), v_row.claims);
-      o_settled := true;
-      return;
-    end if;
-    o_release := true;
-    -- What has lost its plugin once runs again after the wait asked for. What
-    -- loses it again and again may be what kills it: it waits forty times as
-    -- long, then twice that, at most half a minute, so that the plugin lives for
-    -- the others meanwhile. Claims that came to an outcome do not count. What
-    -- an outside worker gives back waits as long as it says.
-    if p_retry_after_ms > 0 then
-      o_due := p_now + interval '1 millisecond' * case
-        when v_row.lease_host is null or v_row.claims - v_row.attempts <= 1 then p_retry_after_ms
-        else least(p_retry_after_ms * 40 * power(2, least(v_row.claims - v_row.attempts - 2, 20)), 30000) end;
-    end if;
-    o_settled := v_row.doomed;
-    return;
-  end if;
-
-  if p_outcome = 'permanent' or not v_row.retryable or v_row.attempts + 1 >= v_row.max_attempts then
-    perform tasker_bury_step(p_task, p_step, p_host, p_generation, p_error,
-      case when p_outcome = 'permanent' then 'permanent_failure' when not v_row.retryable then 'not_retryable' else 'attempts_exhausted' end, 1);
-    o_settled := true;
-    return;
-  end if;
-
+  perform tasker_lock_failing(p_task, p_step, p_lease, p_outcome, p_claim_factor);
   v_now := clock_timestamp();
-  v_wait := case
-    when p_retry_after_ms > 0 then least(p_retry_after_ms, p_retry_after_cap_ms)
-    else (tasker_backoff_ms(v_row.backoff, v_row.base_ms, v_row.cap_ms, v_row.attempts + 1) * (1 - v_row.jitter * random()))::bigint
-  end;
-  o_due := v_now + v_wait * interval '1 millisecond';
-  update tasker_workflow_steps s
-     set state = 'error', error = p_error, attempts = s.attempts + 1, sort_key = s.sort_key + 1,
-         plugin_generation = p_generation, updated_at = v_now
-   where s.task_uuid = p_task and s.step_no = p_step;
-  update tasker_workflow_steps s
-     set state = 'pending', due_at = o_due, sort_key = s.sort_key + 1, lease_until = null
-   where s.task_uuid = p_task and s.step_no = p_step;
-  insert into tasker_workflow_step_transitions
-    (task_uuid, step_no, sort_key, from_state, to_state, created_at, host_id, lease_id, plugin_generation, metadata)
-  values
-    (p_task, p_step, v_row.sort_key + 1, 'in_progress', 'error', v_now, p_host, p_lease, p_generation, jsonb_build_object('error', p_error)),
-    (p_task, p_step, v_row.sort_key + 2, 'error', 'pending', v_now, p_host, null, null, jsonb_build_object('due_at', o_due));
-  perform tasker_enqueue(array[p_task], array[p_step], o_due);
+  -- A new statement: it sees what those did for whom the locks waited. What has lost its
+  -- plugin once runs again after the wait asked for. What loses it again and again may be
+  -- what kills it: it waits forty times as long, then twice that, at most half a minute, so
+  -- that the plugin lives for the others meanwhile. Claims that came to an outcome do not
+  -- count. What an outside worker gives back waits as long as it says.
+  select array_agg(case when j.fate in ('retry', 'release', 'bury', 'exhaust') then 'recorded' else j.fate end) as verdicts,
+         array_agg(j.task_uuid) filter (where j.fate = 'retry') as retry_task, array_agg(j.step_no) filter (where j.fate = 'retry') as retry_step,
+         array_agg(j.generation) filter (where j.fate = 'retry') as retry_generation, array_agg(j.error) filter (where j.fate = 'retry') as retry_error,
+         array_agg(j.due) filter (where j.fate = 'retry') as retry_due,
+         array_agg(j.task_uuid) filter (where j.fate = 'release') as task, array_agg(j.step_no) filter (where j.fate = 'release') as step,
+         array_agg(j.generation) filter (where j.fate = 'release') as generation,
+         array_agg(coalesce(j.error::jsonb ->> 'message', 'released')) filter (where j.fate = 'release') as reason,
+         array_agg(j.due) filter (where j.fate = 'release') as due, count(*) filter (where j.fate = 'release' and j.due is null) as at_once,
+         array_agg(j.task_uuid) filter (where j.fate in ('bury', 'exhaust') or j.fate = 'release' and j.doomed) as settled,
+         array_agg(j.ord) filter (where j.fate in ('bury', 'exhaust')) as bury, array_agg(j.why) filter (where j.fate in ('bury', 'exhaust')) as why,
+         array_agg(j.claims) filter (where j.fate in ('bury', 'exhaust')) as claims
+    into v_fate
+    from (select g.ord, g.task_uuid, g.step_no, g.generation, g.error, g.doomed, g.claims, f.fate,
+                 case when f.fate = 'exhaust' then 'claims_exhausted' when g.outcome = 'permanent' then 'permanent_failure'
+                      when not g.retryable then 'not_retryable' else 'attempts_exhausted' end as why,
+                 v_now + interval '1 millisecond' * case
+                   when f.fate = 'retry' and g.retry_after_ms > 0 then least(g.retry_after_ms, p_retry_after_cap_ms)
+                   when f.fate = 'retry' then (tasker_backoff_ms(g.backoff, g.base_ms, g.cap_ms, g.attempts + 1) * (1 - g.jitter * random()))::bigint
+                   when f.fate <> 'release' or coalesce(g.retry_after_ms, 0) <= 0 then null
+                   when g.lease_host is null or g.claims - g.attempts <= 1 then g.retry_after_ms
+                   else least(g.retry_after_ms * 40 * power(2, least(g.claims - g.attempts - 2, 20)), 30000) end as due
+            from (select u.ord, u.task_uuid, u.step_no, u.lease_id, u.outcome, u.generation, u.error, u.retry_after_ms,
+                         row_number() over (partition by u.task_uuid, u.step_no, u.lease_id order by u.ord) as nth,
+                         s.state, s.lease_id as has, s.lease_host, s.attempts, s.claims, s.doomed,
+                         n.retryable, n.max_attempts, n.backoff, n.base_ms, n.cap_ms, n.jitter
+                    from unnest(p_task, p_step, p_lease, p_outcome, p_generation, p_error, p_retry_after_ms) with ordinality
+                           u(task_uuid, step_no, lease_id, outcome, generation, error, retry_after_ms, ord)
+                    left join lateral (  -- as in tasker_enqueue
+                      select o.plan_id, o.state, o.lease_id, o.lease_host, o.attempts, o.claims, o.doomed
+                        from tasker_workflow_steps o where o.task_uuid = u.task_uuid and o.step_no = u.step_no offset 0) s on true
+                    left join lateral (
+                      select z.retryable, z.max_attempts, z.backoff, z.base_ms, z.cap_ms, z.jitter
+                        from tasker_named_steps z where z.plan_id = s.plan_id and z.step_no = u.step_no offset 0) n on true) g
+           cross join lateral (
+             select case
+               when g.outcome = 'success' then null
+               when g.state is null then 'unknown'
+               -- A step that was cancelled keeps the lease it had: nothing was recorded under it.
+               when g.nth > 1 and g.has = g.lease_id then 'already_recorded'
+               when g.state <> 'in_progress' or g.has is distinct from g.lease_id then
+                 case when g.has = g.lease_id and g.state not in ('cancelled', 'resolved_manually') then 'already_recorded' else 'stale_lease' end
+               when g.outcome = 'released' then case when g.claims >= p_claim_factor * g.max_attempts then 'exhaust' else 'release' end
+               when g.outcome = 'permanent' or not g.retryable or g.attempts + 1 >= g.max_attempts then 'bury'
+               else 'retry' end as fate) f
+           order by g.ord) j;
+  o_verdict := v_fate.verdicts; o_enqueued := v_fate.at_once; o_settled := coalesce(v_fate.settled, '{}');
+
+  if v_fate.retry_task is not null then
+    with failed as (
+      update tasker_workflow_steps s
+         set state = 'error', error = r.error::jsonb, attempts = s.attempts + 1, sort_key = s.sort_key + 1,
+             plugin_generation = r.generation, updated_at = v_now
+        from unnest(v_fate.retry_task, v_fate.retry_step, v_fate.retry_generation, v_fate.retry_error) r(task_uuid, step_no, generation, error)
+       where s.task_uuid = r.task_uuid and s.step_no = r.step_no
+      returning s.task_uuid, s.step_no, s.sort_key, s.lease_id, s.plugin_generation, s.error
+    )
+    insert into tasker_workflow_step_transitions
+      (task_uuid, step_no, sort_key, from_state, to_state, created_at, host_id, lease_id, plugin_generation, metadata)
+    select f.task_uuid, f.step_no, f.sort_key, 'in_progress', 'error', v_now, p_host, f.lease_id, f.plugin_generation, jsonb_build_object('error', f.error)
+      from failed f;
+    with waiting as (
+      update tasker_workflow_steps s
+         set state = 'pending', due_at = r.due, sort_key = s.sort_key + 1, lease_until = null
+        from unnest(v_fate.retry_task, v_fate.retry_step, v_fate.retry_due) r(task_uuid, step_no, due)
+       where s.task_uuid = r.task_uuid and s.step_no = r.step_no
+      returning s.task_uuid, s.step_no, s.sort_key, s.due_at
+    )
+    insert into tasker_workflow_step_transitions (task_uuid, step_no, sort_key, from_state, to_state, created_at, host_id, metadata)
+    select w.task_uuid, w.step_no, w.sort_key, 'error', 'pending', v_now, p_host, jsonb_build_object('due_at', w.due_at)
+      from waiting w;
+    perform tasker_enqueue(v_fate.retry_task, v_fate.retry_step, v_fate.retry_due);
+  end if;
+  if v_fate.task is not null then
+    perform tasker_release_steps(p_host, v_fate.task, v_fate.step, v_fate.generation, v_fate.reason, v_fate.due);
+  end if;
+  for b in 1 .. coalesce(cardinality(v_fate.bury), 0) loop
+    v_i := v_fate.bury[b];
+    if v_fate.why[b] = 'claims_exhausted' then
+      perform tasker_bury_unclaimable(p_task[v_i], p_step[v_i], p_host, p_generation[v_i], coalesce(p_error[v_i]::jsonb ->> 'message', 'released'),
+                                      v_fate.claims[b]);
+    else
+      perform tasker_bury_step(p_task[v_i], p_step[v_i], p_host, p_generation[v_i], p_error[v_i]::jsonb, v_fate.why[b], 1);
+    end if;
+  end loop;
+  o_due := array_remove(v_fate.retry_due || v_fate.due, null);
 end
 $$;
 -- +goose StatementEnd
@@ -478,8 +546,6 @@ declare
   v_doomed  uuid[];
   v_paused  integer[];              -- the namespaces that are paused; null: none
   v_failed  uuid[] := '{}';
-  v_back    integer[] := '{}';      -- the attempts of the batch that are given back
-  v_due     timestamptz[] := '{}';  -- and when they are due
   v_row     record;
   v_one     record;
   v_state   tasker_task_state;
@@ -628,22 +694,19 @@ begin
         o_verdict[i] := coalesce((
           select case when s.state = 'complete' and s.lease_id = p_lease[i] then 'already_recorded' else 'stale_lease' end
             from tasker_workflow_steps s where s.task_uuid = p_task[i] and s.step_no = p_step[i]), 'unknown');
-      else
-        v_row := tasker_settle_failure(v_now, p_host, p_task[i], p_step[i], p_lease[i], p_outcome[i], p_generation[i], p_error[i]::jsonb,
-                                       p_retry_after_ms[i], p_retry_after_cap_ms, p_claim_factor);
-        o_verdict[i] := v_row.o_verdict;
-        if v_row.o_due is not null then o_due := o_due || v_row.o_due; end if;
-        if v_row.o_release then
-          v_back := v_back || i; v_due := v_due || v_row.o_due;
-          if v_row.o_due is null then o_enqueued := o_enqueued + 1; end if;
-        end if;
-        if v_row.o_settled then v_failed := v_failed || p_task[i]; end if;
       end if;
     end loop;
-    if v_back <> '{}' then
-      perform tasker_release_steps(p_host, array_agg(p_task[b.i] order by b.ord), array_agg(p_step[b.i] order by b.ord),
-                array_agg(p_generation[b.i] order by b.ord), array_agg(coalesce(p_error[b.i]::jsonb ->> 'message', 'released') order by b.ord), v_due)
-         from unnest(v_back) with ordinality b(i, ord);
+    if exists (select from unnest(p_outcome) u(outcome) where u.outcome <> 'success') then
+      v_row := tasker_settle_failures(p_host, p_task, p_step, p_lease, p_outcome, p_generation, p_error, p_retry_after_ms,
+                                      p_retry_after_cap_ms, p_claim_factor);
+      o_due := v_row.o_due; o_enqueued := o_enqueued + v_row.o_enqueued; v_failed := v_row.o_settled;
+      if v_good is null then
+        o_verdict := v_row.o_verdict;
+      else
+        for i in 1 .. cardinality(p_task) loop
+          o_verdict[i] := coalesce(v_row.o_verdict[i], o_verdict[i]);
+        end loop;
+      end if;
     end if;
   else
     o_verdict := array_fill('recorded'::text, array[cardinality(p_task)]);
@@ -666,7 +729,8 @@ $$;
 drop function tasker_settle_steps(integer, integer, integer[], uuid[], integer[], uuid[], tasker_outcome[], bigint[],
                                   text[], text[], text[], bigint[], bigint, integer, text, interval);
 drop function tasker_settle_success(integer, integer, integer[], uuid, integer, uuid, bigint, text, text, integer[], text, interval);
-drop function tasker_settle_failure(timestamptz, integer, uuid, integer, uuid, tasker_outcome, bigint, jsonb, bigint, bigint, integer);
+drop function tasker_settle_failures(integer, uuid[], integer[], uuid[], tasker_outcome[], bigint[], text[], bigint[], bigint, integer);
+drop function tasker_lock_failing(uuid[], integer[], uuid[], tasker_outcome[], integer);
 drop function tasker_bury_unclaimable(uuid, integer, integer, bigint, text, integer);
 drop function tasker_release_steps(integer, uuid[], integer[], bigint[], text[], timestamptz[]);
 drop function tasker_lock_task(uuid);

@@ -9,42 +9,6 @@
 
 -- +goose Up
 
--- Locks the rows of the steps named that can move, and those of all steps of their
--- tasks that can if one of them is to fail for good: what settling locks, before
--- anything is leased here.
--- +goose StatementBegin
-create function tasker_lock_posted(p_task uuid[], p_step integer[], p_outcome tasker_outcome[])
-returns void language plpgsql as $$
-declare
-  v_row record;
-begin
-  if p_outcome[1] = 'success' then
-    perform from (select distinct u.task_uuid, u.step_no from unnest(p_task, p_step) u(task_uuid, step_no)) u
-       join tasker_workflow_steps s on s.task_uuid = u.task_uuid and s.step_no = u.step_no
-      where s.state in ('enqueued', 'in_progress')
-      order by s.task_uuid, s.step_no for update of s;
-    return;
-  end if;
-  for v_row in
-    select s.task_uuid, array_agg(s.step_no) as steps,
-           bool_or(u.outcome = 'permanent' or not n.retryable or s.attempts + 1 >= n.max_attempts) as for_good
-      from unnest(p_task, p_step, p_outcome) u(task_uuid, step_no, outcome)
-      join tasker_workflow_steps s on s.task_uuid = u.task_uuid and s.step_no = u.step_no
-      join tasker_named_steps n on n.plan_id = s.plan_id and n.step_no = s.step_no
-     group by s.task_uuid order by s.task_uuid
-  loop
-    if v_row.for_good then
-      perform tasker_lock_movable(v_row.task_uuid);
-    else
-      perform from tasker_workflow_steps s
-        where s.task_uuid = v_row.task_uuid and s.step_no = any(v_row.steps) and s.state in ('enqueued', 'in_progress')
-        order by s.step_no for update;
-    end if;
-  end loop;
-end
-$$;
--- +goose StatementEnd
-
 -- Records outcomes that were posted on p_queue. The arrays are ordered, and hold
 -- what they do for tasker_settle_steps; p_msg_id is the message that each came in,
 -- and p_lease the lease it names. An outcome without one (null) is of a worker that
@@ -91,7 +55,15 @@ begin
   end if;
 
   if array_position(v_lease, null) is not null then
-    perform tasker_lock_posted(p_task, p_step, p_outcome);
+    -- Whatever settling will lock, in its order, before anything is leased.
+    if p_outcome[1] = 'success' then
+      perform from (select distinct u.task_uuid, u.step_no from unnest(p_task, p_step) u(task_uuid, step_no)) u
+         join tasker_workflow_steps s on s.task_uuid = u.task_uuid and s.step_no = u.step_no
+        where s.state in ('enqueued', 'in_progress')
+        order by s.task_uuid, s.step_no for update of s;
+    else
+      perform tasker_lock_failing(p_task, p_step, v_lease, p_outcome, p_claim_factor);
+    end if;
     for v_row in
       with adopted as (
         update tasker_workflow_steps s
@@ -148,4 +120,3 @@ $$;
 
 -- +goose Down
 drop function tasker_settle_posted(integer, text, bigint[], uuid[], integer[], uuid[], tasker_outcome[], text[], text[], text[], bigint[], bigint, integer);
-drop function tasker_lock_posted(uuid[], integer[], tasker_outcome[]);

@@ -159,7 +159,7 @@ func (e *Engine) recordPart(batch []settlement) error {
 }
 
 // crashPause is how long a step waits after its plugin died under it. The next
-// waits are longer, see tasker_settle_failure: a step that kills its plugin comes
+// waits are longer, see tasker_settle_failures: a step that kills its plugin comes
 // seldom enough not to open the breaker of its crash loop.
 const crashPause = 250 * time.Millisecond
 

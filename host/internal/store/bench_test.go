@@ -8,6 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/tasker-systems/tasker-host/host/internal/store"
+	"github.com/tasker-systems/tasker-host/host/internal/workflow"
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
 )
 
@@ -55,5 +56,41 @@ func BenchmarkBatch(b *testing.B) {
 			b.ReportMetric(float64(creating.Microseconds())/n, "create-µs/task")
 			b.ReportMetric(float64(settling.Microseconds())/n/float64(len(plan.Steps)), "settle-µs/step")
 		})
+	}
+}
+
+// BenchmarkFailures settles first steps that fail, so many of as many tasks in a
+// statement as it says: those that are tried again, and those that have failed for good.
+//
+//   - µs/step: the time of the call, its commit included
+func BenchmarkFailures(b *testing.B) {
+	for _, outcome := range []vocab.Outcome{vocab.OutcomeRetryable, vocab.OutcomePermanent} {
+		for _, size := range []int{1, 10, 100, 500} {
+			b.Run(fmt.Sprintf("%s/tasks=%d", outcome, size), func(b *testing.B) {
+				bed := newBed(b)
+				steps := chain(2)
+				steps[0].Retry = workflow.Retry{Retryable: true, MaxAttempts: 3, Backoff: workflow.BackoffFixed, Base: time.Minute, Cap: time.Minute}
+				plan := bed.mustPlan(b, steps...)
+				g := bed.grant(bed.host(b), size)
+				var settling time.Duration
+				for b.Loop() {
+					tasks := make([]store.NewTask, size)
+					for i := range tasks {
+						tasks[i] = newTask(plan)
+					}
+					created, err := bed.store.CreateTasks(b.Context(), g, tasks, "")
+					require.NoError(b, err)
+					batch := make([]store.Settlement, size)
+					for i, c := range created {
+						batch[i] = settlement(c.Leases[0].StepKey, c.Leases[0].ID, outcome)
+					}
+					began := time.Now()
+					_, err = bed.store.Settle(b.Context(), g, policy, batch)
+					settling += time.Since(began)
+					require.NoError(b, err)
+				}
+				b.ReportMetric(float64(settling.Microseconds())/float64(b.N*size), "µs/step")
+			})
+		}
 	}
 }

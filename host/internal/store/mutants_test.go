@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -41,7 +40,8 @@ type mutant struct {
 const (
 	settleSteps   = "tasker_settle_steps"
 	settleOne     = "tasker_settle_success"
-	settleFailure = "tasker_settle_failure"
+	settleFailure = "tasker_settle_failures"
+	lockFailing   = "tasker_lock_failing"
 	claimSteps    = "tasker_claim_steps"
 	apply         = "tasker_apply_finalization"
 	claimTask     = "claim_task_for_finalization"
@@ -82,18 +82,21 @@ var mutants = []mutant{
 	{"hand over for longer than the timeout", settleOne, "least(p_lease_for, v_kind.timeout)", "p_lease_for", handedHunt},
 	{"hand over in nobody's name", settleOne, "case when v_hand and p_worker is not null then jsonb_build_object('worker', p_worker) end", "null", handedHunt},
 
-	{"failure without the lease", settleFailure, "or v_row.lease_id is distinct from p_lease then", "then", machineHunt},
-	{"failure without the state", settleFailure, "v_row.state <> 'in_progress' or", "", machineHunt},
-	{"a retry without a message", settleFailure, "perform tasker_enqueue(array[p_task], array[p_step], o_due);", "", machineHunt},
-	{"no end to retries", settleFailure, "or v_row.attempts + 1 >= v_row.max_attempts then", "then", machineHunt},
-	{"retry what is not retryable", settleFailure, "or not v_row.retryable or", "or", capHunt},
+	{"failure without the lease", settleFailure, "when g.state <> 'in_progress' or g.has is distinct from g.lease_id then", "when g.state <> 'in_progress' then", machineHunt},
+	{"failure without the state", settleFailure, "when g.state <> 'in_progress' or g.has", "when g.has", machineHunt},
+	{"a retry without a message", settleFailure, "perform tasker_enqueue(v_fate.retry_task, v_fate.retry_step, v_fate.retry_due);", "", machineHunt},
+	{"no end to retries", settleFailure, "or g.attempts + 1 >= g.max_attempts then 'bury'", "then 'bury'", machineHunt},
+	{"retry what is not retryable", settleFailure, "or not g.retryable or", "or", capHunt},
 	{"no attempt charged", settleFailure, "attempts = s.attempts + 1,", "", machineHunt},
-	{"a longer wait than the policy's", settleFailure, "v_row.attempts + 1) * (1", "v_row.attempts + 2) * (1.5", dueHunt},
-	{"failures that lock their own row first", settleFailure, "perform tasker_lock_movable(p_task);", "null;", failOrderHunt},
+	{"a longer wait than the policy's", settleFailure, "g.attempts + 1) * (1", "g.attempts + 2) * (1.5", dueHunt},
+	{"failures that lock their own row first", lockFailing, "or s.state = 'pending' and s.remaining_parents = 0", "and s.step_no = any(p_step)", failOrderHunt},
+	{"failures among others that lock their own row first", lockFailing, "perform tasker_lock_movable(v_row.task_uuid);", "null;", mixedOrderHunt},
+	{"failures that are judged without the locks", lockFailing, "where u.outcome <> 'success') u", "where false) u", retryRaceHunt},
+	{"two failures of a step", settleFailure, "when g.nth > 1 and g.has = g.lease_id then 'already_recorded'", "", repeatedHunt},
 
 	{"no mark of doom", "tasker_bury_step", "perform tasker_lock_movable(p_task);", "exit;", machineHunt},
-	{"release without a cap on claims", settleFailure, "v_row.claims >= p_claim_factor * v_row.max_attempts", "false", capHunt},
-	{"release without a message", "tasker_release_steps", "perform tasker_enqueue(v_row.tasks, v_row.steps, v_row.due);", "null;", machineHunt},
+	{"release without a cap on claims", settleFailure, "case when g.claims >= p_claim_factor * g.max_attempts then 'exhaust' else 'release' end", "'release'", capHunt},
+	{"release without a message", "tasker_release_steps", "perform tasker_enqueue(p_task, p_step, p_due);", "null;", machineHunt},
 
 	{"conclude without the task's lock", "tasker_conclude_task", "for update;", ";", doomedHunt},
 	{"conclude while something moves", "tasker_conclude_task", "if v_step.moving then", "if false then", machineHunt},
@@ -112,9 +115,8 @@ var mutants = []mutant{
 	{"a message that outlives its result", settlePosted, "perform pgmq.delete(p_queue, v_judged);", "null;", machineHunt},
 	{"a result that does not count and is dropped", settlePosted, "if o_verdict[i] in ('recorded', 'already_recorded') then", "if true then", machineHunt},
 	{"a posted result that leaves its lease", settlePosted, "perform tasker_worker_count(v_row.leases, v_row.outcome);", "null;", machineHunt},
-	{"results without the order of locks", "tasker_lock_posted", "order by s.task_uuid, s.step_no for update of s;", "order by s.task_uuid, s.step_no;", postedOrderHunt},
-	{"failures that lock their own row and others later", "tasker_lock_posted", "if v_row.for_good then", "if false then", buryOrderHunt},
-	{"failures without the order of locks", settlePosted, "perform tasker_lock_posted(p_task, p_step, p_outcome);", "null;", buryOrderHunt},
+	{"results without the order of locks", settlePosted, "order by s.task_uuid, s.step_no for update of s;", "order by s.task_uuid, s.step_no;", postedOrderHunt},
+	{"posted failures without the order of locks", settlePosted, "perform tasker_lock_failing(p_task, p_step, v_lease, p_outcome, p_claim_factor);", "null;", buryOrderHunt},
 
 	{"a used key makes a task", createTasks, "array_agg(case when k.task_uuid is null then u.plan_id end order by u.ord)", "array_agg(u.plan_id order by u.ord)", machineHunt},
 
@@ -367,39 +369,6 @@ func markHunt(t *testing.T, b *bed) string {
 			}
 		}
 	}
-	return oracleSays(t, b)
-}
-
-// failOrderHunt: a step fails for good beside one that runs.
-func failOrderHunt(t *testing.T, b *bed) string {
-	t.Helper()
-	g := b.grant(b.host(t), 2)
-	task, leases := b.create(t, g, b.mustPlan(t, fan(2)...))
-	last := leases[slices.IndexFunc(leases, func(l store.Lease) bool { return l.Number == 1 })]
-	return locksInOrder(t, b, task, func(ctx context.Context) error {
-		_, err := b.store.Settle(ctx, g, policy, []store.Settlement{settlement(last.StepKey, last.ID, vocab.OutcomePermanent)})
-		return err
-	})
-}
-
-// locksInOrder has somebody hold the lock of a task's first step while do waits for it,
-// and then want that of the second: do must not have it yet.
-func locksInOrder(t *testing.T, b *bed, task vocab.UUID, do func(ctx context.Context) error) string {
-	t.Helper()
-	tx, err := b.pool.Begin(t.Context())
-	require.NoError(t, err)
-	const lock = "select from tasker_workflow_steps where task_uuid = $1 and step_no = $2 for update"
-	_, err = tx.Exec(t.Context(), lock, task, 0)
-	require.NoError(t, err)
-	var taken error
-	err = onceBlocked(t, b, func() error {
-		_, taken = tx.Exec(t.Context(), lock+" nowait", task, 1)
-		return tx.Rollback(t.Context())
-	}, do)
-	if taken != nil {
-		return "a later lock was taken before an earlier one: " + taken.Error()
-	}
-	require.NoError(t, err)
 	return oracleSays(t, b)
 }
 
