@@ -31,41 +31,59 @@
 
 -- +goose Up
 
--- Finishes the task if nothing in it can move any more: complete if every step
--- is satisfied, else error. Returns the state it is in then. The caller holds
--- no lock but those of step rows.
+-- Finishes those of some tasks, which are ordered, in which nothing can move any more:
+-- complete if every step is satisfied, else error. Returns the states they are all in
+-- then. The caller holds no lock but those of step rows.
+-- +goose StatementBegin
+create function tasker_conclude_tasks(p_task uuid[], p_host integer)
+returns table (o_task uuid, o_state tasker_task_state)
+language plpgsql
+set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off
+as $$
+#variable_conflict use_column
+declare
+  v_open uuid[];
+  v_now  timestamptz;
+begin
+  select array_agg(l.task_uuid) filter (where l.state = 'in_progress') into v_open
+    from (select t.task_uuid, t.state from unnest(p_task) u(task_uuid) join tasker_tasks t on t.task_uuid = u.task_uuid
+           order by t.task_uuid for update of t) l;
+  if v_open is not null then
+    v_now := clock_timestamp();
+    -- A new statement, so a new snapshot: taken after the locks, it sees all that
+    -- those did who held them before.
+    with still as materialized (
+      select u.task_uuid, s.satisfied
+        from unnest(v_open) u(task_uuid)
+       cross join lateral (
+         select bool_or(o.state in ('enqueued', 'in_progress') or o.state = 'pending' and o.remaining_parents = 0) as moving,
+                bool_and(o.state in ('complete', 'resolved_manually')) as satisfied
+           from tasker_workflow_steps o where o.task_uuid = u.task_uuid) s
+       where not s.moving
+    ), ended as (
+      update tasker_tasks t
+         set state = case when l.satisfied then 'complete' else 'error' end::tasker_task_state, completed_at = v_now, sort_key = t.sort_key + 1,
+             finalize_lease = null, finalize_by = null, finalize_until = null,
+             error = case when l.satisfied then null else tasker_task_failure(t.task_uuid) end
+        from still l
+       where t.task_uuid = l.task_uuid
+      returning t.task_uuid, t.sort_key, t.state
+    )
+    insert into tasker_task_transitions (task_uuid, sort_key, from_state, to_state, created_at, host_id)
+    select e.task_uuid, e.sort_key, 'in_progress', e.state, v_now, p_host from ended e;
+  end if;
+  return query select t.task_uuid, t.state from unnest(p_task) u(task_uuid) join tasker_tasks t on t.task_uuid = u.task_uuid;
+end
+$$;
+-- +goose StatementEnd
+
+-- Finishes one task, as tasker_conclude_tasks does. Returns the state it is in then;
+-- null: there is none.
 -- +goose StatementBegin
 create function tasker_conclude_task(p_task uuid, p_host integer)
 returns tasker_task_state language plpgsql as $$
-declare
-  v_state  tasker_task_state;
-  v_sort   integer;
-  v_now    timestamptz;
-  v_step   record;
 begin
-  select t.state, t.sort_key into v_state, v_sort from tasker_tasks t where t.task_uuid = p_task for update;
-  if v_state is distinct from 'in_progress' then
-    return v_state;
-  end if;
-  -- A new statement, so a new snapshot: taken after the lock, it sees all that
-  -- those did who held it before.
-  select bool_or(s.state in ('enqueued', 'in_progress') or s.state = 'pending' and s.remaining_parents = 0) as moving,
-         bool_and(s.state in ('complete', 'resolved_manually')) as satisfied
-    into v_step
-    from tasker_workflow_steps s where s.task_uuid = p_task;
-  if v_step.moving then
-    return v_state;
-  end if;
-  v_now := clock_timestamp();
-  v_state := case when v_step.satisfied then 'complete' else 'error' end;
-  update tasker_tasks t
-     set state = v_state, completed_at = v_now, sort_key = t.sort_key + 1,
-         finalize_lease = null, finalize_by = null, finalize_until = null,
-         error = case when v_step.satisfied then null else tasker_task_failure(p_task) end
-   where t.task_uuid = p_task;
-  insert into tasker_task_transitions (task_uuid, sort_key, from_state, to_state, created_at, host_id)
-  values (p_task, v_sort + 1, 'in_progress', v_state, v_now, p_host);
-  return v_state;
+  return (select c.o_state from tasker_conclude_tasks(array[p_task], p_host) c);
 end
 $$;
 -- +goose StatementEnd
@@ -89,14 +107,18 @@ returns jsonb language sql stable as $$
 $$;
 -- +goose StatementEnd
 
--- Locks the rows of a task's steps that can move, in the order of their numbers.
+-- Locks the rows of the tasks' steps that can move, in the order of tasks and numbers.
 -- +goose StatementBegin
-create function tasker_lock_movable(p_task uuid)
-returns void language sql as $$
-  select from tasker_workflow_steps s
-   where s.task_uuid = p_task
-     and (s.state in ('enqueued', 'in_progress') or s.state = 'pending' and s.remaining_parents = 0)
-   order by s.step_no for update
+create function tasker_lock_movable(p_task uuid[])
+returns void language plpgsql
+set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off
+as $$
+begin
+  perform from unnest(p_task) u(task_uuid)
+     join tasker_workflow_steps s on s.task_uuid = u.task_uuid
+    where s.state in ('enqueued', 'in_progress') or s.state = 'pending' and s.remaining_parents = 0
+    order by s.task_uuid, s.step_no for update of s;
+end
 $$;
 -- +goose StatementEnd
 
@@ -109,7 +131,7 @@ returns tasker_task_state language plpgsql as $$
 declare
   v_state tasker_task_state;
 begin
-  perform tasker_lock_movable(p_task);
+  perform tasker_lock_movable(array[p_task]);
   perform from tasker_workflow_steps s where s.task_uuid = p_task order by s.step_no for update;
   select t.state into v_state from tasker_tasks t where t.task_uuid = p_task for update;
   return v_state;
@@ -117,38 +139,60 @@ end
 $$;
 -- +goose StatementEnd
 
--- Fails a step for good: the row, its history, its dead letter, and the mark on
--- the steps of its task. The caller holds the step row's lock and concludes the
--- task afterwards.
+-- Fails steps that run for good: the rows, their history, their dead letters, and the
+-- marks on the steps of their tasks that can move still. Per step: the process it ran in, or null; why, in
+-- words of a program's and of people; and whether an attempt is charged, 1 or 0. The
+-- steps are ordered; the caller holds the locks of their rows and of all that can move in
+-- their tasks, and concludes the tasks afterwards.
 -- +goose StatementBegin
-create function tasker_bury_step(
-  p_task uuid, p_step integer, p_host integer, p_generation bigint, p_error jsonb, p_reason text, p_charge integer)
-returns void language plpgsql as $$
+create function tasker_bury_steps(
+  p_host integer, p_task uuid[], p_step integer[], p_generation bigint[], p_reason text[], p_error jsonb[], p_charge integer[])
+returns void language plpgsql
+set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off
+as $$
+#variable_conflict use_column
 declare
-  v_now timestamptz := clock_timestamp();
-  v_old record;
+  v_now   timestamptz := clock_timestamp();
+  v_tasks uuid[];
 begin
-  select s.state, s.sort_key, s.lease_id, s.generation, s.attempts into v_old
-    from tasker_workflow_steps s where s.task_uuid = p_task and s.step_no = p_step;
-  update tasker_workflow_steps s
-     set state = 'error', error = p_error, attempts = s.attempts + p_charge, sort_key = s.sort_key + 1,
-         plugin_generation = p_generation, due_at = null, lease_until = null, updated_at = v_now
-   where s.task_uuid = p_task and s.step_no = p_step;
-  insert into tasker_workflow_step_transitions
-    (task_uuid, step_no, sort_key, from_state, to_state, created_at, host_id, lease_id, plugin_generation, metadata)
-  values (p_task, p_step, v_old.sort_key + 1, v_old.state, 'error', v_now, p_host, v_old.lease_id, p_generation,
-          jsonb_build_object('error', p_error, 'reason', p_reason));
+  with buried as (
+    update tasker_workflow_steps s
+       set state = 'error', error = u.error, attempts = s.attempts + u.charge, sort_key = s.sort_key + 1,
+           plugin_generation = u.generation, due_at = null, lease_until = null, doomed = false, updated_at = v_now
+      from unnest(p_task, p_step, p_generation, p_reason, p_error, p_charge) u(task_uuid, step_no, generation, reason, error, charge)
+     where s.task_uuid = u.task_uuid and s.step_no = u.step_no
+    returning s.task_uuid, s.step_no, s.sort_key, s.lease_id, s.plugin_generation, s.generation, s.attempts, u.reason, u.error
+  ), logged as (
+    insert into tasker_workflow_step_transitions
+      (task_uuid, step_no, sort_key, from_state, to_state, created_at, host_id, lease_id, plugin_generation, metadata)
+    select b.task_uuid, b.step_no, b.sort_key, 'in_progress', 'error', v_now, p_host, b.lease_id, b.plugin_generation,
+           jsonb_build_object('error', b.error, 'reason', b.reason)
+      from buried b
+  )
   insert into tasker_dead_letters (kind, task_uuid, step_no, generation, reason, detail, body)
-  values ('step', p_task, p_step, v_old.generation, p_reason, coalesce(p_error ->> 'message', ''),
-          jsonb_build_object('error', p_error, 'attempts', v_old.attempts + p_charge));
+  select 'step', b.task_uuid, b.step_no, b.generation, b.reason, coalesce(b.error ->> 'message', ''),
+         jsonb_build_object('error', b.error, 'attempts', b.attempts)
+    from buried b;
+  v_tasks := array(select distinct u.task_uuid from unnest(p_task) u(task_uuid) order by 1);
   loop
-    perform tasker_lock_movable(p_task);
+    perform tasker_lock_movable(v_tasks);
     update tasker_workflow_steps s set doomed = true
-     where s.task_uuid = p_task and not s.doomed
+      from unnest(v_tasks) u(task_uuid)
+     where s.task_uuid = u.task_uuid and not s.doomed
        and (s.state in ('enqueued', 'in_progress') or s.state = 'pending' and s.remaining_parents = 0);
     exit when not found;
   end loop;
 end
+$$;
+-- +goose StatementEnd
+
+-- What is said of a step that was claimed as often as it may be without ever coming to an
+-- outcome: what kills its host or plugin each time must end too.
+-- +goose StatementBegin
+create function tasker_claims_exhausted(p_claims integer, p_reason text)
+returns jsonb language sql immutable as $$
+  select jsonb_build_object('type', 'ClaimsExhausted', 'retryable', false,
+    'message', format('claimed %s times without an outcome, most recently given back because: %s', p_claims, p_reason))
 $$;
 -- +goose StatementEnd
 
@@ -191,19 +235,6 @@ end
 $$;
 -- +goose StatementEnd
 
--- Fails a step that was claimed as often as it may be without ever coming to an
--- outcome: what kills its host or plugin each time must end too.
--- +goose StatementBegin
-create function tasker_bury_unclaimable(
-  p_task uuid, p_step integer, p_host integer, p_generation bigint, p_reason text, p_claims integer)
-returns void language sql as $$
-  select tasker_bury_step(p_task, p_step, p_host, p_generation, jsonb_build_object(
-    'type', 'ClaimsExhausted', 'retryable', false,
-    'message', format('claimed %s times without an outcome, most recently given back because: %s', p_claims, p_reason)),
-    'claims_exhausted', 0)
-$$;
--- +goose StatementEnd
-
 -- Takes the locks that recording the failures of the arrays needs, in their order:
 -- of the steps, and of all steps that can move of a task in which one of them fails for
 -- good. An outcome without a lease (null) is of a step that is enqueued. Nobody but the
@@ -232,10 +263,7 @@ begin
            where u.outcome <> 'success'
            group by u.task_uuid) f;
   if v_for_good then
-    perform from unnest(v_tasks) u(task_uuid)
-       join tasker_workflow_steps s on s.task_uuid = u.task_uuid
-      where s.state in ('enqueued', 'in_progress') or s.state = 'pending' and s.remaining_parents = 0
-      order by s.task_uuid, s.step_no for update of s;
+    perform tasker_lock_movable(v_tasks);
   elsif v_tasks = '{}' then
     perform from (select distinct u.task_uuid, u.step_no from unnest(p_task, p_step, p_outcome) u(task_uuid, step_no, outcome) where u.outcome <> 'success') u
        join tasker_workflow_steps s on s.task_uuid = u.task_uuid and s.step_no = u.step_no
@@ -248,7 +276,7 @@ begin
        where u.outcome <> 'success' group by u.task_uuid order by u.task_uuid
     loop
       if v_row.task_uuid = any(v_tasks) then
-        perform tasker_lock_movable(v_row.task_uuid);
+        perform tasker_lock_movable(array[v_row.task_uuid]);
       else
         perform from tasker_workflow_steps s
           where s.task_uuid = v_row.task_uuid and s.step_no = any(v_row.steps) and s.state in ('enqueued', 'in_progress')
@@ -276,7 +304,6 @@ as $$
 declare
   v_now  timestamptz;
   v_fate record;
-  v_i    integer;
 begin
   perform tasker_lock_failing(p_task, p_step, p_lease, p_outcome, p_claim_factor);
   v_now := clock_timestamp();
@@ -294,12 +321,16 @@ begin
          array_agg(coalesce(j.error::jsonb ->> 'message', 'released')) filter (where j.fate = 'release') as reason,
          array_agg(j.due) filter (where j.fate = 'release') as due, count(*) filter (where j.fate = 'release' and j.due is null) as at_once,
          array_agg(j.task_uuid) filter (where j.fate in ('bury', 'exhaust') or j.fate = 'release' and j.doomed) as settled,
-         array_agg(j.ord) filter (where j.fate in ('bury', 'exhaust')) as bury, array_agg(j.why) filter (where j.fate in ('bury', 'exhaust')) as why,
-         array_agg(j.claims) filter (where j.fate in ('bury', 'exhaust')) as claims
+         array_agg(j.task_uuid) filter (where j.fate in ('bury', 'exhaust')) as bury_task,
+         array_agg(j.step_no) filter (where j.fate in ('bury', 'exhaust')) as bury_step,
+         array_agg(j.generation) filter (where j.fate in ('bury', 'exhaust')) as bury_generation,
+         array_agg(case when j.fate = 'exhaust' then 'claims_exhausted' when j.outcome = 'permanent' then 'permanent_failure'
+                        when not j.retryable then 'not_retryable' else 'attempts_exhausted' end) filter (where j.fate in ('bury', 'exhaust')) as bury_reason,
+         array_agg(case when j.fate = 'exhaust' then tasker_claims_exhausted(j.claims, coalesce(j.error::jsonb ->> 'message', 'released'))
+                        else j.error::jsonb end) filter (where j.fate in ('bury', 'exhaust')) as bury_error,
+         array_agg((j.fate = 'bury')::integer) filter (where j.fate in ('bury', 'exhaust')) as bury_charge
     into v_fate
-    from (select g.ord, g.task_uuid, g.step_no, g.generation, g.error, g.doomed, g.claims, f.fate,
-                 case when f.fate = 'exhaust' then 'claims_exhausted' when g.outcome = 'permanent' then 'permanent_failure'
-                      when not g.retryable then 'not_retryable' else 'attempts_exhausted' end as why,
+    from (select g.task_uuid, g.step_no, g.outcome, g.generation, g.error, g.doomed, g.claims, g.retryable, f.fate,
                  v_now + interval '1 millisecond' * case
                    when f.fate = 'retry' and g.retry_after_ms > 0 then least(g.retry_after_ms, p_retry_after_cap_ms)
                    when f.fate = 'retry' then (tasker_backoff_ms(g.backoff, g.base_ms, g.cap_ms, g.attempts + 1) * (1 - g.jitter * random()))::bigint
@@ -360,15 +391,9 @@ begin
   if v_fate.task is not null then
     perform tasker_release_steps(p_host, v_fate.task, v_fate.step, v_fate.generation, v_fate.reason, v_fate.due);
   end if;
-  for b in 1 .. coalesce(cardinality(v_fate.bury), 0) loop
-    v_i := v_fate.bury[b];
-    if v_fate.why[b] = 'claims_exhausted' then
-      perform tasker_bury_unclaimable(p_task[v_i], p_step[v_i], p_host, p_generation[v_i], coalesce(p_error[v_i]::jsonb ->> 'message', 'released'),
-                                      v_fate.claims[b]);
-    else
-      perform tasker_bury_step(p_task[v_i], p_step[v_i], p_host, p_generation[v_i], p_error[v_i]::jsonb, v_fate.why[b], 1);
-    end if;
-  end loop;
+  if v_fate.bury_task is not null then
+    perform tasker_bury_steps(p_host, v_fate.bury_task, v_fate.bury_step, v_fate.bury_generation, v_fate.bury_reason, v_fate.bury_error, v_fate.bury_charge);
+  end if;
   o_due := array_remove(v_fate.retry_due || v_fate.due, null);
 end
 $$;
@@ -548,7 +573,6 @@ declare
   v_failed  uuid[] := '{}';
   v_row     record;
   v_one     record;
-  v_state   tasker_task_state;
 begin
   o_verdict := array_fill(null::text, array[cardinality(p_task)]);
   o_at := v_now;
@@ -713,11 +737,14 @@ begin
   end if;
 
   if v_doomed is not null or v_failed <> '{}' then
-    for v_row in select distinct u.task_uuid from unnest(v_doomed || v_failed) u(task_uuid) order by 1 loop
-      v_state := tasker_conclude_task(v_row.task_uuid, p_host);
-      if v_state in ('complete', 'error') and not v_row.task_uuid = any(coalesce(o_finished, '{}')) then
-        o_finished := o_finished || v_row.task_uuid;
-        o_finished_state := o_finished_state || v_state::text;
+    for v_row in
+      select c.o_task, c.o_state
+        from tasker_conclude_tasks(array(select distinct u.task_uuid from unnest(v_doomed || v_failed) u(task_uuid) order by 1), p_host) c
+       where c.o_state in ('complete', 'error')
+    loop
+      if not v_row.o_task = any(coalesce(o_finished, '{}')) then
+        o_finished := o_finished || v_row.o_task;
+        o_finished_state := o_finished_state || v_row.o_state::text;
       end if;
     end loop;
   end if;
@@ -731,10 +758,11 @@ drop function tasker_settle_steps(integer, integer, integer[], uuid[], integer[]
 drop function tasker_settle_success(integer, integer, integer[], uuid, integer, uuid, bigint, text, text, integer[], text, interval);
 drop function tasker_settle_failures(integer, uuid[], integer[], uuid[], tasker_outcome[], bigint[], text[], bigint[], bigint, integer);
 drop function tasker_lock_failing(uuid[], integer[], uuid[], tasker_outcome[], integer);
-drop function tasker_bury_unclaimable(uuid, integer, integer, bigint, text, integer);
+drop function tasker_claims_exhausted(integer, text);
 drop function tasker_release_steps(integer, uuid[], integer[], bigint[], text[], timestamptz[]);
 drop function tasker_lock_task(uuid);
-drop function tasker_lock_movable(uuid);
-drop function tasker_bury_step(uuid, integer, integer, bigint, jsonb, text, integer);
+drop function tasker_lock_movable(uuid[]);
+drop function tasker_bury_steps(integer, uuid[], integer[], bigint[], text[], jsonb[], integer[]);
 drop function tasker_task_failure(uuid);
 drop function tasker_conclude_task(uuid, integer);
+drop function tasker_conclude_tasks(uuid[], integer);

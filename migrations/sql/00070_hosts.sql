@@ -75,9 +75,7 @@ declare
   v_row      record;
   v_held     record;
   v_tasks    uuid[];
-  v_back     uuid[] := '{}';
-  v_steps    integer[] := '{}';
-  v_conclude uuid[] := '{}';   -- task rows are locked after all step rows
+  v_count    integer;
 begin
   o_released := 0;
   o_busy := not pg_try_advisory_xact_lock(hashtext('tasker_release_host_steps'), p_host);
@@ -112,8 +110,8 @@ begin
      order by x.task_uuid
   loop
     if v_row.buries then
-      perform tasker_lock_movable(v_row.task_uuid);
-      perform tasker_lock_movable(v_row.task_uuid);   -- what became movable while the first waited
+      perform tasker_lock_movable(array[v_row.task_uuid]);
+      perform tasker_lock_movable(array[v_row.task_uuid]);   -- what became movable while the first waited
     else
       perform from tasker_workflow_steps s
         where s.task_uuid = v_row.task_uuid and s.state = 'in_progress' and s.lease_host = p_host
@@ -124,8 +122,11 @@ begin
   -- The lock waits for whoever settles a step at this moment; what is not the
   -- host's any more then is not returned.
   -- All of them before the first is changed: a row changed since would be passed over.
-  select array_agg(l.task_uuid) as tasks, array_agg(l.step_no) as steps, array_agg(l.claims) as claims,
-         array_agg(l.unclaimable) as unclaimable, array_agg(l.unclaimable or l.doomed) as concludes
+  select count(*) as steps,
+         array_agg(l.task_uuid) filter (where not l.unclaimable) as back_task, array_agg(l.step_no) filter (where not l.unclaimable) as back_step,
+         array_agg(l.task_uuid) filter (where l.unclaimable) as bury_task, array_agg(l.step_no) filter (where l.unclaimable) as bury_step,
+         array_agg(tasker_claims_exhausted(l.claims, p_reason)) filter (where l.unclaimable) as bury_error,
+         array_agg(distinct l.task_uuid) filter (where l.unclaimable or l.doomed) as conclude
     into v_held
     from (select s.task_uuid, s.step_no, s.doomed, s.claims, s.claims >= p_claim_factor * n.max_attempts as unclaimable
             from unnest(v_tasks) u(task_uuid)
@@ -133,22 +134,20 @@ begin
             join tasker_named_steps n on n.plan_id = s.plan_id and n.step_no = s.step_no
            where s.state = 'in_progress' and s.lease_host = p_host
            order by s.task_uuid, s.step_no for update of s) l(task_uuid, step_no, doomed, claims, unclaimable);
-  o_released := coalesce(cardinality(v_held.tasks), 0);
-  for i in 1 .. o_released loop
-    if v_held.concludes[i] then v_conclude := v_conclude || v_held.tasks[i]; end if;
-    if v_held.unclaimable[i] then
-      perform tasker_bury_unclaimable(v_held.tasks[i], v_held.steps[i], null, null, p_reason, v_held.claims[i]);
-    else
-      v_back := v_back || v_held.tasks[i]; v_steps := v_steps || v_held.steps[i];
-    end if;
-  end loop;
-  if v_back <> '{}' then
-    perform tasker_release_steps(null, v_back, v_steps, array_fill(null::bigint, array[cardinality(v_back)]),
-              array_fill(p_reason, array[cardinality(v_back)]), array_fill(null::timestamptz, array[cardinality(v_back)]));
+  o_released := v_held.steps;
+  if v_held.bury_task is not null then
+    v_count := cardinality(v_held.bury_task);
+    perform tasker_bury_steps(null, v_held.bury_task, v_held.bury_step, array_fill(null::bigint, array[v_count]),
+              array_fill('claims_exhausted'::text, array[v_count]), v_held.bury_error, array_fill(0, array[v_count]));
   end if;
-  for v_row in select distinct u.task_uuid from unnest(v_conclude) u(task_uuid) order by 1 loop
-    perform tasker_conclude_task(v_row.task_uuid, null);
-  end loop;
+  if v_held.back_task is not null then
+    v_count := cardinality(v_held.back_task);
+    perform tasker_release_steps(null, v_held.back_task, v_held.back_step, array_fill(null::bigint, array[v_count]),
+              array_fill(p_reason, array[v_count]), array_fill(null::timestamptz, array[v_count]));
+  end if;
+  if v_held.conclude is not null then
+    perform tasker_conclude_tasks(v_held.conclude, null);  -- task rows are locked after all step rows
+  end if;
 end
 $$;
 -- +goose StatementEnd

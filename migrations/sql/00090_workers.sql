@@ -994,7 +994,7 @@ begin
                  join tasker_workflow_steps s on s.task_uuid = l.task_uuid and s.step_no = l.step_no
                 where l.lease_id = any(v_ids) and s.state = 'in_progress' and s.lease_id = l.lease_id and s.lease_until <= clock_timestamp()
                 order by 1 loop
-    perform tasker_lock_movable(v_row.task_uuid);
+    perform tasker_lock_movable(array[v_row.task_uuid]);
   end loop;
   v_now := clock_timestamp();
   -- A new statement: it sees what those did for whom the locks waited.

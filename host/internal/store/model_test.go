@@ -278,7 +278,7 @@ func (m *model) complete(t *modelTask, n int32) bool {
 }
 
 func (m *model) bury(t *modelTask, n int32) {
-	t.steps[n].state = vocab.StepError
+	t.steps[n].state, t.steps[n].doomed = vocab.StepError, false
 	for i := range t.steps {
 		t.steps[i].doomed = t.steps[i].doomed || t.steps[i].moves()
 	}

@@ -50,6 +50,7 @@ const (
 	exchange      = "tasker_worker_exchange"
 	settlePosted  = "tasker_settle_posted"
 	createTasks   = "tasker_create_tasks"
+	conclude      = "tasker_conclude_tasks"
 	retrySteps    = "tasker_retry_steps"
 	resolveStep   = "tasker_resolve_step"
 	rouse         = "tasker_rouse"
@@ -89,18 +90,18 @@ var mutants = []mutant{
 	{"retry what is not retryable", settleFailure, "or not g.retryable or", "or", capHunt},
 	{"no attempt charged", settleFailure, "attempts = s.attempts + 1,", "", machineHunt},
 	{"a longer wait than the policy's", settleFailure, "g.attempts + 1) * (1", "g.attempts + 2) * (1.5", dueHunt},
-	{"failures that lock their own row first", lockFailing, "or s.state = 'pending' and s.remaining_parents = 0", "and s.step_no = any(p_step)", failOrderHunt},
-	{"failures among others that lock their own row first", lockFailing, "perform tasker_lock_movable(v_row.task_uuid);", "null;", mixedOrderHunt},
+	{"failures that lock their own row first", lockFailing, "perform tasker_lock_movable(v_tasks);", "perform from tasker_workflow_steps s where s.task_uuid = any(p_task) and s.step_no = any(p_step) for update;", failOrderHunt},
+	{"failures among others that lock their own row first", lockFailing, "perform tasker_lock_movable(array[v_row.task_uuid]);", "null;", mixedOrderHunt},
 	{"failures that are judged without the locks", lockFailing, "where u.outcome <> 'success') u", "where false) u", retryRaceHunt},
 	{"two failures of a step", settleFailure, "when g.nth > 1 and g.has = g.lease_id then 'already_recorded'", "", repeatedHunt},
 
-	{"no mark of doom", "tasker_bury_step", "perform tasker_lock_movable(p_task);", "exit;", machineHunt},
+	{"no mark of doom", "tasker_bury_steps", "perform tasker_lock_movable(v_tasks);", "exit;", machineHunt},
 	{"release without a cap on claims", settleFailure, "case when g.claims >= p_claim_factor * g.max_attempts then 'exhaust' else 'release' end", "'release'", capHunt},
 	{"release without a message", "tasker_release_steps", "perform tasker_enqueue(p_task, p_step, p_due);", "null;", machineHunt},
 
-	{"conclude without the task's lock", "tasker_conclude_task", "for update;", ";", doomedHunt},
-	{"conclude while something moves", "tasker_conclude_task", "if v_step.moving then", "if false then", machineHunt},
-	{"conclude what has ended", "tasker_conclude_task", "if v_state is distinct from 'in_progress' then", "if false then", concludeHunt},
+	{"conclude without the task's lock", conclude, "order by t.task_uuid for update of t", "order by t.task_uuid", doomedHunt},
+	{"conclude while something moves", conclude, "where not s.moving", "", machineHunt},
+	{"conclude what has ended", conclude, "filter (where l.state = 'in_progress')", "", concludeHunt},
 
 	{"claim what runs", claimSteps, "s.state in ('enqueued', 'pending') and", "", machineHunt},
 	{"claim before the parents are done", claimSteps, "and s.remaining_parents = 0 and", "and", hintHunt},
@@ -169,7 +170,7 @@ var mutants = []mutant{
 	{"a lease that the worker takes to be longer, of one", "tasker_worker_job", "o_until := p_at + least(p_lease, v_step.timeout);", "o_until := p_at + p_lease;", timeoutHunt},
 	{"a lease that the worker takes to be longer", "tasker_worker_jobs", "g.at + least(p_lease, k.timeout), g.at + k.timeout\n    from got g\n    join", "g.at + p_lease, g.at + k.timeout\n    from got g\n    join", timeoutHunt},
 	{"end leases that were extended", sweepLeases, "and s.lease_id = l.lease_id and s.lease_until <= v_now) x", "and s.lease_id = l.lease_id) x", extendedHunt},
-	{"end extended leases without a second look", sweepLeases, "perform tasker_lock_movable(v_row.task_uuid);", "null;", extendHunt},
+	{"end extended leases without a second look", sweepLeases, "perform tasker_lock_movable(array[v_row.task_uuid]);", "null;", extendHunt},
 	{"end no lease", sweepLeases, "if v_back.tasks is not null then", "if false then", lapsedHunt},
 	{"leases of workers that the sweep does not see", "tasker_worker_jobs", "from got g join kind k on k.plan_id = g.plan_id and k.step_no = g.step_no\n  )", "from got g join kind k on false\n  )", machineHunt},
 
@@ -208,7 +209,7 @@ var mutants = []mutant{
 	{"resolve and count down no sink", resolveStep, "open_sinks = t.open_sinks - 1", "open_sinks = t.open_sinks", machineHunt},
 	{"resolve and send no message", resolveStep, "if v_ready <> '{}' then", "if false then", machineHunt},
 	{"resolve and look no more", resolveStep, "o_task_state := tasker_conclude_task(p_task, p_host);", "", machineHunt},
-	{"repair without the locks of the steps", "tasker_lock_task", "perform tasker_lock_movable(p_task);\n  perform from tasker_workflow_steps s where s.task_uuid = p_task order by s.step_no for update;", "", claimedHunt},
+	{"repair without the locks of the steps", "tasker_lock_task", "perform tasker_lock_movable(array[p_task]);\n  perform from tasker_workflow_steps s where s.task_uuid = p_task order by s.step_no for update;", "", claimedHunt},
 	{"repair without the lock of the task", "tasker_lock_task", "where t.task_uuid = p_task for update;", "where t.task_uuid = p_task;", concludedHunt},
 
 	{"create while paused", createTasks, "v_paused := tasker_paused_namespaces();", "", pausedHunt},

@@ -167,7 +167,7 @@ func passHunt(t *testing.T, b *bed) string {
 	b.exec(t, "update pgmq.q_"+queue+" set headers = null")
 	locks, err := b.pool.Begin(t.Context())
 	require.NoError(t, err)
-	_, err = locks.Exec(t.Context(), "select tasker_lock_movable($1)", held)
+	_, err = locks.Exec(t.Context(), "select tasker_lock_movable(array[$1::uuid])", held)
 	require.NoError(t, err)
 	tx, err := b.pool.Begin(t.Context())
 	require.NoError(t, err)
@@ -527,7 +527,7 @@ func TestWorkerExchangeWaitsToClaim(t *testing.T) {
 	task, _ := b.create(t, b.grant(b.host(t), 0), b.mustPlan(t, fan(2)...))
 	tx, err := b.pool.Begin(t.Context())
 	require.NoError(t, err)
-	_, err = tx.Exec(t.Context(), "select tasker_lock_movable($1)", task)
+	_, err = tx.Exec(t.Context(), "select tasker_lock_movable(array[$1::uuid])", task)
 	require.NoError(t, err)
 	var jobs []job
 	require.NoError(t, blocked(t, b, tx, func(ctx context.Context) (err error) {

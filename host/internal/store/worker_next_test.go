@@ -77,7 +77,7 @@ func nextHunt(t *testing.T, b *bed) string {
 	task, _ := b.create(t, g, p)
 	locks, err := b.pool.Begin(t.Context())
 	require.NoError(t, err)
-	_, err = locks.Exec(t.Context(), "select tasker_lock_movable($1)", task)
+	_, err = locks.Exec(t.Context(), "select tasker_lock_movable(array[$1::uuid])", task)
 	require.NoError(t, err)
 	tx, err := b.pool.Begin(t.Context())
 	require.NoError(t, err)
