@@ -454,7 +454,9 @@ begin
   end if;
   -- After the lease, as the sweep that counts takes them.
   select w.name into v_worker from tasker_workers w where w.worker_id = v_lease.worker_id;
-  perform tasker_worker_seen(v_namespace, v_worker);
+  if found then  -- retention may have removed it in the moment in which it claimed
+    perform tasker_worker_seen(v_namespace, v_worker);
+  end if;
   return next;
 end
 $$;
@@ -1007,9 +1009,9 @@ begin
                          else jsonb_build_object('message', 'lease_expired') end)::text order by x.task_uuid, x.step_no) as errors,
          count(*) filter (where x.late) as late
     into v_back
-    from (select l.task_uuid, l.step_no, l.lease_id, w.name as worker, coalesce(l.deadline_at <= v_now, false) as late
+    from (select l.task_uuid, l.step_no, l.lease_id, coalesce(w.name, '(removed)') as worker, coalesce(l.deadline_at <= v_now, false) as late
             from tasker_worker_leases l
-            join tasker_workers w on w.worker_id = l.worker_id
+            left join tasker_workers w on w.worker_id = l.worker_id   -- as in tasker_worker_heartbeat
             join tasker_workflow_steps s on s.task_uuid = l.task_uuid and s.step_no = l.step_no
            where l.lease_id = any(v_ids) and s.state = 'in_progress' and s.lease_id = l.lease_id and s.lease_until <= v_now) x;
   if v_back.tasks is not null then

@@ -291,6 +291,7 @@ begin
   delete from tasker_workers w
    where w.worker_id in (select x.worker_id from tasker_workers x where x.last_seen_at < v_now - p_records
                           order by x.worker_id limit p_limit)
+     and w.last_seen_at < v_now - p_records   -- once more, under its lock: it may have come back
      and not exists (select from tasker_worker_leases l where l.worker_id = w.worker_id)
      and not exists (select from tasker_worker_counts c where c.worker_id = w.worker_id);
   get diagnostics v_some = row_count; v_all := v_all + v_some;

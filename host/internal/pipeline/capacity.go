@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"maps"
 	"sync"
 	"time"
 
@@ -21,9 +22,8 @@ type capacity struct {
 
 	mu       sync.Mutex
 	max      int
-	groups   map[string]*group
+	groups   map[string]*group // by name of the service; one that is gone stays while something of it is held
 	byID     map[int32]*group  // by handler id
-	byName   map[string]int32  // handler ids; handlers no template names have none
 	spaces   map[string]*group // of namespaces; their handlers are not known
 	reserved int               // granted to calls under way
 	held     int
@@ -53,37 +53,35 @@ const (
 func newCapacity(most int, now func() time.Time) *capacity {
 	return &capacity{
 		freed: make(chan struct{}, 1), max: most, now: now,
-		groups: map[string]*group{}, byID: map[int32]*group{}, byName: map[string]int32{},
+		groups: map[string]*group{}, byID: map[int32]*group{},
 		spaces: map[string]*group{},
 	}
 }
 
-// serve replaces what is served. ids maps names of handlers to their ids.
+// serve replaces what is served. ids maps names of handlers to their ids; handlers no
+// template names have none. What is held counts for the service that it was leased
+// for until it ends, whatever serves its handler by then.
 func (c *capacity) serve(services []pluginhost.Service, ids map[string]int32) {
 	c.mu.Lock()
-	old := c.groups
-	c.groups, c.byName = make(map[string]*group, len(services)), ids
-	byID := make(map[int32]*group)
+	c.byID = make(map[int32]*group)
+	for _, g := range c.groups {
+		g.ids, g.names = nil, nil
+	}
 	for _, s := range services {
-		g := &group{window: max(s.Window, 1), measured: c.now()}
-		if o := old[s.Name]; o != nil {
-			g.held, g.rate = o.held, o.rate
+		g := c.groups[s.Name]
+		if g == nil {
+			g = &group{measured: c.now()}
+			c.groups[s.Name] = g
 		}
+		g.window = max(s.Window, 1)
 		for _, h := range s.Handlers {
 			if id, ok := ids[h]; ok {
 				g.ids, g.names = append(g.ids, id), append(g.names, h)
-				byID[id] = g
+				c.byID[id] = g
 			}
 		}
-		c.groups[s.Name] = g
 	}
-	for id, o := range c.byID { // keep counting what is held of handlers served no more
-		if _, still := byID[id]; !still && o.held > 0 {
-			o.ids, o.names = nil, nil
-			byID[id] = o
-		}
-	}
-	c.byID = byID
+	maps.DeleteFunc(c.groups, func(_ string, g *group) bool { return len(g.ids) == 0 && g.held == 0 })
 	c.mu.Unlock()
 	c.signal()
 }
@@ -191,8 +189,8 @@ func (c *capacity) taken(g grant, attempts []*attempt) {
 	}
 	c.held += len(attempts)
 	for _, a := range attempts {
-		if s := c.byID[a.handlerID()]; s != nil {
-			s.held++
+		if a.service = c.byID[a.handlerID()]; a.service != nil {
+			a.service.held++
 		}
 		if s := c.spaces[a.plan.Namespace]; s != nil {
 			s.held++
@@ -209,7 +207,7 @@ func (c *capacity) settled(attempts []*attempt) {
 	c.mu.Lock()
 	c.held -= len(attempts)
 	for _, a := range attempts {
-		for _, s := range [...]*group{c.byID[a.handlerID()], c.spaces[a.plan.Namespace]} {
+		for _, s := range [...]*group{a.service, c.spaces[a.plan.Namespace]} {
 			if s != nil {
 				s.held--
 				s.settled++

@@ -10,7 +10,7 @@ func (e *Engine) MemoryInUse() int64 { return e.budget.used.Load() }
 
 // RetentionTurn does what the loop does once a minute.
 func (e *Engine) RetentionTurn(ctx context.Context) error {
-	return (&retention{engine: e, looked: map[time.Time]time.Time{}}).turn(ctx)
+	return newRetention(e).turn(ctx, time.Minute)
 }
 
 // Hurry has the look loop see that times have changed.

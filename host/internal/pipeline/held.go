@@ -17,12 +17,13 @@ import (
 // attempt is one attempt of a step, under a lease of this host.
 type attempt struct {
 	store.Lease
-	plan  *store.Plan
-	steps *stepPool                // of its namespace
-	job   atomic.Pointer[pool.Job] // nil: its inputs are not there yet
-	over  atomic.Pointer[string]   // why it is cancelled; nil: it is not
-	under *attempt                 // of the same step, whose place it has taken in held; guarded by that
-	bytes int                      // of its inputs, while they are in memory
+	plan    *store.Plan
+	steps   *stepPool                // of its namespace
+	service *group                   // that it was leased for; guarded by capacity; nil: nobody served its handler when it came
+	job     atomic.Pointer[pool.Job] // nil: its inputs are not there yet
+	over    atomic.Pointer[string]   // why it is cancelled; nil: it is not
+	under   *attempt                 // of the same step, whose place it has taken in held; guarded by that
+	bytes   int                      // of its inputs, while they are in memory
 
 	// Of a task that is followed; else empty.
 	trace string // the task's

@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/tasker-systems/tasker-host/host/internal/store"
@@ -25,20 +26,26 @@ type recordKeeper interface {
 const (
 	retentionEvery   = time.Minute            // between two turns
 	retentionResting = 10 * time.Minute       // likewise, of a host that rests
-	retentionTurn    = 20 * time.Second       // what a turn takes at most
+	retentionTurn    = 20 * time.Second       // what each of the two parts of a turn takes at most
 	retentionLock    = 250 * time.Millisecond // for so long the others may have to wait while a day is dropped
 	retentionAgain   = time.Hour              // until a day that holds something to keep is looked at again
 )
 
 // retention removes what is over its time. One host at a time does, a turn a
-// minute; a turn works half of the time it takes and rests the other half.
+// minute; a turn works half of the time it takes and rests the other half. Tasks and
+// other records have each a part of it: neither waits until the other is done.
 type retention struct {
 	engine *Engine
-	looked map[time.Time]time.Time // when a day was last seen to its end; the zero day is the default partition
+	looked map[time.Time]time.Time  // when a day was last seen to its end; the zero day is the default partition
+	goOn   map[time.Time]vocab.UUID // after which of its tasks, where the turn ended before
+}
+
+func newRetention(e *Engine) *retention {
+	return &retention{engine: e, looked: map[time.Time]time.Time{}, goOn: map[time.Time]vocab.UUID{}}
 }
 
 func (e *Engine) retentionLoop() {
-	r := &retention{engine: e, looked: map[time.Time]time.Time{}}
+	r := newRetention(e)
 	tick := time.NewTicker(retentionEvery)
 	defer tick.Stop()
 	var last time.Time
@@ -52,42 +59,61 @@ func (e *Engine) retentionLoop() {
 		case <-e.accept.Done():
 			return
 		}
-		ctx, cancel := context.WithTimeout(e.accept, retentionTurn)
-		err := r.turn(ctx)
-		cancel()
-		switch {
-		case err == nil, e.accept.Err() != nil:
-		case store.Classify(err) == store.Retry, store.Classify(err) == store.Cancelled:
-			e.log.Debug("retention goes on in its next turn", "reason", err)
-		default:
-			e.log.Warn("retention failed; it goes on in its next turn", "error", err)
-		}
+		_ = r.turn(e.accept, retentionTurn) // told
 	}
 }
 
-func (r *retention) turn(ctx context.Context) error {
-	e := r.engine
-	mine, err := e.store.TakeDuty(ctx, "retention", e.HostID(), 2*retentionEvery)
+// turn takes a turn, each part of which may take so long.
+func (r *retention) turn(ctx context.Context, limit time.Duration) error {
+	mine := false
+	err := r.part(ctx, limit, func(ctx context.Context, _ store.Retention) (err error) {
+		mine, err = r.engine.store.TakeDuty(ctx, "retention", r.engine.HostID(), 2*retentionEvery)
+		return err
+	})
 	if err != nil || !mine {
 		return err
 	}
-	keep := e.live().Retention
-	days, err := e.store.OldDays(ctx, keep)
+	return errors.Join(r.part(ctx, limit, r.tasks), r.part(ctx, limit, r.records))
+}
+
+// part does a part of a turn, and tells if it fails.
+func (r *retention) part(ctx context.Context, limit time.Duration, do func(context.Context, store.Retention) error) error {
+	e := r.engine
+	bounded, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	err := do(bounded, e.live().Retention)
+	switch {
+	case err == nil, ctx.Err() != nil:
+	case store.Classify(err) == store.Retry, store.Classify(err) == store.Cancelled:
+		e.log.Debug("retention goes on in its next turn", "reason", err)
+	default:
+		e.log.Warn("retention failed; it goes on in its next turn", "error", err)
+	}
+	return err
+}
+
+// tasks removes tasks. A day that cannot be had at this moment does not keep those
+// behind it.
+func (r *retention) tasks(ctx context.Context, keep store.Retention) error {
+	days, err := r.engine.store.OldDays(ctx, keep)
 	if err != nil {
 		return err
 	}
+	var held error
 	for _, day := range days {
 		if err := r.day(ctx, day, keep); err != nil {
-			return err
+			if held = errors.Join(held, err); store.Classify(err) != store.Retry {
+				return held
+			}
 		}
 	}
 	if r.due(time.Time{}) {
-		if err := r.prune(ctx, nil, keep); err != nil {
-			return err
+		if err := r.prune(ctx, time.Time{}, keep); err != nil {
+			return errors.Join(held, err)
 		}
 		r.looked[time.Time{}] = time.Now()
 	}
-	return r.records(ctx, keep)
+	return held
 }
 
 func (r *retention) due(day time.Time) bool {
@@ -103,7 +129,7 @@ func (r *retention) day(ctx context.Context, day time.Time, keep store.Retention
 	e := r.engine
 	over, err := e.store.DayIsOver(ctx, day, keep)
 	if err == nil && !over {
-		if err = r.prune(ctx, &day, keep); err == nil {
+		if err = r.prune(ctx, day, keep); err == nil {
 			over, err = e.store.DayIsOver(ctx, day, keep)
 		}
 	}
@@ -122,8 +148,10 @@ func (r *retention) day(ctx context.Context, day time.Time, keep store.Retention
 	return err
 }
 
-// prune deletes the tasks of a day that are over their time, in pages.
-func (r *retention) prune(ctx context.Context, day *time.Time, keep store.Retention) error {
+// prune deletes the tasks of a day, or of the default partition, that are over their
+// time, in pages. It goes on where it was when its time was over: else it would look
+// at the same tasks each turn, where many are kept, and never come to the others.
+func (r *retention) prune(ctx context.Context, day time.Time, keep store.Retention) error {
 	e, all := r.engine, 0
 	defer func() {
 		if all > 0 {
@@ -131,18 +159,26 @@ func (r *retention) prune(ctx context.Context, day *time.Time, keep store.Retent
 			e.log.Info("deleted tasks that were over their time", "tasks", all)
 		}
 	}()
-	for after := (&vocab.UUID{}); after != nil; {
+	var of *time.Time
+	if !day.IsZero() {
+		of = &day
+	}
+	for {
 		began := time.Now()
-		n, last, err := e.store.PruneTasks(ctx, day, *after, keep)
+		n, last, err := e.store.PruneTasks(ctx, of, r.goOn[day], keep)
 		if err != nil {
 			return err
 		}
-		all, after = all+n, last
+		all += n
+		if last == nil {
+			delete(r.goOn, day)
+			return nil
+		}
+		r.goOn[day] = *last
 		if err := rest(ctx, time.Since(began)); err != nil {
 			return err
 		}
 	}
-	return nil
 }
 
 func (r *retention) records(ctx context.Context, keep store.Retention) error {
@@ -161,6 +197,9 @@ func (r *retention) records(ctx context.Context, keep store.Retention) error {
 
 // rest leaves the database to the others for a while.
 func rest(ctx context.Context, d time.Duration) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
 	select {
 	case <-time.After(d):
 		return nil

@@ -8,8 +8,32 @@ import (
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 
+	"github.com/tasker-systems/tasker-host/host/internal/pluginhost/rollout"
 	pluginv1 "github.com/tasker-systems/tasker-host/sdk/proto/tasker/plugin/v1"
 )
+
+// A few hung calls do not matter while the window is large. If the plugin then wants
+// fewer calls they may take all places there are: nothing more is sent, so nothing
+// more comes to hang.
+func TestHungCallsInAWindowThatShrinks(t *testing.T) {
+	t.Parallel()
+	s := &stream{
+		calls: calls{window: 64}, most: 64, metrics: newMetrics().of("lab"), record: rollout.NewRecord([]string{"lab.one"}), finished: func(int) {},
+		wake: make(chan struct{}, 1), hanging: make(chan struct{}, 1),
+	}
+	ended, now := 0, time.Now()
+	for n := range 5 {
+		s.calls.add(Call{Handler: "lab.one", Step: &pluginv1.Step{StepUuid: fmt.Sprint(n), TimeoutMs: 1}, Done: func(Outcome) { ended++ }}, 1)
+	}
+	require.Len(t, s.calls.batch(now, 0).GetSteps(), 5)
+	now = now.Add(time.Second)
+	s.expire(now)
+	require.Equal(t, 5, ended)
+	require.Empty(t, s.hanging)
+	s.settle(&pluginv1.WorkResponse{MaxInFlight: 4}, nil)
+	s.expire(now)
+	require.NotEmpty(t, s.hanging, "the process is to be replaced")
+}
 
 // Whatever happens in whatever order, each call ends exactly once, never more
 // are in flight than the window allows, and nothing is lost at the end.

@@ -239,13 +239,13 @@ func (s *stream) expire(now time.Time) {
 	expired := s.calls.expire(now)
 	hung, window := s.calls.hung, s.calls.window
 	s.mu.Unlock()
+	if hung >= max(1, min(maxHung, window/4)) { // also when the window has become smaller
+		signal(s.hanging)
+	}
 	if len(expired) == 0 {
 		return
 	}
 	signal(s.wake) // the cancels
-	if hung >= max(1, min(maxHung, window/4)) {
-		signal(s.hanging)
-	}
 	for _, p := range expired {
 		if p.cancelled.code != "" {
 			s.finish(p.call, released(p.cancelled.code, p.cancelled.reason, s.generation))

@@ -214,6 +214,15 @@ func (b *bed) exec(t testing.TB, sql string, args ...any) {
 	require.NoError(t, err)
 }
 
+// begin begins a transaction, which ends with the test.
+func (b *bed) begin(t testing.TB) pgx.Tx {
+	t.Helper()
+	tx, err := b.pool.Begin(t.Context())
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = tx.Rollback(context.Background()) })
+	return tx
+}
+
 // one reads a single value.
 func one[T any](t testing.TB, b *bed, sql string, args ...any) T {
 	t.Helper()

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
 	"github.com/tasker-systems/tasker-host/host/internal/store"
@@ -329,6 +330,51 @@ func TestRetentionOfRecords(t *testing.T) {
 	require.Equal(t, "kept", one[string](t, b, "select idempotency_key from tasker_idempotency_keys"))
 	require.Equal(t, 2, one[int](t, b, "select count(*) from tasker_dead_letters"))
 	require.Equal(t, 1, one[int](t, b, "select count(*) from tasker_hosts"))
+}
+
+// A worker that has not been seen for long and comes back in the moment in which it is
+// removed keeps its lease, and loses it when its time is over.
+func TestAWorkerThatComesBackWhileItIsRemoved(t *testing.T) {
+	t.Parallel()
+	for first, workers := range map[string]int{"the worker": 1, "retention": 0} {
+		t.Run(first, func(t *testing.T) {
+			t.Parallel()
+			b := newBed(t)
+			p := b.mustPlan(t, fan(1)...)
+			task, _ := b.create(t, b.grant(b.host(t), 0), p)
+			b.exec(t, `insert into tasker_workers (namespace, name, first_seen_at, last_seen_at)
+			           select $1, 'monthly', x.old, x.old from (select clock_timestamp() - interval '40 days' as old) x`, namespace)
+			claim := func(db interface {
+				QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
+			},
+			) (lease vocab.UUID) {
+				require.NoError(t, db.QueryRow(t.Context(), "select lease_id from tasker_worker_claim($1, 'monthly', $2)", namespace, handlers).Scan(&lease))
+				return lease
+			}
+			var lease vocab.UUID
+			tx := b.begin(t)
+			if first == "retention" {
+				_, err := tx.Exec(t.Context(), "select tasker_prune_records(500, null, null, '30 days', null)")
+				require.NoError(t, err)
+				lease = claim(b.pool)
+				require.NoError(t, tx.Commit(t.Context()))
+			} else {
+				lease = claim(tx)
+				require.NoError(t, blocked(t, b, tx, func(ctx context.Context) error {
+					_, err := b.store.PruneRecords(ctx, store.Retention{Records: 30 * day})
+					return err
+				}))
+			}
+			require.Equal(t, workers, one[int](t, b, "select count(*) from tasker_workers"))
+			require.Equal(t, "ok", one[string](t, b, "select verdict from tasker_worker_heartbeat($1, $2)", vocab.StepID(task, 0), lease))
+			b.exec(t, "update tasker_workflow_steps set lease_until = clock_timestamp() - interval '1 s' where lease_id = $1", lease)
+			b.exec(t, "update tasker_worker_leases set look_at = clock_timestamp() - interval '1 s'")
+			swept, err := b.store.SweepWorkerLeases(t.Context(), policy)
+			require.NoError(t, err)
+			require.Equal(t, 1, swept.Released)
+			b.requireSound(t)
+		})
+	}
 }
 
 // One host at a time, and another when it is gone.
