@@ -66,6 +66,9 @@ func sessionSettings(cfg PoolConfig) map[string]string {
 	return map[string]string{
 		"application_name": cfg.ApplicationName,
 		"timezone":         "UTC",
+		// Whoever has waited for a lock must see what those did who had it: each statement
+		// its own snapshot, whatever the database or the role has as its default.
+		"default_transaction_isolation": "read committed",
 		// A queue or a day's partition that is empty when a statement is planned may
 		// hold a million rows a minute later, and the plan stays: an index is always
 		// the better bet. What has none is still scanned; compiling it is never worth it.
