@@ -107,24 +107,51 @@ returns jsonb language sql stable as $$
 $$;
 -- +goose StatementEnd
 
--- Locks the rows of the tasks' steps that can move, in the order of tasks and numbers.
+-- Locks the rows of the steps of tasks that can move, and those of the steps of the two
+-- arrays, in the order of tasks and numbers. What becomes movable while it waits has
+-- its row among those that are locked already, and whoever has locked that one may want
+-- these. So it gives all back then, which only a block with an exception can, and begins
+-- anew; in the end it keeps what it has, for a task whose steps move faster than it looks.
 -- +goose StatementBegin
-create function tasker_lock_movable(p_task uuid[])
+create function tasker_lock_movable(p_tasks uuid[], p_task uuid[] default '{}', p_step integer[] default '{}')
 returns void language plpgsql
 set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off
 as $$
+declare
+  c_tries constant integer := 10;
+  v_tasks uuid[];
+  v_steps integer[];
 begin
-  perform from unnest(p_task) u(task_uuid)
-     join tasker_workflow_steps s on s.task_uuid = u.task_uuid
-    where s.state in ('enqueued', 'in_progress') or s.state = 'pending' and s.remaining_parents = 0
-    order by s.task_uuid, s.step_no for update of s;
+  for v_try in 1 .. c_tries loop
+    begin
+      select array_agg(l.task_uuid), array_agg(l.step_no) into v_tasks, v_steps
+        from (select s.task_uuid, s.step_no
+                from (select m.task_uuid, m.step_no
+                        from unnest(p_tasks) u(task_uuid)
+                        join tasker_workflow_steps m on m.task_uuid = u.task_uuid
+                       where m.state in ('enqueued', 'in_progress') or m.state = 'pending' and m.remaining_parents = 0
+                      union
+                      select x.task_uuid, x.step_no from unnest(p_task, p_step) x(task_uuid, step_no)) k
+                join tasker_workflow_steps s on s.task_uuid = k.task_uuid and s.step_no = k.step_no
+               order by s.task_uuid, s.step_no for update of s) l;
+      -- A new statement, so a new snapshot. Nothing moves behind a look that finds
+      -- all of it locked: whoever makes a step ready holds the row of one that can move.
+      exit when v_try = c_tries or not exists (
+        select from unnest(p_tasks) u(task_uuid)
+          join tasker_workflow_steps s on s.task_uuid = u.task_uuid
+         where (s.state in ('enqueued', 'in_progress') or s.state = 'pending' and s.remaining_parents = 0)
+           and (s.task_uuid, s.step_no) not in (select x.task_uuid, x.step_no from unnest(v_tasks, v_steps) x(task_uuid, step_no)));
+      raise exception 'what can move has become more' using errcode = 'TK001';
+    exception when sqlstate 'TK001' then
+      null;
+    end;
+  end loop;
 end
 $$;
 -- +goose StatementEnd
 
 -- Takes the locks of a task and of all its steps, in their order: for those who
--- end or repair it. The second look also finds what became movable while the
--- first waited. Returns the state of the task; null: there is none.
+-- end or repair it. Returns the state of the task; null: there is none.
 -- +goose StatementBegin
 create function tasker_lock_task(p_task uuid)
 returns tasker_task_state language plpgsql as $$
@@ -243,46 +270,29 @@ $$;
 create function tasker_lock_failing(p_task uuid[], p_step integer[], p_lease uuid[], p_outcome tasker_outcome[], p_claim_factor integer)
 returns void language plpgsql as $$
 declare
-  v_tasks    uuid[];  -- in which one fails for good
-  v_for_good boolean;
-  v_row      record;
+  v_tasks uuid[];  -- in which one fails for good
 begin
-  select coalesce(array_agg(distinct f.task_uuid) filter (where f.for_good), '{}'), bool_and(f.for_good) into v_tasks, v_for_good
-    from (select u.task_uuid,
-                 bool_or(s.plan_id is not null and case when u.outcome = 'released' then s.claims >= p_claim_factor * n.max_attempts
-                                                        else u.outcome = 'permanent' or not n.retryable or s.attempts + 1 >= n.max_attempts end) as for_good
-            from unnest(p_task, p_step, p_lease, p_outcome) u(task_uuid, step_no, lease_id, outcome)
-            left join lateral (
-              select o.plan_id, o.claims, o.attempts
-                from tasker_workflow_steps o
-               where o.task_uuid = u.task_uuid and o.step_no = u.step_no
-                 and case when u.lease_id is null then o.state = 'enqueued' else o.state = 'in_progress' and o.lease_id = u.lease_id end
-              offset 0) s on true
-            left join lateral (
-              select z.retryable, z.max_attempts from tasker_named_steps z where z.plan_id = s.plan_id and z.step_no = u.step_no offset 0) n on true
-           where u.outcome <> 'success'
-           group by u.task_uuid) f;
-  if v_for_good then
-    perform tasker_lock_movable(v_tasks);
-  elsif v_tasks = '{}' then
+  v_tasks := array(
+    select distinct u.task_uuid
+      from unnest(p_task, p_step, p_lease, p_outcome) u(task_uuid, step_no, lease_id, outcome)
+     cross join lateral (
+       select o.plan_id, o.claims, o.attempts
+         from tasker_workflow_steps o
+        where o.task_uuid = u.task_uuid and o.step_no = u.step_no
+          and case when u.lease_id is null then o.state = 'enqueued' else o.state = 'in_progress' and o.lease_id = u.lease_id end
+       offset 0) s
+     cross join lateral (
+       select z.retryable, z.max_attempts from tasker_named_steps z where z.plan_id = s.plan_id and z.step_no = u.step_no offset 0) n
+     where case u.outcome when 'success' then false
+                          when 'released' then s.claims >= p_claim_factor * n.max_attempts
+                          else u.outcome = 'permanent' or not n.retryable or s.attempts + 1 >= n.max_attempts end);
+  if v_tasks <> '{}' then
+    perform tasker_lock_movable(v_tasks, p_task, p_step);
+  else
     perform from (select distinct u.task_uuid, u.step_no from unnest(p_task, p_step, p_outcome) u(task_uuid, step_no, outcome) where u.outcome <> 'success') u
        join tasker_workflow_steps s on s.task_uuid = u.task_uuid and s.step_no = u.step_no
       where s.state in ('enqueued', 'in_progress')
       order by s.task_uuid, s.step_no for update of s;
-  else
-    for v_row in
-      select u.task_uuid, array_agg(u.step_no) as steps
-        from unnest(p_task, p_step, p_outcome) u(task_uuid, step_no, outcome)
-       where u.outcome <> 'success' group by u.task_uuid order by u.task_uuid
-    loop
-      if v_row.task_uuid = any(v_tasks) then
-        perform tasker_lock_movable(array[v_row.task_uuid]);
-      else
-        perform from tasker_workflow_steps s
-          where s.task_uuid = v_row.task_uuid and s.step_no = any(v_row.steps) and s.state in ('enqueued', 'in_progress')
-          order by s.step_no for update;
-      end if;
-    end loop;
   end if;
 end
 $$;
@@ -670,11 +680,11 @@ begin
     select r.task_uuid, r.step_no, r.sort_key, 'pending', r.state, v_now, p_host, case when r.state = 'in_progress' then r.lease_id end,
            case when p_worker is not null and r.state = 'in_progress' then jsonb_build_object('worker', p_worker) end
       from ready r
-  ), sinks as (
-    select d.task_uuid, count(*)::integer as settled
+  ), sinks as (  -- and doomed tasks, whose rows are locked below: all of them here, in one order
+    select d.task_uuid, count(*) filter (where n.children = '{}')::integer as settled
       from done d
       join tasker_named_steps n on n.plan_id = d.plan_id and n.step_no = d.step_no
-     where n.children = '{}'
+     where n.children = '{}' or d.doomed
      group by d.task_uuid
      order by d.task_uuid
   ), finished as (
@@ -761,7 +771,7 @@ drop function tasker_lock_failing(uuid[], integer[], uuid[], tasker_outcome[], i
 drop function tasker_claims_exhausted(integer, text);
 drop function tasker_release_steps(integer, uuid[], integer[], bigint[], text[], timestamptz[]);
 drop function tasker_lock_task(uuid);
-drop function tasker_lock_movable(uuid[]);
+drop function tasker_lock_movable(uuid[], uuid[], integer[]);
 drop function tasker_bury_steps(integer, uuid[], integer[], bigint[], text[], jsonb[], integer[]);
 drop function tasker_task_failure(uuid);
 drop function tasker_conclude_task(uuid, integer);

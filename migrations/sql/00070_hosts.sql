@@ -95,29 +95,16 @@ begin
   -- A step that is buried has every movable row of its task locked, and all rows
   -- are locked in one order, task by task: not those of the first task when rows
   -- of the last are held already.
-  for v_row in
-    select x.task_uuid, x.buries
-      from (select s.task_uuid, bool_or(s.claims >= p_claim_factor * n.max_attempts) as buries
-              from unnest(v_tasks) u(task_uuid)
-              join tasker_workflow_steps s on s.task_uuid = u.task_uuid
-              join tasker_named_steps n on n.plan_id = s.plan_id and n.step_no = s.step_no
-             where s.state = 'in_progress' and s.lease_host = p_host
-             group by s.task_uuid) x
-     where exists (select from unnest(v_tasks) u(task_uuid)
-                     join tasker_workflow_steps s on s.task_uuid = u.task_uuid
-                     join tasker_named_steps n on n.plan_id = s.plan_id and n.step_no = s.step_no
-                    where s.state = 'in_progress' and s.lease_host = p_host and s.claims >= p_claim_factor * n.max_attempts)
-     order by x.task_uuid
-  loop
-    if v_row.buries then
-      perform tasker_lock_movable(array[v_row.task_uuid]);
-      perform tasker_lock_movable(array[v_row.task_uuid]);   -- what became movable while the first waited
-    else
-      perform from tasker_workflow_steps s
-        where s.task_uuid = v_row.task_uuid and s.state = 'in_progress' and s.lease_host = p_host
-        order by s.step_no for update;
-    end if;
-  end loop;
+  select array_agg(distinct x.task_uuid) filter (where x.buries) as burying, array_agg(x.task_uuid) as tasks, array_agg(x.step_no) as steps
+    into v_row
+    from (select s.task_uuid, s.step_no, s.claims >= p_claim_factor * n.max_attempts as buries
+            from unnest(v_tasks) u(task_uuid)
+            join tasker_workflow_steps s on s.task_uuid = u.task_uuid
+            join tasker_named_steps n on n.plan_id = s.plan_id and n.step_no = s.step_no
+           where s.state = 'in_progress' and s.lease_host = p_host) x;
+  if v_row.burying is not null then
+    perform tasker_lock_movable(v_row.burying, v_row.tasks, v_row.steps);
+  end if;
 
   -- The lock waits for whoever settles a step at this moment; what is not the
   -- host's any more then is not returned.

@@ -976,7 +976,6 @@ language plpgsql as $$
 #variable_conflict use_column
 declare
   v_ids  uuid[];
-  v_row  record;
   v_back record;
   v_now  timestamptz;
 begin
@@ -991,14 +990,12 @@ begin
   end if;
   -- What is found to have run out may fail for good, which locks all that can
   -- move in its task.
-  for v_row in select distinct l.task_uuid
-                 from tasker_worker_leases l
-                 join tasker_workflow_steps s on s.task_uuid = l.task_uuid and s.step_no = l.step_no
-                where l.lease_id = any(v_ids) and s.state = 'in_progress' and s.lease_id = l.lease_id and s.lease_until <= clock_timestamp()
-                order by 1 loop
-    perform tasker_lock_movable(array[v_row.task_uuid]);
-  end loop;
   v_now := clock_timestamp();
+  perform tasker_lock_movable(array(
+    select distinct l.task_uuid
+      from tasker_worker_leases l
+      join tasker_workflow_steps s on s.task_uuid = l.task_uuid and s.step_no = l.step_no
+     where l.lease_id = any(v_ids) and s.state = 'in_progress' and s.lease_id = l.lease_id and s.lease_until <= v_now));
   -- A new statement: it sees what those did for whom the locks waited.
   select array_agg(x.task_uuid order by x.task_uuid, x.step_no) as tasks, array_agg(x.step_no order by x.task_uuid, x.step_no) as steps,
          array_agg(x.lease_id order by x.task_uuid, x.step_no) as leases,

@@ -90,8 +90,12 @@ var mutants = []mutant{
 	{"retry what is not retryable", settleFailure, "or not g.retryable or", "or", capHunt},
 	{"no attempt charged", settleFailure, "attempts = s.attempts + 1,", "", machineHunt},
 	{"a longer wait than the policy's", settleFailure, "g.attempts + 1) * (1", "g.attempts + 2) * (1.5", dueHunt},
-	{"failures that lock their own row first", lockFailing, "perform tasker_lock_movable(v_tasks);", "perform from tasker_workflow_steps s where s.task_uuid = any(p_task) and s.step_no = any(p_step) for update;", failOrderHunt},
-	{"failures among others that lock their own row first", lockFailing, "perform tasker_lock_movable(array[v_row.task_uuid]);", "null;", mixedOrderHunt},
+	{"failures that lock their own row first", lockFailing, "perform tasker_lock_movable(v_tasks, p_task, p_step);", "perform from tasker_workflow_steps s where s.task_uuid = any(p_task) and s.step_no = any(p_step) for update;", failOrderHunt},
+	{"failures among others that lock their own row first", lockFailing, "perform tasker_lock_movable(v_tasks, p_task, p_step);", "", mixedOrderHunt},
+	{"failures that lock a retry first", lockFailing, "perform tasker_lock_movable(v_tasks, p_task, p_step);", "", retriesHunt},
+	{"failures that lock a retry last", lockFailing, "(v_tasks, p_task, p_step)", "(v_tasks)", crosswiseHunt},
+	{"doomed tasks after those with a sink", settleSteps, "where n.children = '{}' or d.doomed", "where n.children = '{}'", sinksHunt},
+	{"keep what is locked while more can move", "tasker_lock_movable", "raise exception 'what can move has become more' using errcode = 'TK001';", "", readyCancelHunt},
 	{"failures that are judged without the locks", lockFailing, "where u.outcome <> 'success') u", "where false) u", retryRaceHunt},
 	{"two failures of a step", settleFailure, "when g.nth > 1 and g.has = g.lease_id then 'already_recorded'", "", repeatedHunt},
 
@@ -170,7 +174,7 @@ var mutants = []mutant{
 	{"a lease that the worker takes to be longer, of one", "tasker_worker_job", "o_until := p_at + least(p_lease, v_step.timeout);", "o_until := p_at + p_lease;", timeoutHunt},
 	{"a lease that the worker takes to be longer", "tasker_worker_jobs", "g.at + least(p_lease, k.timeout), g.at + k.timeout\n    from got g\n    join", "g.at + p_lease, g.at + k.timeout\n    from got g\n    join", timeoutHunt},
 	{"end leases that were extended", sweepLeases, "and s.lease_id = l.lease_id and s.lease_until <= v_now) x", "and s.lease_id = l.lease_id) x", extendedHunt},
-	{"end extended leases without a second look", sweepLeases, "perform tasker_lock_movable(array[v_row.task_uuid]);", "null;", extendHunt},
+	{"end extended leases without a second look", sweepLeases, "perform tasker_lock_movable(array(", "perform cardinality(array(", extendHunt},
 	{"end no lease", sweepLeases, "if v_back.tasks is not null then", "if false then", lapsedHunt},
 	{"leases of workers that the sweep does not see", "tasker_worker_jobs", "from got g join kind k on k.plan_id = g.plan_id and k.step_no = g.step_no\n  )", "from got g join kind k on false\n  )", machineHunt},
 
