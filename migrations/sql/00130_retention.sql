@@ -39,6 +39,15 @@ $$;
 -- what stands in their archives is kept as long as other records.
 create table tasker_inboxes (queue_name text primary key);
 
+-- After which task the next pruning looks at the idempotency keys ("key") or identities
+-- ("identity") of a namespace, beside the oldest ones.
+create table tasker_prune_marks (
+  namespace_id integer not null,
+  kind         text not null,
+  after        uuid not null,
+  primary key (namespace_id, kind)
+);
+
 -- Takes or keeps a duty for p_lease. Returns whether it is the host's.
 -- +goose StatementBegin
 create function tasker_take_duty(p_duty text, p_host integer, p_lease interval)
@@ -230,7 +239,8 @@ end
 $$;
 -- +goose StatementEnd
 
--- Deletes, up to p_limit of each kind and the oldest first: idempotency keys older
+-- Deletes, looking at up to p_limit of each kind and the oldest first (of the first two,
+-- whose oldest may have to stay, at as many others): idempotency keys older
 -- than p_keys whose task is gone; identities whose task is gone; dead letters
 -- older than p_letters; entries of the audit older than p_audit, 30 days at
 -- least; and of what is older than p_records the archives of queues, tries of
@@ -243,31 +253,77 @@ returns integer language plpgsql
 set enable_hashjoin = off set enable_mergejoin = off set jit = off
 as $$
 declare
+  v_first constant uuid := '00000000-0000-0000-0000-000000000000';
   v_now   timestamptz := clock_timestamp();
   v_all   integer := 0;
   v_some  integer;
   v_queue text;
 begin
-  -- Kept as long as their task, since the answer to a repeated request names it.
-  delete from tasker_idempotency_keys k
-   using (select x.namespace_id, x.idempotency_key, x.task_uuid, x.created_at
-            from tasker_task_namespaces ns
-           cross join lateral (select y.namespace_id, y.idempotency_key, y.task_uuid, y.created_at from tasker_idempotency_keys y
-                                where y.namespace_id = ns.namespace_id order by y.task_uuid limit p_limit) x) o
-   where k.namespace_id = o.namespace_id and k.idempotency_key = o.idempotency_key and o.created_at < v_now - p_keys
-     and not exists (select from tasker_tasks t where t.task_uuid = o.task_uuid);
-  get diagnostics v_some = row_count; v_all := v_all + v_some;
-  -- One that a submission is taking over at this moment is left to it.
-  delete from tasker_task_identities i
-   using (select y.identity_hash
-            from tasker_task_namespaces ns
-           cross join lateral (select x.identity_hash, x.task_uuid from tasker_task_identities x
-                                where x.namespace_id = ns.namespace_id order by x.task_uuid limit p_limit) o
-            join tasker_task_identities y on y.identity_hash = o.identity_hash and y.task_uuid = o.task_uuid
-           where not exists (select from tasker_tasks t where t.task_uuid = o.task_uuid)
-             for update of y skip locked) g
-   where i.identity_hash = g.identity_hash;
-  get diagnostics v_some = row_count; v_all := v_all + v_some;
+  -- Kept as long as their task, since the answer to a repeated request names it. So the
+  -- oldest may all have to stay, and those behind them are looked at in turns.
+  with page as (
+    select ns.namespace_id, x.idempotency_key, x.task_uuid, x.created_at, x.in_turn
+      from tasker_task_namespaces ns
+      left join tasker_prune_marks m on m.namespace_id = ns.namespace_id and m.kind = 'key'
+     cross join lateral (
+       (select y.idempotency_key, y.task_uuid, y.created_at, false as in_turn from tasker_idempotency_keys y
+         where y.namespace_id = ns.namespace_id order by y.task_uuid limit p_limit)
+       union all
+       (select y.idempotency_key, y.task_uuid, y.created_at, true from tasker_idempotency_keys y
+         where y.namespace_id = ns.namespace_id and y.task_uuid > coalesce(m.after, v_first) and y.task_uuid < tasker_uuid_floor(v_now - p_keys)
+         order by y.task_uuid limit p_limit)) x
+  ), gone as (
+    delete from tasker_idempotency_keys k
+     using (select distinct p.namespace_id, p.idempotency_key, p.task_uuid from page p where p.created_at < v_now - p_keys) o
+     where k.namespace_id = o.namespace_id and k.idempotency_key = o.idempotency_key
+       and not exists (select from tasker_tasks t where t.task_uuid = o.task_uuid)
+    returning k.namespace_id
+  ), marked as (
+    insert into tasker_prune_marks (namespace_id, kind, after)
+    select n.namespace_id, 'key', n.after
+      from (select ns.namespace_id, m.after as before, case when t.seen = p_limit then t.last else v_first end as after
+              from tasker_task_namespaces ns
+              left join tasker_prune_marks m on m.namespace_id = ns.namespace_id and m.kind = 'key'
+             cross join lateral (select count(*) as seen, (array_agg(p.task_uuid order by p.task_uuid desc))[1] as last
+                                   from page p where p.namespace_id = ns.namespace_id and p.in_turn) t) n
+     where n.after <> coalesce(n.before, v_first)
+    on conflict (namespace_id, kind) do update set after = excluded.after
+  )
+  select count(*) into v_some from gone;
+  v_all := v_all + v_some;
+  -- Likewise. One that a submission is taking over at this moment is left to it.
+  with page as (
+    select ns.namespace_id, x.identity_hash, x.task_uuid, x.in_turn
+      from tasker_task_namespaces ns
+      left join tasker_prune_marks m on m.namespace_id = ns.namespace_id and m.kind = 'identity'
+     cross join lateral (
+       (select y.identity_hash, y.task_uuid, false as in_turn from tasker_task_identities y
+         where y.namespace_id = ns.namespace_id order by y.task_uuid limit p_limit)
+       union all
+       (select y.identity_hash, y.task_uuid, true from tasker_task_identities y
+         where y.namespace_id = ns.namespace_id and y.task_uuid > coalesce(m.after, v_first) order by y.task_uuid limit p_limit)) x
+  ), gone as (
+    delete from tasker_task_identities i
+     using (select y.identity_hash
+              from (select distinct p.identity_hash, p.task_uuid from page p) o
+              join tasker_task_identities y on y.identity_hash = o.identity_hash and y.task_uuid = o.task_uuid
+             where not exists (select from tasker_tasks t where t.task_uuid = o.task_uuid)
+               for update of y skip locked) g
+     where i.identity_hash = g.identity_hash
+    returning i.namespace_id
+  ), marked as (
+    insert into tasker_prune_marks (namespace_id, kind, after)
+    select n.namespace_id, 'identity', n.after
+      from (select ns.namespace_id, m.after as before, case when t.seen = p_limit then t.last else v_first end as after
+              from tasker_task_namespaces ns
+              left join tasker_prune_marks m on m.namespace_id = ns.namespace_id and m.kind = 'identity'
+             cross join lateral (select count(*) as seen, (array_agg(p.task_uuid order by p.task_uuid desc))[1] as last
+                                   from page p where p.namespace_id = ns.namespace_id and p.in_turn) t) n
+     where n.after <> coalesce(n.before, v_first)
+    on conflict (namespace_id, kind) do update set after = excluded.after
+  )
+  select count(*) into v_some from gone;
+  v_all := v_all + v_some;
   delete from tasker_dead_letters d
    using (select x.dead_letter_id, x.created_at from tasker_dead_letters x order by x.dead_letter_id limit p_limit) o
    where d.dead_letter_id = o.dead_letter_id and o.created_at < v_now - p_letters;
@@ -328,6 +384,7 @@ drop function tasker_retention(interval, text[], interval[]);
 drop function tasker_day_has_tasks(date);
 drop function tasker_day_begins(date);
 drop function tasker_take_duty(text, integer, interval);
+drop table tasker_prune_marks;
 drop table tasker_inboxes;
 drop function tasker_note_reopened(uuid);
 drop table tasker_reopened_tasks;

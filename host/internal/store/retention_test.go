@@ -2,6 +2,7 @@ package store_test
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
 	"slices"
 	"sync"
@@ -330,6 +331,38 @@ func TestRetentionOfRecords(t *testing.T) {
 	require.Equal(t, "kept", one[string](t, b, "select idempotency_key from tasker_idempotency_keys"))
 	require.Equal(t, 2, one[int](t, b, "select count(*) from tasker_dead_letters"))
 	require.Equal(t, 1, one[int](t, b, "select count(*) from tasker_hosts"))
+}
+
+// Keys and identities of tasks that never end do not keep those behind them, whose tasks
+// are gone.
+func TestRetentionOfKeysBehindThoseThatStay(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	p := b.mustPlan(t, fan(1)...)
+	host := b.host(t)
+	batch := make([]store.NewTask, 1200) // more than two pages
+	for i := range batch {
+		id := randomUUID()
+		batch[i] = newTask(p)
+		batch[i].Key, batch[i].KeyHash, batch[i].Unique, batch[i].Identity = id.String(), []byte("h"), "reject", id[:]
+		binary.BigEndian.PutUint16(batch[i].UUID[:], 0x0100) // of long ago
+	}
+	_, err := b.store.CreateTasks(t.Context(), b.grant(host, 0), batch, "")
+	require.NoError(t, err)
+	b.exec(t, "update tasker_idempotency_keys set created_at = clock_timestamp() - interval '40 days'")
+	b.exec(t, `with gone as (select tasker_uuid_floor(clock_timestamp() - interval '39 days') as task_uuid, (select min(namespace_id) from tasker_idempotency_keys) as ns)
+	           , keys as (insert into tasker_idempotency_keys (namespace_id, idempotency_key, task_uuid, request_hash, created_at)
+	                      select g.ns, 'key ' || n, g.task_uuid, 'h', clock_timestamp() - interval '39 days' from gone g, generate_series(1, 3) n)
+	           insert into tasker_task_identities (identity_hash, namespace_id, task_uuid) select convert_to('identity ' || n, 'utf8'), g.ns, g.task_uuid from gone g, generate_series(1, 2) n`)
+	removed := 0
+	for range 4 {
+		n, err := b.store.PruneRecords(t.Context(), store.Retention{Keys: 30 * day})
+		require.NoError(t, err)
+		removed += n
+	}
+	require.Equal(t, 3+2, removed)
+	require.Equal(t, 1200, one[int](t, b, "select count(*) from tasker_idempotency_keys"))
+	require.Equal(t, 1200, one[int](t, b, "select count(*) from tasker_task_identities"))
 }
 
 // A worker that has not been seen for long and comes back in the moment in which it is
