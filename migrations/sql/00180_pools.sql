@@ -5,32 +5,37 @@
 -- How many connections a host may have at once; null: it has not told.
 alter table tasker_hosts add column connections integer check (connections > 0);
 
--- Of each queue: how many messages may be read now, counted up to p_limit, and
--- for how many seconds one of them could have been read already. They are counted
--- in the order in which they came to be visible: the index on vt has it, and
--- those that are hidden, however many, are not looked at. A queue that is paused has
--- none; one that does not exist is left out. o_hosts is how many hosts share the
--- work.
+-- Of each queue: how many messages may be read now, and for how many seconds one of
+-- them could have been read already; of the queue of a namespace only those for
+-- handlers in p_handlers: what is for outside workers no host can do. The first
+-- p_limit are looked at in the order in which they came to be visible: the index on
+-- vt has it, and those that are hidden, however many, are not looked at. A queue that is
+-- paused has none; one that does not exist is left out. o_hosts is how many hosts share
+-- the work.
 -- +goose StatementBegin
-create function tasker_backlogs(p_queues text[], p_limit integer)
+create function tasker_backlogs(p_queues text[], p_limit integer, p_handlers text[])
 returns table (o_queue text, o_waiting integer, o_oldest_seconds double precision, o_hosts integer)
 language plpgsql stable as $$
 declare
-  v_queue text;
+  v_queue  text;
+  v_paused boolean;
 begin
   select greatest(count(*), 1) into o_hosts
     from tasker_hosts h where h.alive_until > clock_timestamp() and h.state = 'normal';
   foreach v_queue in array p_queues loop
     continue when to_regclass(format('pgmq.%I', 'q_' || v_queue)) is null;
     o_queue := v_queue;
-    if exists (select from tasker_task_namespaces n where n.name || '_queue' = v_queue and n.paused_at is not null) then
+    select n.paused_at is not null into v_paused from tasker_task_namespaces n where n.name || '_queue' = v_queue;
+    if v_paused then
       o_waiting := 0;
       o_oldest_seconds := 0;
     else
       execute format($q$
         select count(*), coalesce(extract(epoch from $2 - min(x.vt)), 0)
-          from (select q.vt from pgmq.%I q where q.vt <= $2 order by q.vt limit $1) x
-      $q$, 'q_' || v_queue) into o_waiting, o_oldest_seconds using p_limit, clock_timestamp();
+          from (select q.vt, q.headers ->> 'handler' as handler from pgmq.%I q where q.vt <= $2 order by q.vt limit $1) x
+         where $3 is null or x.handler is null or x.handler = any($3)
+      $q$, 'q_' || v_queue) into o_waiting, o_oldest_seconds
+        using p_limit, clock_timestamp(), case when v_paused is not null then p_handlers end;
     end if;
     return next;
   end loop;
@@ -73,5 +78,5 @@ $$;
 
 -- +goose Down
 drop function tasker_waiting(text[], text[], text[]);
-drop function tasker_backlogs(text[], integer);
+drop function tasker_backlogs(text[], integer, text[]);
 alter table tasker_hosts drop column connections;

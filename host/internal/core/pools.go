@@ -132,12 +132,12 @@ func (w *poolWorld) Pools() []coordinator.Pool {
 }
 
 // Backlogs implements [coordinator.World]. What waits is for all hosts: this one
-// counts its share.
+// counts its share of what it can do.
 func (w *poolWorld) Backlogs(ctx context.Context, queues []string) (map[string]coordinator.Backlog, error) {
 	if len(queues) == 0 {
 		return nil, nil
 	}
-	found, err := w.core.Store.Backlogs(ctx, queues)
+	found, err := w.core.Store.Backlogs(ctx, queues, w.core.Engine.Served())
 	if err != nil {
 		return nil, err
 	}

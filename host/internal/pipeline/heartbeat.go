@@ -124,7 +124,7 @@ func (e *Engine) beatAs(rises int64) error {
 		lease = e.restLease() // something is to be told, but the next beat is far
 	}
 	began := time.Now()
-	alive, revoked, err := e.store.Rise(ctx, e.HostID(), rises, e.cfg.State(), e.servedNow(), lease, e.heard)
+	alive, revoked, err := e.store.Rise(ctx, e.HostID(), rises, e.cfg.State(), e.Served(), lease, e.heard)
 	if err != nil {
 		return err
 	}
@@ -148,8 +148,8 @@ func (e *Engine) beatAs(rises int64) error {
 	return nil
 }
 
-// servedNow are the handlers that the runner serves.
-func (e *Engine) servedNow() []string {
+// Served are the handlers that the runner serves now.
+func (e *Engine) Served() []string {
 	if p := e.servedNames.Load(); p != nil {
 		return *p
 	}

@@ -293,5 +293,5 @@ func (e *Engine) lookAt(queues, inboxes []string) ([]string, error) {
 	}
 	ctx, cancel := context.WithTimeout(e.accept, callTimeout)
 	defer cancel()
-	return e.store.Waiting(ctx, queues, e.servedNow(), inboxes)
+	return e.store.Waiting(ctx, queues, e.Served(), inboxes)
 }

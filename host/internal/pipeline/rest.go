@@ -221,7 +221,7 @@ func (e *Engine) askLocked(ask func(context.Context, store.Resting) (store.Rest,
 	defer cancel()
 	began := time.Now()
 	found, err := ask(ctx, store.Resting{
-		Host: e.HostID(), Rises: e.rest.rises, State: e.cfg.State(), Served: e.servedNow(),
+		Host: e.HostID(), Rises: e.rest.rises, State: e.cfg.State(), Served: e.Served(),
 		Lease: e.cfg.Lease, RestLease: e.restLease(), Queues: *e.queues.Load(), Inboxes: []string{e.cfg.RequestQueue, e.cfg.ResultQueue},
 	})
 	if err != nil {

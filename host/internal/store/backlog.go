@@ -9,7 +9,7 @@ import (
 )
 
 const (
-	sqlBacklogs = `select o_queue, o_waiting, o_oldest_seconds, o_hosts from tasker_backlogs($1::text[], $2::integer)`
+	sqlBacklogs = `select o_queue, o_waiting, o_oldest_seconds, o_hosts from tasker_backlogs($1::text[], $2::integer, $3::text[])`
 
 	sqlWaiting = `select o.queue from tasker_waiting($1::text[], $2::text[], $3::text[]) o(queue)`
 
@@ -28,7 +28,7 @@ select current_setting('max_connections')::integer - current_setting('superuser_
 
 // Backlog is the work that waits in a queue.
 type Backlog struct {
-	Waiting int // messages that may be read now, counted up to a limit
+	Waiting int // messages that may be read now, among as many as are looked at
 	Oldest  time.Duration
 	Hosts   int // that share it, this one included
 }
@@ -48,13 +48,13 @@ func (s *Store) Waiting(ctx context.Context, queues, handlers, inboxes []string)
 	return found, nil
 }
 
-// maxBacklog is up to where waiting messages are counted.
+// maxBacklog is how many waiting messages are looked at.
 const maxBacklog = 20_000
 
-// Backlogs returns what waits in queues, by their names. One that does not exist
-// is left out.
-func (s *Store) Backlogs(ctx context.Context, queues []string) (map[string]Backlog, error) {
-	rows, err := s.pool.Query(ctx, sqlBacklogs, queues, maxBacklog)
+// Backlogs returns what waits in queues, by their names: in those of namespaces for
+// the handlers named, in others all. One that does not exist is left out.
+func (s *Store) Backlogs(ctx context.Context, queues, handlers []string) (map[string]Backlog, error) {
+	rows, err := s.pool.Query(ctx, sqlBacklogs, queues, maxBacklog, append([]string{}, handlers...))
 	if err != nil {
 		return nil, fmt.Errorf("read backlogs: %w", err)
 	}

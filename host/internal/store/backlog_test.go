@@ -28,7 +28,7 @@ func TestBacklogsDoNotLookAtHiddenMessages(t *testing.T) {
 	before := fetched()
 	var waiting int
 	var oldest float64
-	require.NoError(t, conn.QueryRow(t.Context(), `select o_waiting, o_oldest_seconds from tasker_backlogs(array[$1::text], 1000)`, queue).Scan(&waiting, &oldest))
+	require.NoError(t, conn.QueryRow(t.Context(), `select o_waiting, o_oldest_seconds from tasker_backlogs(array[$1::text], 1000, null)`, queue).Scan(&waiting, &oldest))
 	require.Equal(t, 5, waiting)
 	require.GreaterOrEqual(t, oldest, 40.0)
 	require.Less(t, fetched()-before, int64(100), "rows visited")
@@ -37,11 +37,19 @@ func TestBacklogsDoNotLookAtHiddenMessages(t *testing.T) {
 	require.NoError(t, conn.QueryRow(t.Context(), `select o.queue from tasker_waiting(array[$1::text], '{none}', '{}') o(queue)`, queue).Scan(&found))
 	require.Less(t, fetched()-before, int64(100), "rows visited")
 
-	backlogs, err := b.store.Backlogs(t.Context(), []string{queue, "no_such_queue"})
+	backlogs, err := b.store.Backlogs(t.Context(), []string{queue, "no_such_queue"}, handlers)
 	require.NoError(t, err)
 	require.Len(t, backlogs, 1)
 	require.Equal(t, 5, backlogs[queue].Waiting)
 	require.GreaterOrEqual(t, backlogs[queue].Oldest, 40*time.Second)
+
+	b.exec(t, `insert into pgmq.q_`+queue+` (vt, message, headers) select clock_timestamp() - interval '90 s', '3', '{"handler": "of.others"}' from generate_series(1, 7)`)
+	b.exec(t, `insert into pgmq.q_`+posted+` (vt, message, headers) select clock_timestamp() - interval '90 s', '3', '{"handler": "of.others"}' from generate_series(1, 7)`)
+	backlogs, err = b.store.Backlogs(t.Context(), []string{queue, posted}, handlers)
+	require.NoError(t, err)
+	require.Equal(t, 5, backlogs[queue].Waiting, "what is for outside workers no host can do")
+	require.Less(t, backlogs[queue].Oldest, 80*time.Second)
+	require.Equal(t, 7, backlogs[posted].Waiting, "an inbox has no handlers")
 }
 
 // TestWaiting: a queue waits if one of its messages may be read now by who asks.
