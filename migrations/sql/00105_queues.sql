@@ -5,7 +5,8 @@
 -- Waits until every transaction that may have given steps to a host has ended.
 -- Called after a namespace was paused, in a transaction of its own: those who
 -- began before have ended then, and those who begin later see the pause. The
--- locks are those of tasker_may_lease; 0 is that of all outside workers.
+-- locks are those of tasker_may_lease; 0 is that of all outside workers. Each is given
+-- back at once, which only a block with an exception can: nobody waits for the others.
 -- +goose StatementBegin
 create function tasker_await_grants()
 returns void language plpgsql as $$
@@ -15,7 +16,12 @@ begin
   for v_host in
     select 0 union all (select h.host_id from tasker_hosts h where h.state not in ('dead', 'stopped')) order by 1
   loop
-    perform pg_advisory_xact_lock(hashtext('tasker_hosts'), v_host);
+    begin
+      perform pg_advisory_xact_lock(hashtext('tasker_hosts'), v_host);
+      raise exception 'nobody has it any more' using errcode = 'TK002';
+    exception when sqlstate 'TK002' then
+      null;
+    end;
   end loop;
 end
 $$;

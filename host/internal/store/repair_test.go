@@ -334,6 +334,39 @@ func TestClaimThatWaitedSeesThePause(t *testing.T) {
 	b.requireSound(t)
 }
 
+// While a pause waits for a host that is about to be given steps, workers and other hosts
+// that are given some do not wait for it.
+func TestOthersDoNotWaitForAPause(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	p, first, second := b.mustPlan(t, fan(2)...), b.host(t), b.host(t)
+	b.create(t, b.grant(first, 0), p)
+	b.exec(t, "insert into tasker_task_namespaces (name) values ('elsewhere')")
+	tx := b.begin(t)
+	_, err := tx.Exec(t.Context(), "select tasker_may_lease($1)", second)
+	require.NoError(t, err)
+	taken := 0
+	require.NoError(t, onceBlocked(t, b, func() error {
+		others := b.begin(t)
+		for _, sql := range []string{
+			"set local lock_timeout = '1s'",
+			"select count(*) from tasker_worker_claim('lab', 'ruby-1', '{lab.alpha}', 1)",
+			fmt.Sprintf("select cardinality(o_task) from tasker_claim_steps(%d, 'lab_queue', '{lab.alpha}', array(select handler_id from tasker_handlers), 1)", first),
+		} {
+			tag, err := others.Exec(t.Context(), sql)
+			require.NoError(t, err, sql)
+			taken += int(tag.RowsAffected())
+		}
+		require.NoError(t, others.Commit(t.Context()))
+		return tx.Commit(t.Context())
+	}, func(ctx context.Context) error {
+		_, err := b.store.PauseQueue(ctx, "elsewhere", true, operator)
+		return err
+	}))
+	require.Equal(t, 2, taken)
+	b.requireSound(t)
+}
+
 // A step that is skippable says so in its stored plan.
 func TestSkippableIsStored(t *testing.T) {
 	t.Parallel()
