@@ -349,6 +349,7 @@ create table tasker_finalization_attempts (
   attempted_at       timestamptz not null default clock_timestamp()
 );
 create index on tasker_finalization_attempts (task_uuid, attempted_at desc);
+create index on tasker_finalization_attempts (attempted_at);
 
 -- What was set aside: messages nobody can read, and steps that failed for good.
 create table tasker_dead_letters (

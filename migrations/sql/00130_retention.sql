@@ -333,7 +333,7 @@ begin
    where a.audit_id = o.audit_id and o.recorded_at < v_now - greatest(p_audit, interval '30 days') and p_audit is not null;
   get diagnostics v_some = row_count; v_all := v_all + v_some;
   delete from tasker_finalization_attempts a
-   using (select x.finalization_attempt_uuid, x.attempted_at from tasker_finalization_attempts x order by x.task_uuid limit p_limit) o
+   using (select x.finalization_attempt_uuid, x.attempted_at from tasker_finalization_attempts x order by x.attempted_at limit p_limit) o
    where a.finalization_attempt_uuid = o.finalization_attempt_uuid and o.attempted_at < v_now - p_records;
   get diagnostics v_some = row_count; v_all := v_all + v_some;
   delete from tasker_revocations r

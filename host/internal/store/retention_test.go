@@ -317,6 +317,9 @@ func TestRetentionOfRecords(t *testing.T) {
 	b.exec(t, `select pgmq.archive($1, msg_id) from pgmq.q_`+queue, queue)
 	b.exec(t, `update pgmq.a_`+queue+` set archived_at = clock_timestamp() - interval '40 days' where msg_id % 2 = 0`)
 	old := one[int](t, b, `select count(*) from pgmq.a_`+queue+` where msg_id % 2 = 0`)
+	b.exec(t, `insert into tasker_finalization_attempts (task_uuid, processor_id, claimed, task_state, message, attempted_at)
+	           select tasker_uuid_floor(clock_timestamp() - n * interval '1 day'), 'p', false, 'processing', '', clock_timestamp() - (50 - n) * interval '1 day'
+	             from generate_series(1, 49) n cross join generate_series(1, 30)`) // of the oldest task the youngest
 	gone := b.host(t)
 	b.exec(t, "update tasker_hosts set state = 'dead', alive_until = clock_timestamp() - interval '40 days', swept_at = clock_timestamp() - interval '40 days' where host_id = $1", gone)
 	keep := store.Retention{Keys: 30 * day, DeadLetters: 90 * day, Records: 30 * day}
@@ -326,7 +329,7 @@ func TestRetentionOfRecords(t *testing.T) {
 		require.NoError(t, err)
 		removed += n
 	}
-	require.Equal(t, 700+1+old+1, removed)
+	require.Equal(t, 700+1+old+1+20*30, removed)
 	require.GreaterOrEqual(t, turns, 3) // 500 keys at a time
 	require.Equal(t, "kept", one[string](t, b, "select idempotency_key from tasker_idempotency_keys"))
 	require.Equal(t, 2, one[int](t, b, "select count(*) from tasker_dead_letters"))
