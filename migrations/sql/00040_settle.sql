@@ -227,11 +227,12 @@ $$;
 -- replaced, their host is gone or draining. No attempt is charged. The caller
 -- holds the rows' locks, has checked their leases, and buries those that were
 -- claimed too often (tasker_bury_unclaimable). A step with a due time becomes
--- visible then, the others at once. The steps are ordered by (task, number). Here
+-- visible then, the others at once. What is excused was given back through no fault of
+-- its own, as by a shutdown: the claim does not count. The steps are ordered by (task, number). Here
 -- no range is named: the planner would read it again for each step.
 -- +goose StatementBegin
 create function tasker_release_steps(
-  p_host integer, p_task uuid[], p_step integer[], p_generation bigint[], p_reason text[], p_due timestamptz[])
+  p_host integer, p_task uuid[], p_step integer[], p_generation bigint[], p_reason text[], p_due timestamptz[], p_excused boolean[])
 returns void language plpgsql
 set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off
 as $$
@@ -240,14 +241,14 @@ declare
   v_now timestamptz := clock_timestamp();
 begin
   with given as materialized (
-    select u.task_uuid, u.step_no, u.generation, u.reason, u.due, s.lease_id
-      from unnest(p_task, p_step, p_generation, p_reason, p_due) u(task_uuid, step_no, generation, reason, due)
+    select u.task_uuid, u.step_no, u.generation, u.reason, u.due, u.excused, s.lease_id
+      from unnest(p_task, p_step, p_generation, p_reason, p_due, p_excused) u(task_uuid, step_no, generation, reason, due, excused)
      cross join lateral (  -- as in tasker_enqueue
        select o.lease_id from tasker_workflow_steps o where o.task_uuid = u.task_uuid and o.step_no = u.step_no offset 0) s
   ), released as (
     update tasker_workflow_steps s
        set state = 'enqueued', lease_id = null, lease_host = null, lease_until = null, plugin_generation = g.generation, due_at = g.due,
-           sort_key = s.sort_key + 1, updated_at = v_now
+           sort_key = s.sort_key + 1, claims = s.claims - g.excused::integer, updated_at = v_now
       from given g
      where s.task_uuid = g.task_uuid and s.step_no = g.step_no and s.state = 'in_progress'
     returning s.task_uuid, s.step_no, s.sort_key, g.lease_id, g.generation, g.reason
@@ -329,6 +330,7 @@ begin
          array_agg(j.task_uuid) filter (where j.fate = 'release') as task, array_agg(j.step_no) filter (where j.fate = 'release') as step,
          array_agg(j.generation) filter (where j.fate = 'release') as generation,
          array_agg(coalesce(j.error::jsonb ->> 'message', 'released')) filter (where j.fate = 'release') as reason,
+         array_agg(j.excused) filter (where j.fate = 'release') as excused,
          array_agg(j.due) filter (where j.fate = 'release') as due, count(*) filter (where j.fate = 'release' and j.due is null) as at_once,
          array_agg(j.task_uuid) filter (where j.fate in ('bury', 'exhaust') or j.fate = 'release' and j.doomed) as settled,
          array_agg(j.task_uuid) filter (where j.fate in ('bury', 'exhaust')) as bury_task,
@@ -340,7 +342,7 @@ begin
                         else j.error::jsonb end) filter (where j.fate in ('bury', 'exhaust')) as bury_error,
          array_agg((j.fate = 'bury')::integer) filter (where j.fate in ('bury', 'exhaust')) as bury_charge
     into v_fate
-    from (select g.task_uuid, g.step_no, g.outcome, g.generation, g.error, g.doomed, g.claims, g.retryable, f.fate,
+    from (select g.task_uuid, g.step_no, g.outcome, g.generation, g.error, g.doomed, g.claims, g.retryable, g.excused, f.fate,
                  v_now + interval '1 millisecond' * case
                    when f.fate = 'retry' and g.retry_after_ms > 0 then least(g.retry_after_ms, p_retry_after_cap_ms)
                    when f.fate = 'retry' then (tasker_backoff_ms(g.backoff, g.base_ms, g.cap_ms, g.attempts + 1) * (1 - g.jitter * random()))::bigint
@@ -349,6 +351,7 @@ begin
                    else least(g.retry_after_ms * 40 * power(2, least(g.claims - g.attempts - 2, 20)), 30000) end as due
             from (select u.ord, u.task_uuid, u.step_no, u.lease_id, u.outcome, u.generation, u.error, u.retry_after_ms,
                          row_number() over (partition by u.task_uuid, u.step_no, u.lease_id order by u.ord) as nth,
+                         u.outcome = 'released' and coalesce((u.error::jsonb ->> 'excused')::boolean, false) as excused,
                          s.state, s.lease_id as has, s.lease_host, s.attempts, s.claims, s.doomed,
                          n.retryable, n.max_attempts, n.backoff, n.base_ms, n.cap_ms, n.jitter
                     from unnest(p_task, p_step, p_lease, p_outcome, p_generation, p_error, p_retry_after_ms) with ordinality
@@ -367,7 +370,7 @@ begin
                when g.nth > 1 and g.has = g.lease_id then 'already_recorded'
                when g.state <> 'in_progress' or g.has is distinct from g.lease_id then
                  case when g.has = g.lease_id and g.state not in ('cancelled', 'resolved_manually') then 'already_recorded' else 'stale_lease' end
-               when g.outcome = 'released' then case when g.claims >= p_claim_factor * g.max_attempts then 'exhaust' else 'release' end
+               when g.outcome = 'released' then case when g.claims >= p_claim_factor * g.max_attempts and not g.excused then 'exhaust' else 'release' end
                when g.outcome = 'permanent' or not g.retryable or g.attempts + 1 >= g.max_attempts then 'bury'
                else 'retry' end as fate) f
            order by g.ord) j;
@@ -399,7 +402,7 @@ begin
     perform tasker_enqueue(v_fate.retry_task, v_fate.retry_step, v_fate.retry_due);
   end if;
   if v_fate.task is not null then
-    perform tasker_release_steps(p_host, v_fate.task, v_fate.step, v_fate.generation, v_fate.reason, v_fate.due);
+    perform tasker_release_steps(p_host, v_fate.task, v_fate.step, v_fate.generation, v_fate.reason, v_fate.due, v_fate.excused);
   end if;
   if v_fate.bury_task is not null then
     perform tasker_bury_steps(p_host, v_fate.bury_task, v_fate.bury_step, v_fate.bury_generation, v_fate.bury_reason, v_fate.bury_error, v_fate.bury_charge);
@@ -541,7 +544,8 @@ $$;
 --   p_generation      the plugin process that ran it; null: none of ours
 --   p_result          success: a JSON value
 --   p_metadata        success: a JSON object or null
---   p_error           otherwise: a JSON object with type, message, code, …
+--   p_error           otherwise: a JSON object with type, message, code, …; of what is
+--                     released message, and excused, true if the claim is not to count
 --   p_retry_after_ms  otherwise: the wait its handler asked for; 0: the back-off decides
 -- Children that became ready and whose handler is in p_served are leased to
 -- p_host, as many as p_room, or to the outside worker p_worker for p_lease_for if
@@ -769,7 +773,7 @@ drop function tasker_settle_success(integer, integer, integer[], uuid, integer, 
 drop function tasker_settle_failures(integer, uuid[], integer[], uuid[], tasker_outcome[], bigint[], text[], bigint[], bigint, integer);
 drop function tasker_lock_failing(uuid[], integer[], uuid[], tasker_outcome[], integer);
 drop function tasker_claims_exhausted(integer, text);
-drop function tasker_release_steps(integer, uuid[], integer[], bigint[], text[], timestamptz[]);
+drop function tasker_release_steps(integer, uuid[], integer[], bigint[], text[], timestamptz[], boolean[]);
 drop function tasker_lock_task(uuid);
 drop function tasker_lock_movable(uuid[], uuid[], integer[]);
 drop function tasker_bury_steps(integer, uuid[], integer[], bigint[], text[], jsonb[], integer[]);

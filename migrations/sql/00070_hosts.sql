@@ -59,7 +59,8 @@ $$;
 -- +goose StatementEnd
 
 -- Gives back up to p_limit steps of a host that is gone, of the active tasks
--- after p_after. Returns how many it gave back, and the last task it looked at;
+-- after p_after. With no p_claim_factor (null) their claims do not count, since the host
+-- has stopped in an orderly way. Returns how many it gave back, and the last task it looked at;
 -- null: it has seen all. If somebody else gives steps of that host back at this
 -- moment it does nothing and says o_busy: whoever waited for the other to end
 -- would wait in vain on a server so slow that it takes longer than a lock may,
@@ -97,7 +98,7 @@ begin
   -- of the last are held already.
   select array_agg(distinct x.task_uuid) filter (where x.buries) as burying, array_agg(x.task_uuid) as tasks, array_agg(x.step_no) as steps
     into v_row
-    from (select s.task_uuid, s.step_no, s.claims >= p_claim_factor * n.max_attempts as buries
+    from (select s.task_uuid, s.step_no, coalesce(s.claims >= p_claim_factor * n.max_attempts, false) as buries
             from unnest(v_tasks) u(task_uuid)
             join tasker_workflow_steps s on s.task_uuid = u.task_uuid
             join tasker_named_steps n on n.plan_id = s.plan_id and n.step_no = s.step_no
@@ -115,7 +116,7 @@ begin
          array_agg(tasker_claims_exhausted(l.claims, p_reason)) filter (where l.unclaimable) as bury_error,
          array_agg(distinct l.task_uuid) filter (where l.unclaimable or l.doomed) as conclude
     into v_held
-    from (select s.task_uuid, s.step_no, s.doomed, s.claims, s.claims >= p_claim_factor * n.max_attempts as unclaimable
+    from (select s.task_uuid, s.step_no, s.doomed, s.claims, coalesce(s.claims >= p_claim_factor * n.max_attempts, false) as unclaimable
             from unnest(v_tasks) u(task_uuid)
             join tasker_workflow_steps s on s.task_uuid = u.task_uuid
             join tasker_named_steps n on n.plan_id = s.plan_id and n.step_no = s.step_no
@@ -130,7 +131,7 @@ begin
   if v_held.back_task is not null then
     v_count := cardinality(v_held.back_task);
     perform tasker_release_steps(null, v_held.back_task, v_held.back_step, array_fill(null::bigint, array[v_count]),
-              array_fill(p_reason, array[v_count]), array_fill(null::timestamptz, array[v_count]));
+              array_fill(p_reason, array[v_count]), array_fill(null::timestamptz, array[v_count]), array_fill(p_claim_factor is null, array[v_count]));
   end if;
   if v_held.conclude is not null then
     perform tasker_conclude_tasks(v_held.conclude, null);  -- task rows are locked after all step rows

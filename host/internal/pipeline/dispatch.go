@@ -71,7 +71,7 @@ func (e *Engine) loadAndRunAll(attempts []*attempt) {
 		attempts = attempts[n:]
 	}
 	for _, a := range attempts {
-		e.settle(a, release("host_stopping", "the host stopped before it ran"))
+		e.settle(a, release(pluginhost.ReasonStopping, "the host stopped before it ran"))
 	}
 }
 

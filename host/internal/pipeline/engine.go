@@ -262,7 +262,7 @@ func (e *Engine) Drain(ctx context.Context) int {
 
 // Cut tells the handlers of all steps that run to end. What does not come to a success
 // in spite of that is given back. Call it after Drain, if there is no more time.
-func (e *Engine) Cut() { e.cancelAll("host_stopping") }
+func (e *Engine) Cut() { e.cancelAll(pluginhost.ReasonStopping) }
 
 // Stop ends the engine. What the host still holds is given back: the caller has
 // stopped the runner, which has answered every call. Call Drain first.
@@ -321,7 +321,7 @@ func (e *Engine) leave(ctx context.Context) error {
 	if _, _, err := e.store.Heartbeat(ctx, e.HostID(), "stopped", nil, 0, nil); err != nil {
 		return fmt.Errorf("leave: %w", err)
 	}
-	n, err := e.store.ReleaseHost(ctx, e.HostID(), "host_stopped", e.live().Policy.ClaimFactor)
+	n, err := e.store.ReleaseHost(ctx, e.HostID(), "host_stopped", 0)
 	if err != nil && !errors.Is(err, store.ErrOthers) {
 		return fmt.Errorf("leave: %w", err)
 	}

@@ -137,6 +137,28 @@ func TestStepThatNeverComesToAnOutcomeEnds(t *testing.T) {
 	require.Equal(t, 1, count(t, b, `select count(*) from tasker_dead_letters where task_uuid = $1 and reason = 'claims_exhausted'`, task))
 }
 
+// TestSwapsAndShutdownsAreNotCounted: a step is interrupted by those who run the host more
+// often than it may be claimed without an outcome.
+func TestSwapsAndShutdownsAreNotCounted(t *testing.T) {
+	t.Parallel()
+	var runs atomic.Int32
+	b := setup(t, map[string]handlerFunc{"t.step": func(context.Context, *pluginv1.Step) pluginhost.Outcome {
+		switch n := runs.Add(1); {
+		case n > 24:
+			return success(`1`)
+		case n%2 == 0:
+			return pluginhost.Outcome{Kind: vocab.OutcomeReleased, Failure: &pluginhost.Failure{Code: pluginhost.ReasonReplaced, Message: "version 2"}}
+		default:
+			return pluginhost.Outcome{Kind: vocab.OutcomeReleased, Failure: &pluginhost.Failure{Code: pluginhost.ReasonStopping, Message: "the host stops"}}
+		}
+	}})
+	b.apply(t, oneStep)
+	task := b.submit(t, "one", `{}`)
+	require.Equal(t, vocab.TaskComplete, b.settled(t, task))
+	require.Equal(t, 1, count(t, b, `select claims from tasker_workflow_steps where task_uuid = $1`, task))
+	require.Equal(t, 25, count(t, b, `select count(*) from tasker_workflow_step_transitions where task_uuid = $1 and to_state = 'in_progress'`, task))
+}
+
 func TestResultsThatCannotBeStoredFailTheirStepOnly(t *testing.T) {
 	t.Parallel()
 	bad := map[string]string{

@@ -307,7 +307,7 @@ func TestDrainingHostGivesItsLeasesBackAtOnce(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	require.NoError(t, b.engine.Stop(ctx))
-	require.Equal(t, 1, count(t, other, `select count(*) from tasker_workflow_steps where task_uuid = $1 and state = 'enqueued'`, task))
+	require.Equal(t, 1, count(t, other, `select count(*) from tasker_workflow_steps where task_uuid = $1 and state = 'enqueued' and claims = 0`, task))
 	require.Equal(t, 1, count(t, other, `select count(*) from tasker_hosts where host_id = $1 and state = 'stopped' and swept_at is not null`, b.engine.HostID()))
 }
 

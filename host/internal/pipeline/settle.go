@@ -30,6 +30,9 @@ func (s *settlement) held() store.Held { return store.Held{StepKey: s.StepKey, L
 // settle takes the outcome of an attempt. It is called from the runner's
 // goroutines and does not block.
 func (e *Engine) settle(a *attempt, o pluginhost.Outcome) {
+	if why := a.over.Load(); o.Kind == vocab.OutcomeReleased && why != nil && *why == pluginhost.ReasonStopping {
+		o.Failure = &pluginhost.Failure{Code: *why, Message: o.Failure.Message} // told as cancelled
+	}
 	s := e.settlementOf(a.StepKey, a.ID, o)
 	s.attempt, s.bytes = a, s.size()
 	e.budget.take(&a.steps.memory, s.bytes)
@@ -50,13 +53,18 @@ func (e *Engine) settlementOf(key store.StepKey, lease vocab.UUID, o pluginhost.
 		} else {
 			s.Result, s.Metadata = o.Result, o.Metadata
 		}
-	} else if o.Failure != nil {
-		s.Error, s.RetryAfter = failureOf(o.Failure), o.Failure.RetryAfter
+	} else if o.Failure == nil {
+		s.Error = failureOf(&pluginhost.Failure{Type: vocab.UnexpectedError, Message: "the plugin gave no reason"})
+	} else {
+		s.RetryAfter = o.Failure.RetryAfter
 		if o.Failure.Code == pluginhost.ReasonCrashed {
 			s.RetryAfter = crashPause
 		}
-	} else {
-		s.Error = failureOf(&pluginhost.Failure{Type: vocab.UnexpectedError, Message: "the plugin gave no reason"})
+		if o.Kind == vocab.OutcomeReleased {
+			s.Error = releaseOf(o.Failure)
+		} else {
+			s.Error = failureOf(o.Failure)
+		}
 	}
 	return s
 }
@@ -92,6 +100,18 @@ func failureOf(f *pluginhost.Failure) json.RawMessage {
 	raw, err := json.Marshal(j)
 	if err != nil { // a struct of checked texts always marshals
 		raw = json.RawMessage(`{"type":"UnexpectedError","message":"the failure could not be described","retryable":true}`)
+	}
+	return raw
+}
+
+// releaseOf describes why a step is given back. The claim does not count if those ended it
+// who run the host, or if the step never ran: however often a step is interrupted by
+// swaps and shutdowns, it is run again.
+func releaseOf(f *pluginhost.Failure) json.RawMessage {
+	excused := f.Code == pluginhost.ReasonReplaced || f.Code == pluginhost.ReasonStopping || f.Code == replyLost
+	raw, err := json.Marshal(map[string]any{"message": payload.Text(f.Message, maxErrorText), "excused": excused})
+	if err != nil { // a checked text always marshals
+		raw = json.RawMessage(`{"message":"given back"}`)
 	}
 	return raw
 }

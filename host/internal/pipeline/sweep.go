@@ -209,12 +209,15 @@ func (e *Engine) reconcile(before suspects) suspects {
 	return after
 }
 
+// replyLost is why a lease is given back that the host never heard of.
+const replyLost = "reply_lost"
+
 // giveBack gives a lease back whose reply was lost.
 func (e *Engine) giveBack(l store.Held) {
 	e.metrics.swept.WithLabelValues("lease").Inc()
 	e.held.keep(l) // the next look may come before it is recorded
 	e.outcomes.add(settlement{Settlement: store.Settlement{
 		StepKey: l.StepKey, Lease: l.Lease, Outcome: vocab.OutcomeReleased,
-		Error: failureOf(&pluginhost.Failure{Code: "REPLY_LOST", Message: "reply_lost"}),
+		Error: releaseOf(&pluginhost.Failure{Code: replyLost, Message: replyLost}),
 	}})
 }

@@ -170,13 +170,19 @@ func sweep(page func(after vocab.UUID, limit int) (last *vocab.UUID, err error))
 var ErrOthers = errors.New("another host is at it")
 
 // ReleaseHost gives every step of a host that is gone back to its queue, in
-// pages, and marks the host as swept. Of several hosts that do so at once one
-// goes on, the others get [ErrOthers].
+// pages, and marks the host as swept. Steps that were claimed claimFactor times for each
+// attempt that they may have fail; 0: the host has stopped in an orderly way, and the
+// claims do not count. Of several hosts that do so at once one goes on, the others get
+// [ErrOthers].
 func (s *Store) ReleaseHost(ctx context.Context, host int32, reason string, claimFactor int) (released int, err error) {
+	var factor *int // null: as said
+	if claimFactor > 0 {
+		factor = &claimFactor
+	}
 	err = sweep(func(after vocab.UUID, limit int) (last *vocab.UUID, err error) {
 		var n int
 		var busy bool
-		err = s.plain.QueryRow(ctx, sqlReleaseHostSteps, host, reason, after, limit, claimFactor).Scan(&n, &last, &busy)
+		err = s.plain.QueryRow(ctx, sqlReleaseHostSteps, host, reason, after, limit, factor).Scan(&n, &last, &busy)
 		if err == nil && busy {
 			err = ErrOthers
 		}

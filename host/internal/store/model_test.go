@@ -1,6 +1,7 @@
 package store_test
 
 import (
+	"bytes"
 	"fmt"
 	"slices"
 	"time"
@@ -242,7 +243,8 @@ func (m *model) settle(g store.Settlement, p store.Policy, at [2]time.Time) (v s
 	case g.Outcome == vocab.OutcomeSuccess:
 		return store.Recorded, m.complete(t, g.Number)
 	case g.Outcome == vocab.OutcomeReleased:
-		unclaimable := m.release(t, g.Number, p.ClaimFactor)
+		excused := bytes.Equal(g.Error, excuse)
+		unclaimable := m.release(t, g.Number, p.ClaimFactor, excused)
 		if !unclaimable && g.RetryAfter > 0 {
 			s.dueFrom, s.dueTo = at[0].Add(g.RetryAfter), at[1].Add(g.RetryAfter)
 		}
@@ -284,10 +286,13 @@ func (m *model) bury(t *modelTask, n int32) {
 	}
 }
 
-// release gives a step back; it reports whether that was once too often.
-func (m *model) release(t *modelTask, n int32, factor int) bool {
+// release gives a step back; it reports whether that was once too often. What is
+// excused never is.
+func (m *model) release(t *modelTask, n int32, factor int, excused bool) bool {
 	s := &t.steps[n]
-	if s.claims >= factor*t.plan.Steps[n].Retry.MaxAttempts {
+	if excused {
+		s.claims--
+	} else if s.claims >= factor*t.plan.Steps[n].Retry.MaxAttempts {
 		m.bury(t, n)
 		return true
 	}

@@ -169,6 +169,9 @@ func (m *machine) requireStillQueued(before []message) {
 	}
 }
 
+// excuse is why a step is given back through no fault of its own.
+var excuse = json.RawMessage(`{"message": "host_stopping", "excused": true}`)
+
 func (m *machine) settle() {
 	held := m.steps(func(s *modelStep) bool { return s.state == vocab.StepInProgress })
 	all := m.steps(func(*modelStep) bool { return true })
@@ -186,6 +189,9 @@ func (m *machine) settle() {
 			continue
 		}
 		s := settlement(key, m.drawLease(key), rapid.SampledFrom(outcomes).Draw(m.T, "outcome"))
+		if s.Outcome == vocab.OutcomeReleased && rapid.IntRange(0, 2).Draw(m.T, "excused") == 0 {
+			s.Error = excuse
+		}
 		if rapid.IntRange(0, 4).Draw(m.T, "retry after") == 0 {
 			s.RetryAfter = 2 * time.Millisecond
 			if st := m.model.step(key); s.Outcome == vocab.OutcomeReleased && st.claims-st.attempts > 1 {
@@ -314,14 +320,18 @@ func (m *machine) sweepHosts() {
 		}
 	}
 	for _, g := range gone {
-		n, err := m.bed.store.ReleaseHost(m.ctx, g.ID, "its host died", m.policy.ClaimFactor)
+		factor := m.policy.ClaimFactor
+		if rapid.Bool().Draw(m.T, "stopped") {
+			factor = 0
+		}
+		n, err := m.bed.store.ReleaseHost(m.ctx, g.ID, "its host is gone", factor)
 		m.must(err)
 		held := m.steps(func(s *modelStep) bool { return s.state == vocab.StepInProgress && s.host == g.ID })
 		if n != len(held) {
 			m.Fatalf("host %d held %d steps, %d were given back", g.ID, len(held), n)
 		}
 		for _, k := range held {
-			m.model.release(m.model.tasks[k.Task], k.Number, m.policy.ClaimFactor)
+			m.model.release(m.model.tasks[k.Task], k.Number, m.policy.ClaimFactor, factor == 0)
 		}
 		for _, k := range held {
 			m.model.tasks[k.Task].conclude()

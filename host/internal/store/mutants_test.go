@@ -100,7 +100,9 @@ var mutants = []mutant{
 	{"two failures of a step", settleFailure, "when g.nth > 1 and g.has = g.lease_id then 'already_recorded'", "", repeatedHunt},
 
 	{"no mark of doom", "tasker_bury_steps", "perform tasker_lock_movable(v_tasks);", "exit;", machineHunt},
-	{"release without a cap on claims", settleFailure, "case when g.claims >= p_claim_factor * g.max_attempts then 'exhaust' else 'release' end", "'release'", capHunt},
+	{"release without a cap on claims", settleFailure, "case when g.claims >= p_claim_factor * g.max_attempts and not g.excused then 'exhaust' else 'release' end", "'release'", capHunt},
+	{"an excuse that does not count", "tasker_release_steps", "claims = s.claims - g.excused::integer, ", "", machineHunt},
+	{"an excuse that comes too late", settleFailure, "and not g.excused then 'exhaust'", "then 'exhaust'", machineHunt},
 	{"release without a message", "tasker_release_steps", "perform tasker_enqueue(p_task, p_step, p_due);", "null;", machineHunt},
 
 	{"conclude without the task's lock", conclude, "order by t.task_uuid for update of t", "order by t.task_uuid", doomedHunt},

@@ -193,7 +193,7 @@ func (m *machine) sweepWorkers() {
 	var look []vocab.UUID
 	for _, k := range expired {
 		doomed := m.model.step(k).doomed
-		if m.model.release(m.model.tasks[k.Task], k.Number, m.policy.ClaimFactor) || doomed {
+		if m.model.release(m.model.tasks[k.Task], k.Number, m.policy.ClaimFactor, false) || doomed {
 			look = append(look, k.Task)
 		}
 	}
