@@ -15,6 +15,10 @@ import (
 // maxClaim is how many steps an outside worker may claim at once.
 const maxClaim = 100
 
+// benchWays are those in which outside workers take and settle steps; the first one is
+// usual.
+var benchWays = []string{"claim", "exchange", "post"}
+
 // benchWorkloads are what can be measured, and what that is.
 var benchWorkloads = [][2]string{
 	{"linear", "four steps in a line"},
@@ -99,7 +103,7 @@ func (a *app) benchCommand() *cobra.Command {
 	f.IntVar(&o.Namespaces, "namespaces", 50, "for namespaces and idle")
 	f.IntVar(&o.Workers, "workers", 1, "worker processes, for queue-worker")
 	f.IntVar(&o.Claim, "claim", maxClaim, "steps that each worker takes at once, for queue-worker: at most 100")
-	f.StringVar(&o.Way, "way", "claim", "how workers take and settle steps, for queue-worker: claim (the next ones while the last are settled), exchange (results for steps in one call) or post (messages are read, and results posted)")
+	f.StringVar(&o.Way, "way", benchWays[0], "how workers take and settle steps, for queue-worker: claim (the next ones while the last are settled), exchange (results for steps in one call) or post (messages are read, and results posted)")
 	f.IntVar(&o.Payload, "payload", 1000000, "bytes of the context and of each result, for payload: at most 1048576")
 	f.IntVar(&o.Hosts, "hosts", 1, "hosts that work on the database")
 	f.BoolVar(&o.InProcess, "in-process", false, "run handlers and workers inside the host: the price without plugins")
@@ -112,7 +116,7 @@ func (a *app) benchCommand() *cobra.Command {
 			RunE: func(cmd *cobra.Command, _ []string) error { return a.rt.BenchWorker(cmd.Context(), work) },
 		}
 		worker.Flags().IntVar(&work.Claim, "claim", maxClaim, "steps taken at once")
-		worker.Flags().StringVar(&work.Way, "way", "claim", "how")
+		worker.Flags().StringVar(&work.Way, "way", benchWays[0], "how")
 		worker.Flags().StringVar(&work.Results, "results", "", "the queue of results")
 		cmd.AddCommand(worker)
 	}
@@ -144,6 +148,9 @@ func (o BenchOptions) check(tasks bool) error {
 	}
 	if o.Claim < 1 || o.Claim > maxClaim {
 		return usagef("--claim %d: want 1 to %d", o.Claim, maxClaim)
+	}
+	if !slices.Contains(benchWays, o.Way) {
+		return usagef("--way %q: want %s", o.Way, strings.Join(benchWays, ", "))
 	}
 	if o.Share <= 0 || o.Share > 1 {
 		return usagef("--share %g: want more than 0 and at most 1", o.Share)

@@ -43,7 +43,7 @@ func goalRuns() []goalRun {
 	of := func(workload string, change ...func(o *BenchOptions)) BenchOptions {
 		o := BenchOptions{
 			Workload: workload, Repeats: 3, Samples: 200, Width: 1000, Share: 0.5, Duration: 20 * time.Second,
-			History: 1000000, Namespaces: 50, Workers: 1, Claim: maxClaim, Payload: 1000000, Hosts: 1,
+			History: 1000000, Namespaces: 50, Workers: 1, Claim: maxClaim, Way: benchWays[0], Payload: 1000000, Hosts: 1,
 			FlushDelay: time.Millisecond,
 		}
 		for _, f := range change {
@@ -118,7 +118,11 @@ func (a *app) benchGoals(ctx context.Context, base BenchOptions) error {
 		show, end := a.phases()
 		o := run.options
 		o.Config, o.InProcess, o.Force, o.Progress = base.Config, base.InProcess, base.Force, show
-		r, err := a.rt.Bench(ctx, o)
+		err := o.check(false)
+		var r readmodel.BenchReport
+		if err == nil {
+			r, err = a.rt.Bench(ctx, o)
+		}
 		end()
 		if err != nil {
 			return fmt.Errorf("%s: %w", o.Workload, err)

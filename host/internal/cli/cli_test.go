@@ -446,6 +446,7 @@ func TestMigrateAndBench(t *testing.T) {
 		{"load", "--share", "1.5"},
 		{"idle", "--duration", "0s"},
 		{"queue-worker", "--claim", "101"},
+		{"queue-worker", "--way", "steal"},
 		{"history", "--history", "-1"},
 		{"flush", "--flush-delay", "0s"},
 		{"flush", "--flush-delay", "1s"},
