@@ -251,12 +251,12 @@ begin
            sort_key = s.sort_key + 1, claims = s.claims - g.excused::integer, updated_at = v_now
       from given g
      where s.task_uuid = g.task_uuid and s.step_no = g.step_no and s.state = 'in_progress'
-    returning s.task_uuid, s.step_no, s.sort_key, g.lease_id, g.generation, g.reason
+    returning s.task_uuid, s.step_no, s.sort_key, g.lease_id, g.generation, g.reason, g.excused
   )
   insert into tasker_workflow_step_transitions
     (task_uuid, step_no, sort_key, from_state, to_state, created_at, host_id, lease_id, plugin_generation, metadata)
   select r.task_uuid, r.step_no, r.sort_key, 'in_progress', 'enqueued', v_now, p_host, r.lease_id, r.generation,
-         jsonb_build_object('reason', r.reason)
+         case when r.excused then jsonb_build_object('reason', r.reason, 'excused', true) else jsonb_build_object('reason', r.reason) end
     from released r;
   perform tasker_enqueue(p_task, p_step, p_due);
 end

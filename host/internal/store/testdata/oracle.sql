@@ -20,7 +20,8 @@ with step as (
   select m.task_uuid, m.step_no, max(m.sort_key) as last, (array_agg(m.to_state order by m.sort_key desc))[1] as now,
          (array_agg(m.metadata order by m.sort_key desc))[1] as note, max(m.generations) as generations,
          count(*) filter (where m.to_state = 'in_progress') as claims,
-         count(*) filter (where m.to_state = 'in_progress' and m.generation = m.generations) as starts,
+         count(*) filter (where m.to_state = 'in_progress' and m.generation = m.generations)
+           - count(*) filter (where m.generation = m.generations and m.metadata @> '{"excused": true}') as starts,
          count(*) filter (where m.generation = m.generations and m.from_state = 'in_progress' and m.to_state in ('complete', 'error')
                             and coalesce(m.metadata ->> 'reason', '') <> 'claims_exhausted') as charged,
          count(*) filter (where m.to_state = 'complete') as completions,
@@ -62,7 +63,7 @@ union all
 select 'I2 a lease was granted twice', m.lease_id::text
   from move m where m.to_state = 'in_progress' group by m.lease_id having count(*) > 1
 union all
-select 'I2 a claim was not counted', tasker_step_uuid(s.task_uuid, s.step_no)::text
+select 'I2 a claim was not counted, or one that was excused', tasker_step_uuid(s.task_uuid, s.step_no)::text
   from step s left join moves m on m.task_uuid = s.task_uuid and m.step_no = s.step_no
  where s.claims <> coalesce(m.starts, 0) or s.lease_no <> coalesce(m.claims, 0)
 union all
