@@ -40,7 +40,6 @@ func (i *Instance) Close() { i.close() }
 type process struct {
 	*program
 	client *plugin.Client
-	dir    *workDir
 	stop   func() // kills it, also while it starts
 	words  *tail
 	end    sync.Once
@@ -59,10 +58,6 @@ const (
 // it has a private directory for its socket and its temporary files.
 func Process(path string, env ...string) Start {
 	return func(ctx context.Context) (*Instance, error) {
-		dir, err := newWorkDir()
-		if err != nil {
-			return nil, fmt.Errorf("start %s: %w", path, err)
-		}
 		life, stop := context.WithCancel(context.Background()) // not ctx: that is for the start
 		cmd := exec.CommandContext(life, path)                 //nolint:gosec // the caller's own choice
 		cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "LANG=C.UTF-8"}
@@ -72,7 +67,7 @@ func Process(path string, env ...string) Start {
 			}
 		}
 		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // a signal of the terminal is not for it
-		p := &process{program: &program{cmd: cmd, gone: make(chan struct{})}, dir: dir, stop: stop, words: &tail{}}
+		p := &process{program: &program{cmd: cmd, gone: make(chan struct{})}, stop: stop, words: &tail{}}
 		p.client = plugin.NewClient(p.config(startsWithin(ctx)))
 		client, err := p.connect(ctx)
 		if err != nil {
@@ -91,7 +86,7 @@ func (p *process) config(patience time.Duration) *plugin.ClientConfig {
 		GRPCDialOptions:  wire.DialOptions(),
 		AutoMTLS:         true,
 		SkipHostEnv:      true,
-		UnixSocketConfig: &plugin.UnixSocketConfig{TempDir: p.dir.path},
+		UnixSocketConfig: &plugin.UnixSocketConfig{TempDir: socketParent()},
 		StartTimeout:     patience,
 		Logger:           hclog.NewNullLogger(),
 		Stderr:           p.words,
@@ -102,6 +97,16 @@ func (p *process) config(patience time.Duration) *plugin.ClientConfig {
 			return p.program, nil
 		},
 	}
+}
+
+// socketParent is where go-plugin makes the directory for the socket, which it removes
+// when the process has ended. The path of a socket has at most 103 bytes, on the system
+// with the fewest; go-plugin's part of it is two names, each with up to ten digits.
+func socketParent() string {
+	if dir := os.TempDir(); len(dir)+len("/plugin-dir4294967295/plugin4294967295") <= 103 {
+		return dir
+	}
+	return "/tmp"
 }
 
 // startsWithin is how long a start may take that ends with ctx.
@@ -152,7 +157,6 @@ func (p *process) dispense() (*wire.Client, error) {
 // wait for ever for the answer of a process that hangs.
 func (p *process) kill() {
 	p.end.Do(func() {
-		defer p.dir.remove()
 		defer p.stop()
 		defer time.AfterFunc(hangTimeout, p.stop).Stop()
 		p.client.Kill()

@@ -248,6 +248,11 @@ func (s *stepped) Settle(ctx context.Context, g store.Grant, p store.Policy, bat
 	return s.Store.Settle(ctx, g, p, batch)
 }
 
+// TakeDuty leaves retention to nobody: it comes by the clock, once a minute.
+func (s *stepped) TakeDuty(context.Context, string, int32, time.Duration) (bool, error) {
+	return false, nil
+}
+
 // CreateTasks is the store's, when the test says so.
 func (s *stepped) CreateTasks(ctx context.Context, g store.Grant, batch []store.NewTask, queue string) ([]store.Created, error) {
 	if err := s.hold(ctx, s.creating, len(batch)); err != nil {
