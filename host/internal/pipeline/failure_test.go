@@ -159,6 +159,28 @@ func TestSwapsAndShutdownsAreNotCounted(t *testing.T) {
 	require.Equal(t, 25, count(t, b, `select count(*) from tasker_workflow_step_transitions where task_uuid = $1 and to_state = 'in_progress'`, task))
 }
 
+// TestACutIsExcused: what is cancelled since the host stops comes back as cancelled, and
+// its claim does not count.
+func TestACutIsExcused(t *testing.T) {
+	t.Parallel()
+	started := make(chan struct{}, 1)
+	b := setup(t, map[string]handlerFunc{"t.step": func(ctx context.Context, _ *pluginv1.Step) pluginhost.Outcome {
+		started <- struct{}{}
+		<-ctx.Done()
+		return pluginhost.Outcome{Kind: vocab.OutcomeReleased, Failure: &pluginhost.Failure{Code: pluginhost.ReasonCancelled, Message: "cut"}}
+	}})
+	b.apply(t, oneStep)
+	task := b.submit(t, "one", `{}`)
+	<-started
+	expired, cancel := context.WithCancel(t.Context())
+	cancel()
+	require.Equal(t, 1, b.engine.Drain(expired))
+	b.engine.Cut()
+	require.Zero(t, b.engine.Drain(t.Context()))
+	require.Zero(t, count(t, b, `select claims from tasker_workflow_steps where task_uuid = $1`, task))
+	require.Equal(t, 1, count(t, b, `select count(*) from tasker_workflow_step_transitions where task_uuid = $1 and metadata @> '{"reason": "cut", "excused": true}'`, task))
+}
+
 func TestResultsThatCannotBeStoredFailTheirStepOnly(t *testing.T) {
 	t.Parallel()
 	bad := map[string]string{
