@@ -416,9 +416,11 @@ begin
       continue when v_table <> p_table;
       -- A limit of their own, which the workers of the server do not share out among
       -- their tables: with the usual one they do not keep up, and with 1000 they write
-      -- more than a disk does beside the log, for which everybody waits.
+      -- more than a disk does beside the log, for which everybody waits. A page is filled
+      -- with new steps to two fifths: the rest has room for a step that is leased and for
+      -- one with its result, so that neither needs new entries in the key.
       v_opts := case v_table
-        when 'tasker_workflow_steps' then ' with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_cost_limit = 400)'
+        when 'tasker_workflow_steps' then ' with (fillfactor = 40, autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_cost_limit = 400)'
         when 'tasker_tasks' then ' with (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_cost_limit = 400)'
         else ' with (autovacuum_vacuum_cost_delay = 10)' end;   -- nothing in them dies, so there is no hurry
       v_name := v_table || '_default';
