@@ -67,6 +67,7 @@ var Workloads = []Workload{
 	{"payload", "four steps in a line whose context and results have --payload bytes each", echoing, (*measurement).throughput},
 	{Memory, "the memory of a host at rest for --duration, and with --tasks tasks in flight", named("linear"), (*measurement).memory},
 	{"idle", "what --hosts hosts with nothing to do ask of the database", named("linear"), (*measurement).idle},
+	{"limits", "what the machine and the database do without any host", named("linear"), (*measurement).limits},
 }
 
 // Memory is the name of the workload whose host is a process of its own.

@@ -39,6 +39,7 @@ var benchWorkloads = [][2]string{
 	{"payload", "four steps in a line whose context and results have --payload bytes each"},
 	{"memory", "the memory of a host at rest for --duration, and with --tasks tasks in flight (default 100,000)"},
 	{"idle", "transactions a second of --hosts resting hosts with --namespaces namespaces"},
+	{"limits", "what machine and database do without us: computing, commits of one row, messages one by one"},
 	{"goals", "all of the above that the table of goals needs, and the table: about a quarter of an hour"},
 }
 
@@ -97,7 +98,7 @@ func (a *app) benchCommand() *cobra.Command {
 	f.IntVar(&o.Samples, "samples", 200, "how many tasks the latency is measured with")
 	f.IntVar(&o.Width, "width", 1000, "of fan-out")
 	f.Float64Var(&o.Share, "share", 0.5, "of the maximum load, for load")
-	f.DurationVar(&o.Duration, "duration", 0, "how long load, sustained and the rest of idle and memory take (default: 10s, of sustained 60s)")
+	f.DurationVar(&o.Duration, "duration", 0, "how long load, sustained, limits and the rest of idle and memory take (default: 10s, of sustained 60s)")
 	f.DurationVar(&o.FlushDelay, "flush-delay", time.Millisecond, "by how much each flush takes longer, for flush: at most 100ms")
 	f.IntVar(&o.History, "history", 100000, "finished steps in the tables, for history")
 	f.IntVar(&o.Namespaces, "namespaces", 50, "for namespaces and idle")
@@ -224,6 +225,11 @@ func (a *app) showBench(r readmodel.BenchReport) {
 	}
 	if v := r.IdleTransactionsPerSecond; v != nil {
 		say("idle", number(*v, 2)+" transactions a second")
+	}
+	if l := r.Limits; l != nil {
+		say("SHA-256", fmt.Sprintf("%s MB a second by one thread, %s by all", number(l.HashMBPerSecond, 0), number(l.HashMBPerSecondAll, 0)))
+		say("commits of a row", fmt.Sprintf("%s a second, %s over 16 connections", number(l.CommitsPerSecond, 0), number(l.CommitsPerSecondMany, 0)))
+		say("messages", fmt.Sprintf("%s a second, read and deleted one by one over 16 connections", number(l.MessagesPerSecondMany, 0)))
 	}
 	s := r.Setting
 	say("on", fmt.Sprintf("%d × %s, %s, PostgreSQL %s", s.CPUs, s.CPU, s.Go, s.Database["server_version"]))

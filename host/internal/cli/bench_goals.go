@@ -37,25 +37,53 @@ func stepsPerSecond(r readmodel.BenchReport) string { return thousands(r.StepsPe
 
 func ratio(r readmodel.BenchReport) string { return share(r.Ratio) }
 
+// goalOptions are those of a run of the table.
+func goalOptions(workload string, change ...func(o *BenchOptions)) BenchOptions {
+	o := BenchOptions{
+		Workload: workload, Repeats: 3, Samples: 200, Width: 1000, Share: 0.5, Duration: 20 * time.Second,
+		History: 1000000, Namespaces: 50, Workers: 1, Claim: maxClaim, Way: benchWays[0], Payload: 1000000, Hosts: 1,
+		FlushDelay: time.Millisecond,
+	}
+	for _, f := range change {
+		f(&o)
+	}
+	return o
+}
+
+func tenSeconds(o *BenchOptions) { o.Duration = 10 * time.Second }
+
+// limitsRun measures what everything else is to be read beside. What a shared machine
+// gives changes, so it is measured before the other runs and after them.
+func limitsRun(when string) goalRun {
+	told := func(measure string, of func(l *readmodel.BenchLimits) string) goal {
+		return goal{measure + ", " + when, "–", "–", "–", func(r readmodel.BenchReport) string {
+			if r.Limits == nil {
+				return "–"
+			}
+			return of(r.Limits)
+		}}
+	}
+	return goalRun{goalOptions("limits", tenSeconds), []goal{
+		told("this machine: SHA-256 MB/s by 1 thread; all", func(l *readmodel.BenchLimits) string {
+			return fmt.Sprintf("%.0f; %.0f", l.HashMBPerSecond, l.HashMBPerSecondAll)
+		}),
+		told("commits/s of a row over 1 connection; 16", func(l *readmodel.BenchLimits) string {
+			return thousands(l.CommitsPerSecond) + "; " + thousands(l.CommitsPerSecondMany)
+		}),
+		told("messages/s read and deleted one by one, 16 connections", func(l *readmodel.BenchLimits) string {
+			return thousands(l.MessagesPerSecondMany)
+		}),
+	}}
+}
+
 // goalRuns are all of them. The rows that need an hour or other software are not
 // among them.
 func goalRuns() []goalRun {
-	of := func(workload string, change ...func(o *BenchOptions)) BenchOptions {
-		o := BenchOptions{
-			Workload: workload, Repeats: 3, Samples: 200, Width: 1000, Share: 0.5, Duration: 20 * time.Second,
-			History: 1000000, Namespaces: 50, Workers: 1, Claim: maxClaim, Way: benchWays[0], Payload: 1000000, Hosts: 1,
-			FlushDelay: time.Millisecond,
-		}
-		for _, f := range change {
-			f(&o)
-		}
-		return o
-	}
 	once := func(o *BenchOptions) { o.Repeats = 1 }
-	short := func(o *BenchOptions) { o.Duration = 10 * time.Second }
 	long := func(o *BenchOptions) { o.Duration = time.Minute }
 	return []goalRun{
-		{of("linear"), []goal{
+		limitsRun("before"),
+		{goalOptions("linear"), []goal{
 			{"steps/s, 4 steps in a line, 1 host", "10 k", "30 k", "40 k", stepsPerSecond},
 			{"commits a step under load", "0.1", "0.02", "0.01", func(r readmodel.BenchReport) string { return fmt.Sprintf("%.4f", r.CommitsPerStep) }},
 			{"dead rows a step; HOT share of updates of steps", "3; 50 %", "2; 80 %", "1; 95 %", func(r readmodel.BenchReport) string {
@@ -65,47 +93,48 @@ func goalRuns() []goalRun {
 				return fmt.Sprintf("%.2f KB", r.WALBytesPerStep/1000)
 			}},
 		}},
-		{of("queue-worker"), []goal{{"the same through a queue and an outside worker", "4 k", "12 k", "20 k", stepsPerSecond}}},
-		{of("queue-worker", func(o *BenchOptions) { o.Way = "exchange" }), []goal{
+		{goalOptions("queue-worker"), []goal{{"the same through a queue and an outside worker", "4 k", "12 k", "20 k", stepsPerSecond}}},
+		{goalOptions("queue-worker", func(o *BenchOptions) { o.Way = "exchange" }), []goal{
 			{"the same by an outside worker that goes on with what it made ready", "–", "–", "–", stepsPerSecond},
 		}},
-		{of("queue-worker", func(o *BenchOptions) { o.Way = "post" }), []goal{
+		{goalOptions("queue-worker", func(o *BenchOptions) { o.Way = "post" }), []goal{
 			{"the same by an outside worker that reads messages and posts results", "–", "–", "–", stepsPerSecond},
 		}},
-		{of("queue-worker", func(o *BenchOptions) { o.Workers, o.Claim, o.Tasks = 16, 1, 5000 }), []goal{
+		{goalOptions("queue-worker", func(o *BenchOptions) { o.Workers, o.Claim, o.Tasks = 16, 1, 5000 }), []goal{
 			{"steps/s, 16 outside workers that take one step at a time", "1.5 k", "3 k", "4 k", stepsPerSecond},
 		}},
-		{of("single"), []goal{{"tasks/s of one step, in bulk", "5 k", "as River in its own bench", "1.5 times that", stepsPerSecond}}},
-		{of("latency"), []goal{
+		{goalOptions("single"), []goal{{"tasks/s of one step, in bulk", "5 k", "as River in its own bench", "1.5 times that", stepsPerSecond}}},
+		{goalOptions("latency"), []goal{
 			{"latency of 4 steps, idle, p50 / p99", "15 / 40 ms", "5 / 12 ms", "3.5 / 8 ms", func(r readmodel.BenchReport) string { return milliseconds(&r.LatencyMS) }},
 			{"from submission to the first call, p50 / p99", "8 / 20 ms", "3 / 8 ms", "1.5 / 4 ms", func(r readmodel.BenchReport) string { return milliseconds(r.FirstCallMS) }},
 		}},
-		{of("load", short), []goal{{"p99 of a task of 4 steps at half of the maximum load", "250 ms", "60 ms", "30 ms", func(r readmodel.BenchReport) string {
+		{goalOptions("load", tenSeconds), []goal{{"p99 of a task of 4 steps at half of the maximum load", "250 ms", "60 ms", "30 ms", func(r readmodel.BenchReport) string {
 			return fmt.Sprintf("%.1f ms", r.LatencyMS.P99)
 		}}}},
-		{of("idle", func(o *BenchOptions) { o.Hosts, o.Duration = 3, time.Minute }), []goal{{"idle: 3 hosts, 50 namespaces", "10 tx/s", "1 tx/s", "0.2 tx/s", func(r readmodel.BenchReport) string {
+		{goalOptions("idle", func(o *BenchOptions) { o.Hosts, o.Duration = 3, time.Minute }), []goal{{"idle: 3 hosts, 50 namespaces", "10 tx/s", "1 tx/s", "0.2 tx/s", func(r readmodel.BenchReport) string {
 			if r.IdleTransactionsPerSecond == nil {
 				return "–"
 			}
 			return fmt.Sprintf("%.2f tx/s", *r.IdleTransactionsPerSecond)
 		}}}},
-		{of("namespaces"), []goal{{"50 namespaces against 1, same work", "60 %", "90 %", "98 %", ratio}}},
-		{of("pressure"), []goal{
+		{goalOptions("namespaces"), []goal{{"50 namespaces against 1, same work", "60 %", "90 %", "98 %", ratio}}},
+		{goalOptions("pressure"), []goal{
 			{"while another session holds a snapshot, against without", "50 %", "85 %", "95 %", ratio},
 			{"and one more reads all steps again and again", "–", "–", "–", func(r readmodel.BenchReport) string { return share(r.ReadRatio) }},
 		}},
-		{of("flush"), []goal{{"with 1 ms more for each flush: throughput lost; idle p50 of 4 steps", "25 %; 20 ms", "15 %; 9 ms", "10 %; 8 ms", func(r readmodel.BenchReport) string {
+		{goalOptions("flush"), []goal{{"with 1 ms more for each flush: throughput lost; idle p50 of 4 steps", "25 %; 20 ms", "15 %; 9 ms", "10 %; 8 ms", func(r readmodel.BenchReport) string {
 			return fmt.Sprintf("%s; %.1f ms", share(1-r.Ratio), r.LatencyMS.P50)
 		}}}},
-		{of("sustained", long), []goal{{"last 10 s of 60 s at full load against the first 10 s", "70 %", "90 %", "97 %", ratio}}},
-		{of("sustained-queue", long), []goal{{"the same share, through a queue and an outside worker", "70 %", "90 %", "97 %", ratio}}},
-		{of("fan-out", once, func(o *BenchOptions) { o.Width, o.Tasks, o.Samples = 10000, 1, 1 }), []goal{
+		{goalOptions("sustained", long), []goal{{"last 10 s of 60 s at full load against the first 10 s", "70 %", "90 %", "97 %", ratio}}},
+		{goalOptions("sustained-queue", long), []goal{{"the same share, through a queue and an outside worker", "70 %", "90 %", "97 %", ratio}}},
+		{goalOptions("fan-out", once, func(o *BenchOptions) { o.Width, o.Tasks, o.Samples = 10000, 1, 1 }), []goal{
 			{"fan-out and fan-in of 10,000 in one task", "works", "2 s", "1 s", func(r readmodel.BenchReport) string { return fmt.Sprintf("%.2f s", r.Seconds) }},
 		}},
-		{of("memory"), []goal{{"memory of a host at rest; with 100,000 tasks in flight", "80 MB; bounded", "50 MB; 300 MB", "30 MB", func(r readmodel.BenchReport) string {
+		{goalOptions("memory"), []goal{{"memory of a host at rest; with 100,000 tasks in flight", "80 MB; bounded", "50 MB; 300 MB", "30 MB", func(r readmodel.BenchReport) string {
 			return fmt.Sprintf("%.0f MB; %.0f MB", float64(r.RestMemoryBytes)/1e6, float64(r.InFlightMemoryBytes)/1e6)
 		}}}},
-		{of("history"), []goal{{"with 1,000,000 finished steps, against empty tables", "80 %", "95 %", "99 %", ratio}}},
+		{goalOptions("history"), []goal{{"with 1,000,000 finished steps, against empty tables", "80 %", "95 %", "99 %", ratio}}},
+		limitsRun("after"),
 	}
 }
 

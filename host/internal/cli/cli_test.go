@@ -430,6 +430,9 @@ func TestMigrateAndBench(t *testing.T) {
 			LatencyMS: readmodel.Quantiles{P50: 3.5, P95: 6, P99: 8.25, Max: 9}, WALBytesPerStep: 1500, CommitsPerStep: 0.02,
 			DeadTuplesPerStep: 2, HotUpdateShare: 0.875, CPUMicrosecondsPerStep: &readmodel.BenchCPU{Host: 14, Plugin: 3, Server: 40},
 			AllocationsPerStep: 30.6, AllocatedBytesPerStep: 4178, Ratio: 0.95, ReadRatio: 0.7, BaselineStepsPerSecond: 13000,
+			Limits: &readmodel.BenchLimits{
+				HashMBPerSecond: 1500, HashMBPerSecondAll: 2900.4, CommitsPerSecond: 4200, CommitsPerSecondMany: 15900, MessagesPerSecondMany: 4000,
+			},
 			Setting: readmodel.BenchSetting{
 				CPUs: 2, CPU: "Xeon", Go: "go1.26", System: "linux/amd64", Hosts: o.Hosts, InProcess: o.InProcess,
 				Database: map[string]string{"server_version": "15.18", "fsync": "on", "synchronous_commit": "on", "full_page_writes": "on", "shared_buffers": "256MB"},

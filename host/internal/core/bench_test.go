@@ -54,6 +54,7 @@ func TestBenchWorkloads(t *testing.T) {
 		"payload":         {steps: 4, names: append([]string{"peak_memory_bytes"}, latency...)},
 		"memory":          {steps: 4, bare: true, names: []string{"rest_memory_bytes", "in_flight_memory_bytes", "in_flight"}},
 		"idle":            {names: []string{"idle_transactions_per_second", "namespaces"}},
+		"limits":          {names: []string{"limits"}},
 	} {
 		t.Run(workload, func(t *testing.T) {
 			t.Parallel()
@@ -97,6 +98,27 @@ func TestBenchWorkloads(t *testing.T) {
 			require.Zero(t, failed)
 		})
 	}
+}
+
+// What the machine does by itself is measured with a table and a queue that nobody finds
+// afterwards, also those of a run that was killed.
+func TestBenchLimits(t *testing.T) {
+	t.Parallel()
+	o, pool := benchOptions(t, "limits")
+	for _, left := range []string{`create table tasker_bench_limits (other integer)`, `select pgmq.create('tasker_bench_limits')`} {
+		_, err := pool.Exec(t.Context(), left)
+		require.NoError(t, err)
+	}
+	report, err := Bench(t.Context(), o)
+	require.NoError(t, err)
+	l := report.Limits
+	require.Positive(t, min(l.HashMBPerSecond, l.HashMBPerSecondAll, l.CommitsPerSecond, l.CommitsPerSecondMany, l.MessagesPerSecondMany))
+	var tables, queues int
+	require.NoError(t, pool.QueryRow(t.Context(), `
+select (select count(*) from pg_class where relname like '%tasker_bench_limits%'),
+       (select count(*) from pgmq.list_queues() where queue_name = 'tasker_bench_limits')`).Scan(&tables, &queues))
+	require.Zero(t, tables)
+	require.Zero(t, queues)
 }
 
 func benchOptions(t *testing.T, workload string) (BenchOptions, *pgxpool.Pool) {

@@ -185,7 +185,18 @@ type BenchReport struct {
 
 	IdleTransactionsPerSecond *float64 `json:"idle_transactions_per_second,omitempty"`
 
+	Limits *BenchLimits `json:"limits,omitempty"`
+
 	Setting BenchSetting `json:"setting"`
+}
+
+// BenchLimits are what a machine and its database do without any host.
+type BenchLimits struct {
+	HashMBPerSecond       float64 `json:"hash_mb_per_second"`     // SHA-256, by one thread
+	HashMBPerSecondAll    float64 `json:"hash_mb_per_second_all"` // by as many threads as there are CPUs: less than so many times as much where they share cores
+	CommitsPerSecond      float64 `json:"commits_per_second"`     // of one row each, over one connection
+	CommitsPerSecondMany  float64 `json:"commits_per_second_many"`
+	MessagesPerSecondMany float64 `json:"messages_per_second_many"` // read and deleted one by one, over 16 connections as the commits
 }
 
 // BenchCPU is CPU time in microseconds.
