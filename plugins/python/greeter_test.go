@@ -87,6 +87,32 @@ func TestSteps(t *testing.T) {
 	require.True(t, o.GetFailure().GetRetryable())
 }
 
+// Started by a person it answers as plugins in Go do.
+func TestByHand(t *testing.T) {
+	t.Parallel()
+	binary := pack(t)
+	for _, c := range []struct {
+		args           []string
+		code           int
+		stdout, stderr string
+	}{
+		{[]string{"--version"}, 0, "py-greeter 1.0.0\n", ""},
+		{[]string{"--help"}, 0, "handler  py.greet\n", ""},
+		{[]string{"describe"}, 0, `"options_schema": `, ""},
+		{nil, 1, "", "a host starts it, see plugins.toml"},
+		{[]string{"sing"}, 1, "", "\"sing\" is none of its commands.\n"},
+	} {
+		cmd := exec.Command(binary, c.args...)
+		var stdout, stderr strings.Builder
+		cmd.Stdout, cmd.Stderr = &stdout, &stderr
+		err := cmd.Run()
+		require.Equal(t, c.code, cmd.ProcessState.ExitCode(), "%v: %v", c.args, err)
+		require.Contains(t, stdout.String(), c.stdout, c.args)
+		require.Contains(t, stderr.String(), c.stderr, c.args)
+		require.True(t, (c.stdout == "") == (stdout.Len() == 0) && (c.stderr == "") == (stderr.Len() == 0), c.args)
+	}
+}
+
 // The generated messages must be those of the contract, whichever protoc wrote
 // them.
 func TestMessagesAreThoseOfTheContract(t *testing.T) {

@@ -9,7 +9,7 @@ import threading
 
 import grpc
 
-from . import services
+from . import byhand, services
 from .steps import Steps
 
 COOKIE_KEY = "TASKER_PLUGIN_COOKIE"
@@ -23,11 +23,13 @@ DRAIN_SECONDS = 10
 def serve(name, version, handlers, configure, options_schema="", max_in_flight=16):
     """Serves the handlers until the host says stop, SIGTERM, or the host's death.
 
-    Returns the exit code.
+    Started by a person, it says what the plugin is: see byhand. Returns the exit
+    code.
     """
+    steps = Steps(handlers, max_in_flight)
+    plugin = services.Plugin(name, version, steps, configure, options_schema, max_in_flight)
     if os.environ.get(COOKIE_KEY) != COOKIE_VALUE:
-        print(f"{name} {version} is a Tasker plugin: a host starts it, see plugins.toml.", file=sys.stderr)
-        return 1
+        return byhand.run(plugin.describe(None, None), sys.argv[0], sys.argv[1:])
     if str(PROTOCOL) not in os.environ.get("PLUGIN_PROTOCOL_VERSIONS", "").split(","):
         print(f"the host does not speak version {PROTOCOL} of the contract", file=sys.stderr)
         return 1
@@ -42,8 +44,6 @@ def serve(name, version, handlers, configure, options_schema="", max_in_flight=1
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of the terminal: the host decides
     parent = os.getppid()
 
-    steps = Steps(handlers, max_in_flight)
-    plugin = services.Plugin(name, version, steps, configure, options_schema, max_in_flight)
     # A call occupies a thread as long as it lasts, a stream as long as it lives:
     # the host's work streams, the logging stream, and the short calls.
     server = grpc.server(
