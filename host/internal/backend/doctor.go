@@ -101,33 +101,40 @@ func (b *Backend) stateCheck() readmodel.DoctorCheck {
 func (b *Backend) pluginCheck() readmodel.DoctorCheck {
 	all := b.Parts.Plugins.Status()
 	var ill []string
-	required := false
+	required, serves := false, map[[2]string]bool{}
 	for i := range all {
 		s := &all[i]
 		if s.State == pluginhost.Serving {
+			serves[[2]string{s.Kind, s.Name}] = true
 			continue
 		}
-		text := fmt.Sprintf("%s is %s", s.Name, s.State)
+		text := fmt.Sprintf("%s/%s is %s", s.Kind, s.Name, s.State)
 		if s.LastError != "" {
 			text += " (" + s.LastError + ")"
 		}
 		ill = append(ill, text)
 		required = required || s.Required
 	}
+	down := len(ill) > 0
 	if b.Refused != nil {
 		for _, no := range b.Refused() {
-			ill = append(ill, fmt.Sprintf("what plugins.toml names for %s does not run: %s", no.Name, no.Message))
+			ill = append(ill, fmt.Sprintf("what plugins.toml names for %s/%s does not run: %s", no.Kind, no.Name, no.Message))
+			down = down || !serves[[2]string{no.Kind, no.Name}]
 		}
 	}
+	c := good("plugins", "%s", strings.Join(ill, "; "))
+	const look = "'tasker plugin explain KIND/NAME' and the host's log say why one does not serve"
 	switch {
 	case len(all) == 0 && len(ill) == 0:
 		return warn(good("plugins", "no plugin is configured"), "without plugins only outside workers run steps")
 	case len(ill) == 0:
 		return good("plugins", "all %d plugins serve", len(all))
 	case required:
-		return fail(good("plugins", "%s", strings.Join(ill, "; ")), "the host is not ready without its required plugins")
+		return fail(c, look+"; the host is not ready without its required plugins")
+	case down:
+		return warn(c, look+"; steps that need their handlers wait, or go to other hosts")
 	default:
-		return warn(good("plugins", "%s", strings.Join(ill, "; ")), "steps that need their handlers wait, or go to other hosts")
+		return warn(c, "put a binary in its place that starts, or have it tried again with 'tasker plugin apply'; until then what served before serves on")
 	}
 }
 

@@ -172,7 +172,7 @@ func pluginsCheck(cfg *config.Config) readmodel.DoctorCheck {
 	}
 	for i := range sel.Slots {
 		if s := &sel.Slots[i]; s.Err != nil {
-			c.Status, c.Message, c.Fix = readmodel.DoctorFail, fmt.Sprintf("plugin %s: %v", s.Name, s.Err), "do what the message says; the plugin stands at "+s.Origin.String()
+			c.Status, c.Message, c.Fix = readmodel.DoctorFail, fmt.Sprintf("plugin %s/%s: %v", s.Kind, s.Name, s.Err), "do what the message says; the plugin stands at "+s.Origin.String()
 			return c
 		}
 	}

@@ -65,6 +65,9 @@ func TestApply(t *testing.T) {
 	require.Equal(t, map[string]Action{"handler/chaos": Retune}, apply(chaos))
 	require.Equal(t, now, b.Status()[0].Generation)
 	require.False(t, b.Status()[0].Required)
+	as := chaos // as it runs, wherever that came from
+	as.Path, as.SHA256 = "", b.Status()[0].SHA256
+	require.Equal(t, map[string]Action{"handler/chaos": Keep}, plan(as))
 
 	// What cannot be is told, and holds nothing else up.
 	changes, err := b.Apply(t.Context(), []Spec{chaos, late, raw}, journal.ByConfig, "the file changed")

@@ -129,6 +129,9 @@ func (s *slot) compare(spec Spec, sum string, now *release) (Action, string) {
 	case !same:
 		return Reconfigure, "other settings: " + s.differences(now.spec, spec)
 	}
+	if spec.Path == "" { // it stays with the executable that it has
+		spec.Path = s.spec.Path
+	}
 	if d := s.differences(s.spec, spec); d != "" {
 		return Retune, d
 	}

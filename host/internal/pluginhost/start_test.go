@@ -71,7 +71,7 @@ func TestBadPluginsDoNotStart(t *testing.T) {
 			name: "other product", path: inShell("echo 'This binary is a plugin. These are not meant to be executed directly.' >&2; exit 1"),
 			want: []string{"plugin of another product"},
 		},
-		{name: "wrong protocol", path: inMode("version"), want: []string{"incompatible API version", "99", "[1]"}},
+		{name: "wrong protocol", path: inMode("version"), want: []string{"incompatible API version", "99", "[1]", "build it with the SDK of the host's version"}},
 		{name: "net/rpc", path: inMode("netrpc"), want: []string{`start plugin bad`}},
 		{name: "self-test fails", path: inMode("selftest"), want: []string{"self-test: it fails: the database of rates is missing"}},
 		{

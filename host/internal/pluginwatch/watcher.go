@@ -91,7 +91,7 @@ type Status struct {
 	// Err is what is wrong with the files now; nil: nothing.
 	Err     error
 	Refused []pluginset.Slot // slots whose binary may not run
-	Failed  []Change         // slots that could not be changed
+	Failed  []Change         // slots that could not be changed, and whose binary now may run
 
 	// Of all slots, whether they may run or not.
 	paths []string
@@ -159,7 +159,11 @@ func (w *Watcher) Stop(context.Context) error {
 func (w *Watcher) Status() Status {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.status
+	s := w.status
+	s.Failed = slices.DeleteFunc(slices.Clone(s.Failed), func(c Change) bool {
+		return slices.ContainsFunc(s.Refused, func(r pluginset.Slot) bool { return r.Kind == c.Kind && r.Name == c.Name })
+	})
+	return s
 }
 
 // Plan says what Apply would do now.
@@ -187,6 +191,13 @@ func (w *Watcher) PlanText(text []byte) ([]Change, error) {
 func (w *Watcher) plan(sel *pluginset.Selection) ([]Change, error) {
 	wanted, bad := w.join(sel, true)
 	changes, err := w.engine.Plan(wanted)
+	for i, c := range changes {
+		for _, f := range w.Status().Failed {
+			if f.Kind == c.Kind && f.Name == c.Name && f.To == c.To {
+				changes[i].Reason += "; it was tried, and did not work: " + f.Err.Error()
+			}
+		}
+	}
 	return refused(changes, bad), err
 }
 
@@ -210,7 +221,7 @@ func (w *Watcher) apply(ctx context.Context, all bool, actor, reason string) ([]
 	}
 	wanted := w.merge(sel, all)
 	for _, slot := range w.Status().Refused {
-		w.log.Error("plugin refused; what ran before goes on", "plugin", slot.Name, "error", slot.Err)
+		w.log.Error("plugin refused; what ran before goes on", "plugin", label(slot.Kind, slot.Name), "error", slot.Err)
 	}
 	if !w.differs(wanted) {
 		return refused(nil, w.Status().Refused), nil
@@ -220,9 +231,9 @@ func (w *Watcher) apply(ctx context.Context, all bool, actor, reason string) ([]
 	for _, c := range changes {
 		switch {
 		case c.Err != nil:
-			w.log.Error("plugin not changed", "plugin", c.Name, "action", c.Action, "error", c.Err)
+			w.log.Error("plugin not changed", "plugin", label(c.Kind, c.Name), "action", c.Action, "error", c.Err)
 		case c.Action != "keep":
-			w.log.Info("plugin changed", "plugin", c.Name, "action", c.Action, "from", c.From, "to", c.To, "actor", actor, "reason", c.Reason)
+			w.log.Info("plugin changed", "plugin", label(c.Kind, c.Name), "action", c.Action, "from", c.From, "to", c.To, "actor", actor, "reason", c.Reason)
 		}
 	}
 	return refused(changes, w.Status().Refused), err
@@ -363,6 +374,14 @@ func (w *Watcher) note(change func(*Status)) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	change(&w.status)
+}
+
+// label is how logs name a plugin: handlers, the most, without their kind.
+func label(kind, name string) string {
+	if kind == config.KindHandler {
+		return name
+	}
+	return kind + "/" + name
 }
 
 // refused adds to changes the slots whose files may not run, in the place of what

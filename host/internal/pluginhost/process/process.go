@@ -174,6 +174,9 @@ func (p *Process) startError(cfg Config, cause error) error {
 		}
 	default:
 		e.Reason, e.Err = "handshake", cause
+		if strings.Contains(cause.Error(), "incompatible") { // go-plugin has no error for it
+			e.Hint = "it speaks another version of the contract than this host: build it with the SDK of the host's version"
+		}
 	}
 	if cleanup != nil {
 		return errors.Join(e, cleanup)
