@@ -184,7 +184,7 @@ create table tasker_worker_counts (
 );
 
 -- Tasks ----------------------------------------------------------------------
--- Partitioned by day of creation, which the version 7 UUID carries, so that
+-- Partitioned by time of creation, which the version 7 UUID carries, so that
 -- retention drops partitions. tasker_ensure_partitions makes them ahead of
 -- time; the default partition takes what no other does.
 
@@ -392,55 +392,92 @@ end
 $$;
 -- +goose StatementEnd
 
--- Makes the default partitions and one for each day from p_from on, for p_days
--- days, of a table or of all. Repeatable; hosts call it as they start and once in a
--- while, for one table in a transaction: a partition takes a lock that nobody can
--- share, and whoever works on two tables would wait in a circle with one who has
--- locked one of them so and waits for the other.
+-- The partitions of a table, or of all four, with the days that each is for: those of
+-- UTC, from o_begins on, before o_ends. The default ones are not among them.
 -- +goose StatementBegin
-create function tasker_ensure_partitions(p_from timestamptz, p_days integer, p_table text default null)
+create function tasker_partitions(p_table text default null)
+returns table (o_table text, o_partition text, o_begins timestamptz, o_ends timestamptz)
+language sql stable as $$
+  select p.relname::text, c.relname::text, tasker_uuid_time(b.bound[1]::uuid), tasker_uuid_time(b.bound[2]::uuid)
+    from pg_inherits i
+    join pg_class c on c.oid = i.inhrelid
+    join pg_class p on p.oid = i.inhparent
+   cross join lateral (
+     select regexp_match(pg_get_expr(c.relpartbound, c.oid), $re$FROM \('([0-9a-f-]+)'\) TO \('([0-9a-f-]+)'\)$re$) as bound) b
+   where i.inhparent = any (array['tasker_tasks', 'tasker_workflow_steps', 'tasker_task_transitions', 'tasker_workflow_step_transitions']::regclass[])
+     and (p_table is null or p.relname = p_table) and b.bound is not null
+$$;
+-- +goose StatementEnd
+
+-- Makes a partition of a table for the days from one to another. Returns whether it did:
+-- where rows of these days are in the default partition, the others stay with them.
+-- +goose StatementBegin
+create function tasker_make_partition(p_table text, p_begins timestamptz, p_ends timestamptz)
+returns boolean language plpgsql as $$
+declare
+  v_name text := p_table || coalesce('_' || to_char(p_begins at time zone 'UTC', 'YYYYMMDD'), '_default');
+begin
+  if to_regclass(v_name) is not null then
+    return false;
+  end if;
+  -- A limit of their own, which the workers of the server do not share out among
+  -- their tables: with the usual one they do not keep up, and with 1000 they write
+  -- more than a disk does beside the log, for which everybody waits. A page is filled
+  -- with new steps to two fifths: the rest has room for a step that is leased and for
+  -- one with its result, so that neither needs new entries in the key.
+  execute format('create table %I partition of %I %s with (%s)', v_name, p_table,
+    case when p_begins is null then 'default'
+         else format('for values from (%L) to (%L)', tasker_uuid_floor(p_begins), tasker_uuid_floor(p_ends)) end,
+    case p_table
+      when 'tasker_workflow_steps' then 'fillfactor = 40, autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_cost_limit = 400'
+      when 'tasker_tasks' then 'fillfactor = 80, autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_cost_limit = 400'
+      else 'autovacuum_vacuum_cost_delay = 10' end);   -- nothing in them dies, so there is no hurry
+  perform tasker_sample_little(v_name);
+  return true;
+exception when check_violation then
+  return false;
+end
+$$;
+-- +goose StatementEnd
+
+-- Makes the default partition of a table, or of all four, and those that are missing for
+-- p_days days from p_from on. Each is for p_width days: every statement that changes a
+-- step prepares itself for all partitions, so that few are better than many. Repeatable;
+-- hosts call it as they start and once in a while, for one table in a transaction: a
+-- partition takes a lock that nobody can share, and whoever works on two tables would
+-- wait in a circle with one who has locked one of them so and waits for the other.
+-- Returns how many it made.
+-- +goose StatementBegin
+create function tasker_ensure_partitions(p_from timestamptz, p_days integer, p_table text default null, p_width integer default 1)
 returns integer language plpgsql as $$
 declare
-  v_day   timestamptz := date_trunc('day', p_from at time zone 'UTC') at time zone 'UTC';
-  v_next  timestamptz;
+  c_day   constant interval := interval '24 hours';   -- a day of UTC, whatever the session's zone
+  v_from  constant timestamptz := date_trunc('day', p_from at time zone 'UTC') at time zone 'UTC';
   v_table text;
-  v_name  text;
-  v_opts  text;
+  v_at    timestamptz;
+  v_next  timestamptz;
   v_made  integer := 0;
 begin
   perform pg_advisory_xact_lock(hashtextextended('tasker_ensure_partitions', 0));
-  for i in 0 .. p_days - 1 loop
-    v_next := v_day + interval '1 day';
-    foreach v_table in array array['tasker_tasks', 'tasker_workflow_steps',
-                                   'tasker_task_transitions', 'tasker_workflow_step_transitions'] loop
-      continue when v_table <> p_table;
-      -- A limit of their own, which the workers of the server do not share out among
-      -- their tables: with the usual one they do not keep up, and with 1000 they write
-      -- more than a disk does beside the log, for which everybody waits. A page is filled
-      -- with new steps to two fifths: the rest has room for a step that is leased and for
-      -- one with its result, so that neither needs new entries in the key.
-      v_opts := case v_table
-        when 'tasker_workflow_steps' then ' with (fillfactor = 40, autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_cost_limit = 400)'
-        when 'tasker_tasks' then ' with (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_cost_limit = 400)'
-        else ' with (autovacuum_vacuum_cost_delay = 10)' end;   -- nothing in them dies, so there is no hurry
-      v_name := v_table || '_default';
-      if to_regclass(v_name) is null then
-        execute format('create table %I partition of %I default%s', v_name, v_table, v_opts);
-        perform tasker_sample_little(v_name);
-      end if;
-      v_name := v_table || '_' || to_char(v_day at time zone 'UTC', 'YYYYMMDD');
-      if to_regclass(v_name) is null then
-        begin
-          execute format('create table %I partition of %I for values from (%L) to (%L)%s',
-                         v_name, v_table, tasker_uuid_floor(v_day), tasker_uuid_floor(v_next), v_opts);
-          perform tasker_sample_little(v_name);
+  foreach v_table in array array['tasker_tasks', 'tasker_workflow_steps',
+                                 'tasker_task_transitions', 'tasker_workflow_step_transitions'] loop
+    continue when v_table <> p_table;
+    perform tasker_make_partition(v_table, null, null);
+    v_at := v_from;
+    while v_at < v_from + p_days * c_day loop
+      select x.o_ends into v_next from tasker_partitions(v_table) x where x.o_begins <= v_at and x.o_ends > v_at;
+      if not found then
+        -- Up to the next one that is there; a day, if rows of a longer time are in the default partition.
+        select least(v_at + p_width * c_day, min(x.o_begins)) into v_next from tasker_partitions(v_table) x where x.o_begins > v_at;
+        if tasker_make_partition(v_table, v_at, v_next) then
           v_made := v_made + 1;
-        exception when check_violation then
-          null;   -- rows of the day are in the default partition: the others stay with them
-        end;
+        elsif v_next > v_at + c_day then
+          v_next := v_at + c_day;
+          v_made := v_made + tasker_make_partition(v_table, v_at, v_next)::integer;
+        end if;
       end if;
+      v_at := v_next;
     end loop;
-    v_day := v_next;
   end loop;
   return v_made;
 end
@@ -451,7 +488,7 @@ select tasker_ensure_partitions(clock_timestamp(), 2);
 
 -- The tasks older than one that have all tags, and what else is asked for (null:
 -- anything): the newest p_limit of them, and perhaps others. A tag that many tasks
--- have is met among the newest of all. Those of another are looked up a day at a time, by
+-- have is met among the newest of all. Those of another are looked up a partition at a time, by
 -- the index, until there are enough: the rarer a tag, the less is read.
 --   p_before      only tasks with a smaller UUID
 --   p_plans       of one of these plans
@@ -519,7 +556,9 @@ $$;
 
 -- +goose Down
 drop function tasker_tagged_tasks(text[], uuid, integer, integer[], tasker_task_state[], integer);
-drop function tasker_ensure_partitions(timestamptz, integer, text);
+drop function tasker_ensure_partitions(timestamptz, integer, text, integer);
+drop function tasker_make_partition(text, timestamptz, timestamptz);
+drop function tasker_partitions(text);
 drop function tasker_sample_little(text);
 drop table tasker_dead_letters;
 drop table tasker_finalization_attempts;

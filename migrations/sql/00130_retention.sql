@@ -1,9 +1,9 @@
 -- Retention: what has ended goes after a while. Tasks live in partitions by the
--- day of their creation, so a day of which nothing is to be kept goes as a whole,
--- at the price of its size in files and of one short lock. Of a day that holds
+-- days of their creation, so the days of which nothing is to be kept go as a whole,
+-- at the price of their size in files and of one short lock. Of a partition that holds
 -- something to keep, a task that has not ended or one of a namespace that keeps
--- its tasks longer, the rest is deleted in small batches; the day goes with its
--- last row.
+-- its tasks longer, the rest is deleted in small batches; it goes with its
+-- last row. A partition is named by its first day, and by that it is spoken of here.
 --
 -- A task is over its time when it ended (complete, error, cancelled, resolved by
 -- hand) longer ago than its namespace keeps tasks. What has not ended is kept
@@ -69,56 +69,71 @@ returns timestamptz language sql stable strict as $$
 $$;
 -- +goose StatementEnd
 
--- Whether the database holds a task made on the day, in whichever partition.
+-- When a partition that begins with the day ends, of the four tables the last; null:
+-- there is none.
 -- +goose StatementBegin
-create function tasker_day_has_tasks(p_day date)
+create function tasker_partition_ends(p_day date)
+returns timestamptz language sql stable as $$
+  select max(x.o_ends) from tasker_partitions() x where x.o_begins = tasker_day_begins(p_day)
+$$;
+-- +goose StatementEnd
+
+-- Whether the database holds a task that was made from one time on and before another,
+-- in whichever partition.
+-- +goose StatementBegin
+create function tasker_has_tasks(p_from timestamptz, p_before timestamptz)
 returns boolean language sql stable as $$
-  select exists (select from tasker_tasks t
-                  where t.task_uuid >= tasker_uuid_floor(tasker_day_begins(p_day))
-                    and t.task_uuid < tasker_uuid_floor(tasker_day_begins(p_day + 1)))
+  select exists (select from tasker_tasks t where t.task_uuid >= tasker_uuid_floor(p_from) and t.task_uuid < tasker_uuid_floor(p_before))
 $$;
 -- +goose StatementEnd
 
 -- Until when the tasks of each namespace must have ended to go now; null: they
 -- are kept for ever. p_keep belongs to p_namespaces, p_default to the others; a
--- null in either is for ever.
+-- null in either is for ever. o_shorter: the namespace keeps its tasks for less time than
+-- the others.
 -- +goose StatementBegin
 create function tasker_retention(p_default interval, p_namespaces text[], p_keep interval[])
-returns table (o_namespace integer, o_before timestamptz)
+returns table (o_namespace integer, o_before timestamptz, o_shorter boolean)
 language sql stable as $$
-  select ns.namespace_id, clock_timestamp() - case when k.name is null then p_default else k.keep end
+  select ns.namespace_id, clock_timestamp() - case when k.name is null then p_default else k.keep end,
+         k.keep is not null and (p_default is null or k.keep < p_default)
     from tasker_task_namespaces ns
     left join unnest(p_namespaces, p_keep) k(name, keep) on k.name = ns.name
 $$;
 -- +goose StatementEnd
 
--- The days, oldest first, of which some tasks may be over their time: those that
--- ended before any namespace's bound.
+-- The first days of partitions, oldest first, of which some tasks may be over their
+-- time: those of partitions that ended before any namespace's bound, and where a namespace
+-- keeps its tasks for less time than the others those of which a day did.
 -- +goose StatementBegin
 create function tasker_old_days(p_default interval, p_namespaces text[], p_keep interval[])
 returns setof date language sql stable as $$
-  select distinct d.day
-    from pg_inherits i
-    join pg_class c on c.oid = i.inhrelid
-   cross join lateral (select to_date(right(c.relname, 8), 'YYYYMMDD') as day where c.relname ~ '_[0-9]{8}$') d
-   where i.inhparent in ('tasker_tasks'::regclass, 'tasker_workflow_steps'::regclass,
-                         'tasker_task_transitions'::regclass, 'tasker_workflow_step_transitions'::regclass)
-     and tasker_day_begins(d.day + 1) <= (select max(r.o_before) from tasker_retention(p_default, p_namespaces, p_keep) r)
+  select distinct (x.o_begins at time zone 'UTC')::date
+    from tasker_partitions() x
+   cross join (select max(r.o_before) as any_of, max(r.o_before) filter (where r.o_shorter) as shorter
+                 from tasker_retention(p_default, p_namespaces, p_keep) r) b
+   where x.o_ends <= b.any_of or x.o_begins + interval '24 hours' <= b.shorter
    order by 1
 $$;
 -- +goose StatementEnd
 
--- Whether a day holds nothing that is to be kept. One look at what has not ended,
--- by its index, and one at all the others, which ends with the first that is kept.
+-- Whether the partitions that begin with a day hold nothing that is to be kept, and take
+-- no more tasks. One look at what has not ended, by its index, and one at all the others,
+-- which ends with the first that is kept.
 -- +goose StatementBegin
 create function tasker_day_is_over(p_day date, p_default interval, p_namespaces text[], p_keep interval[])
 returns boolean language plpgsql stable as $$
 declare
   v_table text := 'tasker_tasks_' || to_char(p_day, 'YYYYMMDD');
+  v_ends  timestamptz := tasker_partition_ends(p_day);
   v_kept  boolean;
 begin
-  if to_regclass(v_table) is null then
-    return not tasker_day_has_tasks(p_day);   -- they are gone; steps or history may be left
+  if v_ends is null then
+    return true;
+  elsif v_ends > clock_timestamp() then
+    return false;
+  elsif to_regclass(v_table) is null then   -- tasks are gone; steps or history may be left
+    return not tasker_has_tasks(tasker_day_begins(p_day), v_ends);
   end if;
   execute format($q$select exists (select from %I t where t.state in ('pending', 'in_progress'))$q$, v_table) into v_kept;
   if v_kept then
@@ -134,11 +149,11 @@ end
 $$;
 -- +goose StatementEnd
 
--- Drops one table's partition of a day: tasks first, then, when none are left of
--- the day, its steps and their history. Waits for the lock for p_wait_ms at most,
+-- Drops one table's partition that begins with a day: tasks first, then, when none are left of
+-- its time, its steps and their history. Waits for the lock for p_wait_ms at most,
 -- since everybody waits behind it meanwhile (lock_not_available then). Returns
--- whether it dropped something. A task of the day that an operator has set going
--- again since it was looked at keeps it, also if it has ended again meanwhile: by
+-- whether it dropped something. A task that an operator has set going
+-- again since the partition was looked at keeps it, also if it has ended again meanwhile: by
 -- the lock, nobody is in the middle of that, and who was has noted it.
 -- +goose StatementBegin
 create function tasker_drop_day(
@@ -146,16 +161,20 @@ create function tasker_drop_day(
 returns boolean language plpgsql as $$
 declare
   v_table text := p_table || '_' || to_char(p_day, 'YYYYMMDD');
-  v_kept  boolean;
+  v_begins timestamptz;
+  v_ends   timestamptz;
+  v_kept   boolean;
 begin
   if p_table not in ('tasker_tasks', 'tasker_workflow_steps', 'tasker_task_transitions', 'tasker_workflow_step_transitions') then
     raise exception '% has no days', p_table using errcode = 'invalid_parameter_value';
-  elsif to_regclass(v_table) is null then
+  end if;
+  select x.o_begins, x.o_ends into v_begins, v_ends from tasker_partitions(p_table) x where x.o_partition = v_table;
+  if not found or v_ends > clock_timestamp() then
     return false;
   end if;
   perform set_config('lock_timeout', p_wait_ms::text, true);
   if p_table <> 'tasker_tasks' then
-    if tasker_day_has_tasks(p_day) then
+    if tasker_has_tasks(v_begins, v_ends) then
       return false;
     end if;
   else
@@ -168,14 +187,13 @@ begin
       select exists (select from tasker_reopened_tasks n
                        join %I t on t.task_uuid = n.task_uuid
                        left join (select r.o_namespace, r.o_before from tasker_retention($3, $4, $5) r offset 0) r on r.o_namespace = t.namespace_id
-                      where n.task_uuid >= tasker_uuid_floor(tasker_day_begins($1)) and n.task_uuid < tasker_uuid_floor(tasker_day_begins($2))
+                      where n.task_uuid >= tasker_uuid_floor($1) and n.task_uuid < tasker_uuid_floor($2)
                         and (t.completed_at is null or r.o_before is null or t.completed_at >= r.o_before))
-    $q$, v_table) into v_kept using p_day, p_day + 1, p_default, p_namespaces, p_keep;
+    $q$, v_table) into v_kept using v_begins, v_ends, p_default, p_namespaces, p_keep;
     if v_kept then
       return false;
     end if;
-    delete from tasker_reopened_tasks n
-     where n.task_uuid >= tasker_uuid_floor(tasker_day_begins(p_day)) and n.task_uuid < tasker_uuid_floor(tasker_day_begins(p_day + 1));
+    delete from tasker_reopened_tasks n where n.task_uuid >= tasker_uuid_floor(v_begins) and n.task_uuid < tasker_uuid_floor(v_ends);
   end if;
   execute format('drop table %I', v_table);
   return true;
@@ -184,9 +202,10 @@ $$;
 -- +goose StatementEnd
 
 -- Deletes the tasks that are over their time among up to p_limit tasks after
--- p_after in the table of a day, or in the default one (p_day null), with their
--- steps and history. Returns how many, and the last task looked at; null: it has
--- seen all. Locks steps before tasks, as everybody does.
+-- p_after in the partition that begins with a day, or in the default one (p_day null), with
+-- their steps and history. As long as all the partition may soon be dropped, it takes only those
+-- of namespaces that keep their tasks for less time than the others. Returns how many, and the
+-- last task looked at; null: it has seen all. Locks steps before tasks, as everybody does.
 -- +goose StatementBegin
 create function tasker_prune_tasks(
   p_day date, p_after uuid, p_limit integer, p_default interval, p_namespaces text[], p_keep interval[],
@@ -197,6 +216,7 @@ as $$
 #variable_conflict use_column
 declare
   v_table text := 'tasker_tasks_' || coalesce(to_char(p_day, 'YYYYMMDD'), 'default');
+  v_whole boolean := coalesce(tasker_partition_ends(p_day) > clock_timestamp() - p_default, false);   -- it may be dropped later
   v_ids   uuid[];
   v_seen  integer;
 begin
@@ -211,8 +231,9 @@ begin
     select count(*), (array_agg(p.task_uuid order by p.task_uuid desc))[1],
            array_agg(p.task_uuid order by p.task_uuid) filter (where p.completed_at < r.o_before)
       from page p
-      left join (select r.o_namespace, r.o_before from tasker_retention($3, $4, $5) r offset 0) r on r.o_namespace = p.namespace_id
-  $q$, v_table) into v_seen, o_last, v_ids using p_after, p_limit, p_default, p_namespaces, p_keep;
+      left join (select r.o_namespace, r.o_before from tasker_retention($3, $4, $5) r where r.o_shorter or not $6 offset 0) r
+             on r.o_namespace = p.namespace_id
+  $q$, v_table) into v_seen, o_last, v_ids using p_after, p_limit, p_default, p_namespaces, p_keep, v_whole;
   if v_seen < p_limit then o_last := null; end if;
   if v_ids is null then
     return;
@@ -381,7 +402,8 @@ drop function tasker_drop_day(text, date, integer, interval, text[], interval[])
 drop function tasker_day_is_over(date, interval, text[], interval[]);
 drop function tasker_old_days(interval, text[], interval[]);
 drop function tasker_retention(interval, text[], interval[]);
-drop function tasker_day_has_tasks(date);
+drop function tasker_has_tasks(timestamptz, timestamptz);
+drop function tasker_partition_ends(date);
 drop function tasker_day_begins(date);
 drop function tasker_take_duty(text, integer, interval);
 drop table tasker_prune_marks;

@@ -358,7 +358,7 @@ func (c *Core) prepareStore(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := c.Store.EnsurePartitions(ctx, partitionDays); err != nil {
+	if err := c.Store.EnsurePartitions(ctx, partitionDays, c.cfg.Orchestration.Retention.Tasks); err != nil {
 		return err
 	}
 	if err := c.buildEngine(); err != nil {

@@ -26,7 +26,7 @@ type hostStore interface {
 	SetWorkerPolicy(ctx context.Context, p store.WorkerPolicy) error
 	SweepWorkerLeases(ctx context.Context, p store.Policy) (store.SweptLeases, error)
 	SweepLanes(ctx context.Context, after store.Lane) (int, store.Lane, error)
-	EnsurePartitions(ctx context.Context, days int) error
+	EnsurePartitions(ctx context.Context, days int, keep time.Duration) error
 }
 
 func (e *Engine) register(ctx context.Context) error {

@@ -27,8 +27,8 @@ const (
 	retentionEvery   = time.Minute            // between two turns
 	retentionResting = 10 * time.Minute       // likewise, of a host that rests
 	retentionTurn    = 20 * time.Second       // what each of the two parts of a turn takes at most
-	retentionLock    = 250 * time.Millisecond // for so long the others may have to wait while a day is dropped
-	retentionAgain   = time.Hour              // until a day that holds something to keep is looked at again
+	retentionLock    = 250 * time.Millisecond // for so long the others may have to wait while a partition is dropped
+	retentionAgain   = time.Hour              // until one that holds something to keep is looked at again
 )
 
 // retention removes what is over its time. One host at a time does, a turn a
@@ -36,7 +36,7 @@ const (
 // other records have each a part of it: neither waits until the other is done.
 type retention struct {
 	engine *Engine
-	looked map[time.Time]time.Time  // when a day was last seen to its end; the zero day is the default partition
+	looked map[time.Time]time.Time  // by the first day of a partition, when it was last seen to its end; the zero day is the default one
 	goOn   map[time.Time]vocab.UUID // after which of its tasks, where the turn ended before
 }
 
@@ -92,7 +92,7 @@ func (r *retention) part(ctx context.Context, limit time.Duration, do func(conte
 	return err
 }
 
-// tasks removes tasks. A day that cannot be had at this moment does not keep those
+// tasks removes tasks. A partition that cannot be had at this moment does not keep those
 // behind it.
 func (r *retention) tasks(ctx context.Context, keep store.Retention) error {
 	days, err := r.engine.store.OldDays(ctx, keep)
@@ -121,7 +121,7 @@ func (r *retention) due(day time.Time) bool {
 	return !ok || time.Since(at) >= retentionAgain
 }
 
-// day drops a day, or deletes of it what is over its time.
+// day drops the partitions that begin with a day, or deletes of them what is over its time.
 func (r *retention) day(ctx context.Context, day time.Time, keep store.Retention) error {
 	if !r.due(day) {
 		return nil
@@ -143,7 +143,7 @@ func (r *retention) day(ctx context.Context, day time.Time, keep store.Retention
 	n, err := e.store.DropDay(ctx, day, retentionLock, keep)
 	if n > 0 {
 		e.metrics.removed.WithLabelValues("partition").Add(float64(n))
-		e.log.Info("dropped a day", "day", day.Format(time.DateOnly), "partitions", n)
+		e.log.Info("dropped partitions of old tasks", "begin", day.Format(time.DateOnly), "partitions", n)
 	}
 	return err
 }

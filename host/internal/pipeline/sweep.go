@@ -160,7 +160,7 @@ const (
 )
 
 func (e *Engine) ensurePartitions() {
-	if err := e.store.EnsurePartitions(e.work, partitionDays); err != nil {
+	if err := e.store.EnsurePartitions(e.work, partitionDays, e.live().Retention.Tasks); err != nil {
 		e.log.Warn("partitions could not be made; rows go to the default ones", "error", err)
 	}
 }

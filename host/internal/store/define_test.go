@@ -31,7 +31,7 @@ func TestDefinitionsWaitForOthers(t *testing.T) {
 	require.NoError(t, err)
 	done := make(chan error, 2)
 	s := store.New(pool)
-	go func() { done <- s.EnsurePartitions(t.Context(), 9) }()
+	go func() { done <- s.EnsurePartitions(t.Context(), 9, day) }()
 	go func() { done <- s.CreateQueue(t.Context(), "another_inbox") }()
 	select {
 	case err := <-done:
@@ -53,7 +53,7 @@ func TestPartitionsAreMadeTableByTable(t *testing.T) {
 	_, err = tx.Exec(t.Context(), "lock table tasker_workflow_steps in row exclusive mode")
 	require.NoError(t, err)
 	done := make(chan error, 1)
-	go func() { done <- b.store.EnsurePartitions(t.Context(), 9) }()
+	go func() { done <- b.store.EnsurePartitions(t.Context(), 9, day) }()
 	require.Eventually(t, func() bool {
 		return one[int](t, b, `select count(*) from pg_stat_activity where wait_event_type = 'Lock' and query like '%tasker_ensure_partitions%' and datname = current_database()`) == 1
 	}, time.Minute, 5*time.Millisecond, "it waits for the steps")

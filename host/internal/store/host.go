@@ -216,15 +216,13 @@ func (s *Store) SweepMessages(ctx context.Context, age time.Duration) (enqueued 
 	return enqueued, stalled, nil
 }
 
-// partitioned are the tables with a partition for each day.
-var partitioned = []string{"tasker_tasks", "tasker_workflow_steps", "tasker_task_transitions", "tasker_workflow_step_transitions"}
-
 // EnsurePartitions makes the partitions of today and the days to come, of one table
-// after the other, so that it never holds one while it waits for another.
-func (s *Store) EnsurePartitions(ctx context.Context, days int) error {
+// after the other, so that it never holds one while it waits for another. keep is how
+// long tasks are kept, zero for ever.
+func (s *Store) EnsurePartitions(ctx context.Context, days int, keep time.Duration) error {
 	for _, table := range partitioned {
 		err := s.define(ctx, func(tx pgx.Tx) error {
-			_, err := tx.Exec(ctx, sqlEnsurePartitions, days, table)
+			_, err := tx.Exec(ctx, sqlEnsurePartitions, days, table, partitionDays(keep))
 			return err
 		})
 		if err != nil {
@@ -232,6 +230,16 @@ func (s *Store) EnsurePartitions(ctx context.Context, days int) error {
 		}
 	}
 	return nil
+}
+
+// partitionDays is for how many days a partition is if tasks are kept for so long: a
+// tenth of it, so that there are some dozen, and a month at most.
+func partitionDays(keep time.Duration) int {
+	const day, most = 24 * time.Hour, 30
+	if keep == 0 {
+		return most
+	}
+	return min(max(int((keep+10*day-1)/(10*day)), 1), most)
 }
 
 // NextGeneration returns a number for a plugin process that no other process

@@ -63,8 +63,8 @@ func (s *Store) TakeDuty(ctx context.Context, duty string, host int32, lease tim
 	return mine, nil
 }
 
-// OldDays returns the days of which some tasks may be over their time, the oldest
-// first.
+// OldDays returns the first days of the partitions of which some tasks may be over
+// their time, the oldest first.
 func (s *Store) OldDays(ctx context.Context, r Retention) ([]time.Time, error) {
 	tasks, namespaces, keep := r.arguments()
 	rows, err := s.pool.Query(ctx, sqlOldDays, tasks, namespaces, keep)
@@ -78,8 +78,8 @@ func (s *Store) OldDays(ctx context.Context, r Retention) ([]time.Time, error) {
 	return days, nil
 }
 
-// DayIsOver reports whether nothing of a day is to be kept. It may read the whole
-// day, and takes its time for it.
+// DayIsOver reports whether nothing is to be kept of the partitions that begin with a
+// day. It may read all of them, and takes its time for it.
 func (s *Store) DayIsOver(ctx context.Context, day time.Time, r Retention) (over bool, err error) {
 	tasks, namespaces, keep := r.arguments()
 	err = pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
@@ -94,18 +94,18 @@ func (s *Store) DayIsOver(ctx context.Context, day time.Time, r Retention) (over
 	return over, nil
 }
 
-// dayTables are those with a partition for each day, in the order in which a day
-// is dropped: without its task, a step is seen by nobody.
-var dayTables = [...]string{"tasker_tasks", "tasker_workflow_steps", "tasker_task_transitions", "tasker_workflow_step_transitions"}
+// partitioned are the tables with partitions for days, in the order in which these
+// are dropped: without its task, a step is seen by nobody.
+var partitioned = [...]string{"tasker_tasks", "tasker_workflow_steps", "tasker_task_transitions", "tasker_workflow_step_transitions"}
 
-// DropDay drops the partitions of a day, each in a transaction of its own that
-// waits for its lock no longer than told. A day with a task that went on since it
-// was looked at stays. It returns how many it dropped; an
+// DropDay drops the partitions that begin with a day, each in a transaction of its own that
+// waits for its lock no longer than told. Those with a task that went on since they
+// were looked at stay. It returns how many it dropped; an
 // error of class [Retry] says that a lock could not be had, and that the rest may
 // be dropped another time.
 func (s *Store) DropDay(ctx context.Context, day time.Time, wait time.Duration, r Retention) (dropped int, err error) {
 	tasks, namespaces, keep := r.arguments()
-	for _, table := range dayTables {
+	for _, table := range partitioned {
 		var did bool
 		if err := s.pool.QueryRow(ctx, sqlDropDay, table, day, wait.Milliseconds(), tasks, namespaces, keep).Scan(&did); err != nil {
 			return dropped, fmt.Errorf("drop %s of %s: %w", day.Format(time.DateOnly), table, err)
@@ -120,9 +120,9 @@ func (s *Store) DropDay(ctx context.Context, day time.Time, wait time.Duration, 
 // prunePage is how many tasks one statement of a pruning looks at.
 const prunePage = 500
 
-// PruneTasks deletes what is over its time among the next tasks of a day, or of
-// the default partition if day is nil. It returns how many, and after which task
-// to go on; nil: the day has been seen.
+// PruneTasks deletes what is over its time among the next tasks of the partition that
+// begins with a day, or of the default one if day is nil. It returns how many, and after
+// which task to go on; nil: all have been seen.
 func (s *Store) PruneTasks(ctx context.Context, day *time.Time, after vocab.UUID, r Retention) (deleted int, last *vocab.UUID, err error) {
 	tasks, namespaces, keep := r.arguments()
 	err = s.pool.QueryRow(ctx, sqlPruneTasks, day, after, prunePage, tasks, namespaces, keep).Scan(&deleted, &last)

@@ -25,7 +25,7 @@ update tasker_hosts set swept_at = clock_timestamp() where host_id = $1::integer
 	sqlSweepMessages = `
 select o_enqueued, o_last, o_stalled from tasker_sweep_messages($1::uuid, $2::integer, $3::interval)`
 
-	sqlEnsurePartitions = `select tasker_ensure_partitions(clock_timestamp(), $1::integer, $2::text)`
+	sqlEnsurePartitions = `select tasker_ensure_partitions(clock_timestamp(), $1::integer, $2::text, $3::integer)`
 
 	sqlNextGeneration = `select nextval('tasker_plugin_generation')`
 
