@@ -109,7 +109,7 @@ func encodeChecks(results []health.Check) ([]*pluginv1.CheckResult, error) {
 			m = &pluginv1.CheckResult{
 				Name:    clean(r.Name, health.MaxNameBytes),
 				Status:  pluginv1.CheckResult_STATUS_UNKNOWN,
-				Message: clean("the result is not usable: "+err.Error(), health.MaxMessageBytes),
+				Message: clean(wire.Unusable+err.Error(), health.MaxMessageBytes),
 			}
 			if m.Name == "" {
 				m.Name = fmt.Sprintf("unnamed:%d", i+1)

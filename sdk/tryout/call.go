@@ -162,6 +162,9 @@ func (i *Instance) CheckHealth(ctx context.Context, name string) ([]health.Check
 		if checks[n], err = wire.DecodeCheck(m); err != nil {
 			return nil, fmt.Errorf("check %s: a result is not usable: %w", name, err)
 		}
+		if checks[n].Status == health.Unknown && strings.HasPrefix(checks[n].Message, wire.Unusable) { // the SDK has seen it
+			return nil, fmt.Errorf("check %s: result %q: %s", name, checks[n].Name, checks[n].Message)
+		}
 		if seen[checks[n].Name] {
 			return nil, fmt.Errorf("check %s: two results are named %q", name, checks[n].Name)
 		}

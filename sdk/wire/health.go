@@ -16,6 +16,10 @@ var statuses = map[health.Status]pluginv1.CheckResult_Status{
 	health.Unknown:   pluginv1.CheckResult_STATUS_UNKNOWN,
 }
 
+// Unusable begins the message of a result that was made of one that could not be
+// used, and that is unknown for that.
+const Unusable = "the result is not usable: "
+
 // EncodeCheck returns the message of a check's result, or what is wrong with
 // the result.
 func EncodeCheck(c health.Check) (*pluginv1.CheckResult, error) {

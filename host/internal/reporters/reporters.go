@@ -115,7 +115,7 @@ func (p *Plugins) ask(ctx context.Context, name string) []health.Named {
 		c, err := wire.DecodeCheck(r)
 		if err != nil {
 			c = sdkhealth.Check{
-				Name: clip(r.GetName(), sdkhealth.MaxNameBytes), Status: sdkhealth.Unknown, Message: clip("the result is not usable: "+err.Error(), sdkhealth.MaxMessageBytes),
+				Name: clip(r.GetName(), sdkhealth.MaxNameBytes), Status: sdkhealth.Unknown, Message: clip(wire.Unusable+err.Error(), sdkhealth.MaxMessageBytes),
 			}
 		}
 		one := name + "/" + c.Name

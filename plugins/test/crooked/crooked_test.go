@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"maps"
 	"os"
@@ -16,6 +17,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/tasker-systems/tasker-host/internal/leaks"
+	"github.com/tasker-systems/tasker-host/sdk"
+	"github.com/tasker-systems/tasker-host/sdk/health"
 	"github.com/tasker-systems/tasker-host/sdk/tryout"
 	"github.com/tasker-systems/tasker-host/sdk/wire"
 )
@@ -110,6 +113,19 @@ func TestEveryFaultIsFound(t *testing.T) {
 			}
 		})
 	}
+}
+
+// What the SDK makes usable for the host's sake is a fault of the plugin still.
+func TestUnusableResultsAreFound(t *testing.T) {
+	t.Parallel()
+	odd := health.CheckFunc(func(context.Context) ([]health.Check, error) {
+		return []health.Check{{Name: "mood", Status: "fine", Message: "it sings"}}, nil
+	})
+	start := tryout.InMemory(func() (wire.Server, error) {
+		return sdk.New(sdk.Health("mood", "1.0.0", map[string]health.Service{"mood": {Checker: odd}}))
+	})
+	got := problems(t, start, config())
+	require.Contains(t, got["health mood: checks"], `result "mood": the result is not usable: the status is "fine"`)
 }
 
 // A fault that every call of its kind has is found wherever it is called.
