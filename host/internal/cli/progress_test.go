@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bytes"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -18,4 +19,19 @@ func TestPositionShowsRunningSteps(t *testing.T) {
 	}
 	s.Running[0].Note = "12 of 30\x1b[31m\npages"
 	require.Equal(t, `1/9 in_progress  resize 40% 12 of 30\x1b[31m\npages  upload 40%  notify 40%  +2 more`, position(&s))
+}
+
+// A line that says what the one before said is none.
+func TestLinesAreOfChanges(t *testing.T) {
+	t.Parallel()
+	var out bytes.Buffer
+	show := (&app{out: &out}).progress([]readmodel.Task{{Name: "a", UUID: "1"}, {Name: "b", UUID: "2"}}, true)
+	one := readmodel.Snapshot{State: vocab.TaskInProgress, Progress: readmodel.Progress{Total: 9, Completed: 1}}
+	two := one
+	two.Progress.Completed = 2
+	for _, s := range []*readmodel.Snapshot{&one, &one, &two, &two} {
+		show.update(0, s)
+		show.update(1, s)
+	}
+	require.Equal(t, "a 1  1/9 in_progress\nb 2  1/9 in_progress\na 1  2/9 in_progress\nb 2  2/9 in_progress\n", out.String())
 }

@@ -98,8 +98,12 @@ func (a *app) progress(tasks []readmodel.Task, visible bool) progress {
 	case a.terminal:
 		return newBars(a.out, tasks)
 	default:
+		said := make([]string, len(tasks))
 		return &lines{print: func(i int, s *readmodel.Snapshot) {
-			a.printf("%s %s  %s\n", tasks[i].Name, tasks[i].UUID, position(s)+why(s))
+			if now := position(s) + why(s); now != said[i] { // a step that moved within its state changes nothing here
+				said[i] = now
+				a.printf("%s %s  %s\n", tasks[i].Name, tasks[i].UUID, now)
+			}
 		}}
 	}
 }

@@ -1,8 +1,10 @@
 package pluginhost
 
 import (
+	"context"
 	"os"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -96,6 +98,25 @@ func TestApply(t *testing.T) {
 	require.Equal(t, map[string]Action{"handler/chaos": Keep, "handler/raw": SwapTo}, apply(chaos, raw))
 	l.end()
 	require.NotContains(t, b.log.String(), "illegal change")
+}
+
+// A plugin that is added is starting, however long that takes.
+func TestWhatIsAddedStarts(t *testing.T) {
+	t.Parallel()
+	b := started(t, nil)
+	slow := spec("slow", shell(t, "sleep 1000"))
+	slow.StartTimeout = time.Hour
+	ctx, cancel := context.WithCancel(t.Context())
+	added := make(chan error)
+	go func() {
+		_, err := b.Apply(ctx, []Spec{slow}, journal.ByConfig, "the file changed")
+		added <- err
+	}()
+	eventually(t, "it is there", func() bool { return len(b.Status()) == 1 })
+	require.Equal(t, Starting, b.Status()[0].State)
+	cancel()
+	require.ErrorIs(t, <-added, context.Canceled)
+	require.Empty(t, b.Status())
 }
 
 // A handler can move from one plugin to another, in one moment.

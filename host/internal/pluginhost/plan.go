@@ -351,6 +351,7 @@ func (a *application) retune(c *Change) error {
 func (h *Host) add(l *life, spec Spec) *slot {
 	s := newSlot(h, spec)
 	s.reset(l)
+	s.enter(Starting)
 	h.slotsMu.Lock()
 	defer h.slotsMu.Unlock()
 	h.slots = append(h.slots, s)
