@@ -56,20 +56,24 @@ func (a *app) listPlugins(plugins []readmodel.Plugin) {
 	t.header("PLUGIN", "GENERATION", "SHA256", "VERSION", "STATE", "IN FLIGHT", "SINCE", "PID", "RESTARTS", "SERVES", "LIMITS", "MESSAGE")
 	for i := range plugins {
 		p := &plugins[i]
-		names := make([]string, len(p.Handlers))
-		for i, h := range p.Handlers {
-			names[i] = h.Name
-		}
-		names = append(names, p.Serves...)
 		generation := number(p.Generation)
 		if p.Next != 0 {
 			generation += " → " + number(p.Next)
 		}
 		t.add(text(p.Kind+"/"+p.Name), text(generation), text(short(p.Artifact)), text(p.Version), stateCell(p.State),
 			text(strconv.Itoa(p.InFlight)), text(a.lasting(p.Since, nil)), text(number(int64(p.PID))),
-			text(strconv.Itoa(p.Restarts)), text(strings.Join(names, ", ")), text(p.Limits), text(p.Message))
+			text(strconv.Itoa(p.Restarts)), text(served(p)), text(p.Limits), text(p.Message))
 	}
 	a.printTable(&t)
+}
+
+// served names what a plugin serves.
+func served(p *readmodel.Plugin) string {
+	var names []string
+	for _, h := range p.Handlers {
+		names = append(names, h.Name)
+	}
+	return strings.Join(append(names, p.Serves...), ", ")
 }
 
 // number leaves out a zero.
@@ -368,7 +372,7 @@ func (a *app) showPlugin(d *readmodel.PluginDetail) {
 			fact("taken from", cmp.Or(g.Path, "the plugin store"))
 		}
 	}
-	fact("serves", strings.Join(d.Serves, ", "))
+	fact("serves", served(&d.Plugin))
 	fact("message", d.Message)
 	if s := d.Selected; s != nil {
 		fact("selected", s.Path+", "+s.Origin)
@@ -389,7 +393,8 @@ func (a *app) showPlugin(d *readmodel.PluginDetail) {
 	a.printTable(&t)
 	a.showGenerations(d)
 	for _, q := range d.Quarantined {
-		a.printf("\n%s %s since %s, by %s: %s\n", a.paint(red, "quarantined"), short(q.Artifact), when(q.Since), oneLine(q.Actor), oneLine(q.Reason))
+		a.printf("\n%s %s since %s, by %s: %s (let it run again: tasker plugin release %s/%s --digest %s)\n", a.paint(red, "quarantined"),
+			short(q.Artifact), when(q.Since), oneLine(q.Actor), oneLine(q.Reason), d.Kind, d.Name, short(q.Artifact))
 	}
 }
 

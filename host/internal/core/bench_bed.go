@@ -53,7 +53,7 @@ func (b *benchBed) connect(ctx context.Context) error {
 			return fmt.Errorf("parse database url: %w", err)
 		}
 		if err := migrations.Up(ctx, cfg, b.options.Log.Named("migrations")); err != nil {
-			return err
+			return b.database.located(err)
 		}
 	}
 	pool, err := pgxpool.New(ctx, b.database.url)

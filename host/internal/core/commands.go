@@ -99,7 +99,7 @@ func migrate(ctx context.Context, o cli.MigrateOptions) (report readmodel.Migrat
 	target.ConnectTimeout = cfg.Database.ConnectTimeout
 	before, err := schemaReport(ctx, target)
 	if err != nil || o.Status {
-		return before, err
+		return before, db.located(err)
 	}
 	if err := migrations.Up(ctx, target, log.Named("migrations")); err != nil {
 		return report, err

@@ -19,6 +19,18 @@ import (
 type database struct {
 	url     string
 	cluster *pgcluster.Cluster // nil: the server is not ours
+	dir     string             // of the cluster
+}
+
+// located says of a schema that this program cannot use where it is, if the
+// server is ours: nobody else knows.
+func (d *database) located(err error) error {
+	_, changed := errors.AsType[*migrations.ChangedError](err)
+	_, newer := errors.AsType[*migrations.NewerError](err)
+	if d.cluster == nil || !changed && !newer {
+		return err
+	}
+	return fmt.Errorf("%w (the private server keeps its data in %s: move that folder away to begin with an empty one)", err, d.dir)
 }
 
 // startDatabase finds or starts the server, and brings its schema up to date.
@@ -29,7 +41,7 @@ func (c *Core) startDatabase(ctx context.Context) error {
 	}
 	c.database = db
 	if err := c.readySchema(ctx); err != nil {
-		return errors.Join(err, db.stop(context.WithoutCancel(ctx)))
+		return errors.Join(db.located(err), db.stop(context.WithoutCancel(ctx)))
 	}
 	return nil
 }
@@ -108,7 +120,7 @@ func openDatabase(ctx context.Context, cfg *config.Config, log hclog.Logger) (*d
 	if err != nil {
 		return nil, err
 	}
-	return &database{url: cluster.DSN(), cluster: cluster}, nil
+	return &database{url: cluster.DSN(), cluster: cluster, dir: dir}, nil
 }
 
 // placeOfURL says where the operator wrote the URL.

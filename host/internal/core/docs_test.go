@@ -133,7 +133,7 @@ func TestDocsNameWhatExists(t *testing.T) {
 	t.Parallel()
 	names := declared(t)
 	link := regexp.MustCompile(`\]\(([^)#:]+)(#[^)]*)?\)`)
-	named := regexp.MustCompile("`((?:Test[A-Z]|tasker_)[A-Za-z0-9_]+)(?:\\([^`]*\\))?`")
+	named := regexp.MustCompile("`((?:Test[A-Z]|tasker_)[A-Za-z0-9_]+)(?:[({][^`]*)?`")
 	for _, file := range documents(t) {
 		text := read(t, file)
 		for _, m := range link.FindAllStringSubmatch(text, -1) {

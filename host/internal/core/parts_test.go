@@ -18,6 +18,7 @@ import (
 	"github.com/tasker-systems/tasker-host/host/internal/pluginhost"
 	"github.com/tasker-systems/tasker-host/host/internal/pluginhost/process"
 	"github.com/tasker-systems/tasker-host/host/internal/pluginwatch"
+	"github.com/tasker-systems/tasker-host/migrations"
 	"github.com/tasker-systems/tasker-host/migrations/pgcluster"
 	"github.com/tasker-systems/tasker-host/migrations/pgtest"
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
@@ -91,6 +92,21 @@ func TestStatusOfASchemaOfOtherFiles(t *testing.T) {
 	require.NoError(t, err)
 	_, err = schemaReport(t.Context(), db.Config().ConnConfig)
 	require.ErrorContains(t, err, "the schema was made by other versions of 00020_tables.sql")
+}
+
+// Whose server is private may not know where it is.
+func TestSchemaOfAPrivateServerIsLocated(t *testing.T) {
+	t.Parallel()
+	private := &database{cluster: &pgcluster.Cluster{}, dir: "/state/postgres"}
+	for _, err := range []error{&migrations.ChangedError{Names: []string{"a.sql"}}, &migrations.NewerError{Database: 200, Binary: 190}} {
+		located := private.located(fmt.Errorf("migrate: %w", err))
+		require.ErrorIs(t, located, err)
+		require.ErrorContains(t, located, "keeps its data in /state/postgres: move that folder away")
+		require.Equal(t, err, (&database{}).located(err), "of a server of yours")
+	}
+	pending := &migrations.PendingError{Database: 180, Binary: 190}
+	require.Equal(t, error(pending), private.located(pending))
+	require.NoError(t, private.located(nil))
 }
 
 // database.embedded: where the private server's programs and its data are, and
