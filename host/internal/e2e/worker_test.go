@@ -120,25 +120,36 @@ func TestWorkerCheck(t *testing.T) {
 	require.NoError(t, err)
 	bad, err := filepath.Abs("testdata/bad_worker.rb")
 	require.NoError(t, err)
-	check := func(t *testing.T, script, patient string) (int, readmodel.WorkerReport) {
+	place := func(t *testing.T) *site {
 		t.Parallel()
 		s := newSite(t, "")
 		require.NoError(t, os.Chmod(s.dir, 0o711)) //nolint:gosec // the server's account passes through
-		got := s.taskerWithin(t, 5*patience, "worker", "check", "--json", "--patience", patient, "--", "ruby", script)
+		return s
+	}
+	check := func(t *testing.T, s *site, patient string, command ...string) (int, readmodel.WorkerReport) {
+		t.Helper()
+		got := s.taskerWithin(t, 5*patience, append([]string{"worker", "check", "--json", "--patience", patient, "--"}, command...)...)
 		var report readmodel.WorkerReport
 		require.NoError(t, json.Unmarshal([]byte(got.out), &report), got.err)
 		return got.code, report
 	}
 	t.Run("good", func(t *testing.T) {
-		code, report := check(t, good, "60s")
-		for _, c := range report.Checks {
-			require.Empty(t, c.Complaint, c.Name)
+		s := place(t)
+		for range 2 { // the second meets what the first has left
+			code, report := check(t, s, "60s", "ruby", good)
+			for _, c := range report.Checks {
+				require.Empty(t, c.Complaint, c.Name)
+			}
+			require.Zero(t, code)
+			require.Len(t, report.Checks, 12)
 		}
-		require.Zero(t, code)
-		require.Len(t, report.Checks, 12)
+		code, report := check(t, s, "1s", "sleep", "1000")
+		require.Equal(t, 1, code)
+		require.Len(t, report.Checks, 1, "another worker was there before, not this one")
+		require.Contains(t, report.Checks[0].Complaint, "it asked for no step")
 	})
 	t.Run("bad", func(t *testing.T) {
-		code, report := check(t, bad, "12s")
+		code, report := check(t, place(t), "12s", "ruby", bad)
 		require.Equal(t, 1, code)
 		complaints := map[string]string{}
 		for _, c := range report.Checks {

@@ -69,6 +69,10 @@ func Run(ctx context.Context, cfg Config) (readmodel.WorkerReport, error) {
 	if err := b.apply(ctx); err != nil {
 		return report, err
 	}
+	b.clean(ctx) // the step that was given back at the end of a check before would occupy the worker
+	if err := cfg.Pool.QueryRow(ctx, "select clock_timestamp()").Scan(&b.began); err != nil {
+		return report, fmt.Errorf("ask for the time: %w", err)
+	}
 	for _, c := range checks {
 		if cfg.Progress != nil {
 			cfg.Progress(c.name)
@@ -110,6 +114,7 @@ func join(a, b string) string {
 type trial struct {
 	Config
 	process
+	began time.Time // by the database's clock
 }
 
 func (b *trial) apply(ctx context.Context) error {
@@ -224,8 +229,8 @@ func until(ctx context.Context, within time.Duration, look func() (bool, error))
 	}
 }
 
-// clean cancels what a failed check has left, so that the next one is not its
-// victim.
+// clean cancels what a check has left that failed, or that ran before, so that the
+// next one is not its victim.
 func (b *trial) clean(ctx context.Context) {
 	b.kill()
 	page, err := b.API.Tasks(ctx, client.TaskFilter{States: []vocab.TaskState{vocab.TaskPending, vocab.TaskInProgress}, Namespace: Namespace})
@@ -233,6 +238,6 @@ func (b *trial) clean(ctx context.Context) {
 		return
 	}
 	for i := range page.Items {
-		_, _ = b.API.Cancel(ctx, page.Items[i].UUID, "left by a check that failed")
+		_, _ = b.API.Cancel(ctx, page.Items[i].UUID, "left by a check")
 	}
 }

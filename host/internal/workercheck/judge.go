@@ -11,7 +11,8 @@ import (
 
 func starts(ctx context.Context, b *trial) (string, error) {
 	seen, err := until(ctx, b.Patience, func() (seen bool, err error) {
-		err = b.Pool.QueryRow(ctx, "select exists (select from tasker_workers where namespace = $1 and name = $2)", Namespace, workerName).Scan(&seen)
+		err = b.Pool.QueryRow(ctx, "select exists (select from tasker_workers where namespace = $1 and name = $2 and last_seen_at >= $3)",
+			Namespace, workerName, b.began).Scan(&seen)
 		return seen || b.ended() != "", err
 	})
 	if err == nil && !seen {
