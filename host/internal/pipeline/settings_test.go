@@ -135,6 +135,21 @@ func (n *noting) OldDays(ctx context.Context, r store.Retention) ([]time.Time, e
 	return n.Store.OldDays(ctx, r)
 }
 
+// What outside workers are held to is told when it changes, and not with the next sweep: a
+// host that rests has none.
+func TestOutsideWorkersAreToldOfAChange(t *testing.T) {
+	t.Parallel()
+	cfg := testConfig()
+	cfg.SweepInterval = never
+	b := setup(t, nil, func(c *pipeline.Config) { *c = cfg })
+	cfg.Results.MaxBytes = 4321
+	b.engine.Reload(cfg)
+	eventually(t, "the limit", func() (told bool) {
+		require.NoError(t, b.pool.QueryRow(t.Context(), "select max_result_bytes = 4321 from tasker_worker_policy").Scan(&told))
+		return told
+	})
+}
+
 // Every setting that may change reaches the calls that obey it, and so do those
 // that a start fixes: the batches are no larger, the waits no longer.
 func TestSettingsReachTheCallsThatObeyThem(t *testing.T) {

@@ -23,8 +23,9 @@ func (e *Engine) sweepLoop(t *turns) {
 	for {
 		select {
 		case <-tick.C:
-		case <-e.paced:
+		case <-e.paced: // at once, since a host that rests sweeps nothing
 			tick.Reset(e.live().SweepInterval)
+			e.turn(t, e.tellOfChange)
 			continue
 		case <-e.work.Done():
 			return
@@ -76,9 +77,7 @@ func (e *Engine) sweepHosts() {
 
 // sweepWorkers ends the leases of outside workers that have run out.
 func (e *Engine) sweepWorkers() {
-	if err := e.tellWorkers(e.work); err != nil {
-		e.log.Warn("outside workers are held to an earlier configuration", "error", err)
-	}
+	e.tellOfChange()
 	swept, err := e.store.SweepWorkerLeases(e.work, e.live().Policy)
 	if n := swept.Released + swept.TimedOut; n > 0 {
 		e.metrics.swept.WithLabelValues("worker").Add(float64(n))
@@ -91,6 +90,13 @@ func (e *Engine) sweepWorkers() {
 	}
 	if err != nil {
 		e.log.Warn("sweep of outside workers failed", "error", err)
+	}
+}
+
+// tellOfChange is tellWorkers of a host that runs: if it fails, the next sweep tries again.
+func (e *Engine) tellOfChange() {
+	if err := e.tellWorkers(e.work); err != nil {
+		e.log.Warn("outside workers are held to an earlier configuration", "error", err)
 	}
 }
 
