@@ -1,6 +1,7 @@
 package core_test
 
 import (
+	"context"
 	"flag"
 	"fmt"
 	"maps"
@@ -17,6 +18,7 @@ import (
 	"github.com/tasker-systems/tasker-host/config"
 	"github.com/tasker-systems/tasker-host/host/internal/core"
 	"github.com/tasker-systems/tasker-host/host/internal/workflow"
+	"github.com/tasker-systems/tasker-host/migrations/pgtest"
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
 )
 
@@ -204,4 +206,40 @@ func TestDocsTemplates(t *testing.T) {
 	}
 	require.Positive(t, good)
 	require.Positive(t, bad)
+}
+
+// TestRightsOfQueues gives roles the rights that the page on queues names, and has
+// them do what it says.
+func TestRightsOfQueues(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t)
+	do := func(sql string, args ...any) {
+		t.Helper()
+		_, err := db.Exec(t.Context(), sql, args...)
+		require.NoError(t, err, sql)
+	}
+	do("select pgmq.create(q) from unnest(array['task_requests_queue', 'orchestration_step_results', 'shop_queue']) q")
+	page := read(t, filepath.Join(root, "docs/queues.md"))
+	rights := regexp.MustCompile("(?ms)^```sql\n(grant .*? to (\\w+);)\n```$").FindAllStringSubmatch(page, -1)
+	require.Len(t, rights, 2)
+	sending := []string{"select pgmq.send('task_requests_queue', '{}')"}
+	working := []string{
+		"select msg_id, message, headers from pgmq.read('shop_queue', 60, 10)",
+		"select context from tasker_tasks",
+		"select workflow_step_uuid, results from get_step_transitive_dependencies('01a2072d-6063-7560-8715-3182fcc00001')",
+		"select pgmq.send('orchestration_step_results', '{}')",
+		"select pgmq.delete('shop_queue', 1)",
+	}
+	for i, calls := range [][]string{sending, working} {
+		role := fmt.Sprintf("docs_%d_%d", i, os.Getpid())
+		do("create role " + role)
+		t.Cleanup(func() {
+			_, err := db.Exec(context.WithoutCancel(t.Context()), "drop owned by "+role+"; drop role "+role)
+			require.NoError(t, err)
+		})
+		do(regexp.MustCompile(" to "+rights[i][2]+";").ReplaceAllString(rights[i][1], " to "+role+";"))
+		for _, call := range calls {
+			do("begin; set local role " + role + "; " + call + "; commit")
+		}
+	}
 }
