@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/tasker-systems/tasker-host/config"
 	"github.com/tasker-systems/tasker-host/host/internal/client"
 )
 
@@ -125,10 +126,43 @@ func queueNames(ctx context.Context, c *client.Client, _ []string, _ string) ([]
 	return found, nil
 }
 
+// pluginNames offers plugins as people write them: handlers without their kind.
+func pluginNames(ctx context.Context, c *client.Client, _ []string, begun string) ([]string, error) {
+	plugins, err := c.Plugins(ctx)
+	var found []string
+	for i := range plugins {
+		p := &plugins[i]
+		name := p.Kind + "/" + p.Name
+		if p.Kind == config.KindHandler && !strings.Contains(begun, "/") {
+			name = p.Name
+		}
+		found = append(found, name+"\t"+p.State)
+	}
+	return found, err
+}
+
+func poolNames(ctx context.Context, c *client.Client, _ []string, _ string) ([]string, error) {
+	page, err := c.Pools(ctx)
+	var found []string
+	for i := range page.Items {
+		found = append(found, page.Items[i].Name)
+	}
+	return found, err
+}
+
+func breakerNames(ctx context.Context, c *client.Client, _ []string, _ string) ([]string, error) {
+	page, err := c.Breakers(ctx)
+	var found []string
+	for i := range page.Items {
+		found = append(found, page.Items[i].Name+"\t"+page.Items[i].State)
+	}
+	return found, err
+}
+
 // completions tells commands by what their usage says their arguments are.
 var completions = []struct {
-	argument string
-	most     int // arguments; -1: any number
+	argument string // behind the group of the command, if it means something else in others
+	most     int    // arguments; -1: any number
 	list     names
 }{
 	{"TASK", 1, taskNames},
@@ -137,6 +171,11 @@ var completions = []struct {
 	{"STEP...", -1, stepNames},
 	{"NAMESPACE/NAME[@VERSION]", 1, templateNames},
 	{"NAMESPACE", 1, queueNames},
+	{"POOL", 1, poolNames},
+	{"plugin NAME", 1, pluginNames},
+	{"plugin [NAME]", 1, pluginNames},
+	{"plugin NAME --artifact PATH", 1, pluginNames},
+	{"breaker NAME", 1, breakerNames},
 }
 
 // addCompletions gives every command whose argument is known its completion.
@@ -145,7 +184,7 @@ func (a *app) addCompletions(parent *cobra.Command) {
 		a.addCompletions(cmd)
 		_, argument, _ := strings.Cut(cmd.Use, " ")
 		for _, c := range completions {
-			if argument == c.argument && cmd.ValidArgsFunction == nil {
+			if (argument == c.argument || parent.Name()+" "+argument == c.argument) && cmd.ValidArgsFunction == nil {
 				cmd.ValidArgsFunction = a.complete(c.most, c.list)
 			}
 		}

@@ -33,8 +33,8 @@ For people the commands print tables, with colours on a terminal unless ` + "`NO
 [API](openapi.json) answers, under the same names and with every digit; an error is then a JSON object on standard error with
 ` + "`exit_code`, `code` and `detail`, and `task_uuid` where a task stands in the way" + `.
 
-` + "`tasker completion bash|zsh|fish|powershell`" + ` prints completion for a shell: commands, flags, and tasks, steps, templates and namespaces
-of the host. For bash: ` + "`source <(tasker completion bash)`" + `.
+` + "`tasker completion bash|zsh|fish|powershell`" + ` prints completion for a shell: commands, flags, and tasks, steps, templates,
+namespaces, plugins, pools and breakers of the host. For bash: ` + "`source <(tasker completion bash)`" + `.
 
 ## Exit codes
 

@@ -53,6 +53,12 @@ func TestCompletion(t *testing.T) {
 		{[]string{"step", "retry", first + "/linear_step_2"}, first + "/linear_step_2\tpending\n:4\n"},
 		{[]string{"template", "graph", "lin"}, linear + "@1.0.0\n:4\n"},
 		{[]string{"queue", "pause", ""}, "linear_workflow\n:4\n"},
+		{[]string{"pool", "set", "step_execution.l"}, "step_execution.linear_workflow\n:4\n"},
+		{[]string{"plugin", "explain", "m"}, "math\tserving\n:4\n"},
+		{[]string{"plugin", "swap", "handler/"}, "handler/math\tserving\n:4\n"},
+		{[]string{"plugin", "history", ""}, "math\tserving\n:4\n"},
+		{[]string{"breaker", "open", "data"}, "database\tclosed\n:4\n"},
+		{[]string{"token", "create", ""}, ":0\n"},
 		{[]string{"queue", "pause", "--socket", "/nowhere/x", ""}, ":4\n"},
 	} {
 		require.Equal(t, c.want, b.run(t, append([]string{"__complete"}, c.args...)...).out, c.args)

@@ -195,6 +195,8 @@ func (a *app) listCommand() *cobra.Command {
 	cmd.Flags().StringVar(&f.Namespace, "namespace", "", "only this namespace")
 	cmd.Flags().StringVar(&f.Name, "name", "", "only this template")
 	cmd.Flags().StringSliceVar(&f.Tags, "tag", nil, "only tasks with this tag; given several times, with all of them")
+	_ = cmd.RegisterFlagCompletionFunc("state", cobra.FixedCompletions([]string{"pending", "in_progress", "complete", "error", "cancelled", "resolved_manually"},
+		cobra.ShellCompDirectiveNoFileComp)) // the flag is there
 	_ = cmd.RegisterFlagCompletionFunc("tag", a.complete(-1, tagNames)) // the flag is there
 	limitFlag(cmd, &f.Limit, 50, 500, "at most so many")
 	cmd.Flags().StringVar(&f.Cursor, "cursor", "", "continue a list: its next_cursor")
