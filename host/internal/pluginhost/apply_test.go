@@ -95,6 +95,7 @@ func TestApply(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, os.WriteFile(raw.Path+".new", append(content, "# new\n"...), 0o700))
 	require.NoError(t, os.Rename(raw.Path+".new", raw.Path))
+	require.Contains(t, b.log.String(), `serves=["raw.answer", `)
 	require.Equal(t, map[string]Action{"handler/chaos": Keep, "handler/raw": SwapTo}, apply(chaos, raw))
 	l.end()
 	require.NotContains(t, b.log.String(), "illegal change")

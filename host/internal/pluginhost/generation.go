@@ -132,3 +132,13 @@ func (g *generation) end(reason, message string) error {
 	}
 	return g.proc.Stop(grace)
 }
+
+// offers names all that the generation serves: handlers as they are, the rest with
+// its kind.
+func (g *generation) offers() []string {
+	all := slices.Clone(g.handlers)
+	for _, t := range g.others {
+		all = append(all, t.kind+"/"+t.name)
+	}
+	return all
+}

@@ -58,7 +58,7 @@ func newMetrics() *metrics {
 	return &metrics{
 		calls: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "tasker_plugin_calls_total",
-			Help: "Calls to plugins that have ended, by outcome.",
+			Help: "Steps that were given to handlers and have ended, by outcome. What scaling and health plugins are asked is in tasker_scaling_decisions_total and tasker_health_reports_total.",
 		}, []string{"plugin", "outcome"}),
 		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "tasker_plugin_call_seconds",

@@ -152,7 +152,7 @@ func (s *slot) promoted(p promotion, actor journal.Actor, reason string, record 
 	}
 	g.weight = 0
 	s.log.Info("plugin serves", "generation", g.number, "version", g.version, "pid", g.proc.Pid(),
-		"sha256", g.runs.stored.SHA256, "handlers", g.handlers, "max_in_flight", g.window,
+		"sha256", g.runs.stored.SHA256, "serves", g.offers(), "max_in_flight", g.window,
 		"started_in", g.own.Round(time.Millisecond).String(), "actor", string(actor), "reason", reason)
 	if old != nil && old != g {
 		record(s.move(old, journal.Draining, actor, fmt.Sprintf("generation %d takes over", g.number)))
