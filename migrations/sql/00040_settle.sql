@@ -322,7 +322,7 @@ begin
   -- plugin once runs again after the wait asked for. What loses it again and again may be
   -- what kills it: it waits forty times as long, then twice that, at most half a minute, so
   -- that the plugin lives for the others meanwhile. Claims that came to an outcome do not
-  -- count. What an outside worker gives back waits as long as it says.
+  -- count. What is excused has killed nothing. What an outside worker gives back waits as long as it says.
   select array_agg(case when j.fate in ('retry', 'release', 'bury', 'exhaust') then 'recorded' else j.fate end) as verdicts,
          array_agg(j.task_uuid) filter (where j.fate = 'retry') as retry_task, array_agg(j.step_no) filter (where j.fate = 'retry') as retry_step,
          array_agg(j.generation) filter (where j.fate = 'retry') as retry_generation, array_agg(j.error) filter (where j.fate = 'retry') as retry_error,
@@ -347,7 +347,7 @@ begin
                    when f.fate = 'retry' and g.retry_after_ms > 0 then least(g.retry_after_ms, p_retry_after_cap_ms)
                    when f.fate = 'retry' then (tasker_backoff_ms(g.backoff, g.base_ms, g.cap_ms, g.attempts + 1) * (1 - g.jitter * random()))::bigint
                    when f.fate <> 'release' or coalesce(g.retry_after_ms, 0) <= 0 then null
-                   when g.lease_host is null or g.claims - g.attempts <= 1 then g.retry_after_ms
+                   when g.lease_host is null or g.excused or g.claims - g.attempts <= 1 then g.retry_after_ms
                    else least(g.retry_after_ms * 40 * power(2, least(g.claims - g.attempts - 2, 20)), 30000) end as due
             from (select u.ord, u.task_uuid, u.step_no, u.lease_id, u.outcome, u.generation, u.error, u.retry_after_ms,
                          row_number() over (partition by u.task_uuid, u.step_no, u.lease_id order by u.ord) as nth,

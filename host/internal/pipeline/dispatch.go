@@ -119,7 +119,7 @@ func (w *entered) Run() { w.engine.run(w.attempt, w.inputs) }
 // Back implements [pool.Task].
 func (w *entered) Back(why string) {
 	w.engine.budget.give(&w.attempt.steps.memory, w.attempt.bytes)
-	w.engine.settle(w.attempt, release(why, "it was given back before it ran"))
+	w.engine.settle(w.attempt, release(neverRan, "it was given back before it ran: "+why))
 }
 
 // cancel ends an attempt: its outcome comes soon. One that waits for its inputs,
@@ -136,7 +136,7 @@ func (e *Engine) run(a *attempt, v values) {
 	if why := a.over.Load(); why != nil {
 		a.steps.slots.Leave(a.job.Load(), false)
 		e.budget.give(&a.steps.memory, a.bytes)
-		e.settle(a, release(*why, "it was cancelled before it ran"))
+		e.settle(a, release(neverRan, "it was cancelled before it ran: "+*why))
 		return
 	}
 	s := &a.plan.Steps[a.Number]
@@ -208,6 +208,10 @@ func idempotencyKey(step string, generation int32) string {
 	}
 	return step + "." + strconv.Itoa(int(generation))
 }
+
+// neverRan is the code of an attempt that this host has given back before any plugin had
+// heard of it.
+const neverRan = "never_ran"
 
 // release is the outcome of an attempt that came to nothing through no fault of
 // its handler.

@@ -159,6 +159,56 @@ func TestSwapsAndShutdownsAreNotCounted(t *testing.T) {
 	require.Equal(t, 25, count(t, b, `select count(*) from tasker_workflow_step_transitions where task_uuid = $1 and to_state = 'in_progress'`, task))
 }
 
+// once is a template whose step may be claimed three times without an outcome.
+const once = `
+namespace: test_ns
+name: once
+version: 1.0.0
+steps:
+  - {name: a, handler: t.step, retry: {max_attempts: 1}}
+`
+
+// TestAnAbsentPluginIsNotCounted: a step meets a plugin that is away or about to end more
+// often than it may be claimed without an outcome. It waits between its tries.
+func TestAnAbsentPluginIsNotCounted(t *testing.T) {
+	t.Parallel()
+	why := []string{pluginhost.ReasonNoPlugin, pluginhost.ReasonNoPlugin, pluginhost.ReasonNoPlugin, pluginhost.ReasonDraining}
+	var at []time.Time
+	b := setup(t, map[string]handlerFunc{"t.step": func(context.Context, *pluginv1.Step) pluginhost.Outcome {
+		at = append(at, time.Now())
+		if n := len(at); n <= len(why) {
+			return pluginhost.Outcome{Kind: vocab.OutcomeReleased, Failure: &pluginhost.Failure{Code: why[n-1], Message: why[n-1]}}
+		}
+		return success(`1`)
+	}})
+	b.apply(t, once)
+	task := b.submit(t, "once", `{}`)
+	require.Equal(t, vocab.TaskComplete, b.settled(t, task))
+	require.Equal(t, 1, count(t, b, `select claims from tasker_workflow_steps where task_uuid = $1`, task))
+	for i := 1; i < len(at); i++ {
+		require.Greater(t, at[i].Sub(at[i-1]), 200*time.Millisecond, "it waits")
+	}
+}
+
+// TestAPluginThatHandsStepsBackForEverIsCounted: there is an end to it.
+func TestAPluginThatHandsStepsBackForEverIsCounted(t *testing.T) {
+	t.Parallel()
+	b := setup(t, map[string]handlerFunc{"t.step": func(context.Context, *pluginv1.Step) pluginhost.Outcome {
+		return pluginhost.Outcome{Kind: vocab.OutcomeReleased, Failure: &pluginhost.Failure{Code: pluginhost.ReasonReturned, Message: "not me"}}
+	}})
+	b.apply(t, `
+namespace: test_ns
+name: seldom
+version: 1.0.0
+steps:
+  - {name: a, handler: t.step, retry: {max_attempts: 1}}
+`)
+	task := b.submit(t, "seldom", `{}`)
+	eventually(t, "it was given back, and counted", func() bool {
+		return count(t, b, `select count(*) from tasker_workflow_steps where task_uuid = $1 and state = 'enqueued' and claims = 1 and due_at > updated_at`, task) == 1
+	})
+}
+
 // TestACutIsExcused: what is cancelled since the host stops comes back as cancelled, and
 // its claim does not count.
 func TestACutIsExcused(t *testing.T) {

@@ -57,8 +57,11 @@ func (e *Engine) settlementOf(key store.StepKey, lease vocab.UUID, o pluginhost.
 		s.Error = failureOf(&pluginhost.Failure{Type: vocab.UnexpectedError, Message: "the plugin gave no reason"})
 	} else {
 		s.RetryAfter = o.Failure.RetryAfter
-		if o.Failure.Code == pluginhost.ReasonCrashed {
+		switch o.Failure.Code {
+		case pluginhost.ReasonCrashed, pluginhost.ReasonNoPlugin:
 			s.RetryAfter = crashPause
+		case pluginhost.ReasonDraining, pluginhost.ReasonReturned:
+			s.RetryAfter = drainPause
 		}
 		if o.Kind == vocab.OutcomeReleased {
 			s.Error = releaseOf(o.Failure)
@@ -106,9 +109,14 @@ func failureOf(f *pluginhost.Failure) json.RawMessage {
 
 // releaseOf describes why a step is given back. The claim does not count if those ended it
 // who run the host, or if the step never ran: however often a step is interrupted by
-// swaps and shutdowns, it is run again.
+// swaps and shutdowns, or meets a plugin that is away, it is run again. Where it would be
+// given back over and over there is a pause, see settlementOf.
 func releaseOf(f *pluginhost.Failure) json.RawMessage {
-	excused := f.Code == pluginhost.ReasonReplaced || f.Code == pluginhost.ReasonStopping || f.Code == replyLost
+	excused := false
+	switch f.Code {
+	case pluginhost.ReasonReplaced, pluginhost.ReasonStopping, pluginhost.ReasonNoPlugin, pluginhost.ReasonDraining, neverRan, replyLost:
+		excused = true
+	}
 	raw, err := json.Marshal(map[string]any{"message": payload.Text(f.Message, maxErrorText), "excused": excused})
 	if err != nil { // a checked text always marshals
 		raw = json.RawMessage(`{"message":"given back"}`)
@@ -182,6 +190,10 @@ func (e *Engine) recordPart(batch []settlement) error {
 // waits are longer, see tasker_settle_failures: a step that kills its plugin comes
 // seldom enough not to open the breaker of its crash loop.
 const crashPause = 250 * time.Millisecond
+
+// drainPause is how long a step waits that a plugin has handed back: it is sent to the
+// same one as long as that serves.
+const drainPause = time.Second
 
 // children returns, for each namespace, how many steps a batch may make ready
 // and how many leases it ends.

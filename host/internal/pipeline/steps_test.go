@@ -136,6 +136,31 @@ func TestAPausedPoolGivesBackWhatItHolds(t *testing.T) {
 	require.Equal(t, 1, attempts, "a pause costs no attempt")
 }
 
+// A step that waits for an executor is not failed by pauses, however many it meets: its
+// handler was never called.
+func TestPausesAreNotCounted(t *testing.T) {
+	t.Parallel()
+	g := &gated{let: make(chan struct{})}
+	b := setup(t, map[string]handlerFunc{"t.step": g.run}, func(c *pipeline.Config) {
+		c.StepExecutors = func(string) int { return 1 }
+	})
+	b.apply(t, once)
+	b.submit(t, "once", `{}`)
+	eventually(t, "the first runs", func() bool { return g.running.Load() == 1 })
+	task := b.submit(t, "once", `{}`)
+	p := b.stepsPool(t)
+	for range 4 {
+		eventually(t, "the second waits", func() bool { return p.State().Waiting == 1 })
+		p.Pause(true)
+		eventually(t, "it was given back", func() bool { return b.engine.InFlight() == 1 })
+		p.Pause(false)
+	}
+	eventually(t, "the second waits again", func() bool { return p.State().Waiting == 1 })
+	require.Equal(t, 1, count(t, b, `select claims from tasker_workflow_steps where task_uuid = $1`, task))
+	close(g.let)
+	require.Equal(t, vocab.TaskComplete, b.settled(t, task))
+}
+
 // A task that is cancelled takes its steps out of the line, too.
 func TestACancelledTasksStepLeavesTheLine(t *testing.T) {
 	t.Parallel()

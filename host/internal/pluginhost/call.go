@@ -65,7 +65,8 @@ type Failure struct {
 const (
 	ReasonCrashed   = "plugin_crashed"  // the process ended, or its stream broke
 	ReasonReplaced  = "plugin_replaced" // the process was exchanged before the call ended
-	ReasonDraining  = "plugin_draining" // the plugin handed the step back
+	ReasonDraining  = "plugin_draining" // the plugin handed the step back, since it is about to end
+	ReasonReturned  = "plugin_returned" // the plugin hands steps back and does not end
 	ReasonStopping  = "host_stopping"   // the host shut down before the call ended
 	ReasonCancelled = "cancelled"       // Cancel was called for the step
 	ReasonNoPlugin  = "no_plugin"       // no plugin serves the handler now

@@ -20,7 +20,7 @@ import (
 )
 
 // A crash releases every step in the process at once, and those that waited for
-// room in it; the plugin is started again as a new generation, and the next step
+// room in it, which cannot have been its cause; the plugin is started again as a new generation, and the next step
 // works.
 func TestCrashReleasesSiblings(t *testing.T) {
 	t.Parallel()
@@ -40,10 +40,14 @@ func TestCrashReleasesSiblings(t *testing.T) {
 	}
 	b.Cancel("last", "make room")
 	require.Equal(t, ReasonCancelled, outcome(t, last).Failure.Code)
-	for _, done := range calls {
+	for i, done := range calls {
 		o := outcome(t, done)
 		require.Equal(t, vocab.OutcomeReleased, o.Kind)
-		require.Equal(t, ReasonCrashed, o.Failure.Code)
+		if i < chaos.MaxInFlight {
+			require.Equal(t, ReasonCrashed, o.Failure.Code)
+		} else {
+			require.Equal(t, ReasonNoPlugin, o.Failure.Code, "the process never saw it")
+		}
 		require.Contains(t, o.Failure.Message, "exit code 7")
 		require.Equal(t, first, o.Generation)
 		require.Empty(t, done, "one outcome")
@@ -56,6 +60,33 @@ func TestCrashReleasesSiblings(t *testing.T) {
 	require.Equal(t, vocab.OutcomeSuccess, b.run(t, "chaos.echo", `1`).Kind)
 	require.Equal(t, 1.0, value(t, b.metrics.of("chaos").restarts[restartCrash]))
 	require.Equal(t, 29.0, value(t, b.metrics.of("chaos").outcomes[vocab.OutcomeReleased]))
+}
+
+// A plugin that somebody ends with SIGTERM hands back what comes meanwhile. That is an
+// excuse for as long as it may take to end, and not for a plugin that stays.
+func TestAPluginThatEndsHandsStepsBack(t *testing.T) {
+	t.Parallel()
+	b := started(t, nil, spec("chaos", script(t, "sdk")))
+	first := b.Status()[0]
+	wait := b.call("chaos.wait", &pluginv1.Step{StepUuid: "long"})
+	require.Equal(t, vocab.OutcomeSuccess, b.run(t, "chaos.echo", `1`).Kind, "the long one is there, too")
+	require.NoError(t, syscall.Kill(first.PID, syscall.SIGTERM))
+	var o Outcome
+	eventually(t, "it hands steps back", func() bool {
+		o = b.run(t, "chaos.echo", `1`)
+		return o.Kind == vocab.OutcomeReleased
+	})
+	require.Equal(t, ReasonDraining, o.Failure.Code)
+	require.Equal(t, first.Generation, o.Generation)
+	b.Cancel("long", "enough")
+	require.Equal(t, ReasonCancelled, outcome(t, wait).Failure.Code)
+	b.serves(t, first.Generation)
+
+	now := time.Now()
+	s := &stream{}
+	require.True(t, s.drains(now))
+	require.True(t, s.drains(now.Add(returnsFor-1)))
+	require.False(t, s.drains(now.Add(returnsFor)))
 }
 
 // The stream of a living process that ends is a crash too.

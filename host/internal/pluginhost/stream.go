@@ -24,6 +24,9 @@ const (
 	// A process is replaced when this many of its calls hang, or a quarter of
 	// its window if that is less.
 	maxHung = 8
+	// For how long a plugin may hand calls back because it ends. One that is made with
+	// our SDK ends within a quarter of that.
+	returnsFor = time.Minute
 )
 
 // stream carries the calls of one process. Three goroutines serve it: one
@@ -44,6 +47,7 @@ type stream struct {
 	broken     chan struct{} // closed when nothing can be received any more and all calls have ended
 	obituary   string        // what onBreak said; readable once broken is closed
 	goroutines sync.WaitGroup
+	returns    time.Time     // when the plugin first handed back a call without being asked; the receiver's alone
 
 	mu     sync.Mutex // guards the following
 	calls  calls
@@ -85,7 +89,7 @@ func (s *stream) dispatch(call Call) {
 	s.mu.Lock()
 	if closed := s.closed; closed != nil {
 		s.mu.Unlock()
-		s.finish(call, released(closed.Code, closed.Message, s.generation))
+		s.finish(call, released(unsent(closed.Code), closed.Message, s.generation))
 		return
 	}
 	s.calls.add(call, size)
@@ -201,6 +205,9 @@ func (s *stream) conclude(answers []answer) {
 	for i := range answers {
 		a := &answers[i]
 		outcome := outcomeOf(a.outcome, a.cancelled, s.generation)
+		if outcome.Kind == vocab.OutcomeReleased && outcome.Failure.Code == ReasonDraining && !s.drains(now) {
+			outcome.Failure.Code = ReasonReturned
+		}
 		counts.add(outcome.Kind)
 		s.metrics.seconds.Observe(outcome.Execution.Seconds())
 		if outcome.Kind != vocab.OutcomeReleased {
@@ -209,6 +216,15 @@ func (s *stream) conclude(answers []answer) {
 		a.call.Done(outcome)
 	}
 	s.metrics.count(&counts)
+}
+
+// drains reports whether a plugin that hands back a call may be on its way out, as after
+// a SIGTERM. One that goes on for longer than it may take to end does not drain.
+func (s *stream) drains(now time.Time) bool {
+	if s.returns.IsZero() {
+		s.returns = now
+	}
+	return now.Sub(s.returns) < returnsFor
 }
 
 // finish reports one outcome that the host made itself.
@@ -321,16 +337,28 @@ func (s *stream) end(reason, message string) {
 
 // abandon takes no more calls and releases those that have not ended.
 func (s *stream) abandon(reason, message string) {
-	var left []Call
+	var waiting, left []Call
 	s.mu.Lock()
 	if s.closed == nil {
 		s.closed = &Failure{Code: reason, Message: message}
-		left = s.calls.abandon()
+		waiting, left = s.calls.reclaim(), s.calls.abandon()
 	}
 	s.mu.Unlock()
+	for _, call := range waiting {
+		s.finish(call, released(unsent(reason), message, s.generation))
+	}
 	for _, call := range left {
 		s.finish(call, released(reason, message, s.generation))
 	}
+}
+
+// unsent is the reason for which a call is released that the process never saw: it
+// cannot have killed it.
+func unsent(reason string) string {
+	if reason == ReasonCrashed {
+		return ReasonNoPlugin
+	}
+	return reason
 }
 
 // signal makes a level-triggered channel ready.
