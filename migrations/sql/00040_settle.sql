@@ -111,18 +111,18 @@ $$;
 -- arrays, in the order of tasks and numbers. What becomes movable while it waits has
 -- its row among those that are locked already, and whoever has locked that one may want
 -- these. So it gives all back then, which only a block with an exception can, and begins
--- anew; in the end it keeps what it has, for a task whose steps move faster than it looks.
+-- anew, until it has all. That ends: a step becomes movable once, unless an operator has
+-- it run anew, so there are no more tries than steps that waited when it began.
 -- +goose StatementBegin
 create function tasker_lock_movable(p_tasks uuid[], p_task uuid[] default '{}', p_step integer[] default '{}')
 returns void language plpgsql
 set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off
 as $$
 declare
-  c_tries constant integer := 10;
   v_tasks uuid[];
   v_steps integer[];
 begin
-  for v_try in 1 .. c_tries loop
+  loop
     begin
       select array_agg(l.task_uuid), array_agg(l.step_no) into v_tasks, v_steps
         from (select s.task_uuid, s.step_no
@@ -136,7 +136,7 @@ begin
                order by s.task_uuid, s.step_no for update of s) l;
       -- A new statement, so a new snapshot. Nothing moves behind a look that finds
       -- all of it locked: whoever makes a step ready holds the row of one that can move.
-      exit when v_try = c_tries or not exists (
+      exit when not exists (
         select from unnest(p_tasks) u(task_uuid)
           join tasker_workflow_steps s on s.task_uuid = u.task_uuid
          where (s.state in ('enqueued', 'in_progress') or s.state = 'pending' and s.remaining_parents = 0)

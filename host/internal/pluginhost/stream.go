@@ -47,7 +47,7 @@ type stream struct {
 	broken     chan struct{} // closed when nothing can be received any more and all calls have ended
 	obituary   string        // what onBreak said; readable once broken is closed
 	goroutines sync.WaitGroup
-	returns    time.Time     // when the plugin first handed back a call without being asked; the receiver's alone
+	returns    time.Time // when the plugin first handed back a call without being asked; the receiver's alone
 
 	mu     sync.Mutex // guards the following
 	calls  calls

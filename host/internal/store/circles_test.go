@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
 	"github.com/tasker-systems/tasker-host/host/internal/store"
@@ -170,4 +171,40 @@ func (b *bed) awaitLocked(t *testing.T, task vocab.UUID, step int) {
 	require.Eventually(t, func() bool {
 		return one[int](t, b, `select count(*) from (select from tasker_workflow_steps where task_uuid = $1 and step_no = $2 for update skip locked) s`, task, step) == 0
 	}, 10*time.Second, time.Millisecond)
+}
+
+// Whoever wants all that can move in a task waits while that becomes more, however often:
+// what it has locked by then, it has locked in order, and nothing is missing.
+func TestAllThatMovesIsLockedHoweverLongItTakes(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	const steps = 15
+	p := b.mustPlan(t, chain(steps)...)
+	task, _ := b.create(t, b.grant(b.host(t), 0), p)
+	key := func(n int32) store.StepKey { return store.StepKey{Task: task, Number: n} }
+	hold := func(n int32) pgx.Tx {
+		tx := b.begin(t)
+		r := stepRow(key(n))
+		_, err := tx.Exec(t.Context(), r.sql, r.args...)
+		require.NoError(t, err)
+		return tx
+	}
+	holder, locker := hold(0), b.begin(t)
+	done := make(chan error, 1)
+	go func() {
+		_, err := locker.Exec(t.Context(), "select tasker_lock_movable(array[$1::uuid])", task)
+		done <- err
+	}()
+	for n := int32(1); n < steps; n++ {
+		require.Eventually(t, func() bool {
+			return one[bool](t, b, "select $1 = any(pg_blocking_pids($2))", holder.Conn().PgConn().PID(), locker.Conn().PgConn().PID())
+		}, time.Minute, time.Millisecond, "it waits for step %d", n-1)
+		b.exec(t, "update tasker_workflow_steps set remaining_parents = 0 where step_no = $1", n)
+		next := hold(n)
+		require.NoError(t, holder.Rollback(t.Context()))
+		holder = next
+	}
+	require.NoError(t, holder.Rollback(t.Context()))
+	require.NoError(t, <-done)
+	require.Zero(t, one[int](t, b, "select count(*) from (select from tasker_workflow_steps for update skip locked) s"))
 }
