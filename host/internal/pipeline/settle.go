@@ -57,14 +57,14 @@ func (e *Engine) settlementOf(key store.StepKey, lease vocab.UUID, o pluginhost.
 		s.Error = failureOf(&pluginhost.Failure{Type: vocab.UnexpectedError, Message: "the plugin gave no reason"})
 	} else {
 		s.RetryAfter = o.Failure.RetryAfter
-		switch o.Failure.Code {
-		case pluginhost.ReasonCrashed, pluginhost.ReasonNoPlugin:
-			s.RetryAfter = crashPause
-		case pluginhost.ReasonDraining, pluginhost.ReasonReturned:
-			s.RetryAfter = drainPause
-		}
 		if o.Kind == vocab.OutcomeReleased {
 			s.Error = releaseOf(o.Failure)
+			switch o.Failure.Code {
+			case pluginhost.ReasonCrashed, pluginhost.ReasonNoPlugin:
+				s.RetryAfter = crashPause
+			case pluginhost.ReasonDraining, pluginhost.ReasonReturned:
+				s.RetryAfter = drainPause
+			}
 		} else {
 			s.Error = failureOf(o.Failure)
 		}
@@ -145,21 +145,22 @@ func split(batch []settlement) (successes, others []settlement) {
 func (e *Engine) record(batch []settlement) { inParts(batch, e.recordPart, e.giveUp) }
 
 // inParts has a batch recorded: by halves, if a statement takes too long for it, and
-// each outcome for itself, if the database refuses one of them. What it refuses is
+// each outcome for itself, if the database refuses one of them. A value that it refuses is
 // recorded as a failure for good. send records a part, and lost is told of one that
 // could not be.
 func inParts(batch []settlement, send func(part []settlement) error, lost func(part []settlement, err error)) {
 	err := send(batch)
+	class := store.Classify(err)
 	switch {
 	case err == nil:
 	case errors.Is(err, errBatchTooLong):
 		inParts(batch[:len(batch)/2], send, lost)
 		inParts(batch[len(batch)/2:], send, lost)
-	case store.Classify(err) == store.BadInput && len(batch) > 1:
+	case (class == store.BadInput || class == store.Permanent) && len(batch) > 1:
 		for i := range batch { // one of them is poison
 			inParts(batch[i:i+1], send, lost)
 		}
-	case store.Classify(err) == store.BadInput && batch[0].Outcome == vocab.OutcomeSuccess:
+	case class == store.BadInput && batch[0].Outcome == vocab.OutcomeSuccess:
 		b := batch[0]
 		b.Outcome, b.Result, b.Metadata = vocab.OutcomePermanent, nil, nil
 		b.Error = failureOf(&pluginhost.Failure{
@@ -190,6 +191,13 @@ func (e *Engine) recordPart(batch []settlement) error {
 // waits are longer, see tasker_settle_failures: a step that kills its plugin comes
 // seldom enough not to open the breaker of its crash loop.
 const crashPause = 250 * time.Millisecond
+
+// outcomeRefused is why a step is given back whose outcome the database refuses to record,
+// and refusalPause how long it waits then; the next waits are longer, as after a crash.
+const (
+	outcomeRefused = "outcome_refused"
+	refusalPause   = 25 * time.Millisecond
+)
 
 // drainPause is how long a step waits that a plugin has handed back: it is sent to the
 // same one as long as that serves.
@@ -297,13 +305,17 @@ func (e *Engine) noteSettled(out store.Settled) {
 	}
 }
 
-// giveUp lets go of outcomes that could not be recorded because the engine was
-// stopped: the leases end with the host, and the steps run again elsewhere.
+// giveUp lets go of outcomes that could not be recorded. If the engine was stopped, the
+// leases end with the host, and the steps run again elsewhere. If the database has refused
+// the call the steps are given back, and counted: what it always refuses must end too.
 func (e *Engine) giveUp(batch []settlement, err error) {
 	e.log.Error("outcomes not recorded; their steps will run again", "steps", len(batch), "error", err)
 	ended := make([]*attempt, 0, len(batch))
 	for i := range batch {
 		if a := batch[i].attempt; a != nil {
+			if e.work.Err() == nil {
+				e.giveBack(batch[i].held(), &pluginhost.Failure{Code: outcomeRefused, Message: "its outcome could not be recorded: " + err.Error()}, refusalPause)
+			}
 			ended = append(ended, a)
 			e.held.remove(a)
 			e.budget.give(&a.steps.memory, batch[i].bytes)

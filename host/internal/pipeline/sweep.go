@@ -205,7 +205,8 @@ func (e *Engine) reconcile(before suspects) suspects {
 		switch {
 		case e.held.knows(l):
 		case lost[l]:
-			e.giveBack(l)
+			e.metrics.swept.WithLabelValues("lease").Inc()
+			e.giveBack(l, &pluginhost.Failure{Code: replyLost, Message: replyLost}, 0)
 		case suspect:
 			after[l] = since
 		default:
@@ -218,12 +219,10 @@ func (e *Engine) reconcile(before suspects) suspects {
 // replyLost is why a lease is given back that the host never heard of.
 const replyLost = "reply_lost"
 
-// giveBack gives a lease back whose reply was lost.
-func (e *Engine) giveBack(l store.Held) {
-	e.metrics.swept.WithLabelValues("lease").Inc()
+// giveBack gives a lease back that no attempt has any more; the step waits for so long.
+func (e *Engine) giveBack(l store.Held, why *pluginhost.Failure, wait time.Duration) {
 	e.held.keep(l) // the next look may come before it is recorded
 	e.outcomes.add(settlement{Settlement: store.Settlement{
-		StepKey: l.StepKey, Lease: l.Lease, Outcome: vocab.OutcomeReleased,
-		Error: releaseOf(&pluginhost.Failure{Code: replyLost, Message: replyLost}),
+		StepKey: l.StepKey, Lease: l.Lease, Outcome: vocab.OutcomeReleased, Error: releaseOf(why), RetryAfter: wait,
 	}})
 }

@@ -84,6 +84,10 @@ func Classify(err error) Class {
 	case strings.HasPrefix(pg.Code, "57P"), strings.HasPrefix(pg.Code, "53"), pg.Code == "57014",
 		pg.Code == "25006", strings.HasPrefix(pg.Code, "28"), pg.Code == "42501":
 		return Unavailable
+	case strings.HasPrefix(pg.Code, "58"), // its files cannot be read or written
+		pg.Code == "25P03", pg.Code == "25P04", // the server ended the session: it was idle in a transaction, or that took too long
+		pg.Code == "3D000": // the database is being restored
+		return Unavailable
 	case strings.HasPrefix(pg.Code, "22"), strings.HasPrefix(pg.Code, "23"), strings.HasPrefix(pg.Code, "54"):
 		return BadInput
 	case pg.Code == "0A000", pg.Code == "26000":
