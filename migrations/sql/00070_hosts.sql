@@ -140,13 +140,27 @@ end
 $$;
 -- +goose StatementEnd
 
+-- From when on a time that lies ahead says that the database's clock was put back, as by
+-- a failover to a server that is behind: every one of them was its own now once.
+-- +goose StatementBegin
+create function tasker_clock_slack()
+returns interval language sql immutable parallel safe as $$
+  select interval '5 seconds'
+$$;
+-- +goose StatementEnd
+
 -- Declares dead the hosts whose lease has run out, and returns all hosts that
--- are gone and whose steps have not been given back yet.
+-- are gone and whose steps have not been given back yet. A lease that was given before
+-- the clock was put back lasts as long as it did, from now on.
 -- +goose StatementBegin
 create function tasker_sweep_hosts()
 returns table (o_host integer, o_name text, o_late interval)
 language plpgsql as $$
 begin
+  update tasker_hosts h set heartbeat_at = clock_timestamp(), alive_until = clock_timestamp() + (h.alive_until - h.heartbeat_at)
+   where h.host_id in (select x.host_id from tasker_hosts x
+                        where x.state not in ('dead', 'stopped') and x.heartbeat_at > clock_timestamp() + tasker_clock_slack()
+                        order by x.host_id for update skip locked);
   update tasker_hosts h set state = 'dead'
    where h.host_id in (select x.host_id from tasker_hosts x
                         where x.state not in ('dead', 'stopped') and x.alive_until < clock_timestamp()
@@ -187,6 +201,10 @@ $$;
 -- A second message for one step does no harm: it is dropped when its turn comes.
 -- Also returns, as o_stalled, the tasks in which nothing can move: they wait to
 -- be finalized.
+-- If the clock was put back, what was sent before is hidden until it has caught up. So
+-- the messages of the steps are sent again, to be seen after the wait that they had left, and
+-- those of inboxes show when they would have; leases of outside workers end as if each had
+-- just been extended.
 -- +goose StatementBegin
 create function tasker_sweep_messages(
   p_after uuid, p_limit integer, p_age interval,
@@ -199,8 +217,19 @@ declare
   v_tasks  uuid[];
   v_queue  record;
   v_lost   record;
+  v_now    timestamptz := clock_timestamp();
 begin
   o_enqueued := 0;
+  if p_after = '00000000-0000-0000-0000-000000000000' then
+    for v_queue in
+      select i.queue_name as name from tasker_inboxes i where to_regclass(format('pgmq.%I', 'q_' || i.queue_name)) is not null order by 1
+    loop
+      execute format($q$
+        update pgmq.%1$I q set vt = $1 + (q.vt - q.enqueued_at), enqueued_at = $1
+         where q.msg_id in (select x.msg_id from pgmq.%1$I x where x.vt > $1 and x.enqueued_at > $1 + tasker_clock_slack() for update skip locked)
+      $q$, 'q_' || v_queue.name) using v_now;
+    end loop;
+  end if;
   select array_agg(t.task_uuid order by t.task_uuid) into v_tasks
     from (select t.task_uuid from tasker_tasks t
            where t.state in ('pending', 'in_progress') and t.task_uuid > p_after
@@ -218,6 +247,39 @@ begin
    where not exists (select from tasker_workflow_steps s
                       where s.task_uuid = u.task_uuid
                         and (s.state in ('enqueued', 'in_progress') or s.state = 'pending' and s.remaining_parents = 0));
+
+  with ahead as (
+    select s.task_uuid, s.step_no
+      from unnest(v_tasks) u(task_uuid)
+      join tasker_workflow_steps s on s.task_uuid = u.task_uuid
+     where s.remaining_parents = 0 and s.state in ('enqueued', 'pending') and s.updated_at > v_now + tasker_clock_slack()
+     order by s.task_uuid, s.step_no for update of s skip locked
+  ), back as (
+    update tasker_workflow_steps s set updated_at = v_now, due_at = v_now + (s.due_at - s.updated_at)
+      from ahead a
+     where s.task_uuid = a.task_uuid and s.step_no = a.step_no
+    returning s.task_uuid, s.step_no, s.due_at
+  )
+  select array_agg(b.task_uuid order by b.task_uuid, b.step_no) as tasks, array_agg(b.step_no order by b.task_uuid, b.step_no) as steps,
+         array_agg(b.due_at order by b.task_uuid, b.step_no) as dues, count(*)::integer as found
+    into v_lost from back b;
+  if v_lost.found > 0 then
+    perform tasker_enqueue(v_lost.tasks, v_lost.steps, v_lost.dues);
+    o_enqueued := v_lost.found;
+  end if;
+  with ahead as (
+    select s.task_uuid, s.step_no, l.lease_id, v_now + l.lease as until
+      from unnest(v_tasks) u(task_uuid)
+      join tasker_workflow_steps s on s.task_uuid = u.task_uuid
+      join tasker_worker_leases l on l.lease_id = s.lease_id
+     where s.state = 'in_progress' and s.lease_until > v_now + l.lease + tasker_clock_slack()
+     order by s.task_uuid, s.step_no for update of s skip locked
+  ), back as (
+    update tasker_workflow_steps s set lease_until = a.until
+      from ahead a
+     where s.task_uuid = a.task_uuid and s.step_no = a.step_no
+  )
+  update tasker_worker_leases l set look_at = a.until from ahead a where l.lease_id = a.lease_id;
 
   for v_queue in
     select ns.name || '_queue' as name,
@@ -253,6 +315,7 @@ $$;
 drop function tasker_sweep_messages(uuid, integer, interval);
 drop function tasker_host_leases(integer, uuid, integer);
 drop function tasker_sweep_hosts();
+drop function tasker_clock_slack();
 drop function tasker_release_host_steps(integer, text, uuid, integer, integer);
 drop function tasker_heartbeat(integer, text, text[], bigint, uuid[], bigint);
 drop function tasker_may_lease(integer);
