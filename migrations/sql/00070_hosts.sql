@@ -59,8 +59,8 @@ $$;
 -- +goose StatementEnd
 
 -- Gives back up to p_limit steps of a host that is gone, of the active tasks
--- after p_after. With no p_claim_factor (null) their claims do not count, since the host
--- has stopped in an orderly way. Returns how many it gave back, and the last task it looked at;
+-- after p_after. With no p_claim_factor (null), or if the host has said that it stops, their
+-- claims do not count: it has stopped in an orderly way, also if another has to finish that. Returns how many it gave back, and the last task it looked at;
 -- null: it has seen all. If somebody else gives steps of that host back at this
 -- moment it does nothing and says o_busy: whoever waited for the other to end
 -- would wait in vain on a server so slow that it takes longer than a lock may,
@@ -84,6 +84,9 @@ begin
     return;
   end if;
   perform pg_advisory_xact_lock(hashtext('tasker_hosts'), p_host);
+  if exists (select from tasker_hosts h where h.host_id = p_host and h.state = 'stopped') then
+    p_claim_factor := null;
+  end if;
   select array_agg(t.task_uuid order by t.task_uuid) into v_tasks
     from (select t.task_uuid from tasker_tasks t
            where t.state in ('pending', 'in_progress') and t.task_uuid > p_after

@@ -82,3 +82,25 @@ func TestReleaseHostOnce(t *testing.T) {
 	require.Equal(t, 1, n)
 	require.Empty(t, sweep())
 }
+
+// TestAHostThatStoppedIsExcused: who stops says so and then gives its steps back. If it is
+// killed in between, or another is quicker, the claims do not count either.
+func TestAHostThatStoppedIsExcused(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	p := b.mustPlan(t, fan(1)...)
+	host := b.host(t)
+	task, leases := b.create(t, b.grant(host, 1), p)
+	require.Len(t, leases, 1)
+	b.exec(t, "update tasker_workflow_steps set claims = 3") // as many as it may have
+	_, _, err := b.store.Heartbeat(t.Context(), host, "stopped", nil, 0, nil)
+	require.NoError(t, err)
+	gone, err := b.store.SweepHosts(t.Context())
+	require.NoError(t, err)
+	require.Len(t, gone, 1)
+	n, err := b.store.ReleaseHost(t.Context(), host, "host_lost", policy.ClaimFactor)
+	require.NoError(t, err)
+	require.Equal(t, 1, n)
+	require.Equal(t, vocab.StepEnqueued, b.stepState(t, task, 0))
+	require.Equal(t, 2, one[int](t, b, "select claims from tasker_workflow_steps"))
+}
