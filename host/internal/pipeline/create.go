@@ -305,7 +305,7 @@ func (e *Engine) createRefused(s *sending, err error) {
 	case errors.Is(err, errBatchTooLong):
 		e.createBatch(batch[:len(batch)/2], s.maybe)
 		e.createBatch(batch[len(batch)/2:], s.maybe)
-	case store.Classify(err) == store.BadInput && len(batch) > 1:
+	case (store.Classify(err) == store.BadInput || store.Classify(err) == store.Permanent) && len(batch) > 1 && e.work.Err() == nil:
 		for _, r := range batch { // one of them is refused: each on its own
 			e.createBatch([]*request{r}, s.maybe)
 		}

@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/stretchr/testify/require"
 
+	"github.com/tasker-systems/tasker-host/host/internal/pipeline"
 	"github.com/tasker-systems/tasker-host/host/internal/pluginhost"
 	"github.com/tasker-systems/tasker-host/host/internal/store"
 	"github.com/tasker-systems/tasker-host/migrations/pgtest"
@@ -21,7 +22,7 @@ import (
 type moody struct {
 	*store.Store
 	settle func(batch []store.Settlement) error // nil: it does what it is asked
-	create func() error
+	create func(batch []store.NewTask) error
 }
 
 func (m *moody) Settle(ctx context.Context, g store.Grant, p store.Policy, batch []store.Settlement) (store.Settled, error) {
@@ -32,7 +33,7 @@ func (m *moody) Settle(ctx context.Context, g store.Grant, p store.Policy, batch
 }
 
 func (m *moody) CreateTasks(ctx context.Context, g store.Grant, batch []store.NewTask, requests string) ([]store.Created, error) {
-	if err := m.create(); err != nil {
+	if err := m.create(batch); err != nil {
 		return nil, err
 	}
 	return m.Store.CreateTasks(ctx, g, batch, requests)
@@ -65,7 +66,8 @@ func TestWhatPassesByItselfLosesNothing(t *testing.T) {
 			db := pgtest.New(t)
 			st := store.New(db)
 			again := inTurn([]string{code, code})
-			m := &moody{Store: st, settle: func([]store.Settlement) error { return again() }, create: inTurn([]string{code, code})}
+			first := inTurn([]string{code, code})
+			m := &moody{Store: st, settle: func([]store.Settlement) error { return again() }, create: func([]store.NewTask) error { return first() }}
 			var runs atomic.Int32
 			b := setupWith(t, db, m, st, map[string]handlerFunc{"t.step": func(context.Context, *pluginv1.Step) pluginhost.Outcome {
 				runs.Add(1)
@@ -89,7 +91,7 @@ func TestAnOutcomeThatIsAlwaysRefusedEnds(t *testing.T) {
 	st := store.New(db)
 	var bad atomic.Pointer[vocab.UUID]
 	together := make(chan struct{})
-	m := &moody{Store: st, create: inTurn(nil), settle: func(batch []store.Settlement) error {
+	m := &moody{Store: st, create: func([]store.NewTask) error { return nil }, settle: func(batch []store.Settlement) error {
 		for _, s := range batch {
 			if task := bad.Load(); task != nil && s.Task == *task && s.Outcome == vocab.OutcomeSuccess {
 				return &pgconn.PgError{Code: "XX000", Message: "no idea what to do"}
@@ -126,4 +128,35 @@ func TestAnOutcomeThatIsAlwaysRefusedEnds(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	require.Zero(t, b.engine.Drain(ctx))
+}
+
+// A submission that the database refuses with an error that we do not expect has no other
+// refused that came at the same time.
+func TestASubmissionThatIsRefusedIsRefusedAlone(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t)
+	st := store.New(db)
+	m := &moody{Store: st, settle: func([]store.Settlement) error { return nil }, create: func(batch []store.NewTask) error {
+		for _, n := range batch {
+			if string(n.Context) == `{"bad": true}` {
+				return &pgconn.PgError{Code: "XX000", Message: "no idea what to do"}
+			}
+		}
+		return nil
+	}}
+	b := setupWith(t, db, m, st, map[string]handlerFunc{"t.step": func(context.Context, *pluginv1.Step) pluginhost.Outcome { return success(`1`) }})
+	b.apply(t, once)
+	all := make([]pipeline.Submission, 10)
+	for i := range all {
+		all[i] = pipeline.Submission{Namespace: "test_ns", Name: "once", Version: "1.0.0"}
+	}
+	all[4].Context = []byte(`{"bad": true}`)
+	for i, s := range b.engine.SubmitEach(t.Context(), all) {
+		if i == 4 {
+			require.ErrorContains(t, s.Err, "no idea what to do")
+		} else {
+			require.NoError(t, s.Err)
+		}
+	}
+	require.Equal(t, 9, count(t, b, `select count(*) from tasker_tasks`))
 }
