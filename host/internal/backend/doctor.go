@@ -26,6 +26,7 @@ const (
 	deadRowsWarn    = 1_000_000
 	countedLetters  = 10_000
 	shownLimbo      = 100
+	countedAstray   = 1_000_000
 )
 
 // Doctor implements [api.System]. What cannot be found out is a failed check of
@@ -53,6 +54,7 @@ func (b *Backend) Doctor(ctx context.Context) (readmodel.DoctorReport, error) {
 		{"oldest_task", b.oldestTaskCheck},
 		{"leases", b.leasesCheck},
 		{"disk", b.diskCheck},
+		{"partitions", b.partitionsCheck},
 	} {
 		c, err := check.look(ctx)
 		if err != nil {

@@ -58,6 +58,31 @@ func (b *Backend) diskCheck(ctx context.Context) (readmodel.DoctorCheck, error) 
 	return c, nil
 }
 
+// partitionsCheck looks whether tasks are in the partitions of their time. What is not
+// takes nothing from anybody, but each new partition is made under a lock that all wait
+// for, and the default one is read through under it.
+func (b *Backend) partitionsCheck(ctx context.Context) (readmodel.DoctorCheck, error) {
+	f, err := b.Store.Partitions(ctx, countedAstray)
+	if err != nil {
+		return readmodel.DoctorCheck{}, err
+	}
+	switch {
+	case f.Missing > 0:
+		return warn(good("", "%d of the partitions of today and tomorrow are not there: tasks go to the default partition", f.Missing),
+			"see the host's log for why it could not make them: a lock that somebody holds, or a role that may not create tables"), nil
+	case f.Astray > 0:
+		many := fmt.Sprint(f.Astray)
+		if f.Astray == countedAstray {
+			many += " or more"
+		}
+		return warn(good("", "tasks in the default partition: %s, made from %s to %s", many, f.First.UTC().Format(time.DateOnly), f.Last.UTC().Format(time.DateOnly)),
+			"the clock of a host was wrong, or no partitions could be made then. The tasks run and end like others, and retention removes them; "+
+				"if there are millions, have them removed ('orchestration.retention') before they slow down each new partition"), nil
+	default:
+		return good("", "every task is in the partition of its time"), nil
+	}
+}
+
 // size writes a number of bytes for people.
 func size(bytes int64) string {
 	const unit = 1024

@@ -99,7 +99,7 @@ func TestDoctorOfAHostThatWorks(t *testing.T) {
 	}
 	require.Equal(t, []string{
 		"state", "plugins", "pools", "server_version", "durability", "writable", "encoding", "connections", "transactions",
-		"schema", "pgmq", "clock", "hosts", "queues", "limbo", "dead_letters", "oldest_task", "leases", "disk",
+		"schema", "pgmq", "clock", "hosts", "queues", "limbo", "dead_letters", "oldest_task", "leases", "disk", "partitions",
 	}, names)
 }
 
@@ -124,6 +124,11 @@ values (gen_random_uuid(), $1, 1, 0, interval '3 hours', clock_timestamp() + int
 	_, err = b.state.To(opstate.GracefulShutdown, "test")
 	require.NoError(t, err)
 
+	_, err = b.pool.Exec(t.Context(), `
+insert into tasker_tasks (task_uuid, plan_id, namespace_id, open_sinks, total_steps, state, created_at, completed_at, context, identity_hash)
+values ('00000000-0001-7000-8000-000000000000', 1, 1, 0, 1, 'complete', to_timestamp(0), clock_timestamp(), '{}', '')`)
+	require.NoError(t, err)
+
 	parts := b.parts
 	parts.Plugins = plugins{{Name: "math", State: pluginhost.BackingOff, LastError: "exit status 1", Required: true}}
 	parts.Now = func() time.Time { return time.Now().Add(48 * time.Hour) }
@@ -136,11 +141,14 @@ values (gen_random_uuid(), $1, 1, 0, interval '3 hours', clock_timestamp() + int
 	got := map[string]readmodel.DoctorStatus{}
 	for _, c := range report.Checks {
 		got[c.Name] = c.Status
+		if c.Name == "partitions" {
+			require.Equal(t, "tasks in the default partition: 1, made from 1970-01-01 to 1970-01-01", c.Message)
+		}
 	}
 	for name, want := range map[string]readmodel.DoctorStatus{
 		"state": readmodel.DoctorWarn, "plugins": readmodel.DoctorFail, "pools": readmodel.DoctorWarn, "clock": readmodel.DoctorFail,
 		"limbo": readmodel.DoctorFail, "dead_letters": readmodel.DoctorWarn, "oldest_task": readmodel.DoctorWarn,
-		"leases": readmodel.DoctorWarn, "disk": readmodel.DoctorOK,
+		"leases": readmodel.DoctorWarn, "disk": readmodel.DoctorOK, "partitions": readmodel.DoctorWarn,
 	} {
 		require.Equal(t, want, got[name], name)
 	}

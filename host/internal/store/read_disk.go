@@ -31,6 +31,15 @@ select count(*)::integer,
        count(*) filter (where l.lease > $1::interval)::integer,
        count(*) filter (where l.look_at < clock_timestamp() - $2::interval)::integer
   from tasker_worker_leases l`
+
+	// Of today and tomorrow, of all four tables; and what is where it should not be.
+	sqlPartitions = `
+select (select count(*)::integer
+          from unnest($1::text[]) t(name) cross join (values (clock_timestamp()), (clock_timestamp() + interval '24 hours')) d(at)
+         where not exists (select from tasker_partitions(t.name) x where x.o_begins <= d.at and x.o_ends > d.at)),
+       (select count(*)::integer from (select from tasker_tasks_default limit $2::integer) n),
+       (select tasker_uuid_time(t.task_uuid) from tasker_tasks_default t order by t.task_uuid limit 1),
+       (select tasker_uuid_time(t.task_uuid) from tasker_tasks_default t order by t.task_uuid desc limit 1)`
 )
 
 // TableSize is what a table takes with its indexes and partitions.
@@ -71,4 +80,25 @@ func (s *Store) WorkerLeases(ctx context.Context, long, overdue time.Duration) (
 		return WorkerLeases{}, fmt.Errorf("count the leases of outside workers: %w", err)
 	}
 	return l, nil
+}
+
+// PartitionFacts say whether each task is in the partition of its day.
+type PartitionFacts struct {
+	Missing     int       // of the partitions of today and tomorrow
+	Astray      int       // tasks in the default partition, counted up to a limit
+	First, Last time.Time // when those were made, by the clocks of their hosts; zero: there are none
+}
+
+// Partitions looks at the partitions of tasks; it counts up to limit of those that are in
+// none of a day.
+func (s *Store) Partitions(ctx context.Context, limit int) (PartitionFacts, error) {
+	var f PartitionFacts
+	var first, last *time.Time
+	if err := s.pool.QueryRow(ctx, sqlPartitions, partitioned, limit).Scan(&f.Missing, &f.Astray, &first, &last); err != nil {
+		return f, fmt.Errorf("look at the partitions: %w", err)
+	}
+	if first != nil && last != nil {
+		f.First, f.Last = *first, *last
+	}
+	return f, nil
 }

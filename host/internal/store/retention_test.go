@@ -493,3 +493,17 @@ func describe(rounds []time.Duration, n int, took time.Duration) string {
 	at := func(q float64) time.Duration { return rounds[int(q*float64(n-1))].Round(100 * time.Microsecond) }
 	return fmt.Sprintf("%.0f tasks/s, a task of two steps p50 %v, p99 %v, slowest %v", float64(n)/took.Seconds(), at(0.5), at(0.99), at(1))
 }
+
+// TestPartitionsThatAreNotThere: it is seen before tasks go where they should not be.
+func TestPartitionsThatAreNotThere(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	require.NoError(t, b.store.EnsurePartitions(t.Context(), 3, time.Minute))
+	f, err := b.store.Partitions(t.Context(), 10)
+	require.NoError(t, err)
+	require.Equal(t, store.PartitionFacts{}, f)
+	b.exec(t, `do $$ begin execute 'drop table tasker_tasks_' || to_char(clock_timestamp() at time zone 'UTC' + interval '1 day', 'YYYYMMDD'); end $$`)
+	f, err = b.store.Partitions(t.Context(), 10)
+	require.NoError(t, err)
+	require.Equal(t, 1, f.Missing)
+}
