@@ -87,6 +87,17 @@ func TestSteps(t *testing.T) {
 	require.True(t, o.GetFailure().GetRetryable())
 }
 
+// What is read is written with every digit.
+func TestNumbersKeepTheirDigits(t *testing.T) {
+	t.Parallel()
+	const all = `{"ü":[0.1,1234567890.12345678901234567890,340282366920938463463374607431768211456,1E+400,-2.50],"b":[true,null,"x\"",{}]}`
+	cmd := exec.Command(python, "-B", "-c", "import sys; from tasker_plugin import steps; sys.stdout.buffer.write(steps.dumps(steps.loads(sys.argv[1])).encode())", all)
+	cmd.Dir = "greeter"
+	out, err := cmd.CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	require.Equal(t, all, string(out))
+}
+
 // Started by a person it answers as plugins in Go do.
 func TestByHand(t *testing.T) {
 	t.Parallel()

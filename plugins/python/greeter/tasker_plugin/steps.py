@@ -1,5 +1,6 @@
 """Runs steps: what a handler sees of one, and the streams they come on."""
 
+import decimal
 import json
 import queue
 import sys
@@ -13,6 +14,22 @@ MAX_RESULT_BYTES = 4 << 20
 MAX_NOTE_BYTES = 256
 PROGRESS_PACE = 0.25  # seconds between two reports of a step
 CANCELLED = "CANCELLED"  # the code that hands a step back
+
+
+def loads(raw):
+    """Reads JSON; numbers with a fraction keep their digits."""
+    return json.loads(raw, parse_float=decimal.Decimal)
+
+
+def dumps(value):
+    """Writes JSON; json itself cannot write what loads has read."""
+    if isinstance(value, decimal.Decimal) and value.is_finite():
+        return str(value)
+    if isinstance(value, dict):
+        return "{" + ",".join(json.dumps(str(k), ensure_ascii=False) + ":" + dumps(v) for k, v in value.items()) + "}"
+    if isinstance(value, (list, tuple)):
+        return "[" + ",".join(map(dumps, value)) + "]"
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)
 
 
 class Failure(Exception):
@@ -46,9 +63,9 @@ class Step:
 
     def __init__(self, message, stream):
         self.message = message
-        self.context = json.loads(message.context or b"{}")
-        self.config = json.loads(message.config or b"{}")
-        self.dependencies = {d.step_name: json.loads(d.result or b"null") for d in message.dependencies}
+        self.context = loads(message.context or b"{}")
+        self.config = loads(message.config or b"{}")
+        self.dependencies = {d.step_name: loads(d.result or b"null") for d in message.dependencies}
         self.idempotency_key = message.idempotency_key
         self.attempt = message.attempt
         self.reason = ""
@@ -226,7 +243,7 @@ class Stream:
 
 
 def succeed(value):
-    result = json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+    result = dumps(value).encode()
     if len(result) > MAX_RESULT_BYTES:
         return failure("InvalidResult", "", f"the result has {len(result)} bytes, more than {MAX_RESULT_BYTES}")
     return pb.Outcome(result=result)
