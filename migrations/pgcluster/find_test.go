@@ -76,22 +76,6 @@ func TestInstall(t *testing.T) {
 	require.ErrorContains(t, pgcluster.Install(t.Context()), "no apt-get")
 }
 
-func TestDefaultDir(t *testing.T) {
-	t.Setenv("XDG_STATE_HOME", "/some/state")
-	dir, err := pgcluster.DefaultDir()
-	require.NoError(t, err)
-	if os.Geteuid() == 0 {
-		require.Equal(t, "/var/lib/tasker/postgres", dir)
-		return
-	}
-	require.Equal(t, "/some/state/tasker/postgres", dir)
-	t.Setenv("XDG_STATE_HOME", "")
-	t.Setenv("HOME", "/home/somebody")
-	dir, err = pgcluster.DefaultDir()
-	require.NoError(t, err)
-	require.Equal(t, "/home/somebody/.local/state/tasker/postgres", dir)
-}
-
 // A directory below one that is closed to the server's account is refused with
 // the way out; where we are that account it is as good as any.
 func TestClosedParent(t *testing.T) {

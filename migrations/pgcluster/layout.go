@@ -15,6 +15,8 @@ import (
 )
 
 const (
+	// rootStateDir is named to whoever has chosen a directory that does not do: the
+	// one that root has by default (package config).
 	rootStateDir = "/var/lib/tasker/postgres"
 
 	// superuser is the database role that owns everything in the cluster.
@@ -27,23 +29,6 @@ const (
 
 // ErrLocked says that another process manages the cluster of that directory.
 var ErrLocked = errors.New("the private PostgreSQL is in use")
-
-// DefaultDir is where a host keeps its private cluster: for root
-// /var/lib/tasker/postgres, for others $XDG_STATE_HOME/tasker/postgres or
-// ~/.local/state/tasker/postgres.
-func DefaultDir() (string, error) {
-	if os.Geteuid() == 0 {
-		return rootStateDir, nil
-	}
-	if state := os.Getenv("XDG_STATE_HOME"); filepath.IsAbs(state) {
-		return filepath.Join(state, "tasker", "postgres"), nil
-	}
-	home, err := os.UserHomeDir()
-	if err != nil {
-		return "", fmt.Errorf("find a directory for the private PostgreSQL: %w", err)
-	}
-	return filepath.Join(home, ".local", "state", "tasker", "postgres"), nil
-}
 
 // layout names the places of one cluster.
 type layout struct {

@@ -58,16 +58,6 @@ func FanOut(width int) Shape {
 	return shape(fmt.Sprintf("fan_out_%d", width), noop, append(steps, join.String())...)
 }
 
-// Line is so many steps in a line.
-func Line(length int) Shape {
-	steps := make([]string, length)
-	steps[0] = "step_0"
-	for i := 1; i < length; i++ {
-		steps[i] = fmt.Sprintf("step_%d step_%d", i, i-1)
-	}
-	return shape(fmt.Sprintf("line_%d", length), noop, steps...)
-}
-
 // shape makes a template. Each step is given as its name and those of the steps
 // it depends on.
 func shape(name, handler string, steps ...string) Shape {

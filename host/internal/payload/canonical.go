@@ -8,17 +8,6 @@ import (
 	"unicode/utf8"
 )
 
-// Canonical returns the one text of a document that all its spellings share:
-// keys sorted by their bytes, no white space, the shortest escapes. Numbers stay
-// as they are written, so 1 and 1.0 differ. The error is that of [Check] within
-// the hard limits.
-func Canonical(raw []byte) ([]byte, error) {
-	if err := Check(raw, Limits{MaxBytes: HardMaxBytes, MaxDepth: HardMaxDepth}); err != nil {
-		return nil, err
-	}
-	return canonical(make([]byte, 0, len(raw)), raw), nil
-}
-
 // Identity returns what a request is recognised by: the SHA-256, in hexadecimal,
 // of the canonical JSON {"context":…,"name":…,"namespace":…,"version":…}. An
 // empty context counts as {}. The context should have passed [Check]; the
@@ -41,7 +30,9 @@ func Identity(namespace, name, version string, context []byte) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// canonical appends the canonical text of a checked document.
+// canonical appends the one text of a checked document that all its spellings
+// share: keys sorted by their bytes, no white space, the shortest escapes. Numbers
+// stay as they are written, so 1 and 1.0 differ.
 func canonical(dst, raw []byte) []byte {
 	c := canon{raw: raw, out: dst}
 	c.value()

@@ -93,12 +93,10 @@ func holds(t require.TestingT, raw []byte) {
 		return
 	}
 	require.True(t, json.Valid(raw))
-	canonical, err := Canonical(raw)
-	require.NoError(t, err)
-	again, err := Canonical(canonical)
-	require.NoError(t, err, "%q", canonical)
-	require.Equal(t, string(canonical), string(again))
-	require.True(t, equal(t, raw, canonical), "%q", canonical)
+	text := canonical(nil, raw)
+	require.NoError(t, Check(text, Limits{MaxBytes: HardMaxBytes}), "%q", text)
+	require.Equal(t, string(text), string(canonical(nil, text)))
+	require.True(t, equal(t, raw, text), "%q", text)
 }
 
 func equal(t require.TestingT, a, b []byte) bool {

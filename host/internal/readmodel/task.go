@@ -27,6 +27,3 @@ type (
 
 // NewProgress is [task.NewProgress].
 func NewProgress(steps map[vocab.StepState]int) Progress { return task.NewProgress(steps) }
-
-// Settled is [task.Settled].
-func Settled(s vocab.TaskState) bool { return task.Settled(s) }

@@ -31,38 +31,6 @@ func (p *Plan) Ancestors(n int) []int32 {
 	return out
 }
 
-// Levels returns each step's level: 0 for roots, else one more than the highest
-// of its parents. Steps of a level can run side by side.
-func (p *Plan) Levels() []int32 {
-	levels := make([]int32, len(p.Steps))
-	for n := range p.Steps {
-		for _, parent := range p.Steps[n].Parents {
-			levels[n] = max(levels[n], levels[parent]+1)
-		}
-	}
-	return levels
-}
-
-// Roots returns the steps without parents, ascending.
-func (p *Plan) Roots() []int32 {
-	return p.where(func(s *Step) bool { return len(s.Parents) == 0 })
-}
-
-// Sinks returns the steps without children, ascending.
-func (p *Plan) Sinks() []int32 {
-	return p.where(func(s *Step) bool { return len(s.Children) == 0 })
-}
-
-func (p *Plan) where(holds func(*Step) bool) []int32 {
-	var out []int32
-	for n := range p.Steps {
-		if holds(&p.Steps[n]) {
-			out = append(out, int32(n)) //nolint:gosec // bounded by vocab.MaxSteps
-		}
-	}
-	return out
-}
-
 // topological orders the nodes of a graph, given by their parents, so that
 // parents come first and, of those that could come next, the lowest (Kahn's
 // algorithm). What lies on a cycle or below one is not ordered: rest.

@@ -1,7 +1,6 @@
 package journal
 
 import (
-	"fmt"
 	"strings"
 	"time"
 )
@@ -14,15 +13,6 @@ type SlotID struct {
 
 // String returns kind/name, as people write it.
 func (s SlotID) String() string { return s.Kind + "/" + s.Name }
-
-// ParseSlotID reads kind/name.
-func ParseSlotID(s string) (SlotID, error) {
-	kind, name, ok := strings.Cut(s, "/")
-	if !ok || kind == "" || name == "" {
-		return SlotID{}, fmt.Errorf("slot %.200q is not of the form kind/name, as in handler/arithmetic", s)
-	}
-	return SlotID{kind, name}, nil
-}
 
 // Actor says who did something: the host itself, its configuration, or a person
 // or program by name.

@@ -184,17 +184,6 @@ func TestReplay(t *testing.T) {
 	}
 }
 
-func TestSlotID(t *testing.T) {
-	t.Parallel()
-	id, err := ParseSlotID("handler/math")
-	require.NoError(t, err)
-	require.Equal(t, "handler/math", id.String())
-	for _, bad := range []string{"", "handler", "handler/", "/math"} {
-		_, err := ParseSlotID(bad)
-		require.Error(t, err)
-	}
-}
-
 // After the end nothing is taken, and nobody waits for it.
 func TestClosedLogTakesNothing(t *testing.T) {
 	t.Parallel()
