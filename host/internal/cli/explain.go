@@ -48,7 +48,7 @@ func (a *app) explainTaskCommand() *cobra.Command {
 
 func (a *app) explainStepCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "explain STEP", Short: "Say why a step does not run, or that it does", Long: explainHelp + "\n\n" + stepHelp, Args: stepArguments(1, 1),
+		Use: "explain STEP", Short: "Say why a step does not run, or that it does", Long: explainHelp + "\n\n" + stepHelp, Args: stepArguments(1),
 		RunE: a.withClient(func(ctx context.Context, c *client.Client, args []string) error {
 			id, err := stepUUID(ctx, c, args[0])
 			if err != nil {

@@ -22,10 +22,10 @@ func (a *app) stepCommand() *cobra.Command {
 		a.stepShowCommand(), a.explainStepCommand(), a.stepRetryCommand(), a.stepResolveCommand(), a.stepSkipCommand())
 }
 
-// stepArguments wants from least to most steps.
-func stepArguments(least, most int) cobra.PositionalArgs {
+// stepArguments wants a step, and up to most of them; -1: any number.
+func stepArguments(most int) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
-		if err := arguments(least, most, "a STEP: its identifier, or TASK/NAME")(cmd, args); err != nil {
+		if err := arguments(1, most, "a STEP: its identifier, or TASK/NAME")(cmd, args); err != nil {
 			return err
 		}
 		for _, arg := range args {
@@ -74,7 +74,7 @@ func (a *app) operatorFlags(cmd *cobra.Command, o *client.Operator) {
 func (a *app) eachStep(use, short, long string, do func(*client.Client, context.Context, string, client.Operator) (readmodel.Step, error)) *cobra.Command {
 	var o client.Operator
 	cmd := &cobra.Command{
-		Use: use, Short: short, Long: long, Args: stepArguments(1, -1),
+		Use: use, Short: short, Long: long, Args: stepArguments(-1),
 		RunE: a.withClient(func(ctx context.Context, c *client.Client, args []string) error {
 			for _, arg := range args {
 				id, err := stepUUID(ctx, c, arg)
@@ -119,7 +119,7 @@ func (a *app) stepResolveCommand() *cobra.Command {
 	var o client.Operator
 	var result string
 	cmd := &cobra.Command{
-		Use: "resolve STEP", Short: "Declare a step done, with a result", Args: stepArguments(1, 1),
+		Use: "resolve STEP", Short: "Declare a step done, with a result", Args: stepArguments(1),
 		Long: "For a step that has failed, is enqueued or waits for its next attempt: it becomes resolved_manually, its children " +
 			"run and see the result, its task goes on.\n\n" + stepHelp,
 		Example: `  tasker step resolve 01a2072d-6063-7560-8715-3182fcc00000/charge --result '{"payment": "p-17"}' --reason "paid by phone"`,
@@ -146,7 +146,7 @@ func (a *app) stepResolveCommand() *cobra.Command {
 
 func (a *app) stepShowCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "show STEP", Short: "Show a step and its result", Long: stepHelp, Args: stepArguments(1, 1),
+		Use: "show STEP", Short: "Show a step and its result", Long: stepHelp, Args: stepArguments(1),
 		RunE: a.withClient(func(ctx context.Context, c *client.Client, args []string) error {
 			id, err := stepUUID(ctx, c, args[0])
 			if err != nil {

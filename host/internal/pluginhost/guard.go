@@ -48,9 +48,7 @@ func (s *slot) guard(g *generation) {
 		case <-hanging:
 		case <-retry:
 		}
-		if s.recycle(g) {
-			return
-		}
+		s.recycle(g)
 		hanging, retry = nil, time.After(s.breaker(g.runs).delay())
 	}
 }
@@ -78,25 +76,26 @@ func (s *slot) trip(g *generation) {
 // recycle exchanges a process in which calls hang: it falls back to what served
 // before, or a new one of the same sort is started beside it and takes over. The
 // old one gets a moment for the calls that do not hang. If no other starts it
-// stays. It reports whether the generation needs to be watched no more.
-func (s *slot) recycle(g *generation) bool {
+// stays, and is looked at again.
+func (s *slot) recycle(g *generation) {
 	s.mu.Lock()
 	phase, want := g.phase, s.want
 	s.mu.Unlock()
 	switch {
 	case phase == journal.Canary:
 		s.giveUp(g, causeHealth, "calls hang in it: it ignores cancellation")
-		return false
+		return
 	case phase != journal.Active || !g.runs.same(want):
-		return false // it is on its way out
+		return // it is on its way out
 	}
 	s.log.Warn("calls hang in the plugin: it ignores cancellation; replacing the process", "generation", g.number)
 	if s.onTrial(g) && s.backOut(g, causeHealth, "calls hang in it: it ignores cancellation") == nil {
-		return false
+		return
 	}
-	next, err := s.bring(s.ctx, want, journal.ByHost, fmt.Sprintf("calls hang in generation %d", g.number))
+	why := fmt.Sprintf("calls hang in generation %d", g.number)
+	next, err := s.bring(s.ctx, want, journal.ByHost, why)
 	if err == nil {
-		err = s.host.commit([]promotion{{slot: s, to: next, hung: true}}, nil, journal.ByHost, fmt.Sprintf("calls hang in generation %d", g.number), s.host.journal.Later)
+		err = s.host.commit([]promotion{{slot: s, to: next, hung: true}}, nil, journal.ByHost, why, s.host.journal.Later)
 		if err != nil {
 			_ = s.finish(next, ReasonStopping, "never routed") // told by finish
 		}
@@ -105,10 +104,9 @@ func (s *slot) recycle(g *generation) bool {
 		if s.ctx.Err() == nil {
 			s.failed(fmt.Errorf("replace generation %d, in which calls hang: %w", g.number, err))
 		}
-		return false
+		return
 	}
 	s.count(restartHung)
-	return false
 }
 
 // broken is called by the stream of a generation when nothing can be received

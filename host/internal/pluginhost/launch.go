@@ -109,7 +109,7 @@ func (s *slot) bring(ctx context.Context, r *release, actor journal.Actor, reaso
 		s.move(g, journal.Starting, actor, reason))
 	s.mu.Unlock()
 	if err := s.launch(ctx, g); err != nil {
-		s.note(g, journal.Failed, journal.ByHost, err.Error())
+		s.note(g, journal.Failed, err.Error())
 		if s.ctx.Err() == nil {
 			s.breaker(r).exited()
 		}
@@ -178,7 +178,7 @@ func (s *slot) prepare(ctx context.Context, g *generation) (phase string, err er
 	if err != nil {
 		return "describe", err
 	}
-	s.note(g, journal.Handshaken, journal.ByHost, "it has described itself")
+	s.note(g, journal.Handshaken, "it has described itself")
 	options, secrets, err := s.resolve(spec.Options, d.GetOptionsSchema())
 	if err != nil {
 		return "configure", err
@@ -193,8 +193,8 @@ func (s *slot) prepare(ctx context.Context, g *generation) (phase string, err er
 	if err := s.optionErrors(faultsOf(c.GetErrors()), secrets); err != nil {
 		return "configure", err
 	}
-	s.note(g, journal.Configured, journal.ByHost, "it has taken its options")
-	s.note(g, journal.Probing, journal.ByHost, "it tests itself")
+	s.note(g, journal.Configured, "it has taken its options")
+	s.note(g, journal.Probing, "it tests itself")
 	for range spec.Rollout.Probes {
 		if phase, err := probe(ctx, g); err != nil {
 			return phase, err

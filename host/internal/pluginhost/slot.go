@@ -279,10 +279,10 @@ func (s *slot) event(g *generation, to journal.Phase, actor journal.Actor, reaso
 	return e
 }
 
-// note moves a generation and has that recorded.
-func (s *slot) note(g *generation, to journal.Phase, actor journal.Actor, reason string) {
+// note moves a generation as the host's own doing, and has that recorded.
+func (s *slot) note(g *generation, to journal.Phase, reason string) {
 	s.mu.Lock()
-	e := s.move(g, to, actor, reason)
+	e := s.move(g, to, journal.ByHost, reason)
 	s.mu.Unlock()
 	s.host.journal.Later(e)
 }
