@@ -40,7 +40,7 @@ $$;
 create table tasker_inboxes (queue_name text primary key);
 
 -- After which task the next pruning looks at the idempotency keys ("key") or identities
--- ("identity") of a namespace, beside the oldest ones.
+-- ("identity") of a namespace, beside the oldest ones: see tasker_prune_keys.
 create table tasker_prune_marks (
   namespace_id integer not null,
   kind         text not null,
@@ -260,28 +260,43 @@ end
 $$;
 -- +goose StatementEnd
 
--- Deletes, looking at up to p_limit of each kind and the oldest first (of the first two,
--- whose oldest may have to stay, at as many others): idempotency keys older
--- than p_keys whose task is gone; identities whose task is gone; dead letters
--- older than p_letters; entries of the audit older than p_audit, 30 days at
--- least; and of what is older than p_records the archives of queues, tries of
--- finalization, hosts that are gone, workers that were not seen and what happened
--- to hosts. A null is for ever.
--- Returns how many rows of all kinds.
+-- Moves the marks of a kind behind the rows that were looked at in turn: those of the
+-- arrays, each with its namespace. Where they were fewer than p_limit there are no more,
+-- and the next turn begins anew.
 -- +goose StatementBegin
-create function tasker_prune_records(p_limit integer, p_keys interval, p_letters interval, p_records interval, p_audit interval)
-returns integer language plpgsql
-set enable_hashjoin = off set enable_mergejoin = off set jit = off
-as $$
+create function tasker_move_prune_marks(p_kind text, p_limit integer, p_namespace integer[], p_task uuid[])
+returns void language plpgsql as $$
 declare
   v_first constant uuid := '00000000-0000-0000-0000-000000000000';
-  v_now   timestamptz := clock_timestamp();
-  v_all   integer := 0;
-  v_some  integer;
-  v_queue text;
 begin
-  -- Kept as long as their task, since the answer to a repeated request names it. So the
-  -- oldest may all have to stay, and those behind them are looked at in turns.
+  insert into tasker_prune_marks (namespace_id, kind, after)
+  select n.namespace_id, p_kind, n.after
+    from (select ns.namespace_id, m.after as before, case when t.seen = p_limit then t.last else v_first end as after
+            from tasker_task_namespaces ns
+            left join tasker_prune_marks m on m.namespace_id = ns.namespace_id and m.kind = p_kind
+            left join (select u.namespace_id, count(*) as seen, (array_agg(u.task_uuid order by u.task_uuid desc))[1] as last
+                         from unnest(p_namespace, p_task) u(namespace_id, task_uuid)
+                        group by u.namespace_id) t on t.namespace_id = ns.namespace_id) n
+   where n.after <> coalesce(n.before, v_first)
+  on conflict (namespace_id, kind) do update set after = excluded.after;
+end
+$$;
+-- +goose StatementEnd
+
+-- Deletes idempotency keys older than p_keep whose task is gone: a key is kept as long as
+-- its task, since the answer to a repeated request names it. In each namespace it looks
+-- at the p_limit oldest; since all of those may have to stay, also at p_limit others in
+-- turn, those after the mark. Returns how many it deleted.
+-- +goose StatementBegin
+create function tasker_prune_keys(p_limit integer, p_keep interval)
+returns integer language plpgsql as $$
+declare
+  v_first     constant uuid := '00000000-0000-0000-0000-000000000000';
+  v_now       timestamptz := clock_timestamp();
+  v_gone      integer;
+  v_namespace integer[];  -- of the keys that were looked at in turn
+  v_task      uuid[];
+begin
   with page as (
     select ns.namespace_id, x.idempotency_key, x.task_uuid, x.created_at, x.in_turn
       from tasker_task_namespaces ns
@@ -291,28 +306,35 @@ begin
          where y.namespace_id = ns.namespace_id order by y.task_uuid limit p_limit)
        union all
        (select y.idempotency_key, y.task_uuid, y.created_at, true from tasker_idempotency_keys y
-         where y.namespace_id = ns.namespace_id and y.task_uuid > coalesce(m.after, v_first) and y.task_uuid < tasker_uuid_floor(v_now - p_keys)
+         where y.namespace_id = ns.namespace_id and y.task_uuid > coalesce(m.after, v_first) and y.task_uuid < tasker_uuid_floor(v_now - p_keep)
          order by y.task_uuid limit p_limit)) x
   ), gone as (
     delete from tasker_idempotency_keys k
-     using (select distinct p.namespace_id, p.idempotency_key, p.task_uuid from page p where p.created_at < v_now - p_keys) o
+     using (select distinct p.namespace_id, p.idempotency_key, p.task_uuid from page p where p.created_at < v_now - p_keep) o
      where k.namespace_id = o.namespace_id and k.idempotency_key = o.idempotency_key
        and not exists (select from tasker_tasks t where t.task_uuid = o.task_uuid)
     returning k.namespace_id
-  ), marked as (
-    insert into tasker_prune_marks (namespace_id, kind, after)
-    select n.namespace_id, 'key', n.after
-      from (select ns.namespace_id, m.after as before, case when t.seen = p_limit then t.last else v_first end as after
-              from tasker_task_namespaces ns
-              left join tasker_prune_marks m on m.namespace_id = ns.namespace_id and m.kind = 'key'
-             cross join lateral (select count(*) as seen, (array_agg(p.task_uuid order by p.task_uuid desc))[1] as last
-                                   from page p where p.namespace_id = ns.namespace_id and p.in_turn) t) n
-     where n.after <> coalesce(n.before, v_first)
-    on conflict (namespace_id, kind) do update set after = excluded.after
   )
-  select count(*) into v_some from gone;
-  v_all := v_all + v_some;
-  -- Likewise. One that a submission is taking over at this moment is left to it.
+  select (select count(*) from gone), array_agg(p.namespace_id), array_agg(p.task_uuid) into v_gone, v_namespace, v_task
+    from page p where p.in_turn;
+  perform tasker_move_prune_marks('key', p_limit, v_namespace, v_task);
+  return v_gone;
+end
+$$;
+-- +goose StatementEnd
+
+-- Deletes identities whose task is gone; looks at as many as tasker_prune_keys does, and
+-- for the same reason. One that a submission is taking over at this moment is left to
+-- it. Returns how many it deleted.
+-- +goose StatementBegin
+create function tasker_prune_identities(p_limit integer)
+returns integer language plpgsql as $$
+declare
+  v_first     constant uuid := '00000000-0000-0000-0000-000000000000';
+  v_gone      integer;
+  v_namespace integer[];  -- of the identities that were looked at in turn
+  v_task      uuid[];
+begin
   with page as (
     select ns.namespace_id, x.identity_hash, x.task_uuid, x.in_turn
       from tasker_task_namespaces ns
@@ -332,19 +354,35 @@ begin
                for update of y skip locked) g
      where i.identity_hash = g.identity_hash
     returning i.namespace_id
-  ), marked as (
-    insert into tasker_prune_marks (namespace_id, kind, after)
-    select n.namespace_id, 'identity', n.after
-      from (select ns.namespace_id, m.after as before, case when t.seen = p_limit then t.last else v_first end as after
-              from tasker_task_namespaces ns
-              left join tasker_prune_marks m on m.namespace_id = ns.namespace_id and m.kind = 'identity'
-             cross join lateral (select count(*) as seen, (array_agg(p.task_uuid order by p.task_uuid desc))[1] as last
-                                   from page p where p.namespace_id = ns.namespace_id and p.in_turn) t) n
-     where n.after <> coalesce(n.before, v_first)
-    on conflict (namespace_id, kind) do update set after = excluded.after
   )
-  select count(*) into v_some from gone;
-  v_all := v_all + v_some;
+  select (select count(*) from gone), array_agg(p.namespace_id), array_agg(p.task_uuid) into v_gone, v_namespace, v_task
+    from page p where p.in_turn;
+  perform tasker_move_prune_marks('identity', p_limit, v_namespace, v_task);
+  return v_gone;
+end
+$$;
+-- +goose StatementEnd
+
+-- Deletes, of each kind, what is over its time among the p_limit oldest; a null is for
+-- ever. Returns how many rows of all kinds.
+--   p_keys     idempotency keys whose task is gone, see tasker_prune_keys; identities
+--              whose task is gone go in any case
+--   p_letters  dead letters
+--   p_records  the archives of queues, tries of finalization, hosts that are gone, workers
+--              that were not seen, and what happened to hosts
+--   p_audit    entries of the audit; they are kept for 30 days at least
+-- +goose StatementBegin
+create function tasker_prune_records(p_limit integer, p_keys interval, p_letters interval, p_records interval, p_audit interval)
+returns integer language plpgsql
+set enable_hashjoin = off set enable_mergejoin = off set jit = off
+as $$
+declare
+  v_now   timestamptz := clock_timestamp();
+  v_all   integer;
+  v_some  integer;
+  v_queue text;
+begin
+  v_all := tasker_prune_keys(p_limit, p_keys) + tasker_prune_identities(p_limit);
   delete from tasker_dead_letters d
    using (select x.dead_letter_id, x.created_at from tasker_dead_letters x order by x.dead_letter_id limit p_limit) o
    where d.dead_letter_id = o.dead_letter_id and o.created_at < v_now - p_letters;
@@ -397,6 +435,9 @@ $$;
 
 -- +goose Down
 drop function tasker_prune_records(integer, interval, interval, interval, interval);
+drop function tasker_prune_identities(integer);
+drop function tasker_prune_keys(integer, interval);
+drop function tasker_move_prune_marks(text, integer, integer[], uuid[]);
 drop function tasker_prune_tasks(date, uuid, integer, interval, text[], interval[]);
 drop function tasker_drop_day(text, date, integer, interval, text[], interval[]);
 drop function tasker_day_is_over(date, interval, text[], interval[]);
