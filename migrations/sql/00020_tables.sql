@@ -103,20 +103,19 @@ create sequence tasker_plugin_generation;
 
 -- A host's row is the lease of every step it runs: one update keeps them all.
 create table tasker_hosts (
-  host_id       integer generated always as identity primary key,
-  instance_uuid uuid not null unique default gen_random_uuid(),
-  name          text not null,
-  version       text not null,
-  environment   text not null,
-  state         text not null check (state in ('startup', 'normal', 'graceful_shutdown', 'emergency', 'stopped', 'dead')),
-  served        text[] not null default '{}',   -- the handlers its plugins serve
-  plugins       jsonb not null default '[]',    -- the plugins it runs, with their versions; written when they change
-  started_at    timestamptz not null default clock_timestamp(),
-  heartbeat_at  timestamptz not null default clock_timestamp(),
-  alive_until   timestamptz not null,
-  swept_at      timestamptz,                    -- its steps were given back
-  rests         boolean not null default false, -- it holds no step and is given none, see 00190
-  rises         bigint not null default 0       -- how often it has ceased to rest
+  host_id      integer generated always as identity primary key,
+  name         text not null,
+  version      text not null,
+  environment  text not null,
+  state        text not null check (state in ('startup', 'normal', 'graceful_shutdown', 'emergency', 'stopped', 'dead')),
+  served       text[] not null default '{}',   -- the handlers its plugins serve
+  plugins      jsonb not null default '[]',    -- the plugins it runs, with their versions; written when they change
+  started_at   timestamptz not null default clock_timestamp(),
+  heartbeat_at timestamptz not null default clock_timestamp(),
+  alive_until  timestamptz not null,
+  swept_at     timestamptz,                    -- its steps were given back
+  rests        boolean not null default false, -- it holds no step and is given none, see 00190
+  rises        bigint not null default 0       -- how often it has ceased to rest
 ) with (fillfactor = 50);
 
 -- What a host must be told with its heartbeats until it has heard it: a lease it
