@@ -156,6 +156,7 @@ begin
     p_room := 0;
   end if;
   v_paused := tasker_paused_namespaces();
+  -- The messages of the requests go with what answers them.
   if p_request is not null then
     execute format($q$
       with taken as (delete from pgmq.%I q where q.msg_id = any($1) returning q.msg_id, q.message, q.headers)
@@ -169,7 +170,10 @@ begin
     end loop;
   end if;
 
-  -- All who want the same keys take them in one order, and wait for each other.
+  -- All who want the same keys take them in one order, and wait for each other. A round
+  -- enters the keys that are free, and looks up the tasks that have the others: such a
+  -- request is a duplicate or in conflict. A key that retention has removed in between is
+  -- tried in the next round.
   select count(*) into v_left from unnest(p_key, v_plan) u(key, plan_id) where u.key is not null and u.plan_id is not null;
   while cardinality(v_made) < v_left loop
     with made as (
@@ -277,7 +281,7 @@ begin
     from unnest(p_task, v_plan) u(task_uuid, plan_id)
    where u.plan_id is not null;
 
-  with wanted as (
+  with wanted as (  -- all steps; "hand": a root that is leased here
     select u.ord, u.task_uuid, n.plan_id, n.step_no, n.parent_count,
            n.parent_count = 0 as root,
            n.parent_count = 0 and n.handler_id = any(p_served)
@@ -286,7 +290,7 @@ begin
       from unnest(p_task, v_plan) with ordinality u(task_uuid, plan_id, ord)
      cross join lateral (  -- "offset 0": where one of few plans has many steps, a join reads those of all for each task
        select n.plan_id, n.step_no, n.parent_count, n.handler_id from tasker_named_steps n where n.plan_id = u.plan_id offset 0) n
-  ), made as (
+  ), made as (  -- those of them that are roots are leased or enqueued, the others wait for their parents
     insert into tasker_workflow_steps (task_uuid, step_no, plan_id, remaining_parents, state, updated_at, sort_key,
                                        lease_no, claims, lease_host, lease_id)
     select w.task_uuid, w.step_no, w.plan_id, w.parent_count,

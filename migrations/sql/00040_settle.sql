@@ -167,10 +167,13 @@ $$;
 -- +goose StatementEnd
 
 -- Fails steps that run for good: the rows, their history, their dead letters, and the
--- marks on the steps of their tasks that can move still. Per step: the process it ran in, or null; why, in
--- words of a program's and of people; and whether an attempt is charged, 1 or 0. The
--- steps are ordered; the caller holds the locks of their rows and of all that can move in
--- their tasks, and concludes the tasks afterwards.
+-- marks on the steps of their tasks that can still move. Per step:
+--   p_generation  the process it ran in; null: none of ours
+--   p_reason      why, as a stable word
+--   p_error       why, for people
+--   p_charge      1: an attempt is charged; 0: none
+-- The steps are ordered. The caller holds the locks of their rows and of all that can
+-- move in their tasks, and concludes the tasks afterwards.
 -- +goose StatementBegin
 create function tasker_bury_steps(
   p_host integer, p_task uuid[], p_step integer[], p_generation bigint[], p_reason text[], p_error jsonb[], p_charge integer[])
@@ -224,11 +227,12 @@ $$;
 -- +goose StatementEnd
 
 -- Gives steps back without a verdict on their handlers: their plugin died or was
--- replaced, their host is gone or draining. No attempt is charged. The caller
--- holds the rows' locks, has checked their leases, and buries those that were
--- claimed too often (tasker_bury_unclaimable). A step with a due time becomes
--- visible then, the others at once. What is excused was given back through no fault of
--- its own, as by a shutdown: the claim does not count. The steps are ordered by (task, number). Here
+-- replaced, their host is gone or draining. No attempt is charged. A step with a due
+-- time becomes visible then, the others at once. What is excused was given back through
+-- no fault of its own, as by a shutdown: the claim does not count.
+--
+-- The steps are ordered by (task, number). The caller holds the rows' locks, has checked
+-- their leases, and buries those that were claimed too often (tasker_bury_steps). Here
 -- no range is named: the planner would read it again for each step.
 -- +goose StatementBegin
 create function tasker_release_steps(
@@ -263,15 +267,17 @@ end
 $$;
 -- +goose StatementEnd
 
--- Takes the locks that recording the failures of the arrays needs, in their order:
--- of the steps, and of all steps that can move of a task in which one of them fails for
--- good. An outcome without a lease (null) is of a step that is enqueued. Nobody but the
--- holder of a lease changes what this is judged by.
+-- Takes the locks that recording the failures of the arrays needs, in their order: of
+-- the steps and, in tasks in which one of them fails for good, of all steps that can
+-- move. An outcome without a lease (null) is of a step that is enqueued.
+--
+-- Which fail for good is found out before anything is locked: nobody but the holder of
+-- a lease changes what that depends on.
 -- +goose StatementBegin
 create function tasker_lock_failing(p_task uuid[], p_step integer[], p_lease uuid[], p_outcome tasker_outcome[], p_claim_factor integer)
 returns void language plpgsql as $$
 declare
-  v_tasks uuid[];  -- in which one fails for good
+  v_tasks uuid[];  -- those in which a step fails for good
 begin
   v_tasks := array(
     select distinct u.task_uuid
@@ -318,11 +324,19 @@ declare
 begin
   perform tasker_lock_failing(p_task, p_step, p_lease, p_outcome, p_claim_factor);
   v_now := clock_timestamp();
-  -- A new statement: it sees what those did for whom the locks waited. What has lost its
-  -- plugin once runs again after the wait asked for. What loses it again and again may be
-  -- what kills it: it waits forty times as long, then twice that, at most half a minute, so
-  -- that the plugin lives for the others meanwhile. Claims that came to an outcome do not
-  -- count. What is excused has killed nothing. What an outside worker gives back waits as long as it says.
+  -- A new statement: it sees what those did for whom the locks waited. It finds the fate of
+  -- each outcome, and sorts the outcomes by it into arrays:
+  --   retry    it is tried again when it is due
+  --   release  it is given back, and no attempt is charged
+  --   bury     it fails for good
+  --   exhaust  it was given back too often, and fails for good
+  -- Of what is not recorded the fate is the verdict.
+  --
+  -- When what is given back is due: what has lost its plugin once runs again after the wait
+  -- asked for. What loses it again and again may be what kills it: it waits forty times as long,
+  -- then twice that, at most half a minute, so that the plugin lives for the others
+  -- meanwhile. Claims that came to an outcome do not count. What is excused has killed
+  -- nothing. What an outside worker gives back waits as long as it says.
   select array_agg(case when j.fate in ('retry', 'release', 'bury', 'exhaust') then 'recorded' else j.fate end) as verdicts,
          array_agg(j.task_uuid) filter (where j.fate = 'retry') as retry_task, array_agg(j.step_no) filter (where j.fate = 'retry') as retry_step,
          array_agg(j.generation) filter (where j.fate = 'retry') as retry_generation, array_agg(j.error) filter (where j.fate = 'retry') as retry_error,
@@ -412,12 +426,12 @@ end
 $$;
 -- +goose StatementEnd
 
--- Settles one success, as tasker_settle_steps does a batch: what is said there
--- holds here, and its settings are on. The statement for a batch takes ten times what
--- it does for a single step; here are only those that the step needs. p_children are
--- the step's; if they are more than eight, who are less work together, nothing is done
--- and o_verdict is null. Children that are handed out are leased to p_host, or to the outside
--- worker p_worker for p_lease_for if that is null.
+-- Settles one success, as tasker_settle_steps does a batch: what is said there holds
+-- here, and the caller has its settings on. For a single step the statement for a batch
+-- takes ten times as long as the few that are needed, which are here. p_children are the
+-- step's children; if they are more than eight, a batch is less work, so nothing is done
+-- and o_verdict is null. Children that are handed out are leased to p_host, or to the
+-- outside worker p_worker for p_lease_for if that is null.
 -- +goose StatementBegin
 create function tasker_settle_success(
   p_host integer, p_room integer, p_served integer[],
@@ -628,7 +642,7 @@ begin
       from unnest(p_task, p_step, p_lease, p_outcome, p_generation, p_result, p_metadata)
            with ordinality u(task_uuid, step_no, lease_id, outcome, generation, result, metadata, ord)
      where u.outcome = 'success'
-  ), done as (
+  ), done as (  -- the fence: only what runs, and under this lease
     update tasker_workflow_steps s
        set state = 'complete', result = g.result::jsonb, metadata = g.metadata::jsonb, error = null,
            attempts = s.attempts + 1, sort_key = s.sort_key + 1, updated_at = v_now,
@@ -643,13 +657,13 @@ begin
       (task_uuid, step_no, sort_key, from_state, to_state, created_at, host_id, lease_id, plugin_generation)
     select d.task_uuid, d.step_no, d.sort_key, 'in_progress', 'complete', v_now, p_host, d.lease_id, d.plugin_generation
       from done d
-  ), below as (
+  ), below as (  -- the children of what is done, each once, with how many of its parents were done here
     select d.task_uuid, c.step_no, d.plan_id, count(*)::integer as settled, bool_or(d.doomed) as doomed
       from done d
       join tasker_named_steps n on n.plan_id = d.plan_id and n.step_no = d.step_no
      cross join unnest(n.children) c(step_no)
      group by d.task_uuid, c.step_no, d.plan_id
-  ), offered as (
+  ), offered as (  -- "hand": it is leased if it becomes ready, which nobody knows yet; it has its place in the room either way
     select b.task_uuid, b.step_no, b.settled, b.doomed,
            case when p_worker is not null then v_now + least(p_lease_for, nullif(n.timeout_ms, 0) * interval '1 millisecond') end as until,
            n.handler_id = any(p_served)
@@ -658,7 +672,7 @@ begin
       from below b
       join tasker_named_steps n on n.plan_id = b.plan_id and n.step_no = b.step_no
      order by b.task_uuid, b.step_no
-  ), counted as (
+  ), counted as (  -- counts these down; one with no parent left is leased or enqueued
     update tasker_workflow_steps s
        set remaining_parents = s.remaining_parents - o.settled,
            state = case when s.remaining_parents > o.settled or s.state <> 'pending' then s.state
@@ -691,7 +705,7 @@ begin
      where n.children = '{}' or d.doomed
      group by d.task_uuid
      order by d.task_uuid
-  ), finished as (
+  ), finished as (  -- whose last sink this was is complete
     update tasker_tasks t
        set open_sinks = t.open_sinks - k.settled,
            state = case when t.open_sinks = k.settled and t.state = 'in_progress' then 'complete' else t.state end,

@@ -61,6 +61,8 @@ begin
   if tasker_queue_paused(p_queue) then
     return;
   end if;
+  -- The messages, in one of three ways: the first p_qty of the queue, or a single one, or,
+  -- if any has a priority, the most urgent.
   if exists (select from tasker_priority_messages m where m.queue_name = p_queue) then
     v_lanes := true;
   elsif p_qty = 1 and p_after = 0 then  -- as below, with half as much to plan
@@ -91,6 +93,7 @@ begin
     using p_after, p_served, p_qty;
   end if;
   if v_lanes then
+    -- head and lane: the first p_qty of the queue, and of each priority; best: the most urgent of these.
     execute format($q$
       with head as (
         select q.msg_id, q.message, q.headers from pgmq.%1$I q
@@ -242,7 +245,7 @@ begin
     end if;
   end if;
 
-  with message as materialized (
+  with message as materialized (  -- what is wrong with each; null: nothing
     select u.msg_id, u.body, u.headers,
            case when u.step is not null then null
                 when jsonb_typeof(u.body) is distinct from 'object' then 'not_an_object'
@@ -253,7 +256,7 @@ begin
                   or right(u.body ->> 'task_uuid', 5) <> '00000' then 'foreign_step'
            end as fault
       from unnest(v_ids, v_bodies, v_headers, v_steps) u(msg_id, body, headers, step)
-  ), named as materialized (
+  ), named as materialized (  -- the steps they name; no task_uuid: there is none such
     select m.msg_id, m.body, m.headers, s.task_uuid, s.step_no,
            n.handler_id = any(p_served_ids) as served, nullif(n.timeout_ms, 0) * interval '1 millisecond' as timeout
       from message m

@@ -15,11 +15,12 @@ $$;
 
 -- Whether a host may be given steps: not once it was declared dead, since its
 -- steps are given back then, and nobody would look after one it got later; nor
--- while it rests, since nobody looks after it. The
--- lock, which the transaction keeps, is shared between those that give steps to
--- the host; tasker_release_host_steps waits for them, so that it sees what they
--- gave. Called before any row is locked. Who is no host, an outside worker, may:
+-- while it rests, since nobody looks after it. An outside worker (null) always may:
 -- its leases end by themselves.
+--
+-- The lock, which the transaction keeps, is shared between those that give steps to
+-- the host; tasker_release_host_steps waits for them, so that it sees what they gave.
+-- To be called before any row is locked.
 -- +goose StatementBegin
 create function tasker_may_lease(p_host integer)
 returns boolean language plpgsql as $$
@@ -35,9 +36,10 @@ $$;
 
 -- Extends the lease of all steps of a host and returns the leases that were
 -- revoked. Each is returned until the host has heard it, for the answer may be
--- lost: p_heard are the leases of the answer before. o_alive is false if the host was declared dead: its steps are
--- given to others, and it must stop them and register anew. p_rises is how often it
--- has risen from rest: if that is news it rests no more, else it does what it did.
+-- lost: p_heard are the leases of the answer before. p_rises is how often it has risen
+-- from rest: if that is news it rests no more, else it does what it did. o_alive is false
+-- if the host was declared dead: its steps are given to others, and it must stop them and
+-- register anew.
 -- +goose StatementBegin
 create function tasker_heartbeat(
   p_host integer, p_state text, p_served text[], p_lease_ms bigint, p_heard uuid[], p_rises bigint,
@@ -58,13 +60,15 @@ end
 $$;
 -- +goose StatementEnd
 
--- Gives back up to p_limit steps of a host that is gone, of the active tasks
--- after p_after. With no p_claim_factor (null), or if the host has said that it stops, their
--- claims do not count: it has stopped in an orderly way, also if another has to finish that. Returns how many it gave back, and the last task it looked at;
--- null: it has seen all. If somebody else gives steps of that host back at this
--- moment it does nothing and says o_busy: whoever waited for the other to end
--- would wait in vain on a server so slow that it takes longer than a lock may,
--- and then begin anew while the other waits.
+-- Gives back the steps of a host that is gone, in up to p_limit active tasks after
+-- p_after. Without a p_claim_factor (null), or if the host has said that it stops, their
+-- claims do not count: it has stopped in an orderly way, also if another has to finish
+-- that. Else those that were claimed too often fail for good. Returns how many steps it
+-- gave back or failed, and the last task it looked at; null: it has seen all.
+--
+-- If somebody else gives back steps of that host at this moment it does nothing and says
+-- o_busy. To wait for the other would be in vain on a server so slow that it takes longer
+-- than a lock may be waited for.
 -- +goose StatementBegin
 create function tasker_release_host_steps(
   p_host integer, p_reason text, p_after uuid, p_limit integer, p_claim_factor integer,
@@ -110,9 +114,9 @@ begin
     perform tasker_lock_movable(v_row.burying, v_row.tasks, v_row.steps);
   end if;
 
-  -- The lock waits for whoever settles a step at this moment; what is not the
-  -- host's any more then is not returned.
-  -- All of them before the first is changed: a row changed since would be passed over.
+  -- The lock waits for whoever settles a step at this moment; what is not the host's any
+  -- more then is not returned. All are locked before the first is changed: a row that was
+  -- changed since the statement began would be passed over.
   select count(*) as steps,
          array_agg(l.task_uuid) filter (where not l.unclaimable) as back_task, array_agg(l.step_no) filter (where not l.unclaimable) as back_step,
          array_agg(l.task_uuid) filter (where l.unclaimable) as bury_task, array_agg(l.step_no) filter (where l.unclaimable) as bury_step,

@@ -102,8 +102,8 @@ end
 $$;
 -- +goose StatementEnd
 
--- Which step is meant, with the numbers of its children, after a check that the caller
--- may work in its namespace; that is null if there is no such step.
+-- Which step is meant, and the numbers of its children. Refuses a caller that may not
+-- work in its namespace. o_namespace is null if there is no such step.
 -- +goose StatementBegin
 create function tasker_worker_step(
   p_step uuid, p_lease uuid, out o_namespace text, out o_task uuid, out o_number integer, out o_children integer[])
@@ -150,9 +150,9 @@ end
 $$;
 -- +goose StatementEnd
 
--- Whether JSON may become more than twice p_max_bytes as it is stored: 1e131071 is
--- short only as it is written. A byte becomes 16384 at most, and only a number with
--- an exponent becomes more than two.
+-- Whether JSON may take more than twice p_max_bytes once it is stored, as 1e131071
+-- does, which is written out then. A byte becomes 16384 at most, and only in a number
+-- with an exponent more than two.
 -- +goose StatementBegin
 create function tasker_worker_swells(p_json text, p_max_bytes integer)
 returns boolean language sql immutable as $$
@@ -221,8 +221,8 @@ $$;
 -- +goose StatementEnd
 
 -- What the worker needs to run one step that it was leased at p_at, as
--- tasker_worker_claim says, and where the sweep looks for the lease: in the row of
--- p_done, the lease of a step that the worker has done before, if that is not null.
+-- tasker_worker_claim says. Enters the lease for the sweep; if p_done is not null, the
+-- lease of a step that the worker has just done, in the row of that one.
 -- +goose StatementBegin
 create function tasker_worker_job(
   p_worker integer, p_lease interval, p_at timestamptz, p_task uuid, p_step integer, p_lease_id uuid, p_plan integer, p_generation integer,
@@ -271,8 +271,8 @@ end
 $$;
 -- +goose StatementEnd
 
--- What the worker needs to run each of many steps, as tasker_worker_job says of one:
--- leased at p_at, in no order, each with its place in the arrays.
+-- What the worker needs to run each of many steps, and their leases, as
+-- tasker_worker_job does for one. The rows are in no order; ord is the place in the arrays.
 -- +goose StatementBegin
 create function tasker_worker_jobs(
   p_worker integer, p_lease interval, p_at timestamptz[], p_task uuid[], p_step integer[], p_lease_id uuid[], p_attempt integer[],
@@ -514,9 +514,9 @@ end
 $$;
 -- +goose StatementEnd
 
--- Records a success that has been checked, and hands a child that is ready and whose
--- handler is in p_served to p_worker, if that is not null, for p_lease_for. What was
--- recorded the caller counts; it does no harm if that has been done.
+-- Records a success that has been checked. If p_worker is not null, hands it a child that
+-- is ready and whose handler is in p_served, for p_lease_for. The caller counts what was
+-- recorded (tasker_worker_count); that it may have been counted here does no harm.
 -- +goose StatementBegin
 create function tasker_worker_success(
   p_task uuid, p_step integer, p_lease uuid, p_output text, p_metadata text, p_children integer[],
@@ -753,7 +753,7 @@ begin
   exception when others then
     v_json := false;
   end;
-  with given as (
+  with given as (  -- what is wrong with each; null: nothing
     select u.ord, u.step, u.lease, coalesce(u.output, 'null') as output, u.metadata,
            row_number() over (partition by u.step order by u.ord) as nth,
            case when v_json and (u.output is null
@@ -764,7 +764,7 @@ begin
            case when u.metadata is not null
                 then tasker_worker_fault('metadata', u.metadata, v_policy.max_result_bytes, v_policy.max_depth, true) end as metadata_fault
       from unnest(p_step, p_lease, p_output, p_metadata) with ordinality u(step, lease, output, metadata, ord)
-  ), together as (
+  ), together as (  -- those that go together: of a step that is named twice the first
     select g.ord, tasker_task_of(g.step) as task_uuid, tasker_step_no(g.step) as step_no, g.lease, g.output, g.metadata
       from given g where coalesce(g.output_fault, g.metadata_fault) is null and g.nth = 1
   )
