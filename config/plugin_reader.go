@@ -9,6 +9,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/tasker-systems/tasker-host/internal/spelling"
 )
 
 // pluginTables is what a plugins.toml consists of, for messages.
@@ -123,7 +125,7 @@ func unknownTable(name string, overlay bool) string {
 	if overlay {
 		tables = []string{"lock", "trust", "plugin"}
 	}
-	if near := Nearest(name, tables); near != "" {
+	if near := spelling.Nearest(name, tables); near != "" {
 		return "unknown, did you mean " + near + "? " + pluginTables
 	}
 	return "unknown; " + pluginTables
@@ -199,7 +201,7 @@ func (r *pluginReader) put(into settings, leaf leaf, name string, e entry, origi
 
 func (r *pluginReader) unknown(name string) string {
 	names := append(r.settings.keys(), "env", "options")
-	if near := Nearest(name, names); near != "" {
+	if near := spelling.Nearest(name, names); near != "" {
 		return "unknown key, did you mean " + near + "?"
 	}
 	slices.Sort(names)

@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/tasker-systems/tasker-host/internal/spelling"
 )
 
 // schema is the set of keys that a struct declares by its tags: toml names a
@@ -105,7 +107,7 @@ func (s schema) isTable(name string) bool {
 
 // unknown says what is wrong with a key that the schema lacks.
 func (s schema) unknown(key string) string {
-	if near := Nearest(key, s.keys()); near != "" {
+	if near := spelling.Nearest(key, s.keys()); near != "" {
 		return "unknown key, did you mean " + near + "?"
 	}
 	table := key

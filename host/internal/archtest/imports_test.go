@@ -44,10 +44,11 @@ var rules = []rule{
 	{room: "scaling/**", imports: []string{"sdk/vocab", "sdk/scaler", "scaling/**"}, reaches: []string{pgx, goPlugin, grpc, koanf, prometheus}, direct: inputOutput},
 	{room: "plugins/**", imports: []string{"sdk/**", "scaling/**", "plugins/**"}, reaches: []string{pgx, koanf}},
 
+	{room: "internal/spelling", reaches: []string{"*"}, direct: inputOutput},
 	{room: "internal/leaks", reaches: []string{pgx, goPlugin, grpc, koanf, prometheus}},
 
 	// The libraries of the host at top level.
-	{room: "config", reaches: []string{pgx, goPlugin, grpc}},
+	{room: "config", imports: []string{"internal/spelling"}, reaches: []string{pgx, goPlugin, grpc}},
 	{room: "migrations/**", imports: []string{"migrations/**"}, tests: []string{"sdk/vocab"}, reaches: []string{goPlugin, grpc, koanf}},
 	{room: "finalizer", imports: []string{"sdk/vocab"}, tests: []string{"migrations/**"}, reaches: []string{goPlugin, grpc, koanf}},
 
@@ -55,7 +56,7 @@ var rules = []rule{
 	{room: "host/internal/archtest", tests: []string{"config", "sdk/vocab"}},
 	{room: "host/internal/payload", reaches: []string{pgx, goPlugin, grpc, koanf}, direct: inputOutput},
 	{room: "host/internal/readmodel", imports: []string{"sdk/vocab", "sdk/task"}, reaches: []string{pgx, goPlugin, grpc, koanf, prometheus}, direct: inputOutput},
-	{room: "host/internal/workflow", imports: []string{"sdk/vocab", "host/internal/payload"}, reaches: []string{pgx, goPlugin, grpc, koanf, prometheus}, direct: inputOutput},
+	{room: "host/internal/workflow", imports: []string{"sdk/vocab", "host/internal/payload", "internal/spelling"}, reaches: []string{pgx, goPlugin, grpc, koanf, prometheus}, direct: inputOutput},
 	{room: "host/internal/auth", reaches: []string{pgx, goPlugin, grpc, koanf, prometheus}},
 	{room: "host/internal/cache", reaches: []string{pgx, goPlugin, grpc, koanf}},
 	{room: "host/internal/telemetry", reaches: []string{pgx, goPlugin, grpc, koanf}},
@@ -107,7 +108,7 @@ var rules = []rule{
 		room: "host/internal/cli/**",
 		imports: []string{
 			"sdk/vocab", "sdk/task", "sdk/client", "config", "host/internal/client", "host/internal/readmodel", "host/internal/workflow",
-			"host/internal/payload", "host/internal/pluginset", "host/internal/telemetry", "host/internal/cli/**", "plugins/examples/**",
+			"internal/spelling", "host/internal/payload", "host/internal/pluginset", "host/internal/telemetry", "host/internal/cli/**", "plugins/examples/**",
 			"sdk/tryout", "sdk/wire", "sdk/proto/**", // to try plugins without a host
 			"sdk/scaler", "scaling/**", // to try algorithms without a host
 		},

@@ -13,6 +13,7 @@ import (
 	"github.com/tasker-systems/tasker-host/config"
 	"github.com/tasker-systems/tasker-host/host/internal/client"
 	"github.com/tasker-systems/tasker-host/host/internal/readmodel"
+	"github.com/tasker-systems/tasker-host/internal/spelling"
 )
 
 func (a *app) configCommand() *cobra.Command {
@@ -101,7 +102,7 @@ func selected(view readmodel.Configuration, names []string) (readmodel.Configura
 	}
 	for _, name := range names {
 		if !used[name] {
-			if near := config.Nearest(name, keysAndTables(view)); near != "" {
+			if near := spelling.Nearest(name, keysAndTables(view)); near != "" {
 				return view, usagef("%q is neither a key nor a table of the configuration; did you mean %s?", name, near)
 			}
 			return view, usagef("%q is neither a key nor a table of the configuration; 'tasker config reference' lists them", name)

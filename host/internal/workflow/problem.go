@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/tasker-systems/tasker-host/internal/spelling"
 )
 
 // Problem is one fault of a template.
@@ -74,47 +76,11 @@ func (ps *problems) err(file string) error {
 }
 
 // suggest returns `: did you mean "x"?` for the candidate most like word, or
-// nothing if none is alike: at most a third of the letters (and two) differ.
+// nothing if none is alike.
 func suggest(word string, candidates []string) string {
-	if len(word) > 128 {
-		return ""
-	}
-	best, bestDistance := "", max(2, len(word)/3)+1
-	for _, c := range candidates {
-		if d := len(c) - len(word); d >= bestDistance || -d >= bestDistance {
-			continue
-		}
-		d := distance(word, c)
-		if strings.EqualFold(word, c) {
-			d = 0
-		}
-		if d < bestDistance {
-			best, bestDistance = c, d
-		}
-	}
+	best := spelling.Nearest(word, candidates)
 	if best == "" {
 		return ""
 	}
 	return fmt.Sprintf(": did you mean %q?", best)
-}
-
-// distance is the Levenshtein distance of two short words.
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			substitution := diagonal
-			if a[i] != b[j] {
-				substitution++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(substitution, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
 }
