@@ -93,14 +93,7 @@ func (a *app) tokenRevokeCommand() *cobra.Command {
 		Use: "revoke NAME or ID", Short: "Revoke a token", Args: arguments(1, 1, "a NAME or ID"),
 		RunE: a.withClient(func(ctx context.Context, c *client.Client, args []string) error {
 			t, err := c.RevokeToken(ctx, args[0])
-			if err != nil {
-				return err
-			}
-			if a.json {
-				return a.printJSON(t)
-			}
-			a.printf("revoked %s (%s)\n", oneLine(t.Name), t.ID)
-			return nil
+			return a.answer(t, err, func() { a.printf("revoked %s (%s)\n", oneLine(t.Name), t.ID) })
 		}),
 	}
 }

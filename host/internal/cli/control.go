@@ -103,14 +103,7 @@ func (a *app) breakerCommand() *cobra.Command {
 		Use: "list", Short: "List the host's circuit breakers", Args: arguments(0, 0, ""),
 		RunE: a.withClient(func(ctx context.Context, c *client.Client, _ []string) error {
 			page, err := c.Breakers(ctx)
-			if err != nil {
-				return err
-			}
-			if a.json {
-				return a.printJSON(page)
-			}
-			a.listBreakers(&page)
-			return nil
+			return a.answer(page, err, func() { a.listBreakers(&page) })
 		}),
 	}
 	return group("breaker", "Show, open and close the host's circuit breakers", "", list,
@@ -127,14 +120,7 @@ func (a *app) breakerMove(use, short, long string, do func(*client.Client, conte
 		Use: use, Short: short, Long: long, Args: arguments(1, 1, "a NAME, such as database or queue.shop_queue.claim"),
 		RunE: a.withClient(func(ctx context.Context, c *client.Client, args []string) error {
 			b, err := do(c, ctx, args[0], o)
-			if err != nil {
-				return err
-			}
-			if a.json {
-				return a.printJSON(b)
-			}
-			a.listBreakers(&readmodel.BreakerPage{Enabled: true, Items: []readmodel.Breaker{b}})
-			return nil
+			return a.answer(b, err, func() { a.listBreakers(&readmodel.BreakerPage{Enabled: true, Items: []readmodel.Breaker{b}}) })
 		}),
 	}
 	a.operatorFlags(cmd, &o)

@@ -55,14 +55,7 @@ func (a *app) explainStepCommand() *cobra.Command {
 				return err
 			}
 			e, err := c.ExplainStep(ctx, id)
-			if err != nil {
-				return err
-			}
-			if a.json {
-				return a.printJSON(e)
-			}
-			a.printExplanation(&e)
-			return nil
+			return a.answer(e, err, func() { a.printExplanation(&e) })
 		}),
 	}
 }

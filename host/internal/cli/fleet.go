@@ -17,14 +17,7 @@ func (a *app) hostCommand() *cobra.Command {
 		Use: "list", Short: "List the hosts of the database that were alive within a day", Args: arguments(0, 0, ""),
 		RunE: a.withClient(func(ctx context.Context, c *client.Client, _ []string) error {
 			page, err := c.Hosts(ctx)
-			if err != nil {
-				return err
-			}
-			if a.json {
-				return a.printJSON(page)
-			}
-			a.listHosts(page.Items)
-			return nil
+			return a.answer(page, err, func() { a.listHosts(page.Items) })
 		}),
 	}
 	return group("host", "Show the hosts of the database", "", list)
@@ -67,14 +60,7 @@ func (a *app) queueCommand() *cobra.Command {
 		Use: "list", Short: "List the queues of all namespaces", Args: arguments(0, 0, ""),
 		RunE: a.withClient(func(ctx context.Context, c *client.Client, _ []string) error {
 			page, err := c.Queues(ctx)
-			if err != nil {
-				return err
-			}
-			if a.json {
-				return a.printJSON(page)
-			}
-			a.listQueues(page.Items)
-			return nil
+			return a.answer(page, err, func() { a.listQueues(page.Items) })
 		}),
 	}
 	show := &cobra.Command{

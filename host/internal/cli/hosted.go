@@ -71,14 +71,7 @@ func (a *app) migrateCommand() *cobra.Command {
 				return err
 			}
 			report, err := a.rt.Migrate(cmd.Context(), MigrateOptions{Config: options, Status: status})
-			if err != nil {
-				return err
-			}
-			if a.json {
-				return a.printJSON(report)
-			}
-			a.showMigrations(report)
-			return nil
+			return a.answer(report, err, func() { a.showMigrations(report) })
 		}
 	}
 	cmd := &cobra.Command{

@@ -41,14 +41,7 @@ func (a *app) dlqListCommand() *cobra.Command {
 	cmd.Flags().StringVar(&f.Cursor, "cursor", "", "continue a list: its next_cursor")
 	cmd.RunE = a.withClient(func(ctx context.Context, c *client.Client, _ []string) error {
 		page, err := c.DeadLetters(ctx, f)
-		if err != nil {
-			return err
-		}
-		if a.json {
-			return a.printJSON(page)
-		}
-		a.listLetters(page)
-		return nil
+		return a.answer(page, err, func() { a.listLetters(page) })
 	})
 	return cmd
 }

@@ -210,14 +210,7 @@ func (a *app) withPlugin(run func(ctx context.Context, c *client.Client, kind, n
 		}
 		return a.withClient(func(ctx context.Context, c *client.Client, _ []string) error {
 			d, err := run(ctx, c, kind, name)
-			if err != nil {
-				return err
-			}
-			if a.json {
-				return a.printJSON(d)
-			}
-			a.showPlugin(&d)
-			return nil
+			return a.answer(d, err, func() { a.showPlugin(&d) })
 		})(cmd, args)
 	}
 }

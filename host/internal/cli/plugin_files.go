@@ -178,14 +178,7 @@ func (a *app) diffCommand() *cobra.Command {
 			return usagef("say which environments: --env staging,production")
 		}
 		diff, err := pluginset.Compare(path, environments)
-		if err != nil {
-			return err
-		}
-		if a.json {
-			return a.printJSON(diff)
-		}
-		a.showPluginDiff(diff)
-		return nil
+		return a.answer(diff, err, func() { a.showPluginDiff(diff) })
 	}
 	return cmd
 }

@@ -18,14 +18,7 @@ func (a *app) poolCommand() *cobra.Command {
 		Use: "list", Short: "List the pools of executors of the host", Args: arguments(0, 0, ""),
 		RunE: a.withClient(func(ctx context.Context, c *client.Client, _ []string) error {
 			page, err := c.Pools(ctx)
-			if err != nil {
-				return err
-			}
-			if a.json {
-				return a.printJSON(page)
-			}
-			a.listPools(page.Items)
-			return nil
+			return a.answer(page, err, func() { a.listPools(page.Items) })
 		}),
 	}
 	show := &cobra.Command{

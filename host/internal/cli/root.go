@@ -247,6 +247,18 @@ func (a *app) withClient(run func(ctx context.Context, c *client.Client, args []
 	}
 }
 
+// answer prints what a call has brought: as it came with --json, else as show does.
+func (a *app) answer(v any, err error, show func()) error {
+	if err != nil {
+		return err
+	}
+	if a.json {
+		return a.printJSON(v)
+	}
+	show()
+	return nil
+}
+
 // arguments checks their number; names says what they are.
 func arguments(least, most int, names string) cobra.PositionalArgs {
 	return func(_ *cobra.Command, args []string) error {

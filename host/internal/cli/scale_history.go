@@ -23,14 +23,7 @@ func (a *app) scaleHistoryCommand() *cobra.Command {
 		Long: "List the last decisions about a pool, the newest first: what was measured, what was advised and by whom, which rules changed it, and why.",
 		RunE: a.withClient(func(ctx context.Context, c *client.Client, args []string) error {
 			h, err := c.PoolHistory(ctx, args[0], limit, changes)
-			if err != nil {
-				return err
-			}
-			if a.json {
-				return a.printJSON(h)
-			}
-			a.listDecisions(h.Items)
-			return nil
+			return a.answer(h, err, func() { a.listDecisions(h.Items) })
 		}),
 	}
 	limitFlag(cmd, &limit, 20, 500, "at most so many")

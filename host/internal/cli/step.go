@@ -153,14 +153,7 @@ func (a *app) stepShowCommand() *cobra.Command {
 				return err
 			}
 			step, err := c.Step(ctx, id)
-			if err != nil {
-				return err
-			}
-			if a.json {
-				return a.printJSON(step)
-			}
-			a.showStep(&step)
-			return nil
+			return a.answer(step, err, func() { a.showStep(&step) })
 		}),
 	}
 }

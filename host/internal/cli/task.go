@@ -205,14 +205,7 @@ func (a *app) listCommand() *cobra.Command {
 			f.States = append(f.States, vocab.TaskState(s))
 		}
 		page, err := c.Tasks(ctx, f)
-		if err != nil {
-			return err
-		}
-		if a.json {
-			return a.printJSON(page)
-		}
-		a.listTasks(page)
-		return nil
+		return a.answer(page, err, func() { a.listTasks(page) })
 	})
 	return cmd
 }

@@ -135,14 +135,7 @@ func (a *app) templateShowCommand() *cobra.Command {
 		Args: arguments(1, 1, "NAMESPACE/NAME[@VERSION]"),
 		RunE: a.withClient(func(ctx context.Context, c *client.Client, args []string) error {
 			t, err := namedTemplate(ctx, c, args[0])
-			if err != nil {
-				return err
-			}
-			if a.json {
-				return a.printJSON(t)
-			}
-			a.showTemplate(&t)
-			return nil
+			return a.answer(t, err, func() { a.showTemplate(&t) })
 		}),
 	}
 }

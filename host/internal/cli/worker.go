@@ -19,14 +19,7 @@ func (a *app) workerCommand() *cobra.Command {
 		Use: "list", Short: "List the outside workers that claimed steps, those seen last first", Args: arguments(0, 0, ""),
 		RunE: a.withClient(func(ctx context.Context, c *client.Client, _ []string) error {
 			page, err := c.Workers(ctx)
-			if err != nil {
-				return err
-			}
-			if a.json {
-				return a.printJSON(page)
-			}
-			a.listWorkers(page.Items)
-			return nil
+			return a.answer(page, err, func() { a.listWorkers(page.Items) })
 		}),
 	}
 	commands := []*cobra.Command{list}
