@@ -33,6 +33,8 @@ type capacity struct {
 	granted  uint64
 }
 
+// group is a service of the plugins, or a namespace: how much of it runs at once,
+// and how much the host holds.
 type group struct {
 	window   int
 	ids      []int32
@@ -109,6 +111,7 @@ type grant struct {
 	parts []part // of namespaces
 }
 
+// part is what a grant has reserved of a namespace.
 type part struct {
 	space *group
 	room  int
@@ -267,12 +270,7 @@ func (c *capacity) close() {
 	c.mu.Unlock()
 }
 
-func (c *capacity) signal() {
-	select {
-	case c.freed <- struct{}{}:
-	default:
-	}
-}
+func (c *capacity) signal() { signal(c.freed) }
 
 func (g grant) forStore(host int32) store.Grant {
 	return store.Grant{Host: host, Room: g.room, Served: g.ids}

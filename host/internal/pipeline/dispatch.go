@@ -2,7 +2,6 @@ package pipeline
 
 import (
 	"context"
-	"encoding/json"
 	"strconv"
 	"sync"
 	"time"
@@ -257,14 +256,4 @@ func nearestAncestors(plan *store.Plan, step int32, most int) []int32 {
 		level = above
 	}
 	return found
-}
-
-// failureJSON is how a failure is kept in the database.
-type failureJSON struct {
-	Type       vocab.ErrorType `json:"type"`
-	Code       string          `json:"code,omitempty"`
-	Message    string          `json:"message"`
-	Retryable  bool            `json:"retryable"`
-	RetryAfter float64         `json:"retry_after_seconds,omitempty"`
-	Context    json.RawMessage `json:"context,omitempty"`
 }

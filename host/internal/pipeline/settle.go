@@ -91,6 +91,16 @@ func (e *Engine) checkResult(o *pluginhost.Outcome) *pluginhost.Failure {
 // maxErrorText bounds what a handler's error text may take in the database.
 const maxErrorText = 8 << 10
 
+// failureJSON is how a failure is kept in the database.
+type failureJSON struct {
+	Type       vocab.ErrorType `json:"type"`
+	Code       string          `json:"code,omitempty"`
+	Message    string          `json:"message"`
+	Retryable  bool            `json:"retryable"`
+	RetryAfter float64         `json:"retry_after_seconds,omitempty"`
+	Context    json.RawMessage `json:"context,omitempty"`
+}
+
 func failureOf(f *pluginhost.Failure) json.RawMessage {
 	j := failureJSON{
 		Type: f.Type, Code: payload.Text(f.Code, 200), Message: payload.Text(f.Message, maxErrorText),
