@@ -551,8 +551,9 @@ end
 $$;
 -- +goose StatementEnd
 
--- Settles the attempts of the arrays, which must be ordered by (p_task, p_step),
--- and be all successes or none. Per attempt:
+-- Settles the attempts of the arrays, which must be ordered by (p_task, p_step) and
+-- should be all successes or none: what is mixed is recorded too, but may meet a
+-- deadlock and has to be repeated then. Per attempt:
 --   p_lease           the lease it ran under
 --   p_outcome         success, retryable, permanent, released
 --   p_generation      the plugin process that ran it; null: none of ours
