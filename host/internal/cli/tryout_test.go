@@ -33,8 +33,8 @@ func TestTryout(t *testing.T) {
 		code int
 		want string // in what is printed
 	}{
-		"check":           {[]string{"check", good, "--example", "crooked.echo=" + step}, 0, "ok    exits at SIGTERM\n"},
-		"check bad":       {[]string{"check", bad}, 1, "FAIL  drain\n      it says that 7 are in flight and none is\n"},
+		"check":           {[]string{"check", good, "--example", "crooked.echo=" + step, "--patience", "1m"}, 0, "ok    exits at SIGTERM\n"},
+		"check bad":       {[]string{"check", bad, "--patience", "1m"}, 1, "FAIL  drain\n      it says that 7 are in flight and none is\n"},
 		"check no plugin": {[]string{"check", "/bin/true"}, 1, "FAIL  start\n      start /bin/true: it is no plugin, or it cannot start: it ended (exit status 0)"},
 		"run no plugin":   {[]string{"run", "/bin/true"}, 1, "tasker: start /bin/true: it is no plugin, or it cannot start"},
 		"no file":         {[]string{"check", good + ".exe"}, 2, "there is no file"},
@@ -67,7 +67,7 @@ func TestTryout(t *testing.T) {
 
 	t.Run("JSON", func(t *testing.T) {
 		t.Parallel()
-		r := setup(t).run(t, "plugin", "check", bad, "--json")
+		r := setup(t).run(t, "plugin", "check", bad, "--json", "--patience", "1m")
 		require.Equal(t, 1, r.code)
 		var report struct {
 			OK     bool
