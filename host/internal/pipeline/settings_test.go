@@ -408,7 +408,15 @@ func TestNoMoreThanMaxInFlightIsHeld(t *testing.T) {
 	held := func() int {
 		return count(t, b, `select count(*) from tasker_workflow_steps where state = 'in_progress'`)
 	}
+	most := func() int { // at any time so far, by the history: who ends at a moment makes room for who begins then
+		return count(t, b, `
+select max(n) from (
+  select sum(x.d) over (order by x.created_at, x.d rows unbounded preceding) as n
+    from (select h.created_at, case when h.to_state = 'in_progress' then 1 else -1 end as d
+            from tasker_workflow_step_transitions h where 'in_progress' in (h.from_state, h.to_state)) x) y`)
+	}
 	eventually(t, "three leases", func() bool { return held() == 3 })
+	require.Equal(t, 3, most())
 	cfg := testConfig()
 	cfg.MaxInFlight = 5
 	b.engine.Reload(cfg)
@@ -416,4 +424,5 @@ func TestNoMoreThanMaxInFlightIsHeld(t *testing.T) {
 	eventually(t, "the host hears of them", func() bool { return b.engine.InFlight() == 5 })
 	close(open)
 	eventually(t, "all", func() bool { return count(t, b, `select count(*) from tasker_tasks where state = 'complete'`) == 12 })
+	require.Equal(t, 5, most())
 }
