@@ -165,7 +165,8 @@ type Orchestration struct {
 
 // Retention says how long what has ended is kept. 0s: for ever.
 type Retention struct {
-	// Tasks is how long tasks are kept after their end, with steps and history.
+	// Tasks is how long tasks are kept after their end, with steps and history; up to a
+	// tenth longer, or a day or two, since they go by partitions.
 	// One that has not ended is kept however old it is.
 	Tasks time.Duration `toml:"tasks" min:"0s" max:"175200h" reload:"yes"`
 	// Namespaces names those that keep their tasks longer or shorter, such as

@@ -160,7 +160,7 @@ create function tasker_drop_day(
   p_table text, p_day date, p_wait_ms integer, p_default interval, p_namespaces text[], p_keep interval[])
 returns boolean language plpgsql as $$
 declare
-  v_table text := p_table || '_' || to_char(p_day, 'YYYYMMDD');
+  v_table  text := p_table || '_' || to_char(p_day, 'YYYYMMDD');
   v_begins timestamptz;
   v_ends   timestamptz;
   v_kept   boolean;

@@ -55,7 +55,7 @@ const (
 
 // Process starts an executable for each call. It sees the variables of this
 // process that are named in env, and no other but the handshake's. Like a host's,
-// it has a private directory for its socket and its temporary files.
+// it has a private directory for its socket.
 func Process(path string, env ...string) Start {
 	return func(ctx context.Context) (*Instance, error) {
 		life, stop := context.WithCancel(context.Background()) // not ctx: that is for the start

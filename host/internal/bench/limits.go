@@ -15,8 +15,8 @@ import (
 	"github.com/tasker-systems/tasker-host/host/internal/readmodel"
 )
 
-// What the machine and the database do without any host, beside which other figures
-// can be read: the same engine makes twice as many steps where these are twice as high.
+// What the machine and the database do by themselves, while the hosts have nothing to do.
+// Other figures can be read beside it: the same engine makes twice as many steps where these are twice as high.
 
 const (
 	limitsCallers  = 16     // of the measurements with many connections

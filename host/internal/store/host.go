@@ -222,7 +222,7 @@ func (s *Store) SweepMessages(ctx context.Context, age time.Duration) (enqueued 
 func (s *Store) EnsurePartitions(ctx context.Context, days int, keep time.Duration) error {
 	for _, table := range partitioned {
 		err := s.define(ctx, func(tx pgx.Tx) error {
-			_, err := tx.Exec(ctx, sqlEnsurePartitions, days, table, partitionDays(keep))
+			_, err := tx.Exec(ctx, sqlEnsurePartitions, days, table, partitionWidth(keep))
 			return err
 		})
 		if err != nil {
@@ -232,9 +232,9 @@ func (s *Store) EnsurePartitions(ctx context.Context, days int, keep time.Durati
 	return nil
 }
 
-// partitionDays is for how many days a partition is if tasks are kept for so long: a
+// partitionWidth is for how many days a partition is if tasks are kept for so long: a
 // tenth of it, so that there are some dozen, and a month at most.
-func partitionDays(keep time.Duration) int {
+func partitionWidth(keep time.Duration) int {
 	const day, most = 24 * time.Hour, 30
 	if keep == 0 {
 		return most

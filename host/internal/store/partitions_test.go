@@ -11,6 +11,11 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
 )
 
+// partitioned are the tables that have partitions.
+func partitioned() []string {
+	return []string{"tasker_tasks", "tasker_workflow_steps", "tasker_task_transitions", "tasker_workflow_step_transitions"}
+}
+
 // spans returns the partitions of a table as days from today on: "-3..6" ends before the
 // sixth.
 func (b *bed) spans(t testing.TB, table string) string {
@@ -37,7 +42,7 @@ func TestPartitionsAreWide(t *testing.T) {
 	b.days(t)
 	everywhere := func(want string) {
 		t.Helper()
-		for _, table := range []string{"tasker_tasks", "tasker_workflow_steps", "tasker_task_transitions", "tasker_workflow_step_transitions"} {
+		for _, table := range partitioned() {
 			require.Equal(t, want, b.spans(t, table), table)
 		}
 	}
@@ -54,6 +59,8 @@ func TestPartitionsAreWide(t *testing.T) {
 	everywhere("0..1 1..2 2..11 11..12 12..13 13..16 16..19 19..20 20..24")
 	require.NoError(t, b.store.EnsurePartitions(t.Context(), 25, 0))
 	everywhere("0..1 1..2 2..11 11..12 12..13 13..16 16..19 19..20 20..24 24..54")
+	require.NoError(t, b.store.EnsurePartitions(t.Context(), 55, 3650*day))
+	everywhere("0..1 1..2 2..11 11..12 12..13 13..16 16..19 19..20 20..24 24..54 54..84")
 }
 
 // A row that is in a default partition already keeps the others of its day there, and
@@ -116,7 +123,7 @@ func TestAPartitionThatTakesTasksStays(t *testing.T) {
 	b := newBed(t)
 	b.days(t)
 	p := b.mustPlan(t, chain(2)...)
-	for _, table := range []string{"tasker_tasks", "tasker_workflow_steps", "tasker_task_transitions", "tasker_workflow_step_transitions"} {
+	for _, table := range partitioned() {
 		b.exec(t, fmt.Sprintf("drop table %s_%s", table, time.Now().UTC().Format("20060102")))
 	}
 	b.exec(t, "select tasker_ensure_partitions(clock_timestamp() - interval '96 hours', 3, null, 5)")
@@ -171,7 +178,7 @@ func TestRetentionOfTablesCutAtOtherDays(t *testing.T) {
 			require.NoError(t, err)
 		}
 	}
-	for _, table := range []string{"tasker_tasks", "tasker_workflow_steps", "tasker_task_transitions", "tasker_workflow_step_transitions"} {
+	for _, table := range partitioned() {
 		require.Equal(t, "0..1 1..2", b.spans(t, table), table)
 	}
 }
