@@ -2,6 +2,7 @@ package store_test
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -55,6 +56,33 @@ func BenchmarkBatch(b *testing.B) {
 			n := float64(b.N * size)
 			b.ReportMetric(float64(creating.Microseconds())/n, "create-µs/task")
 			b.ReportMetric(float64(settling.Microseconds())/n/float64(len(plan.Steps)), "settle-µs/step")
+		})
+	}
+}
+
+// BenchmarkPartitions settles the only step of a task in a database with so many partitions
+// of each table.
+//
+//   - settle-µs: the least tenth's time of the call, its commit included
+func BenchmarkPartitions(b *testing.B) {
+	for _, n := range []int{4, 13, 34, 94} {
+		b.Run(fmt.Sprintf("partitions=%d", n), func(b *testing.B) {
+			bed := newBed(b)
+			bed.exec(b, "select tasker_ensure_partitions(clock_timestamp() + interval '48 hours', $1)", n-3) // beside today, tomorrow and the default
+			plan := bed.mustPlan(b, chain(1)...)
+			g := bed.grant(bed.host(b), 1)
+			var took []time.Duration
+			for b.Loop() {
+				created, err := bed.store.CreateTasks(b.Context(), g, []store.NewTask{newTask(plan)}, "")
+				require.NoError(b, err)
+				l := created[0].Leases[0]
+				began := time.Now()
+				_, err = bed.store.Settle(b.Context(), g, policy, []store.Settlement{settlement(l.StepKey, l.ID, vocab.OutcomeSuccess)})
+				took = append(took, time.Since(began))
+				require.NoError(b, err)
+			}
+			slices.Sort(took)
+			b.ReportMetric(float64(took[len(took)/10].Microseconds()), "settle-µs")
 		})
 	}
 }
