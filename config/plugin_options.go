@@ -204,8 +204,11 @@ func (s *PluginSpec) ResolveOptions(getenv func(string) (string, bool)) (resolve
 func readSecret(ref map[string]any, getenv func(string) (string, bool)) (string, error) {
 	if name, ok := ref[fromEnv].(string); ok {
 		value, set := getenv(name)
-		if !set {
+		switch {
+		case !set:
 			return "", fmt.Errorf("the environment variable %s is not set", name)
+		case value == "":
+			return "", fmt.Errorf("the environment variable %s is empty", name)
 		}
 		return value, nil
 	}
@@ -223,5 +226,9 @@ func readSecret(ref map[string]any, getenv func(string) (string, bool)) (string,
 	if err != nil {
 		return "", err
 	}
-	return strings.TrimSuffix(strings.TrimSuffix(string(text), "\n"), "\r"), nil
+	secret := strings.TrimSuffix(strings.TrimSuffix(string(text), "\n"), "\r")
+	if secret == "" {
+		return "", fmt.Errorf("the file %s is empty", path)
+	}
+	return secret, nil
 }

@@ -220,6 +220,14 @@ func TestSecretsInOptions(t *testing.T) {
 		"plugins.toml:7: plugin.handler.a.options.a/b.0.x: there is no file key",
 	}, report(t, err, dir))
 
+	values["TOKEN"] = ""
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "key"), []byte("\n"), 0o600))
+	_, _, err = s.ResolveOptions(getenv)
+	require.Equal(t, []string{
+		"plugins.toml:6: plugin.handler.a.options.token: the environment variable TOKEN is empty",
+		"plugins.toml:7: plugin.handler.a.options.a/b.0.x: the file key is empty",
+	}, report(t, err, dir), "a secret that was not written yet is no empty password")
+
 	specs, dir, err = plugins(t, "test", secretText)
 	require.NoError(t, err)
 	require.Contains(t, string(specs[0].Options), `"token":{"from_file":"`+dir+`/other"}`, "a reference replaces a reference")
