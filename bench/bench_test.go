@@ -125,7 +125,7 @@ case "$*" in
 "bench --database-url postgres://somewhere --num-total-jobs 500") test -e "$0.migrated" && echo "overall job/sec [    31234.5 ]" ;;
 *) echo "called with $*" >&2; exit 1 ;;
 esac
-`), 0o700)) //nolint:gosec // it is a program
+`), 0o700))
 	r, err := riverBench{program}.measure(t.Context(), started, "postgres://somewhere", single, plan{steps: 500})
 	must(t, err)
 	if r.stepsPerSecond != 31234.5 {

@@ -164,7 +164,7 @@ func latency(ctx context.Context, e engine, t *tracker, samples int, span time.D
 		took := time.Since(submitted)
 		all = append(all, took)
 		select {
-		case <-time.After(pause + rand.N(min(took, longestPhase))): //nolint:gosec // not for secrets
+		case <-time.After(pause + rand.N(min(took, longestPhase))):
 		case <-ctx.Done():
 			return nil, context.Cause(ctx)
 		}

@@ -174,7 +174,7 @@ const (
 
 // checkPage reports what hinders writing a page.
 func checkPage(path string) error {
-	page, err := os.ReadFile(path) //nolint:gosec // the page that the flag names
+	page, err := os.ReadFile(path)
 	if err != nil {
 		return fmt.Errorf("read the page: %w", err)
 	}
@@ -185,13 +185,13 @@ func checkPage(path string) error {
 }
 
 func writePage(path, table string) error {
-	page, err := os.ReadFile(path) //nolint:gosec // the page that the flag names
+	page, err := os.ReadFile(path)
 	if err != nil {
 		return fmt.Errorf("read the page: %w", err)
 	}
 	page, err = replaceBetween(page, table)
 	if err == nil {
-		err = os.WriteFile(path, page, 0o644) //nolint:gosec // a page for everybody
+		err = os.WriteFile(path, page, 0o644)
 	}
 	if err != nil {
 		return fmt.Errorf("write %s: %w", path, err)

@@ -68,7 +68,7 @@ func (b riverBench) measure(ctx context.Context, _ *server, url string, _ shape,
 }
 
 func (b riverBench) run(ctx context.Context, args ...string) (string, error) {
-	out, err := exec.CommandContext(ctx, b.program, args...).CombinedOutput() //nolint:gosec // River's program
+	out, err := exec.CommandContext(ctx, b.program, args...).CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("%s %s: %w: %s", b.program, args[0], err, out)
 	}

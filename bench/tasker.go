@@ -52,7 +52,7 @@ func (tt taskerTurn) measure(ctx context.Context, s *server, url string, sh shap
 	if tt.inProcess {
 		args = append(args, "--in-process")
 	}
-	cmd := exec.CommandContext(ctx, p.tasker, args...) //nolint:gosec // the program that the flag names
+	cmd := exec.CommandContext(ctx, p.tasker, args...)
 	cmd.Env = append(os.Environ(), "DATABASE_URL="+url, "TASKER__SYSTEM__STATE_DIR="+filepath.Join(p.state, "tasker"))
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	cmd.WaitDelay = stopTimeout + 10*time.Second

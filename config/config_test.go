@@ -304,7 +304,7 @@ func TestDatabaseURL(t *testing.T) {
 	require.NoError(t, os.WriteFile(file, []byte(secretURL+"\n"), 0o600))
 	open := filepath.Join(secrets, "open")
 	require.NoError(t, os.WriteFile(open, []byte(secretURL), 0o600))
-	require.NoError(t, os.Chmod(open, 0o644)) //nolint:gosec // the case under test
+	require.NoError(t, os.Chmod(open, 0o644))
 	inFile := func(text string) Options {
 		return Options{Dir: writeFiles(t, map[string]string{"database.toml": "[database]\n" + text})}
 	}

@@ -42,7 +42,7 @@ func (l *loader) readSecret(key string, value *Secret, file string) {
 		}
 		return
 	}
-	text, err := os.ReadFile(file) //nolint:gosec // the operator names it
+	text, err := os.ReadFile(file)
 	if err != nil {
 		l.problems.add(fileAt, fileKey, "%v", err)
 		return

@@ -222,7 +222,7 @@ func readSecret(ref map[string]any, getenv func(string) (string, bool)) (string,
 	case !info.Mode().IsRegular() || info.Size() > maxSecret:
 		return "", fmt.Errorf("%s is not a file of at most %d KiB", path, maxSecret>>10)
 	}
-	text, err := os.ReadFile(path) //nolint:gosec // the operator names it
+	text, err := os.ReadFile(path)
 	if err != nil {
 		return "", err
 	}

@@ -56,7 +56,7 @@ func TestWhateverIsWrongHoldsThePool(t *testing.T) {
 	silent.Samples = nil
 	old.Samples[0].At = epoch.Add(-time.Hour)
 	for name, c := range map[string]struct {
-		ctx       context.Context //nolint:containedctx // a row of a table
+		ctx       context.Context
 		algorithm scaler.Scaler
 		seen      scaler.Observation
 		reason    string

@@ -76,7 +76,7 @@ const cellBits = 6
 func cellOf(d time.Duration) int {
 	v := uint64(max(d, 0))
 	shift := max(bits.Len64(v)-cellBits, 0)
-	return shift<<(cellBits-1) + int(v>>shift) //nolint:gosec // at most 63
+	return shift<<(cellBits-1) + int(v>>shift) // at most 63
 }
 
 // middle returns the duration in the middle of a cell.

@@ -76,7 +76,7 @@ func Problems(err error) []*OptionError {
 	if err == nil {
 		return nil
 	}
-	if joined, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // only the outermost is a list
+	if joined, ok := err.(interface{ Unwrap() []error }); ok { // only the outermost is a list
 		var all []*OptionError
 		for _, e := range joined.Unwrap() {
 			all = append(all, Problems(e)...)

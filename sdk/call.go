@@ -108,7 +108,7 @@ func (c *call) finish() {
 	if !c.started.IsZero() {
 		c.took = time.Since(c.started)
 	}
-	c.outcome.ExecutionUs = uint32(min(c.took.Microseconds(), 1<<32-1)) //nolint:gosec // bounded
+	c.outcome.ExecutionUs = uint32(min(c.took.Microseconds(), 1<<32-1))
 	c.judge()
 	c.served.stats.count(&c.outcome, c.took)
 	c.ctx.cancel(nil)

@@ -60,11 +60,11 @@ func decodeStep(raw []byte, in *handler.Step) (callID uint64, timeoutMS uint32, 
 			case fieldCallID:
 				callID = f.varint
 			case fieldAttempt:
-				in.Attempt = int(uint32(f.varint)) //nolint:gosec // as proto3 has it: the rest is cut off
+				in.Attempt = int(uint32(f.varint)) // as proto3 has it: the rest is cut off
 			case fieldMaxAttempts:
-				in.MaxAttempts = int(uint32(f.varint)) //nolint:gosec // as above
+				in.MaxAttempts = int(uint32(f.varint))
 			case fieldTimeoutMS:
-				timeoutMS = uint32(f.varint) //nolint:gosec // as above
+				timeoutMS = uint32(f.varint)
 			}
 			return nil
 		}

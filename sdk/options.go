@@ -203,7 +203,7 @@ func fieldErrors(err error) []*pluginv1.FieldError {
 	if err == nil {
 		return nil
 	}
-	if joined, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // only the outermost is a list
+	if joined, ok := err.(interface{ Unwrap() []error }); ok { // only the outermost is a list
 		var all []*pluginv1.FieldError
 		for _, e := range joined.Unwrap() {
 			all = append(all, fieldErrors(e)...)

@@ -118,7 +118,7 @@ func classified(e *handler.Error, err error) *pluginv1.Failure {
 	}
 	if f.Retryable && e.RetryAfter > 0 {
 		ms := (e.RetryAfter + time.Millisecond - 1) / time.Millisecond
-		f.RetryAfterMs = uint32(min(ms, 1<<32-1)) //nolint:gosec // bounded
+		f.RetryAfterMs = uint32(min(ms, 1<<32-1))
 	}
 	return f
 }

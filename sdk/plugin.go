@@ -131,7 +131,7 @@ func (p *Plugin) Describe(context.Context, *pluginv1.DescribeRequest) (*pluginv1
 		Name:        p.name,
 		Version:     p.version,
 		SdkVersion:  sdkVersion(),
-		MaxInFlight: uint32(p.settings.maxInFlight), //nolint:gosec // checked by MaxInFlight
+		MaxInFlight: uint32(p.settings.maxInFlight), // checked by MaxInFlight
 	}
 	if p.settings.options != nil {
 		d.OptionsSchema = p.settings.options.schema
@@ -167,7 +167,7 @@ func (p *Plugin) Configure(ctx context.Context, req *pluginv1.ConfigureRequest) 
 func (p *Plugin) Health(context.Context, *pluginv1.HealthRequest) (*pluginv1.HealthResponse, error) {
 	h := &pluginv1.HealthResponse{
 		Status:   pluginv1.HealthResponse_STATUS_HEALTHY,
-		InFlight: uint32(p.inFlight()), //nolint:gosec // never negative
+		InFlight: uint32(p.inFlight()),
 	}
 	if p.draining.Load() {
 		h.Status, h.Message = pluginv1.HealthResponse_STATUS_DEGRADED, "draining"
@@ -192,7 +192,7 @@ func (p *Plugin) Drain(ctx context.Context, req *pluginv1.DrainRequest) (*plugin
 	ctx, cancel := context.WithTimeout(ctx, time.Duration(req.GetTimeoutMs())*time.Millisecond)
 	defer cancel()
 	left := p.drain(ctx)
-	return &pluginv1.DrainResponse{InFlight: uint32(left)}, nil //nolint:gosec // never negative
+	return &pluginv1.DrainResponse{InFlight: uint32(left)}, nil
 }
 
 // Collect returns the plugin's counters in the Prometheus text format.

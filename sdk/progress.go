@@ -24,7 +24,7 @@ func (w *stream) report(c *call, percent int, note string) {
 	note = clean(note, wire.MaxNoteBytes)
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	c.progress.percent, c.progress.note = uint32(min(max(percent, 0), 100)), note //nolint:gosec // bounded
+	c.progress.percent, c.progress.note = uint32(min(max(percent, 0), 100)), note
 	if c.progress.queued {
 		return
 	}

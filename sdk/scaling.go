@@ -97,7 +97,7 @@ func (s *scaling) decide(ctx context.Context, a *algorithm, o *pluginv1.Observat
 	}
 	a.decisions.Add(1)
 	return &pluginv1.Decision{
-		Target: uint32(min(d.Target, math.MaxInt32)), //nolint:gosec // checked and bounded
+		Target: uint32(min(d.Target, math.MaxInt32)),
 		Reason: d.Reason, Confidence: d.Confidence,
 	}
 }

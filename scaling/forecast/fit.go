@@ -49,7 +49,7 @@ func Best(series []float64, season int) (*Model, error) {
 	}
 	multiplicative, err := Fit(series, season, Multiplicative)
 	if err != nil || additive.sse <= multiplicative.sse {
-		return additive, nil //nolint:nilerr // the other kind does not fit, that is all
+		return additive, nil // the other kind does not fit, that is all
 	}
 	return multiplicative, nil
 }

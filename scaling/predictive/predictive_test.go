@@ -46,7 +46,7 @@ func made(t *testing.T, change func(*Options)) *predictive {
 	}
 	build, err := New(o)
 	require.NoError(t, err)
-	return build().(*predictive) //nolint:forcetypeassert // that is what it makes
+	return build().(*predictive)
 }
 
 func decide(t *testing.T, p *predictive, o scaler.Observation) scaler.Decision {

@@ -101,7 +101,7 @@ func (s Shape) generate(seed uint64) *Trace {
 	return t
 }
 
-func random(seed, stream uint64) *rand.Rand { return rand.New(rand.NewPCG(seed, stream)) } //nolint:gosec // the same every time is what is wanted
+func random(seed, stream uint64) *rand.Rand { return rand.New(rand.NewPCG(seed, stream)) } // the same every time is what is wanted
 
 // poisson draws a count with the given mean, by adding up waits.
 func poisson(r *rand.Rand, mean float64) int {

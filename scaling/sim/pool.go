@@ -28,7 +28,7 @@ type executors []*executor
 func (e executors) Len() int           { return len(e) }
 func (e executors) Less(i, j int) bool { return e[i].free < e[j].free }
 func (e executors) Swap(i, j int)      { e[i], e[j] = e[j], e[i] }
-func (e *executors) Push(x any)        { *e = append(*e, x.(*executor)) } //nolint:forcetypeassert // nothing else is pushed
+func (e *executors) Push(x any)        { *e = append(*e, x.(*executor)) }
 func (e *executors) Pop() any {
 	last := len(*e) - 1
 	x := (*e)[last]

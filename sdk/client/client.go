@@ -64,7 +64,7 @@ func New(o Options) (*Client, error) {
 	if o.Token != "" && clearText(u) {
 		return nil, fmt.Errorf("the token would go to %q unencrypted: use https, or a tunnel to a loopback address", u.Redacted())
 	}
-	c := newClient(patience, strings.TrimSuffix(u.String(), "/"), u.Redacted(), http.DefaultTransport.(*http.Transport).Clone()) //nolint:forcetypeassert // documented
+	c := newClient(patience, strings.TrimSuffix(u.String(), "/"), u.Redacted(), http.DefaultTransport.(*http.Transport).Clone())
 	c.bearer = o.Token
 	return c, nil
 }

@@ -77,7 +77,7 @@ func pauseFor(least time.Duration, err error) time.Duration {
 	if e, ok := errors.AsType[*Error](err); ok {
 		wait = max(wait, min(e.RetryAfter, longestPause))
 	}
-	return wait + rand.N(wait/2+1) //nolint:gosec // jitter
+	return wait + rand.N(wait/2+1)
 }
 
 func pause(ctx context.Context, d time.Duration) bool {

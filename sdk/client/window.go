@@ -190,12 +190,12 @@ func (b *bulk) refill(ctx context.Context, out *bufio.Writer, full bool) (more b
 				b.window.push(line)
 				return true, nil
 			}
-			return false, out.Flush() //nolint:wrapcheck // the request's own error says why
+			return false, out.Flush() // the request's own error says why
 		case <-room:
 			return true, nil
 		case <-linger.C:
 			if err := out.Flush(); err != nil {
-				return false, err //nolint:wrapcheck // as above
+				return false, err
 			}
 		case <-pause.C:
 			if source != nil {

@@ -78,8 +78,8 @@ func (s Step) input(t testing.TB) tryout.Step {
 	t.Helper()
 	in := tryout.Step{
 		Name: s.Name, Context: marshal(t, s.Context), Config: marshal(t, s.Config),
-		Attempt: uint32(s.Attempt), MaxAttempts: uint32(s.MaxAttempts), //nolint:gosec // a test's numbers
-		TimeoutMs:    uint32(s.Timeout.Milliseconds()), //nolint:gosec // a test's number
+		Attempt: uint32(s.Attempt), MaxAttempts: uint32(s.MaxAttempts),
+		TimeoutMs:    uint32(s.Timeout.Milliseconds()),
 		Dependencies: map[string]json.RawMessage{},
 	}
 	for name, result := range s.Dependencies {

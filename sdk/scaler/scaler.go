@@ -144,7 +144,7 @@ func (d Decision) Check() error {
 	if d.Target < 0 {
 		problems = append(problems, fmt.Errorf("the target is %d: want 0 or more", d.Target))
 	}
-	if !(d.Confidence >= 0 && d.Confidence <= 1) { //nolint:staticcheck // written so that NaN is refused
+	if !(d.Confidence >= 0 && d.Confidence <= 1) { // written so that NaN is refused
 		problems = append(problems, fmt.Errorf("the confidence is %g: want 0 to 1", d.Confidence))
 	}
 	switch {

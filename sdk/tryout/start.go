@@ -59,7 +59,7 @@ const (
 func Process(path string, env ...string) Start {
 	return func(ctx context.Context) (*Instance, error) {
 		life, stop := context.WithCancel(context.Background()) // not ctx: that is for the start
-		cmd := exec.CommandContext(life, path)                 //nolint:gosec // the caller's own choice
+		cmd := exec.CommandContext(life, path)
 		cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "LANG=C.UTF-8"}
 		for _, name := range env {
 			if value, ok := os.LookupEnv(name); ok {

@@ -58,7 +58,7 @@ func ParseUUID(s string) (UUID, error) {
 func TaskID(u UUID) UUID { return withNumber(u, 0) }
 
 // StepID returns the UUID of the task's step with number n, 0 ≤ n < MaxSteps.
-func StepID(task UUID, n int) UUID { return withNumber(task, uint32(n)+1) } //nolint:gosec // bounded by MaxSteps
+func StepID(task UUID, n int) UUID { return withNumber(task, uint32(n)+1) } // bounded by MaxSteps
 
 // SplitStepID returns the task and the number of the step a UUID names. ok is
 // false if the UUID names a task.

@@ -15,7 +15,7 @@ func EncodeObservation(o scaler.Observation) *pluginv1.Observation {
 		Pool: o.Pool, Kind: o.Kind, Namespace: o.Namespace, State: o.State,
 		NowUs: unixMicros(o.Now), ChangedAtUs: unixMicros(o.ChangedAt),
 		Current: count32(o.Current), Target: count32(o.Target), Min: count32(o.Min), Max: count32(o.Max),
-		BudgetLeft: int32(max(-1, min(o.BudgetLeft, math.MaxInt32))), //nolint:gosec // bounded
+		BudgetLeft: int32(max(-1, min(o.BudgetLeft, math.MaxInt32))),
 		Samples:    make([]*pluginv1.Sample, len(o.Samples)),
 	}
 	for i, s := range o.Samples {
@@ -71,14 +71,14 @@ func fromUnixMicros(us int64) time.Time {
 	return time.UnixMicro(us).UTC()
 }
 
-func micros(d time.Duration) uint64 { return uint64(max(0, d.Microseconds())) } //nolint:gosec // not negative
+func micros(d time.Duration) uint64 { return uint64(max(0, d.Microseconds())) }
 
 func duration(us uint64) time.Duration {
-	return time.Duration(min(us, uint64(math.MaxInt64/int64(time.Microsecond)))) * time.Microsecond //nolint:gosec // bounded
+	return time.Duration(min(us, uint64(math.MaxInt64/int64(time.Microsecond)))) * time.Microsecond
 }
 
-func count32(n int) uint32 { return uint32(max(0, min(n, math.MaxInt32))) } //nolint:gosec // bounded
+func count32(n int) uint32 { return uint32(max(0, min(n, math.MaxInt32))) }
 
-func count64(n int64) uint64 { return uint64(max(0, n)) } //nolint:gosec // not negative
+func count64(n int64) uint64 { return uint64(max(0, n)) }
 
-func fromCount(n uint64) int64 { return int64(min(n, math.MaxInt64)) } //nolint:gosec // bounded
+func fromCount(n uint64) int64 { return int64(min(n, math.MaxInt64)) }

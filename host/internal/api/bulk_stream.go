@@ -185,7 +185,7 @@ func readLine(in *bufio.Reader, limit int) (line []byte, tooLong bool, err error
 			line = append(line, part...)
 		}
 		if !errors.Is(err, bufio.ErrBufferFull) {
-			return line, tooLong, err //nolint:wrapcheck // the caller tells the end from a fault
+			return line, tooLong, err // the caller tells the end from a fault
 		}
 	}
 }

@@ -31,7 +31,7 @@ const lookEvery = time.Second
 // loadCertificate reads the files; nil: there are none.
 func loadCertificate(files TLSFiles) (*certificate, error) {
 	if files == (TLSFiles{}) {
-		return nil, nil //nolint:nilnil // no TLS
+		return nil, nil
 	}
 	c := &certificate{files: files, now: time.Now}
 	if err := c.load(); err != nil {
@@ -75,7 +75,7 @@ func (c *certificate) newest() (time.Time, error) {
 	cert, certErr := os.Stat(c.files.Cert)
 	key, keyErr := os.Stat(c.files.Key)
 	if err := errors.Join(certErr, keyErr); err != nil {
-		return time.Time{}, err //nolint:wrapcheck // names the file
+		return time.Time{}, err
 	}
 	if key.ModTime().After(cert.ModTime()) {
 		return key.ModTime(), nil

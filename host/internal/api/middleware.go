@@ -89,7 +89,7 @@ func (w *trackingWriter) Write(b []byte) (int, error) {
 	if w.status == 0 {
 		w.status = http.StatusOK
 	}
-	return w.ResponseWriter.Write(b) //nolint:wrapcheck // a writer's errors pass through
+	return w.ResponseWriter.Write(b)
 }
 
 // Unwrap lets http.ResponseController find flushing and deadlines.

@@ -14,7 +14,7 @@ import (
 func (l *socketListener) Accept() (net.Conn, error) {
 	c, err := l.Listener.Accept()
 	if err != nil {
-		return nil, err //nolint:wrapcheck // the server knows a listener's errors
+		return nil, err // as it is: the server knows a listener's errors
 	}
 	return &peerConn{Conn: c, peer: peer(l.nameOf(c))}, nil
 }

@@ -128,7 +128,7 @@ func follow(ctx context.Context, s sse, events EventStream) {
 func nextEvents(ctx context.Context, events EventStream) ([]EventItem, error) {
 	ctx, cancel := context.WithTimeout(ctx, keepAliveInterval)
 	defer cancel()
-	return events.Next(ctx) //nolint:wrapcheck // its kind says all
+	return events.Next(ctx)
 }
 
 func eventLines(items []EventItem) string {

@@ -216,6 +216,11 @@ func TestNothingSleepsSkipsOrHides(t *testing.T) {
 			if unfinished.MatchString(group.Text()) {
 				t.Errorf("%s:%d: left for someone else", f.path, f.line(group))
 			}
+			for _, c := range group.List {
+				if strings.HasPrefix(c.Text, "//nolint") {
+					t.Errorf("%s:%d: nolint: staticcheck, the only linter, does not read it (lint:ignore is its word)", f.path, f.line(c))
+				}
+			}
 		}
 	}
 	slept.requireUsed(t)

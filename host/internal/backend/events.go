@@ -70,7 +70,7 @@ func (s eventStream) Next(ctx context.Context) ([]api.EventItem, error) {
 	case errors.Is(err, events.ErrTooSlow):
 		return nil, api.ErrTooSlow
 	case err != nil:
-		return nil, err //nolint:wrapcheck // it says what was done
+		return nil, err
 	}
 	out := make([]api.EventItem, len(items))
 	for i, item := range items {

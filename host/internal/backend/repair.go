@@ -13,7 +13,7 @@ import (
 )
 
 func keyOf(id api.StepID) store.StepKey {
-	return store.StepKey{Task: id.Task, Number: int32(id.Number)} //nolint:gosec // at most vocab.MaxSteps
+	return store.StepKey{Task: id.Task, Number: int32(id.Number)} // at most vocab.MaxSteps
 }
 
 // stepFault is fault for a call about one step.

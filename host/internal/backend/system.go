@@ -40,9 +40,9 @@ func (b *Backend) Plugins(context.Context) ([]readmodel.Plugin, error) {
 func PluginOf(s *pluginhost.Status) readmodel.Plugin {
 	p := readmodel.Plugin{
 		Kind: s.Kind, Name: s.Name, Version: s.Version, Artifact: s.SHA256,
-		Generation: int64(s.Generation), //nolint:gosec // from a bigint sequence
+		Generation: int64(s.Generation),
 		PID:        s.PID, State: string(s.State), Restarts: s.Restarts, InFlight: s.InFlight,
-		Next:   int64(s.Next), //nolint:gosec // as above
+		Next:   int64(s.Next),
 		Limits: s.Limits, Serves: s.Others,
 	}
 	if !s.Since.IsZero() {

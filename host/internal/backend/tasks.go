@@ -136,7 +136,7 @@ func requestOf(s *api.Submission) (pipeline.Submission, error) {
 		Context: s.Context, IdempotencyKey: s.IdempotencyKey,
 	}
 	if s.Priority != nil {
-		r.Priority = new(int32(*s.Priority)) //nolint:gosec // the API bounds it
+		r.Priority = new(int32(*s.Priority)) // the API bounds it
 	}
 	a := attributes{s.Tags, s.Initiator, s.SourceSystem, s.Reason, s.SubmittedBy}
 	if len(s.Tags) > 0 || s.Initiator != "" || s.SourceSystem != "" || s.Reason != "" || s.SubmittedBy != "" {

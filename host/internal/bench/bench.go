@@ -134,7 +134,7 @@ const (
 // measurement is one run of a workload.
 type measurement struct {
 	Site
-	ctx     context.Context //nolint:containedctx // of a single call
+	ctx     context.Context // of a single call
 	options Options
 	shape   Shape
 	input   json.RawMessage // of each task

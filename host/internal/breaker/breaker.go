@@ -106,7 +106,7 @@ func (b *Breaker) renew() {
 	b.failures, b.tripped = 0, false
 	b.inner = gobreaker.NewTwoStepCircuitBreaker[struct{}](gobreaker.Settings{
 		Name:        b.name,
-		MaxRequests: uint32(max(b.set.config(b.kind).Probes, 1)), //nolint:gosec // small
+		MaxRequests: uint32(max(b.set.config(b.kind).Probes, 1)),
 		// The wait is ours; gobreaker is half-open as soon as we ask it again.
 		Timeout:      time.Nanosecond,
 		ReadyToTrip:  func(c gobreaker.Counts) bool { return int(c.ConsecutiveFailures) >= b.set.config(b.kind).Failures },

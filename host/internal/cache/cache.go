@@ -81,7 +81,7 @@ func (c *Cache[K, V]) Get(key K) (value V, ok bool) {
 		return value, false
 	}
 	c.count.hits.Inc()
-	e := found.(*entry[V]) //nolint:forcetypeassert // nothing else is in it
+	e := found.(*entry[V])
 	if !e.used.Load() {
 		e.used.Store(true)
 	}
@@ -94,7 +94,7 @@ func (c *Cache[K, V]) Put(key K, value V) V {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if found, ok := c.entries.Load(key); ok {
-		return found.(*entry[V]).value //nolint:forcetypeassert // nothing else is in it
+		return found.(*entry[V]).value
 	}
 	if len(c.keys) < cap(c.keys) {
 		c.keys = append(c.keys, key)
@@ -111,7 +111,7 @@ func (c *Cache[K, V]) makeRoom(key K) {
 	for {
 		old := c.keys[c.hand]
 		found, _ := c.entries.Load(old)
-		if e := found.(*entry[V]); !e.used.Swap(false) { //nolint:forcetypeassert // nothing else is in it
+		if e := found.(*entry[V]); !e.used.Swap(false) {
 			c.entries.Delete(old)
 			c.count.evictions.Inc()
 			c.keys[c.hand] = key

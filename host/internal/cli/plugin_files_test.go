@@ -17,7 +17,7 @@ func place(t *testing.T, b *bundle, toml string) (dir string, run func(args ...s
 	dir = t.TempDir()
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "plugins.toml"), []byte(toml), 0o600))
 	for _, name := range []string{"a", "b"} {
-		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte("#!/bin/sh\n# "+name+"\n"), 0o700)) //nolint:gosec // shall be executable
+		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte("#!/bin/sh\n# "+name+"\n"), 0o700))
 	}
 	keys := regexp.MustCompile(`RW[A-Za-z0-9+/]{54}|\b[0-9A-F]{16}\b`)
 	return dir, func(args ...string) result {
@@ -45,7 +45,7 @@ func TestLockAndDiff(t *testing.T) {
 	plugins := filepath.Join(dir, "plugins.toml")
 	b.golden(t, "plugin_lock", run("plugin", "lock", "--plugins", plugins))
 	b.golden(t, "plugin_lock_again", run("plugin", "lock", "--env", "production", "--plugins", plugins))
-	require.NoError(t, os.WriteFile(filepath.Join(dir, "b"), []byte("#!/bin/sh\n"), 0o700)) //nolint:gosec // as above
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "b"), []byte("#!/bin/sh\n"), 0o700))
 	r := run("plugin", "lock", "--check", "--plugins", plugins)
 	require.Equal(t, 1, r.code)
 	b.golden(t, "plugin_lock_check", r)
@@ -82,7 +82,7 @@ func TestSignAndVerify(t *testing.T) {
 	r := run("plugin", "verify", file, "--plugins", filepath.Join(dir, "plugins.toml"), "--env", "production")
 	require.Equal(t, 2, r.code)
 	b.golden(t, "plugin_verify_no_keys", r)
-	require.NoError(t, os.WriteFile(file, []byte("#!/bin/sh\n# other\n"), 0o700)) //nolint:gosec // as above
+	require.NoError(t, os.WriteFile(file, []byte("#!/bin/sh\n# other\n"), 0o700))
 	r = run("plugin", "verify", file, "--key", key+".pub")
 	require.Equal(t, 1, r.code)
 	b.golden(t, "plugin_verify_bad", r)

@@ -29,7 +29,7 @@ var ErrUnreachable = client.ErrUnreachable
 func New(o Options) (*Client, error) {
 	c, err := client.New(o)
 	if err != nil {
-		return nil, err //nolint:wrapcheck // it is the same client
+		return nil, err
 	}
 	return &Client{c}, nil
 }

@@ -28,7 +28,7 @@ func (c *Client) FollowEvents(ctx context.Context, f EventFilter, each func(read
 	set(q, "namespace", f.Namespace)
 	set(q, "task", f.Task)
 	r := request{Method: http.MethodGet, Path: "/v1/events", Query: q}
-	return c.Stream(ctx, r, f.After, func(s client.StreamEvent) (bool, error) { //nolint:wrapcheck // it is the same client
+	return c.Stream(ctx, r, f.After, func(s client.StreamEvent) (bool, error) {
 		if s.Name == "cut_off" {
 			return false, nil // the stream ends now, and goes on with a new request
 		}

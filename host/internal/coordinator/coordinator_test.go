@@ -511,7 +511,7 @@ func TestANoisyLoadDoesNotMakeThePoolSwing(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				b := setup(nil)
-				chance := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // a seeded load
+				chance := rand.New(rand.NewPCG(1, 2))
 				served(b, func() int64 { return chance.Int64N(160) }, 0.1)
 				_, _, err := b.Set(t.Context(), name, coordinator.Change{Algorithm: &algorithm})
 				require.NoError(t, err)

@@ -270,7 +270,7 @@ func TestTLS(t *testing.T) {
 	require.Equal(t, 200, status)
 	require.Equal(t, "first", state.PeerCertificates[0].Subject.CommonName)
 	require.GreaterOrEqual(t, state.Version, uint16(tls.VersionTLS12))
-	_, err := tls.Dial("tcp", strings.TrimPrefix(v.base, "https://"), &tls.Config{RootCAs: v.roots, MaxVersion: tls.VersionTLS11}) //nolint:gosec // the case under test
+	_, err := tls.Dial("tcp", strings.TrimPrefix(v.base, "https://"), &tls.Config{RootCAs: v.roots, MaxVersion: tls.VersionTLS11})
 	require.Error(t, err)
 
 	v.roots.AddCert(certify(t, certs, "second"))

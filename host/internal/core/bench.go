@@ -116,7 +116,7 @@ func benchWorkers(ctx context.Context, database string, n int, how bench.Manner,
 	var all sync.WaitGroup
 	stop = func() { cancel(); all.Wait() }
 	for range n {
-		cmd := exec.CommandContext(ctx, self, "bench", "worker", "--claim", strconv.Itoa(how.Claim), "--way", how.Way, "--results", how.Results) //nolint:gosec // this program
+		cmd := exec.CommandContext(ctx, self, "bench", "worker", "--claim", strconv.Itoa(how.Claim), "--way", how.Way, "--results", how.Results) // this program
 		cmd.Env = append(os.Environ(), BenchWorkerURL+"="+database)
 		cmd.Stderr = os.Stderr
 		cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }

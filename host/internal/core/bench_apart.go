@@ -52,7 +52,7 @@ func (b *benchBed) apart(ctx context.Context) (bench.Apart, error) {
 	for _, key := range slices.Sorted(maps.Keys(overrides)) {
 		args = append(args, "--set", key+"="+overrides[key])
 	}
-	cmd := exec.CommandContext(context.WithoutCancel(ctx), self, args...) //nolint:gosec // this program
+	cmd := exec.CommandContext(context.WithoutCancel(ctx), self, args...) // this program
 	cmd.Env = append(os.Environ(), "DATABASE_URL="+b.database.url)
 	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
 	if err := cmd.Start(); err != nil {

@@ -46,7 +46,7 @@ func profiled(dir string, run func() error) (err error) {
 }
 
 func writeTo(path string, write func(io.Writer) error) (err error) {
-	f, err := os.Create(path) //nolint:gosec // the user named the directory
+	f, err := os.Create(path)
 	if err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}

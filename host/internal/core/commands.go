@@ -260,7 +260,7 @@ func measure(ctx context.Context, o cli.BenchOptions) (readmodel.BenchReport, er
 		if options.Profile, err = filepath.Abs(o.Profile); err != nil {
 			return readmodel.BenchReport{}, fmt.Errorf("profile: %w", err)
 		}
-		if err := os.MkdirAll(options.Profile, 0o755); err != nil { //nolint:gosec // for people to read
+		if err := os.MkdirAll(options.Profile, 0o755); err != nil {
 			return readmodel.BenchReport{}, fmt.Errorf("profile: %w", err)
 		}
 		if err := os.Setenv(profileVariable, options.Profile); err != nil { // for the plugins, which get it from there

@@ -196,7 +196,7 @@ func (a controlAPI) MoveBreaker(ctx context.Context, name, move string, o api.Op
 func breakerOf(s *breaker.Status) readmodel.Breaker {
 	return readmodel.Breaker{
 		Name: s.Name, State: string(s.State), Since: s.Since.UTC(), Reason: s.Reason, Failures: s.Failures,
-		Refused:      int64(s.Refused), //nolint:gosec // a count
+		Refused:      int64(s.Refused),
 		RetrySeconds: s.Retry.Seconds(), Threshold: s.Config.Failures, Probes: s.Config.Probes, Timeout: s.Config.Timeout.String(),
 	}
 }

@@ -323,7 +323,7 @@ func (c *Core) stopEngine(ctx context.Context) error {
 func makeStateDir(dir string) error {
 	// Others may pass through, to what is theirs in it (the private server's
 	// account, if we are root), but not list it; what is ours is closed.
-	if err := os.MkdirAll(dir, 0o711); err != nil { //nolint:gosec // see above
+	if err := os.MkdirAll(dir, 0o711); err != nil {
 		return fmt.Errorf("make the state directory: %w", err)
 	}
 	return nil
@@ -333,7 +333,7 @@ func makeStateDir(dir string) error {
 // builds the parts that work on it.
 func (c *Core) startStore(ctx context.Context) error {
 	pool, err := store.OpenPool(ctx, store.PoolConfig{
-		URL: c.database.url, MaxConns: int32(c.cfg.Database.MaxConnections), //nolint:gosec // validated
+		URL: c.database.url, MaxConns: int32(c.cfg.Database.MaxConnections),
 		ConnectTimeout: c.cfg.Database.ConnectTimeout, StatementTimeout: c.cfg.Database.StatementTimeout,
 		LockTimeout: c.cfg.Database.LockTimeout, ApplicationName: "tasker/" + hostName(),
 	})

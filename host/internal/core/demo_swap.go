@@ -50,11 +50,11 @@ func demoPlugins(source, dir string) (string, error) {
 // replaceBinary puts a binary in place as people are told to: beside it, then by
 // renaming.
 func replaceBinary(from, to string) error {
-	content, err := os.ReadFile(from) //nolint:gosec // a plugin of the source tree
+	content, err := os.ReadFile(from)
 	if err != nil {
 		return fmt.Errorf("read a plugin: %w", err)
 	}
-	if err := os.WriteFile(to+".tmp", content, 0o700); err != nil { //nolint:gosec // shall be executable
+	if err := os.WriteFile(to+".tmp", content, 0o700); err != nil {
 		return fmt.Errorf("copy a plugin: %w", err)
 	}
 	if err := os.Rename(to+".tmp", to); err != nil {
@@ -134,7 +134,7 @@ func (c *Core) ranBy(ctx context.Context, id pluginhost.SlotID, tasks []string) 
 	}
 	for i := range all {
 		for _, g := range x.Generations {
-			if int64(g.Number) == all[i].Generation { //nolint:gosec // from a bigint sequence
+			if int64(g.Number) == all[i].Generation {
 				all[i].Version, all[i].Phase = g.Version, string(g.Phase)
 			}
 		}

@@ -115,7 +115,7 @@ metrics = false
 	plan, err := b.api.PluginPlan(t.Context())
 	require.Error(t, err, "system.plugins: %v", plan)
 	over := "http://" + b.listens(t)
-	resp, err := http.Get(over + "/health/live") //nolint:noctx // the port of this test
+	resp, err := http.Get(over + "/health/live")
 	require.NoError(t, err, "system.http_listen")
 	require.NoError(t, resp.Body.Close())
 	require.Equal(t, http.StatusOK, resp.StatusCode)

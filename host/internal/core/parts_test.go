@@ -29,7 +29,7 @@ func TestSettingsOfPluginsReachThePluginHost(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	file := filepath.Join(dir, "plugins.toml")
-	require.NoError(t, os.WriteFile(filepath.Join(dir, "x"), nil, 0o700)) //nolint:gosec // stands for a program
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "x"), nil, 0o700))
 	sum := "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 	require.NoError(t, os.WriteFile(file, []byte(`
 [plugin.handler.x]
@@ -115,9 +115,9 @@ func TestKeysOfThePrivateServer(t *testing.T) {
 	t.Parallel()
 	binaries, err := pgcluster.FindBinaries("", 0)
 	require.NoError(t, err)
-	state, err := os.MkdirTemp("", "tasker") //nolint:usetesting // closed to the server's account otherwise
+	state, err := os.MkdirTemp("", "tasker") // t.TempDir is closed to the server's account
 	require.NoError(t, err)
-	require.NoError(t, os.Chmod(state, 0o711)) //nolint:gosec // as above
+	require.NoError(t, os.Chmod(state, 0o711))
 	t.Cleanup(func() { require.NoError(t, os.RemoveAll(state)) })
 	open := func(more map[string]string) (*database, error) {
 		values := map[string]string{"system.state_dir": state, "database.embedded.state_dir": filepath.Join(state, "data")}

@@ -126,7 +126,7 @@ func (p pluginAPI) PluginHistory(ctx context.Context, id api.PluginID, before in
 		e := &events[i]
 		out[i] = readmodel.PluginEvent{
 			ID: e.ID, At: e.At.UTC(), Host: e.Host, Kind: e.Slot.Kind, Name: e.Slot.Name,
-			Generation: int64(e.Generation), //nolint:gosec // from a bigint sequence
+			Generation: int64(e.Generation),
 			From:       string(e.From), To: string(e.To), Actor: string(e.Actor), Reason: e.Reason, Artifact: e.SHA256, Version: e.Version,
 		}
 	}
@@ -173,7 +173,7 @@ func (p pluginAPI) Plugin(_ context.Context, id api.PluginID) (readmodel.PluginD
 
 func generationOf(g *pluginhost.GenerationStatus) readmodel.PluginGeneration {
 	return readmodel.PluginGeneration{
-		Generation: int64(g.Number), //nolint:gosec // from a bigint sequence
+		Generation: int64(g.Number),
 		Phase:      string(g.Phase), Since: g.Since.UTC(), Reason: g.Reason, Artifact: g.SHA256, Path: g.Path, Version: g.Version,
 		PID: g.PID, StartedAt: unlessZero(g.Started), InFlight: g.InFlight, Weight: g.Weight, Limits: g.Limits,
 		Compared: g.Compared, Needed: g.Needed, Differed: g.Differed,

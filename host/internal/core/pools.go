@@ -270,7 +270,7 @@ func memoryFree() int64 {
 }
 
 func readNumber(path string) int64 {
-	text, err := os.ReadFile(path) //nolint:gosec // fixed paths
+	text, err := os.ReadFile(path)
 	if err != nil {
 		return 0
 	}

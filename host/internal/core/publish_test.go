@@ -30,7 +30,7 @@ func BenchmarkPublish(b *testing.B) {
 	require.NoError(b, err)
 	plugin := filepath.Join(dir, "ledger")
 	put := func(binary []byte) {
-		require.NoError(b, os.WriteFile(plugin+".new", binary, 0o700)) //nolint:gosec // an executable
+		require.NoError(b, os.WriteFile(plugin+".new", binary, 0o700))
 	}
 	put(binaries[0])
 	require.NoError(b, os.Rename(plugin+".new", plugin))

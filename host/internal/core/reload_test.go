@@ -82,7 +82,7 @@ func startHost(t testing.TB, made func(*Options), text string, anew func(config.
 	t.Helper()
 	b := &bed{dir: t.TempDir(), log: &logText{}, reload: make(chan os.Signal, 1)}
 	b.write(t, "host.toml", text)
-	state, err := os.MkdirTemp("", "tasker") //nolint:usetesting // a socket's path is short
+	state, err := os.MkdirTemp("", "tasker") // a socket's path is short
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, os.RemoveAll(state)) })
 	options := config.Options{

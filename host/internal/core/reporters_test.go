@@ -28,7 +28,7 @@ func unrulyReporters(t *testing.T, file string, ways ...string) (specs []config.
 	for _, way := range ways {
 		path := filepath.Join(dir, way)
 		script := fmt.Sprintf("#!/bin/sh\nexec '%s' reporter %s '%s'\n", binary, way, file)
-		require.NoError(t, os.WriteFile(path, []byte(script), 0o700)) //nolint:gosec // it is executed
+		require.NoError(t, os.WriteFile(path, []byte(script), 0o700))
 		specs = append(specs, config.PluginSpec{
 			Kind: "health", Name: way, Options: json.RawMessage("{}"),
 			PluginSettings: config.PluginSettings{Path: path, MaxInFlight: 8, StartTimeout: time.Minute},

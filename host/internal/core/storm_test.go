@@ -76,7 +76,7 @@ func count(t *testing.T) counts {
 	runtime.GC()
 	var mem runtime.MemStats
 	runtime.ReadMemStats(&mem)
-	return counts{runtime.NumGoroutine(), len(files), children, sockets, int(mem.HeapAlloc >> 20)} //nolint:gosec // small
+	return counts{runtime.NumGoroutine(), len(files), children, sockets, int(mem.HeapAlloc >> 20)}
 }
 
 // swapsOf is how many swaps the storm has: TASKER_STORM_SWAPS has it otherwise.

@@ -25,13 +25,13 @@ func badPlugins(t *testing.T) map[string]struct {
 	t.Helper()
 	dir := t.TempDir()
 	text := filepath.Join(dir, "plain")
-	require.NoError(t, os.WriteFile(text, []byte("#!/nonexistent/interpreter\n"), 0o700)) //nolint:gosec // shall be executable
+	require.NoError(t, os.WriteFile(text, []byte("#!/nonexistent/interpreter\n"), 0o700))
 	closed := filepath.Join(dir, "closed")
 	require.NoError(t, os.WriteFile(closed, []byte("#!/bin/sh\n"), 0o600))
 	other, err := os.ReadFile("/bin/true")
 	require.NoError(t, err)
 	stranger := filepath.Join(dir, "stranger")
-	require.NoError(t, os.WriteFile(stranger, other, 0o700)) //nolint:gosec // as above
+	require.NoError(t, os.WriteFile(stranger, other, 0o700))
 	as := func(mode string) string { return chaostest.As(t, filepath.Join(built, "chaos"), mode) }
 	return map[string]struct {
 		path, more string

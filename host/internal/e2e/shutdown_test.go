@@ -155,7 +155,7 @@ func TestSignalDuringASwap(t *testing.T) {
 // TestServiceManager: what systemd is told by a real process.
 func TestServiceManager(t *testing.T) {
 	t.Parallel()
-	dir, err := os.MkdirTemp("", "sd") //nolint:usetesting // a socket's path is short
+	dir, err := os.MkdirTemp("", "sd") // a socket's path is short
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, os.RemoveAll(dir)) })
 	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: filepath.Join(dir, "n"), Net: "unixgram"})

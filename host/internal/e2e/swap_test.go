@@ -28,7 +28,7 @@ func (s *site) drop(t *testing.T, from, to string) string {
 	require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o700))
 	src, err := os.ReadFile(from)
 	require.NoError(t, err)
-	require.NoError(t, os.WriteFile(path+".tmp", src, 0o700)) //nolint:gosec // shall be executable
+	require.NoError(t, os.WriteFile(path+".tmp", src, 0o700))
 	require.NoError(t, os.Rename(path+".tmp", path))
 	return path
 }

@@ -123,7 +123,7 @@ func TestWorkerCheck(t *testing.T) {
 	place := func(t *testing.T) *site {
 		t.Parallel()
 		s := newSite(t, "")
-		require.NoError(t, os.Chmod(s.dir, 0o711)) //nolint:gosec // the server's account passes through
+		require.NoError(t, os.Chmod(s.dir, 0o711)) // the server's account passes through
 		return s
 	}
 	check := func(t *testing.T, s *site, patient string, command ...string) (int, readmodel.WorkerReport) {

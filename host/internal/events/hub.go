@@ -250,7 +250,7 @@ func (h *Hub) look(ctx context.Context) (more bool, err error) {
 	defer cancel()
 	mark, err := h.source.EventMark(ctx)
 	if err != nil {
-		return false, err //nolint:wrapcheck // the store says what it did
+		return false, err
 	}
 	h.last = mark
 	place := *h.place.Load()
@@ -284,7 +284,7 @@ func (h *Hub) look(ctx context.Context) (more bool, err error) {
 func (h *Hub) read(ctx context.Context, from, to uint64, since time.Time, next uint64) (*batch, error) {
 	events, upTo, err := h.source.ReadEvents(ctx, store.EventSpan{From: from, To: to, Since: since, Next: next, Limit: h.cfg.Batch})
 	if err != nil {
-		return nil, err //nolint:wrapcheck // the store says what it did
+		return nil, err
 	}
 	b := &batch{from: from, to: upTo, since: since, items: make([]Item, len(events))}
 	for i := range events {
@@ -301,7 +301,7 @@ func (h *Hub) read(ctx context.Context, from, to uint64, since time.Time, next u
 
 // cursor is the place after item i.
 func (b *batch) cursor(i int) Cursor {
-	return Cursor{From: b.from, To: b.to, Skip: uint64(i) + 1, Since: b.since} //nolint:gosec // an index
+	return Cursor{From: b.from, To: b.to, Skip: uint64(i) + 1, Since: b.since}
 }
 
 // remember keeps a mark, of those with the same transactions the latest.

@@ -139,7 +139,7 @@ func (s *Subscription) catchUp(ctx context.Context) (*batch, error) {
 	defer cancel()
 	mark, err := s.hub.source.EventMark(ctx)
 	if err != nil {
-		return nil, err //nolint:wrapcheck // the store says what it did
+		return nil, err
 	}
 	from, to := s.place.To, s.goal
 	if s.place.Skip > 0 {

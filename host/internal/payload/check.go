@@ -154,7 +154,7 @@ func (s *scanner) enter(i int, object bool) (next int, empty bool, _ *fault) {
 		s.open[s.depth-1] = -1
 		return next, false, nil
 	}
-	s.open[s.depth-1] = int32(s.count) //nolint:gosec // bounded by HardMaxBytes
+	s.open[s.depth-1] = int32(s.count) // bounded by HardMaxBytes
 	next, f := s.key(next)
 	return next, false, f
 }
@@ -222,7 +222,7 @@ func (s *scanner) member(start, end int, escaped bool) member {
 	if !s.seeded { // a fresh seed for each document: nobody can make keys collide
 		s.seed, s.seeded = maphash.MakeSeed(), true
 	}
-	m := member{start: int32(start), end: int32(end), escaped: escaped} //nolint:gosec // bounded by HardMaxBytes
+	m := member{start: int32(start), end: int32(end), escaped: escaped} // bounded by HardMaxBytes
 	if escaped {
 		var buffer [64]byte
 		key, _ := unquote(buffer[:0], s.raw[start:end])

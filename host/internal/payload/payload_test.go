@@ -46,7 +46,7 @@ func codeOf(err error) Code {
 	if err == nil {
 		return ""
 	}
-	return err.(*Error).Code //nolint:errorlint,forcetypeassert // the gate returns nothing else
+	return err.(*Error).Code
 }
 
 func TestCheckAgreesWithCorpus(t *testing.T) {
@@ -146,7 +146,7 @@ func TestDuplicatesAmongMany(t *testing.T) {
 			twice := `{"in":{` + strings.Join(keys, ",") + `,"\u006bey` + strconv.Itoa(i) + `":1,"key0":2},"out":1}`
 			err := Check([]byte(twice), Limits{})
 			require.Equal(t, DuplicateKey, codeOf(err), n)
-			require.Equal(t, "/in/key"+strconv.Itoa(i), err.(*Error).Pointer) //nolint:errorlint,forcetypeassert // checked above
+			require.Equal(t, "/in/key"+strconv.Itoa(i), err.(*Error).Pointer)
 		}
 	}
 }

@@ -165,10 +165,10 @@ func (e *Engine) stepFor(a *attempt, v values) *pluginv1.Step {
 	step, dependencies := newStep(len(ancestors))
 	step.Handler, step.TaskUuid, step.StepUuid, step.LeaseId = s.Handler, task, id, lease
 	step.Namespace, step.TaskName, step.TaskVersion, step.StepName = a.plan.Namespace, a.plan.Name, a.plan.Version, s.Name
-	step.Attempt, step.MaxAttempts = uint32(a.Attempt), uint32(s.Retry.MaxAttempts) //nolint:gosec // small and positive
+	step.Attempt, step.MaxAttempts = uint32(a.Attempt), uint32(s.Retry.MaxAttempts)
 	step.IdempotencyKey = idempotencyKey(id, a.Generation)
 	step.Context, step.Config = v.context, s.Config
-	step.TimeoutMs = uint32(s.Timeout / time.Millisecond) //nolint:gosec // at most a day
+	step.TimeoutMs = uint32(s.Timeout / time.Millisecond) // at most a day
 	step.Trace = e.traceStep(a, v.trace)
 	for i, n := range ancestors {
 		if v.results[i] != nil {

@@ -143,7 +143,7 @@ func (b *inbox) parseResult(m pgmq.Message) (settlement, string, error) {
 	if err != nil {
 		return none, "malformed", err
 	}
-	out := b.engine.settlementOf(store.StepKey{Task: task, Number: int32(number)}, lease, o) //nolint:gosec // 20 bits
+	out := b.engine.settlementOf(store.StepKey{Task: task, Number: int32(number)}, lease, o) // 20 bits
 	out.message = m.ID
 	return out, "", nil
 }
@@ -211,7 +211,7 @@ func (r *stepResult) retryAfter(now time.Time) time.Duration {
 			continue
 		}
 		if n, err := strconv.ParseUint(strings.TrimSpace(value), 10, 20); err == nil {
-			return time.Duration(n) * time.Second //nolint:gosec // 20 bits
+			return time.Duration(n) * time.Second
 		}
 		for _, layout := range []string{time.RFC1123, time.RFC1123Z, time.RFC850, time.ANSIC} {
 			if at, err := time.Parse(layout, strings.TrimSpace(value)); err == nil {

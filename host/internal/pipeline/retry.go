@@ -55,7 +55,7 @@ func (e *Engine) insistWithin(ctx context.Context, what string, limit *time.Dura
 			wait = min(2*wait, retryMax)
 		}
 		select {
-		case <-time.After(wait/2 + rand.N(wait/2+1)): //nolint:gosec // jitter
+		case <-time.After(wait/2 + rand.N(wait/2+1)):
 		case <-ctx.Done():
 		}
 	}

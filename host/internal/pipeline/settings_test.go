@@ -216,7 +216,7 @@ func TestSettingsReachTheCallsThatObeyThem(t *testing.T) {
 	for range 20 {
 		submitters.Go(func() {
 			_, err := b.engine.Submit(t.Context(), pipeline.Submission{Namespace: "test_ns", Name: "one", Version: "1.0.0"})
-			require.NoError(t, err) //nolint:testifylint // the others go on
+			require.NoError(t, err)
 		})
 	}
 	eventually(t, "a first transaction", func() bool { return note(n, func() bool { return len(n.created) > 0 }) })

@@ -45,7 +45,7 @@ func (e *Engine) settle(a *attempt, o pluginhost.Outcome) {
 // pass the JSON gate is a permanent failure.
 func (e *Engine) settlementOf(key store.StepKey, lease vocab.UUID, o pluginhost.Outcome) settlement {
 	s := settlement{Settlement: store.Settlement{
-		StepKey: key, Lease: lease, Outcome: o.Kind, Generation: int64(o.Generation), //nolint:gosec // from a bigint sequence
+		StepKey: key, Lease: lease, Outcome: o.Kind, Generation: int64(o.Generation),
 	}}
 	if o.Kind == vocab.OutcomeSuccess {
 		if fault := e.checkResult(&o); fault != nil {

@@ -79,7 +79,7 @@ func traceOutcome(a *attempt, o pluginhost.Outcome) {
 	if a.span == nil {
 		return
 	}
-	a.span.SetAttributes(attribute.String("tasker.outcome", string(o.Kind)), attribute.Int64("tasker.generation", int64(o.Generation))) //nolint:gosec // from a bigint sequence
+	a.span.SetAttributes(attribute.String("tasker.outcome", string(o.Kind)), attribute.Int64("tasker.generation", int64(o.Generation)))
 	a.span.AddEvent("answered")
 	if o.Kind != vocab.OutcomeSuccess && o.Failure != nil {
 		a.span.SetStatus(codes.Error, string(o.Failure.Type)+" "+o.Failure.Code)

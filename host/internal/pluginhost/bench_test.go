@@ -126,7 +126,7 @@ func benchmarkSwap(b *testing.B, callers int) {
 	var paths [2]string // as large as plugins are
 	for i := range paths {
 		paths[i] = filepath.Join(b.TempDir(), "plugin")
-		require.NoError(b, os.WriteFile(paths[i], append(binary, fmt.Sprintf("version %d", i)...), 0o700)) //nolint:gosec // an executable
+		require.NoError(b, os.WriteFile(paths[i], append(binary, fmt.Sprintf("version %d", i)...), 0o700))
 	}
 	s := spec("chaos", paths[0])
 	s.Rollout.Trial = -1
@@ -177,7 +177,7 @@ func BenchmarkRouteSwitch(b *testing.B) {
 	r := newRouter()
 	var edits [2]edit
 	for i := range edits {
-		g := &generation{number: uint64(i), plugin: "p", idle: make(chan struct{}, 1)} //nolint:gosec // small
+		g := &generation{number: uint64(i), plugin: "p", idle: make(chan struct{}, 1)}
 		for n := range 12 {
 			g.handlers = append(g.handlers, fmt.Sprintf("h.%02d", n))
 		}

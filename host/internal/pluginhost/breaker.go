@@ -68,7 +68,7 @@ func (b *crashBreaker) delay() time.Duration {
 		most = b.cfg.Base << b.row
 	}
 	b.row++
-	return rand.N(most) //nolint:gosec // not a secret
+	return rand.N(most)
 }
 
 // openFor returns how long the breaker stays open; zero if it is not.

@@ -108,7 +108,7 @@ func (c *calls) send(call Call, now time.Time, grace time.Duration) *pluginv1.St
 	if last := len(c.free) - 1; last >= 0 {
 		n, c.free = c.free[last], c.free[:last]
 	} else {
-		n = uint32(len(c.places)) //nolint:gosec // bounded by the window
+		n = uint32(len(c.places)) // bounded by the window
 		c.places = append(c.places, place{})
 	}
 	c.counter++

@@ -190,7 +190,7 @@ func completed(given []Spec) ([]Spec, error) {
 	for i, s := range given {
 		setDefault(&s.MaxInFlight, 64)
 		setDefault(&s.StartTimeout, 10*time.Second)
-		setDefault(&s.MaxFiles, 256+4*uint64(max(s.MaxInFlight, 0))) //nolint:gosec // not negative
+		setDefault(&s.MaxFiles, 256+4*uint64(max(s.MaxInFlight, 0)))
 		setDefault(&s.DrainTimeout, 30*time.Second)
 		setDefault(&s.RollbackWindow, 10*time.Minute)
 		s.Rollout = s.Rollout.withDefaults(s.Kind)

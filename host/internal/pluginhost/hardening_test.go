@@ -194,8 +194,8 @@ func TestPluginsDieWithTheHost(t *testing.T) { // not parallel: it looks at the 
 func diesWithHost(t *testing.T, user string, as *syscall.SysProcAttr) {
 	t.Helper()
 	runDir := open(t)
-	require.NoError(t, os.Chmod(runDir, 0o777|os.ModeSticky)) //nolint:gosec // as the system's
-	const self = "/proc/self/exe"                             // by its path others may not reach it
+	require.NoError(t, os.Chmod(runDir, 0o777|os.ModeSticky))
+	const self = "/proc/self/exe" // by its path others may not reach it
 	host := exec.CommandContext(t.Context(), self, "-test.run=^TestHelperHost$")
 	host.Env = append(os.Environ(), "PLUGINHOST_HELPER="+script(t, "sdk"), "PLUGINHOST_HELPER_USER="+user, "TMPDIR="+runDir)
 	host.SysProcAttr = as

@@ -185,7 +185,7 @@ func (s *slot) prepare(ctx context.Context, g *generation) (phase string, err er
 	}
 	c, err := g.proc.Plugin.Configure(ctx, &pluginv1.ConfigureRequest{
 		Options: options, Generation: g.number, Environment: s.host.cfg.Environment,
-		MaxInFlight: uint32(g.window), //nolint:gosec // at most maxWindow
+		MaxInFlight: uint32(g.window), // at most maxWindow
 	})
 	if err != nil {
 		return "configure", callError(ctx, err)

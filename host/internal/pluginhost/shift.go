@@ -126,7 +126,7 @@ func (s *slot) beside(g *generation) served {
 	if c := s.candidate; c != nil && c != g {
 		switch c.phase {
 		case journal.Canary:
-			to.canary, to.weight = c, uint32(c.weight) //nolint:gosec // a percent
+			to.canary, to.weight = c, uint32(c.weight) // a percent
 		case journal.Shadow:
 			to.shadow = c
 		}

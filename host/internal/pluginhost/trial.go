@@ -81,7 +81,7 @@ func (s *slot) enroll(ctx context.Context, g *generation, to Phase, weight int, 
 		s.host.journal.Later(gone)
 		return errVanished
 	}
-	table := served{primary: s.primary, canary: g, weight: uint32(weight)} //nolint:gosec // a percent
+	table := served{primary: s.primary, canary: g, weight: uint32(weight)}
 	if to == journal.Shadow {
 		table = served{primary: s.primary, shadow: g}
 	}

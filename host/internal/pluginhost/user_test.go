@@ -106,10 +106,10 @@ func TestAnotherUserIsAnotherSetting(t *testing.T) {
 // open makes a directory that all users may enter.
 func open(t *testing.T) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("/tmp", "ph") //nolint:usetesting // closed to others
+	dir, err := os.MkdirTemp("/tmp", "ph") // t.TempDir is closed to others
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, os.RemoveAll(dir)) })
-	require.NoError(t, os.Chmod(dir, 0o711)) //nolint:gosec // as it shall be
+	require.NoError(t, os.Chmod(dir, 0o711))
 	return dir
 }
 

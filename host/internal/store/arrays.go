@@ -82,9 +82,9 @@ func encoder(element uint32, value any) pgtype.EncodePlan {
 	}
 }
 
-func appendInt32(b []byte, v int32) []byte { return binary.BigEndian.AppendUint32(b, uint32(v)) } //nolint:gosec // as it is
+func appendInt32(b []byte, v int32) []byte { return binary.BigEndian.AppendUint32(b, uint32(v)) }
 
-func appendInt64(b []byte, v int64) []byte { return binary.BigEndian.AppendUint64(b, uint64(v)) } //nolint:gosec // as it is
+func appendInt64(b []byte, v int64) []byte { return binary.BigEndian.AppendUint64(b, uint64(v)) }
 
 // orNull encodes what a pointer points to; nil is NULL.
 func orNull[E any](put func([]byte, E) []byte) func([]byte, **E) ([]byte, bool) {
@@ -131,7 +131,7 @@ func (p encodePlan[E]) Encode(value any, buf []byte) ([]byte, error) {
 		buf = append(buf, 0xff, 0xff, 0xff, 0xff) // the length of NULL
 		var there bool
 		if buf, there = p.put(buf, &all[i]); there {
-			binary.BigEndian.PutUint32(buf[at:], uint32(len(buf)-at-4)) //nolint:gosec // far below
+			binary.BigEndian.PutUint32(buf[at:], uint32(len(buf)-at-4)) // far below 2^31
 		} else {
 			nulls = 1
 		}
@@ -139,7 +139,7 @@ func (p encodePlan[E]) Encode(value any, buf []byte) ([]byte, error) {
 	binary.BigEndian.PutUint32(buf[header:], 1)
 	binary.BigEndian.PutUint32(buf[header+4:], nulls)
 	binary.BigEndian.PutUint32(buf[header+8:], p.element)
-	binary.BigEndian.PutUint32(buf[header+12:], uint32(len(all))) //nolint:gosec // far below
+	binary.BigEndian.PutUint32(buf[header+12:], uint32(len(all))) // far below 2^31
 	binary.BigEndian.PutUint32(buf[header+16:], 1)
 	return buf, nil
 }
@@ -156,7 +156,7 @@ func decoder(element uint32, target any) pgtype.ScanPlan {
 			if len(raw) != 4 {
 				return false
 			}
-			*v = int32(binary.BigEndian.Uint32(raw)) //nolint:gosec // as it is
+			*v = int32(binary.BigEndian.Uint32(raw))
 			return true
 		})
 	case *[]string:

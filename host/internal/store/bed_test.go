@@ -237,7 +237,7 @@ var uuids atomic.Uint32
 // grow within a process, as far as a millisecond holds 4096.
 func taskUUID() vocab.UUID {
 	u := randomUUID()
-	head := uint64(time.Now().UnixMilli())<<16 | 0x7000 | uint64(uuids.Add(1)&0xfff) //nolint:gosec // after 1970
+	head := uint64(time.Now().UnixMilli())<<16 | 0x7000 | uint64(uuids.Add(1)&0xfff)
 	binary.BigEndian.PutUint64(u[:8], head)
 	return vocab.TaskID(u)
 }

@@ -80,7 +80,7 @@ func (b *bed) tryEdge(t *testing.T, kind string, task vocab.UUID, from, to strin
 		require.NoError(t, err, name)
 		return
 	}
-	pg, ok := err.(*pgconn.PgError) //nolint:errorlint // straight from the driver
+	pg, ok := err.(*pgconn.PgError)
 	require.True(t, ok, name)
 	require.Equal(t, pgerrcode.CheckViolation, pg.Code, name)
 	require.Contains(t, pg.Message, fmt.Sprintf("from %s to %s", from, to))
@@ -286,7 +286,7 @@ func TestOldTasksAreNotOvertaken(t *testing.T) {
 	b := newBed(t)
 	p, g := b.mustPlan(t, fan(1)...), b.grant(b.host(t), 0)
 	old := newTask(p)
-	head := uint64(time.Now().Add(-4*time.Minute).UnixMilli()) << 16 //nolint:gosec // after 1970
+	head := uint64(time.Now().Add(-4*time.Minute).UnixMilli()) << 16
 	for i := range 6 {
 		old.UUID[i] = byte(head >> (56 - 8*i))
 	}

@@ -28,7 +28,7 @@ func (s *Store) define(ctx context.Context, do func(tx pgx.Tx) error) error {
 			return err
 		}
 		select {
-		case <-time.After(wait/2 + rand.N(wait/2)): //nolint:gosec // no secret
+		case <-time.After(wait/2 + rand.N(wait/2)):
 		case <-ctx.Done():
 			return err
 		}

@@ -249,5 +249,5 @@ func (s *Store) NextGeneration(ctx context.Context) (uint64, error) {
 	if err := s.pool.QueryRow(ctx, sqlNextGeneration).Scan(&n); err != nil {
 		return 0, fmt.Errorf("next plugin generation: %w", err)
 	}
-	return uint64(n), nil //nolint:gosec // a sequence that starts at 1
+	return uint64(n), nil
 }

@@ -117,7 +117,7 @@ func TestIdentitiesSixteenSubmitters(t *testing.T) {
 				policy = workflow.IdentityReturnExisting
 			}
 			var batch []store.NewTask
-			for _, i := range rand.Perm(identities) { //nolint:gosec // a test
+			for _, i := range rand.Perm(identities) {
 				batch = append(batch, uniqueTask(p, fmt.Sprintf("%s %d", name, i), policy))
 			}
 			submitters = append(submitters, func() error {

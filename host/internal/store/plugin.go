@@ -94,12 +94,12 @@ func (c *pluginColumns) add(e *journal.Event) {
 	c.actor, c.reason = append(c.actor, storable(string(e.Actor))), append(c.reason, storable(e.Reason))
 	c.sha256, c.config = append(c.sha256, e.SHA256), append(c.config, e.Config)
 	c.version, c.sdk = append(c.version, storable(e.Version)), append(c.sdk, storable(e.SDKVersion))
-	c.generation = append(c.generation, int64(e.Generation)) //nolint:gosec // from a bigint sequence
-	c.weight = append(c.weight, int32(e.Weight))             //nolint:gosec // a percent
+	c.generation = append(c.generation, int64(e.Generation))
+	c.weight = append(c.weight, int32(e.Weight))
 	var exit, signal *int32
 	var rss, cpu *int64
 	if end := e.End; end != nil {
-		exit, signal = new(int32(end.ExitCode)), new(int32(end.Signal)) //nolint:gosec // small
+		exit, signal = new(int32(end.ExitCode)), new(int32(end.Signal))
 		rss, cpu = new(end.MaxRSS), new(end.CPU.Milliseconds())
 	}
 	c.exit, c.signal = append(c.exit, exit), append(c.signal, signal)

@@ -44,7 +44,7 @@ const maxNote = 256
 func (s *Store) TellProgress(ctx context.Context, host int32, told []Told, ended []vocab.UUID) error {
 	leases, percents, notes := make([]vocab.UUID, len(told)), make([]int32, len(told)), make([]string, len(told))
 	for i, t := range told {
-		leases[i], percents[i], notes[i] = t.Lease, int32(t.Percent), payload.Text(t.Note, maxNote) //nolint:gosec // a percent
+		leases[i], percents[i], notes[i] = t.Lease, int32(t.Percent), payload.Text(t.Note, maxNote)
 	}
 	if _, err := s.pool.Exec(ctx, sqlTellProgress, host, leases, percents, notes, ended); err != nil {
 		return fmt.Errorf("tell the progress of %d steps: %w", len(told), err)

@@ -88,7 +88,7 @@ func (s *Store) EventMark(ctx context.Context) (m EventMark, err error) {
 	if err := s.pool.QueryRow(ctx, sqlEventMark).Scan(&horizon, &next, &m.At); err != nil {
 		return m, fmt.Errorf("read the mark of events: %w", err)
 	}
-	m.Horizon, m.Next = uint64(horizon), uint64(next) //nolint:gosec // transaction numbers are positive
+	m.Horizon, m.Next = uint64(horizon), uint64(next)
 	return m, nil
 }
 
@@ -106,7 +106,7 @@ func (s *Store) OldestWriter(ctx context.Context) (at time.Time, err error) {
 // brings the same events in the same order, from every host: by time, and within
 // a task as it went.
 func (s *Store) ReadEvents(ctx context.Context, span EventSpan) (events []readmodel.Event, upTo uint64, err error) {
-	rows, err := s.pool.Query(ctx, sqlReadEvents, int64(span.From), int64(span.To), span.Since, span.Limit, int64(span.Next)) //nolint:gosec // they came from int64
+	rows, err := s.pool.Query(ctx, sqlReadEvents, int64(span.From), int64(span.To), span.Since, span.Limit, int64(span.Next))
 	if err != nil {
 		return nil, 0, fmt.Errorf("read events: %w", err)
 	}
@@ -135,5 +135,5 @@ func (s *Store) ReadEvents(ctx context.Context, span EventSpan) (events []readmo
 	if len(events) < span.Limit {
 		return events, span.To, nil
 	}
-	return events, uint64(last) + 1, nil //nolint:gosec // positive
+	return events, uint64(last) + 1, nil
 }

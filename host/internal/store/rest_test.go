@@ -319,7 +319,7 @@ func TestNobodyIsMissedWhileHostsLieDown(t *testing.T) {
 	for round := range rounds {
 		var sending sync.WaitGroup
 		for s := range senders {
-			chance := rand.New(rand.NewPCG(uint64(round), uint64(s))) //nolint:gosec // a test
+			chance := rand.New(rand.NewPCG(uint64(round), uint64(s)))
 			sending.Go(func() {
 				err := pgx.BeginFunc(ctx, b.pool, func(tx pgx.Tx) error {
 					if _, err := tx.Exec(ctx, "select pg_sleep($1::float8)", chance.Float64()/100); err != nil {

@@ -199,7 +199,7 @@ func insertPlan(ctx context.Context, tx pgx.Tx, template vocab.UUID, namespace i
 			sinks++
 		}
 		steps[i] = planStep{
-			Number: int32(i), Handler: st.Handler, Name: st.Name, Description: st.Description, //nolint:gosec // bounded by vocab.MaxSteps
+			Number: int32(i), Handler: st.Handler, Name: st.Name, Description: st.Description, // bounded by vocab.MaxSteps
 			Parents: orEmpty(st.Parents), Children: orEmpty(st.Children), Config: st.Config,
 			Retryable: st.Retry.Retryable, MaxAttempts: st.Retry.MaxAttempts, Backoff: string(st.Retry.Backoff),
 			BaseMS: st.Retry.Base.Milliseconds(), CapMS: st.Retry.Cap.Milliseconds(), Jitter: st.Retry.Jitter,

@@ -28,7 +28,7 @@ type Manager struct {
 func FromEnvironment(getenv func(string) string) (*Manager, error) {
 	socket := getenv("NOTIFY_SOCKET")
 	if socket == "" {
-		return nil, nil //nolint:nilnil // a nil manager does nothing
+		return nil, nil // a nil manager does nothing
 	}
 	if socket[0] != '/' && socket[0] != '@' {
 		return nil, fmt.Errorf("NOTIFY_SOCKET %.100q: want a path, or a name that begins with @", socket)

@@ -22,7 +22,7 @@ func TestMain(m *testing.M) { leaks.Main(m) }
 // listen is a service manager: its socket, and what it is told.
 func listen(t *testing.T) (string, func() string) {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "sd") //nolint:usetesting // a socket's path is short
+	dir, err := os.MkdirTemp("", "sd") // a socket's path is short
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, os.RemoveAll(dir)) })
 	path := filepath.Join(dir, "notify")

@@ -33,7 +33,7 @@ func golden(t *testing.T, folder string, render func(t *testing.T, src string) s
 			src, want, _ := strings.Cut(string(raw), divider)
 			got := render(t, src)
 			if *update {
-				require.NoError(t, os.WriteFile(file, []byte(src+divider+got), 0o644)) //nolint:gosec // test data
+				require.NoError(t, os.WriteFile(file, []byte(src+divider+got), 0o644))
 				return
 			}
 			require.Equal(t, want, got)
@@ -85,16 +85,16 @@ func requirePlan(tb testing.TB, p *Plan) {
 		require.True(tb, json.Valid(s.Config))
 		require.GreaterOrEqual(tb, s.Retry.Cap, s.Retry.Base)
 		for i, parent := range s.Parents {
-			require.Less(tb, parent, int32(n), "parents come first") //nolint:gosec // small
+			require.Less(tb, parent, int32(n), "parents come first")
 			require.True(tb, i == 0 || s.Parents[i-1] < parent, "ascending")
-			edges[[2]int32{parent, int32(n)}] = true //nolint:gosec // small
+			edges[[2]int32{parent, int32(n)}] = true
 		}
 	}
 	for n, s := range p.Steps {
 		for i, child := range s.Children {
 			require.True(tb, i == 0 || s.Children[i-1] < child, "ascending")
-			require.True(tb, edges[[2]int32{int32(n), child}]) //nolint:gosec // small
-			delete(edges, [2]int32{int32(n), child})           //nolint:gosec // small
+			require.True(tb, edges[[2]int32{int32(n), child}])
+			delete(edges, [2]int32{int32(n), child})
 		}
 	}
 	require.Empty(tb, edges)

@@ -136,7 +136,7 @@ func without(parents [][]int, rest, cycle []int) []int {
 func renumber(order []int, parents [][]int) [][]int32 {
 	place := make([]int32, len(parents))
 	for n, i := range order {
-		place[i] = int32(n) //nolint:gosec // bounded by vocab.MaxSteps
+		place[i] = int32(n) // bounded by vocab.MaxSteps
 	}
 	out := make([][]int32, len(order))
 	for n, i := range order {
@@ -152,7 +152,7 @@ func renumber(order []int, parents [][]int) [][]int32 {
 func addChildren(steps []Step) {
 	for n := range steps {
 		for _, p := range steps[n].Parents {
-			steps[p].Children = append(steps[p].Children, int32(n)) //nolint:gosec // bounded by vocab.MaxSteps
+			steps[p].Children = append(steps[p].Children, int32(n))
 		}
 	}
 }

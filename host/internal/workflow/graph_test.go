@@ -177,7 +177,7 @@ func TestGraphAgreesWithKahn(t *testing.T) {
 			require.Equal(t, fmt.Sprintf("s%d", i), p.Steps[n].Name)
 			var want []int32
 			for _, parent := range parents[i] {
-				want = append(want, int32(slices.Index(order, parent))) //nolint:gosec // small
+				want = append(want, int32(slices.Index(order, parent)))
 			}
 			slices.Sort(want)
 			require.Equal(t, want, p.Steps[n].Parents)
@@ -209,7 +209,7 @@ func requireCycles(t require.TestingT, parents [][]int, err error) {
 func requireAncestors(t require.TestingT, p *Plan) {
 	for n := range p.Steps {
 		distance := map[int32]int{}
-		frontier := []int32{int32(n)} //nolint:gosec // small
+		frontier := []int32{int32(n)}
 		for d := 1; len(frontier) > 0; d++ {
 			var next []int32
 			for _, s := range frontier {

@@ -59,7 +59,7 @@ func TestDelayAgreesWithArithmetic(t *testing.T) {
 		want := big.NewInt(0)
 		switch r.Backoff {
 		case BackoffExponential:
-			want.Lsh(big.NewInt(base), uint(min(attempt-1, maxDoublings))) //nolint:gosec // positive
+			want.Lsh(big.NewInt(base), uint(min(attempt-1, maxDoublings)))
 		case BackoffLinear:
 			want.Mul(big.NewInt(base), big.NewInt(int64(attempt)))
 		case BackoffFixed:

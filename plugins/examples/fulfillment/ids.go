@@ -34,7 +34,7 @@ func (s *service) taskTime(step handler.Step) time.Time {
 		return s.now()
 	}
 	millis := binary.BigEndian.Uint64(u[0:8]) >> 16 // the first 48 bits
-	return time.UnixMilli(int64(millis))            //nolint:gosec // 48 bits
+	return time.UnixMilli(int64(millis))
 }
 
 // dated returns PREFIX-<unix seconds>-<digits hex digits>.

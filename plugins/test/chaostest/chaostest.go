@@ -37,7 +37,7 @@ func As(t testing.TB, binary, mode string) string {
 	// A process that this one forks meanwhile would inherit the open file, and
 	// a file open for writing cannot be executed.
 	syscall.ForkLock.RLock()
-	err = os.WriteFile(path, program, 0o700) //nolint:gosec // an executable
+	err = os.WriteFile(path, program, 0o700)
 	syscall.ForkLock.RUnlock()
 	if err != nil {
 		t.Fatalf("copy chaos plugin: %v", err)

@@ -206,7 +206,7 @@ func (c *crooked) decide(o *pluginv1.Observation) *pluginv1.Decision {
 	if c.is("mixed-up") {
 		pool = "all"
 	}
-	c.decided[pool] += uint32(len(o.GetSamples())) //nolint:gosec // few
+	c.decided[pool] += uint32(len(o.GetSamples()))
 	d := &pluginv1.Decision{Target: 1 + c.decided[pool], Reason: "one more", Confidence: 1}
 	switch {
 	case c.is("wordless"):

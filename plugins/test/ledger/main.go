@@ -63,7 +63,7 @@ func (l *ledger) step(ctx context.Context, s handler.Step) (handler.Result, erro
 	if err := note(book.Started); err != nil {
 		return handler.Result{}, err
 	}
-	for wait := time.Duration(w.MinMS+rand.Int64N(w.MaxMS-w.MinMS+1)) * time.Millisecond; ; wait = gateLook { //nolint:gosec // no secret
+	for wait := time.Duration(w.MinMS+rand.Int64N(w.MaxMS-w.MinMS+1)) * time.Millisecond; ; wait = gateLook {
 		select {
 		case <-time.After(wait):
 		case <-ctx.Done():

@@ -161,10 +161,10 @@ func quoted(path string) string {
 }
 
 func write(file, text string) error {
-	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil { //nolint:gosec // a folder of source code
+	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
 		return err
 	}
-	return os.WriteFile(file, []byte(text), 0o644) //nolint:gosec // source code
+	return os.WriteFile(file, []byte(text), 0o644)
 }
 
 // FindSource looks for a checkout of this repository: the folders themselves or

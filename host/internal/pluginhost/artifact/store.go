@@ -44,7 +44,7 @@ var _ error = (*Error)(nil)
 // Error returns path, reason and fix in one line.
 func (e *Error) Error() string {
 	s := e.Path + ": " + e.Reason
-	if e.Err != nil && e.Err != fs.ErrNotExist { //nolint:errorlint // itself, which says what the reason does
+	if e.Err != nil && e.Err != fs.ErrNotExist { // that one itself says no more than the reason does
 		s += ": " + e.Err.Error()
 	}
 	if e.Fix != "" {

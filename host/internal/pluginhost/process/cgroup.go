@@ -90,7 +90,7 @@ func FindGroups(root, own string) *Groups {
 	}
 	g.sweep()
 	probe := filepath.Join(g.base, groupPrefix+strconv.Itoa(os.Getpid())+"-probe")
-	if err := os.Mkdir(probe, 0o755); err != nil && !errors.Is(err, os.ErrExist) { //nolint:gosec // as the kernel makes them
+	if err := os.Mkdir(probe, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
 		g.base, g.controllers, g.why = "", nil, fmt.Sprintf("the host may make no control groups: %v (delegate a subtree: systemd's Delegate=yes)", err)
 		return g
 	}
@@ -165,20 +165,20 @@ func (g *Groups) enable() {
 		return
 	}
 	turnOn := func() error {
-		return os.WriteFile(filepath.Join(g.base, "cgroup.subtree_control"), []byte("+"+strings.Join(wanted, " +")), 0o644) //nolint:gosec // is there already
+		return os.WriteFile(filepath.Join(g.base, "cgroup.subtree_control"), []byte("+"+strings.Join(wanted, " +")), 0o644)
 	}
 	err := turnOn()
 	if errors.Is(err, unix.EBUSY) { // a group with processes of its own has no controllers for those below
 		pid := []byte(strconv.Itoa(os.Getpid()))
 		leaf := filepath.Join(g.base, hostPrefix+string(pid))
-		if err = os.Mkdir(leaf, 0o755); err == nil { //nolint:gosec // as the kernel makes them
-			err = os.WriteFile(filepath.Join(leaf, "cgroup.procs"), pid, 0o644) //nolint:gosec // is there already
+		if err = os.Mkdir(leaf, 0o755); err == nil {
+			err = os.WriteFile(filepath.Join(leaf, "cgroup.procs"), pid, 0o644)
 		}
 		if err == nil {
 			err = turnOn()
 		}
 		if err != nil { // others are in it, too
-			_ = os.WriteFile(filepath.Join(g.base, "cgroup.procs"), pid, 0o644) //nolint:gosec // is there already
+			_ = os.WriteFile(filepath.Join(g.base, "cgroup.procs"), pid, 0o644)
 			_ = g.remove(leaf)
 		}
 	}
@@ -276,20 +276,20 @@ func (g *Groups) make(l Limits) (*group, error) {
 	g.next++
 	dir := filepath.Join(g.base, fmt.Sprintf("%s%d-%d", groupPrefix, os.Getpid(), g.next))
 	g.mu.Unlock()
-	if err := os.Mkdir(dir, 0o755); err != nil { //nolint:gosec // as the kernel makes them
+	if err := os.Mkdir(dir, 0o755); err != nil {
 		return nil, fmt.Errorf("make a control group: %w", err)
 	}
 	made := &group{dir: dir, remove: g.remove}
 	l, _ = l.without(g.controllers)
 	var errs []error
 	set := func(file, value string) {
-		if err := os.WriteFile(filepath.Join(dir, file), []byte(value), 0o644); err != nil { //nolint:gosec // is there already
+		if err := os.WriteFile(filepath.Join(dir, file), []byte(value), 0o644); err != nil {
 			errs = append(errs, fmt.Errorf("limit a control group: %w", err))
 		}
 	}
 	if l.Memory > 0 {
 		set("memory.max", strconv.FormatInt(l.Memory, 10))
-		_ = os.WriteFile(filepath.Join(dir, "memory.swap.max"), []byte("0"), 0o644) //nolint:gosec // is there already, if there is swap
+		_ = os.WriteFile(filepath.Join(dir, "memory.swap.max"), []byte("0"), 0o644) // is there if there is swap
 	}
 	if l.Processes > 0 {
 		set("pids.max", strconv.Itoa(l.Processes))
@@ -313,7 +313,7 @@ func (g *Groups) make(l Limits) (*group, error) {
 // group.
 func (g *group) kill() {
 	if g != nil {
-		_ = os.WriteFile(filepath.Join(g.dir, "cgroup.kill"), []byte("1"), 0o644) //nolint:gosec // is there already
+		_ = os.WriteFile(filepath.Join(g.dir, "cgroup.kill"), []byte("1"), 0o644)
 	}
 }
 

@@ -14,7 +14,7 @@ import (
 // and what its plugins left running. What lives is left alone.
 func TestLeftoversAreSwept(t *testing.T) {
 	t.Parallel()
-	parent, err := os.MkdirTemp("", "sweep") //nolint:usetesting // a short path
+	parent, err := os.MkdirTemp("", "sweep") // a short path
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, os.RemoveAll(parent)) })
 	living, err := NewRunDir(parent)

@@ -56,7 +56,7 @@ func (r *processRunner) box(files ...*os.File) (*box, error) {
 // admit gives a user the directory of its process, which stays closed to all
 // others but root, and its outputs, which it may open again by their names.
 func (r *processRunner) admit(u runas.User, outputs ...*os.File) error {
-	if err := os.Chmod(r.cfg.RunDir, 0o711); err != nil { //nolint:gosec // what is in it is closed to others
+	if err := os.Chmod(r.cfg.RunDir, 0o711); err != nil { // what is in it is closed to others
 		return err
 	}
 	if dir := barrier(filepath.Dir(r.cfg.RunDir), u); dir != "" {

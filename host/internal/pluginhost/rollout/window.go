@@ -86,12 +86,12 @@ func (s *Sample) Quantile(q float64) time.Duration {
 
 // class and bound map durations to classes and back to their upper bounds.
 func class(d time.Duration) int {
-	us := uint64(max(d.Microseconds(), 0)) //nolint:gosec // not negative
+	us := uint64(max(d.Microseconds(), 0))
 	if us < 4 {
-		return int(us) //nolint:gosec // small
+		return int(us)
 	}
-	octave := bits.Len64(us) - 1                              // ≥ 2
-	return min((octave-1)*4+int(us>>(octave-2)&3), classes-1) //nolint:gosec // small
+	octave := bits.Len64(us) - 1 // ≥ 2
+	return min((octave-1)*4+int(us>>(octave-2)&3), classes-1)
 }
 
 func bound(class int) time.Duration {
@@ -99,7 +99,7 @@ func bound(class int) time.Duration {
 		return time.Duration(class) * time.Microsecond
 	}
 	octave, quarter := class/4+1, class%4
-	return time.Duration(uint64(5+quarter)<<(octave-2)) * time.Microsecond //nolint:gosec // below 2^37
+	return time.Duration(uint64(5+quarter)<<(octave-2)) * time.Microsecond // below 2^37
 }
 
 // slower counts the calls that took longer than d; those of d's own class do

@@ -69,8 +69,8 @@ func (d *Disk) look(path string) health.Check {
 	room := share(fs.Bavail, fs.Blocks)
 	files := share(fs.Ffree, fs.Files)
 	c.Data = map[string]any{
-		"free_share": room, "free_bytes": fs.Bavail * uint64(fs.Bsize), //nolint:gosec // a block's size
-		"total_bytes": fs.Blocks * uint64(fs.Bsize), "free_files_share": files, //nolint:gosec // a block's size
+		"free_share": room, "free_bytes": fs.Bavail * uint64(fs.Bsize),
+		"total_bytes": fs.Blocks * uint64(fs.Bsize), "free_files_share": files,
 	}
 	switch least := min(room, files); {
 	case least < d.options.Unhealthy:

@@ -104,7 +104,7 @@ func (f *Textfile) write() (err error) {
 	if _, err := temp.Write(f.text()); err != nil {
 		return errors.Join(err, temp.Close())
 	}
-	if err := errors.Join(temp.Chmod(0o644), temp.Sync(), temp.Close()); err != nil { //nolint:gosec // others read it
+	if err := errors.Join(temp.Chmod(0o644), temp.Sync(), temp.Close()); err != nil { // others read it
 		return err
 	}
 	return os.Rename(temp.Name(), f.path)
