@@ -903,11 +903,13 @@ end
 $$;
 -- +goose StatementEnd
 
--- Gives a step back without a verdict: no attempt is charged. It may be claimed
--- again after p_delay. A step that is claimed again and again without an outcome
--- fails in the end. The verdicts are those of tasker_worker_settle.
+-- Gives a step back without a verdict, by a worker that shuts down or cannot run it now:
+-- neither an attempt nor the claim is counted, however often that happens. It may be
+-- claimed again after p_delay, which is not nothing by default, so that a worker that
+-- gives back all it claims goes round slowly. The verdicts are those of
+-- tasker_worker_settle.
 -- +goose StatementBegin
-create function tasker_worker_release(p_step uuid, p_lease uuid, p_delay interval default '0 seconds', p_reason text default 'released')
+create function tasker_worker_release(p_step uuid, p_lease uuid, p_delay interval default '1 second', p_reason text default 'released')
 returns table (verdict text, detail text)
 language plpgsql security definer
 set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off
@@ -922,7 +924,7 @@ begin
     verdict := 'unknown'; detail := 'no step has this UUID';
   else
     verdict := tasker_worker_record(p_step, p_lease, 'released', null, null,
-                 jsonb_build_object('message', left(coalesce(p_reason, 'released'), 8192)), (extract(epoch from p_delay) * 1000)::bigint);
+                 jsonb_build_object('message', left(coalesce(p_reason, 'released'), 8192), 'excused', true), (extract(epoch from p_delay) * 1000)::bigint);
     detail := case verdict when 'stale_lease' then 'the step is not (or no longer) run under this lease' end;
   end if;
   return next;

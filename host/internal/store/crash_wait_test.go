@@ -52,3 +52,25 @@ func TestWaitAfterLostPlugins(t *testing.T) {
 		require.LessOrEqual(t, within, 4, "crashes in the minute from %s on", from)
 	}
 }
+
+// What a worker gives back in good order is no step that kills its workers: a rolling
+// restart of a fleet may meet it any number of times.
+func TestShutdownsOfWorkersAreNotCounted(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	task, j := b.workersStep(t)
+	for range 2 * workerClaimFactor {
+		require.Equal(t, 1, one[int](t, b, "select claims from tasker_workflow_steps"))
+		verdict, err := outsider{b.pool}.release(t.Context(), j.StepKey, j.ID, 0)
+		require.NoError(t, err)
+		require.Equal(t, "recorded", verdict)
+		jobs, err := outsider{b.pool}.claim(t.Context(), handlers, 1, time.Hour)
+		require.NoError(t, err)
+		require.Len(t, jobs, 1)
+		j = jobs[0]
+	}
+	b.exec(t, "select verdict from tasker_worker_release($1, $2)", j.StepKey.UUID(), j.ID)
+	require.True(t, one[bool](t, b, "select due_at is not null from tasker_workflow_steps"), "it is to wait unless the worker says otherwise")
+	require.Equal(t, vocab.StepEnqueued, b.stepState(t, task, 0))
+	require.Equal(t, 0, one[int](t, b, "select claims + attempts from tasker_workflow_steps"))
+}

@@ -102,6 +102,7 @@ var mutants = []mutant{
 	{"no mark of doom", "tasker_bury_steps", "perform tasker_lock_movable(v_tasks);", "exit;", machineHunt},
 	{"release without a cap on claims", settleFailure, "case when g.claims >= p_claim_factor * g.max_attempts and not g.excused then 'exhaust' else 'release' end", "'release'", capHunt},
 	{"an excuse that does not count", "tasker_release_steps", "claims = s.claims - g.excused::integer, ", "", machineHunt},
+	{"a worker's shutdown that counts", "tasker_worker_release", ", 'excused', true)", ")", machineHunt},
 	{"an excuse that comes too late", settleFailure, "and not g.excused then 'exhaust'", "then 'exhaust'", machineHunt},
 	{"release without a message", "tasker_release_steps", "perform tasker_enqueue(p_task, p_step, p_due);", "null;", machineHunt},
 

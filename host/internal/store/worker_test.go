@@ -144,9 +144,7 @@ func (m *machine) workerSettles() {
 	switch o := (outsider{m.bed.pool}); g.Outcome {
 	case vocab.OutcomeReleased:
 		g.RetryAfter = time.Duration(rapid.IntRange(0, 3).Draw(m.T, "delay")) * time.Millisecond
-		if s := m.model.step(key); s.host != 0 && s.claims-s.attempts > 1 {
-			g.RetryAfter = 0 // a host's lease: its waits grow
-		}
+		g.Error = excuse
 		got, err = o.release(m.ctx, key, lease, g.RetryAfter)
 	case vocab.OutcomeSuccess:
 		if !rapid.Bool().Draw(m.T, "as one of many") {

@@ -93,7 +93,7 @@ class TaskerWorker
   NEXT = "select verdict, detail, #{STEP} from tasker_worker_next($1, $2, $3, $4, $5, $6, $7 * interval '1 second')"
   HEARTBEAT = "select verdict, reason from tasker_worker_heartbeat($1, $2)"
   SETTLE = "select verdict, detail from tasker_worker_settle($1, $2, $3, $4, $5)"
-  RELEASE = "select verdict, detail from tasker_worker_release($1, $2, '0 seconds', $3)"
+  RELEASE = "select verdict, detail from tasker_worker_release($1, $2, p_reason => $3)"
 
   # What may be sent again as it is: the functions say what an earlier call did.
   AGAIN = [PG::ConnectionBad, PG::UnableToSend, PG::TRSerializationFailure, PG::TRDeadlockDetected, PG::LockNotAvailable].freeze
