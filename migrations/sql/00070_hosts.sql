@@ -225,6 +225,10 @@ declare
   v_queue  record;
   v_lost   record;
   v_now    timestamptz := clock_timestamp();
+  v_slack  timestamptz := v_now + tasker_clock_slack();
+  v_ahead  boolean;  -- a step waits for a time that a clock which was put back will not reach soon
+  v_held   boolean;  -- an outside worker's lease may end at such a time
+  v_old    boolean;  -- a step has waited so long that its message may be lost
 begin
   o_enqueued := 0;
   if p_after = '00000000-0000-0000-0000-000000000000' then
@@ -233,8 +237,8 @@ begin
     loop
       execute format($q$
         update pgmq.%1$I q set vt = $1 + (q.vt - q.enqueued_at), enqueued_at = $1
-         where q.msg_id in (select x.msg_id from pgmq.%1$I x where x.vt > $1 and x.enqueued_at > $1 + tasker_clock_slack() for update skip locked)
-      $q$, 'q_' || v_queue.name) using v_now;
+         where q.msg_id in (select x.msg_id from pgmq.%1$I x where x.vt > $1 and x.enqueued_at > $2 for update skip locked)
+      $q$, 'q_' || v_queue.name) using v_now, v_slack;
     end loop;
   end if;
   select array_agg(t.task_uuid order by t.task_uuid) into v_tasks
@@ -246,48 +250,60 @@ begin
   end if;
   if cardinality(v_tasks) = p_limit then o_last := v_tasks[p_limit]; end if;
 
-  -- Tasks in which nothing can move and which nobody has finished. One statement
-  -- looks at both: a task that has been finished since is none.
-  select array_agg(t.task_uuid) into o_stalled
+  -- One look at their steps. Tasks in which nothing can move and nobody has finished: one that
+  -- has been finished since the list was made is none. And whether there is anything of
+  -- what is looked for below, which there seldom is.
+  select array_agg(u.task_uuid) filter (where not l.moves), bool_or(l.ahead), bool_or(l.held), bool_or(l.old)
+    into o_stalled, v_ahead, v_held, v_old
     from unnest(v_tasks) u(task_uuid)
     join tasker_tasks t on t.task_uuid = u.task_uuid and t.state in ('pending', 'in_progress')
-   where not exists (select from tasker_workflow_steps s
-                      where s.task_uuid = u.task_uuid
-                        and (s.state in ('enqueued', 'in_progress') or s.state = 'pending' and s.remaining_parents = 0));
+   cross join lateral (
+     select coalesce(bool_or(s.state in ('enqueued', 'in_progress') or s.state = 'pending' and s.remaining_parents = 0), false) as moves,
+            bool_or(s.remaining_parents = 0 and s.state in ('enqueued', 'pending') and s.updated_at > v_slack) as ahead,
+            bool_or(s.state = 'in_progress' and s.lease_until > v_slack) as held,
+            bool_or(s.remaining_parents = 0 and s.state in ('enqueued', 'pending') and greatest(s.updated_at, s.due_at) < v_now - p_age) as old
+       from tasker_workflow_steps s where s.task_uuid = u.task_uuid) l;
 
-  with ahead as (
-    select s.task_uuid, s.step_no
-      from unnest(v_tasks) u(task_uuid)
-      join tasker_workflow_steps s on s.task_uuid = u.task_uuid
-     where s.remaining_parents = 0 and s.state in ('enqueued', 'pending') and s.updated_at > v_now + tasker_clock_slack()
-     order by s.task_uuid, s.step_no for update of s skip locked
-  ), back as (
-    update tasker_workflow_steps s set updated_at = v_now, due_at = v_now + (s.due_at - s.updated_at)
-      from ahead a
-     where s.task_uuid = a.task_uuid and s.step_no = a.step_no
-    returning s.task_uuid, s.step_no, s.due_at
-  )
-  select array_agg(b.task_uuid order by b.task_uuid, b.step_no) as tasks, array_agg(b.step_no order by b.task_uuid, b.step_no) as steps,
-         array_agg(b.due_at order by b.task_uuid, b.step_no) as dues, count(*)::integer as found
-    into v_lost from back b;
-  if v_lost.found > 0 then
-    perform tasker_enqueue(v_lost.tasks, v_lost.steps, v_lost.dues);
-    o_enqueued := v_lost.found;
+  if v_ahead then
+    with ahead as (
+      select s.task_uuid, s.step_no
+        from unnest(v_tasks) u(task_uuid)
+        join tasker_workflow_steps s on s.task_uuid = u.task_uuid
+       where s.remaining_parents = 0 and s.state in ('enqueued', 'pending') and s.updated_at > v_slack
+       order by s.task_uuid, s.step_no for update of s skip locked
+    ), back as (
+      update tasker_workflow_steps s set updated_at = v_now, due_at = v_now + (s.due_at - s.updated_at)
+        from ahead a
+       where s.task_uuid = a.task_uuid and s.step_no = a.step_no
+      returning s.task_uuid, s.step_no, s.due_at
+    )
+    select array_agg(b.task_uuid order by b.task_uuid, b.step_no) as tasks, array_agg(b.step_no order by b.task_uuid, b.step_no) as steps,
+           array_agg(b.due_at order by b.task_uuid, b.step_no) as dues, count(*)::integer as found
+      into v_lost from back b;
+    if v_lost.found > 0 then
+      perform tasker_enqueue(v_lost.tasks, v_lost.steps, v_lost.dues);
+      o_enqueued := v_lost.found;
+    end if;
   end if;
-  with ahead as (
-    select s.task_uuid, s.step_no, l.lease_id, v_now + l.lease as until
-      from unnest(v_tasks) u(task_uuid)
-      join tasker_workflow_steps s on s.task_uuid = u.task_uuid
-      join tasker_worker_leases l on l.lease_id = s.lease_id
-     where s.state = 'in_progress' and s.lease_until > v_now + l.lease + tasker_clock_slack()
-     order by s.task_uuid, s.step_no for update of s skip locked
-  ), back as (
-    update tasker_workflow_steps s set lease_until = a.until
-      from ahead a
-     where s.task_uuid = a.task_uuid and s.step_no = a.step_no
-  )
-  update tasker_worker_leases l set look_at = a.until from ahead a where l.lease_id = a.lease_id;
+  if v_held then
+    with ahead as (
+      select s.task_uuid, s.step_no, l.lease_id, v_now + l.lease as until
+        from unnest(v_tasks) u(task_uuid)
+        join tasker_workflow_steps s on s.task_uuid = u.task_uuid
+        join tasker_worker_leases l on l.lease_id = s.lease_id
+       where s.state = 'in_progress' and s.lease_until > v_slack + l.lease
+       order by s.task_uuid, s.step_no for update of s skip locked
+    ), back as (
+      update tasker_workflow_steps s set lease_until = a.until
+        from ahead a
+       where s.task_uuid = a.task_uuid and s.step_no = a.step_no
+    )
+    update tasker_worker_leases l set look_at = a.until from ahead a where l.lease_id = a.lease_id;
+  end if;
 
+  if not coalesce(v_old, false) then
+    return;
+  end if;
   for v_queue in
     select ns.name || '_queue' as name,
            array_agg(s.task_uuid order by s.task_uuid, s.step_no) as tasks, array_agg(s.step_no order by s.task_uuid, s.step_no) as steps
@@ -297,7 +313,7 @@ begin
       join tasker_workflow_steps s on s.task_uuid = u.task_uuid
      where s.remaining_parents = 0
        and (s.state = 'enqueued' or s.state = 'pending')
-       and greatest(s.updated_at, s.due_at) < clock_timestamp() - p_age
+       and greatest(s.updated_at, s.due_at) < v_now - p_age
      group by ns.name
      order by ns.name
   loop
