@@ -95,13 +95,14 @@ func (s *slot) recycle(g *generation) {
 	why := fmt.Sprintf("calls hang in generation %d", g.number)
 	next, err := s.bring(s.ctx, want, journal.ByHost, why)
 	if err == nil {
-		err = s.host.commit([]promotion{{slot: s, to: next, hung: true}}, nil, journal.ByHost, why, s.host.journal.Later)
+		needed := func() bool { return s.primary == g && want.same(s.want) }
+		err = s.host.commit([]promotion{{slot: s, to: next, hung: true, needed: needed}}, nil, journal.ByHost, why, s.host.journal.Later)
 		if err != nil {
 			_ = s.finish(next, ReasonStopping, "never routed") // told by finish
 		}
 	}
 	if err != nil {
-		if s.ctx.Err() == nil {
+		if s.ctx.Err() == nil && !errors.Is(err, errNotNeeded) {
 			s.failed(fmt.Errorf("replace generation %d, in which calls hang: %w", g.number, err))
 		}
 		return

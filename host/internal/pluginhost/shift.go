@@ -17,9 +17,16 @@ type promotion struct {
 	to   *generation
 	keep bool // the one that served is kept warm
 	hung bool // the one that served has calls that hang
+	// needed says in the moment of the change, with the slot's lock held, whether it
+	// is still wanted; nil: it is. What the host does by itself takes time to get
+	// ready, and an operator may have been quicker.
+	needed func() bool
 }
 
-var errVanished = errors.New("the generation ended before it took over")
+var (
+	errVanished  = errors.New("the generation ended before it took over")
+	errNotNeeded = errors.New("another generation was quicker")
+)
 
 // promote writes the promotions down and then makes them: all in one moment, or
 // none.
@@ -108,6 +115,9 @@ func (h *Host) commit(all []promotion, ready *prepared, actor journal.Actor, rea
 		}
 		if p.slot.ctx.Err() != nil {
 			return ErrStopping
+		}
+		if p.needed != nil && !p.needed() {
+			return fmt.Errorf("plugin %s, generation %d: %w", p.slot.label, p.to.number, errNotNeeded)
 		}
 	}
 	if err := h.router.change(ready, edits...); err != nil {

@@ -2,6 +2,7 @@ package pluginhost
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
@@ -181,18 +182,19 @@ func (s *slot) revive(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.mu.Lock()
-	idle := !want.same(s.want) || s.primary != nil && want.same(s.primary.runs)
-	s.mu.Unlock()
-	if idle { // an operation was quicker
-		s.finish(g, ReasonStopping, "never routed")
-		return nil
-	}
-	err = s.host.commit([]promotion{{slot: s, to: g, keep: true}}, nil, journal.ByHost, "it is ready", s.host.journal.Later)
+	err = s.host.commit([]promotion{{slot: s, to: g, keep: true, needed: s.missing(want)}}, nil, journal.ByHost, "it is ready", s.host.journal.Later)
 	if err != nil {
 		s.finish(g, ReasonStopping, "never routed")
 	}
+	if errors.Is(err, errNotNeeded) {
+		return nil
+	}
 	return err
+}
+
+// missing tells whether a release is what should serve, and does not.
+func (s *slot) missing(r *release) func() bool {
+	return func() bool { return r.same(s.want) && (s.primary == nil || !r.same(s.primary.runs)) }
 }
 
 // rest waits until the plugin may be started again; false means that the slot

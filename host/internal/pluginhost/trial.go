@@ -81,6 +81,9 @@ func (s *slot) enroll(ctx context.Context, g *generation, to Phase, weight int, 
 		s.host.journal.Later(gone)
 		return errVanished
 	}
+	if s.primary == g { // what served has ended meanwhile, and it took over
+		return nil
+	}
 	table := served{primary: s.primary, canary: g, weight: uint32(weight)}
 	if to == journal.Shadow {
 		table = served{primary: s.primary, shadow: g}

@@ -66,14 +66,13 @@ func (s *slot) well(g *generation) {
 		s.mu.Unlock()
 		return
 	}
-	replaced := !g.runs.same(s.want) || s.primary != nil && s.primary.runs.same(s.want)
 	s.mu.Unlock()
-	const reason = "it is well again"
-	if !replaced {
-		err := s.host.commit([]promotion{{slot: s, to: g, keep: true}}, nil, journal.ByHost, reason, s.host.journal.Later)
-		if err == nil || errors.Is(err, errVanished) || errors.Is(err, ErrStopping) {
-			return
-		}
+	back := promotion{slot: s, to: g, keep: true, needed: s.missing(g.runs)}
+	err := s.host.commit([]promotion{back}, nil, journal.ByHost, "it is well again", s.host.journal.Later)
+	switch {
+	case err == nil, errors.Is(err, errVanished), errors.Is(err, ErrStopping):
+		return
+	case !errors.Is(err, errNotNeeded):
 		s.failed(fmt.Errorf("give generation %d its calls back: %w", g.number, err))
 	}
 	s.mu.Lock()

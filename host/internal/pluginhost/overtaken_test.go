@@ -1,0 +1,106 @@
+package pluginhost
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"slices"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/tasker-systems/tasker-host/host/internal/pluginhost/journal"
+)
+
+// gated makes a plugin that starts at once for the first time, and then only when
+// it is let.
+func gated(t testing.TB) (path, pid string, let func()) {
+	t.Helper()
+	dir := t.TempDir()
+	ran, gate, pid := filepath.Join(dir, "ran"), filepath.Join(dir, "gate"), filepath.Join(dir, "pid")
+	path = shell(t, "test -e "+ran+" || { touch "+ran+"; "+plugin(t, "sdk")+"; }\n"+
+		"echo $$ > "+pid+".new && mv "+pid+".new "+pid+"\n"+
+		"while ! test -e "+gate+"; do sleep 0.01; done\n"+plugin(t, "sdk"))
+	return path, pid, func() { require.NoError(t, os.WriteFile(gate, nil, 0o600)) }
+}
+
+// What the host starts by itself, for calls that hang or because a process has
+// ended, takes nothing back from the operator who was quicker.
+func TestWhatWasSwappedInMeanwhileStays(t *testing.T) {
+	t.Parallel()
+	for name, trouble := range map[string]func(*testing.T, *bench){
+		"calls hang": func(_ *testing.T, b *bench) { signal(b.serving(chaosSlot).work.hanging) },
+		"it crashes": func(t *testing.T, b *bench) {
+			require.Equal(t, ReasonCrashed, b.run(t, "chaos.crash", "").Failure.Code)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			a := &account{}
+			path, file, let := gated(t)
+			b := started(t, func(c *Config) { c.Journal = a }, spec("chaos", path))
+			trouble(t, b)
+			b.launching(t, file)
+			all := b.explain(t).Generations
+			late := all[len(all)-1].Number
+			require.NoError(t, b.Swap(t.Context(), chaosSlot, Source{Path: script(t, "sdk")}, ann, "the cure"))
+			cure := b.Status()[0]
+			let()
+			eventually(t, "it is known what becomes of the late one", func() bool {
+				p := b.phaseOf(t, chaosSlot, late)
+				return p == journal.Active || p.Over()
+			})
+			require.Equal(t, cure.Generation, b.Status()[0].Generation)
+			require.Equal(t, cure.SHA256, b.Status()[0].SHA256)
+			require.Equal(t, journal.Active, b.phaseOf(t, chaosSlot, cure.Generation))
+			requireLegal(t, b, a)
+		})
+	}
+}
+
+// held is a journal in memory that takes its time for what it is told to.
+type held struct {
+	account
+	slow    func(Event) bool
+	reached chan struct{}
+	let     chan struct{}
+}
+
+func (h *held) Record(ctx context.Context, events []Event) error {
+	if slices.ContainsFunc(events, h.slow) {
+		close(h.reached)
+		<-h.let
+	}
+	return h.account.Record(ctx, events)
+}
+
+// A canary that has taken over, because what served has ended, while its next
+// step was being written down, is no canary any more.
+func TestACanaryThatHasTakenOverTakesNoStep(t *testing.T) {
+	t.Parallel()
+	one := quick(spec("chaos", script(t, "sdk")))
+	one.Rollout.Strategy, one.Rollout.Steps, one.Rollout.Hold = CanarySteps, []int{10, 50}, time.Hour
+	a := &held{reached: make(chan struct{}), let: make(chan struct{}), slow: func(e Event) bool { return e.Weight == 50 }}
+	b := started(t, func(c *Config) { c.Journal = a }, one)
+	first := b.Status()[0]
+	require.NoError(t, b.Swap(t.Context(), chaosSlot, Source{Path: another(t, one.Path)}, ann, "test"))
+	s, err := b.slot(chaosSlot)
+	require.NoError(t, err)
+	next := s.candidate
+	stepped := make(chan bool)
+	go func() { stepped <- s.step(next, 1, ann) }()
+	<-a.reached
+	require.NoError(t, syscall.Kill(first.PID, syscall.SIGKILL))
+	b.serves(t, first.Generation)
+	close(a.let)
+	<-stepped
+	status := b.Status()[0]
+	require.Equal(t, next.number, status.Generation)
+	require.Zero(t, status.Next)
+	require.Equal(t, journal.Active, b.phaseOf(t, chaosSlot, next.number))
+	require.Equal(t, journal.Route{Primary: next.number}, b.routed()[chaosSlot])
+	require.NoError(t, b.Stop(t.Context()))
+	requireLegal(t, b, &a.account)
+}
