@@ -373,6 +373,7 @@ create table tasker_dead_letters (
 );
 create index on tasker_dead_letters (task_uuid) where task_uuid is not null;
 create index tasker_dead_letters_open on tasker_dead_letters (dead_letter_id) where closed_at is null;
+create index tasker_dead_letters_messages on tasker_dead_letters (dead_letter_id) where closed_at is null and kind = 'message';
 
 -- Has the server look at a tenth of its usual sample when it analyzes a partition of
 -- steps or of history, which it does over and over while that grows: half of what its

@@ -86,7 +86,7 @@ func fail(c readmodel.DoctorCheck, fix string) readmodel.DoctorCheck {
 func unknown(name string, err error) readmodel.DoctorCheck {
 	fix := "see the host's log"
 	if class := store.Classify(err); class == store.Unavailable || class == store.Unknown {
-		fix = "see that the database runs, can be reached and is not overloaded"
+		fix = "see that the database runs, can be reached and is not overloaded; 'tasker breaker list' says what failed last"
 	}
 	return fail(good(name, "could not be looked at: %s", err), fix)
 }

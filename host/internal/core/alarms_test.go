@@ -64,6 +64,23 @@ func TestPlannedShutdownsAreQuiet(t *testing.T) {
 	}
 }
 
+// TestMessagesSetAsideAreMeasured: also those that the database set aside when it
+// was asked for steps, of which no host counts any.
+func TestMessagesSetAsideAreMeasured(t *testing.T) {
+	t.Parallel()
+	b := start(t, "[orchestration]\nrest_after = \"0s\"\n")
+	_, _, err := b.api.ApplyTemplate(t.Context(), "one.yaml", []byte(oneStepTemplate))
+	require.NoError(t, err)
+	b.send(t, "outage_queue", `{"hello": 1}`)
+	claim := "select task_uuid from tasker_worker_claim('outage', 'w', array['nobody.serves'])"
+	_, err = b.pool.Exec(t.Context(), claim)
+	require.NoError(t, err)
+	b.eventually(t, "one message is set aside", func() bool {
+		_, text := b.get(t, "/metrics")
+		return strings.Contains(text, "\ntasker_dead_letter_messages 1\n")
+	})
+}
+
 // TestFaultsRaiseAlarms injects ten faults into running hosts; each raises an
 // alarm of its own check.
 func TestFaultsRaiseAlarms(t *testing.T) {

@@ -63,7 +63,7 @@ func (g gate) Enter(queue, class string) (leave func(error), err error) {
 	if queue == "" {
 		judge = ofDatabase
 	}
-	return func(err error) { done(judge(err), err) }, nil
+	return func(err error) { done(judge(err), brief(err)) }, nil
 }
 
 // Told implements [store.Gate].
@@ -74,7 +74,7 @@ func (g gate) Told(err error) {
 		b.Recovered()
 	}
 	if done, refused := b.Allow(); refused == nil {
-		done(outcome, err)
+		done(outcome, brief(err))
 	}
 }
 

@@ -16,6 +16,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 
 	"github.com/tasker-systems/tasker-host/host/internal/breaker"
@@ -198,6 +199,23 @@ func TestOutage(t *testing.T) {
 }
 
 func lines(b *bed) int { return strings.Count(b.log.String(), "\n") }
+
+// TestReasonOfABreakerIsOneLine: it stands in tables, and says why no connection
+// could be made, not only that.
+func TestReasonOfABreakerIsOneLine(t *testing.T) {
+	t.Parallel()
+	nobody, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	require.NoError(t, nobody.Close())
+	_, err = pgx.Connect(t.Context(), fmt.Sprintf("postgres://x@%s/x", nobody.Addr()))
+	require.Error(t, err)
+	one := breaker.Config{Failures: 1, Timeout: time.Minute, Probes: 1}
+	set := breaker.New(breaker.Limits{Enabled: true, Database: one, Queue: one}, func(breaker.Change) {}, prometheus.NewRegistry(), time.Now)
+	gate{breakers: set}.Told(fmt.Errorf("heartbeat of host 1: %w", err))
+	s := set.Of(breaker.Database).Status()
+	require.Equal(t, breaker.Open, s.State)
+	require.Regexp(t, `^no connection: .*refused$`, s.Reason)
+}
 
 // TestBreakerForMaintenance: an operator holds the database's breaker open. The
 // host lives on, and says what it does.

@@ -19,11 +19,8 @@ func noConnection(cfg *pgx.ConnConfig, err error) error {
 	if !ok {
 		return err
 	}
-	// One line for each address that was tried: the last one will do.
-	lines := strings.Split(strings.TrimSpace(failed.Error()), "\n")
-	reason, fix := strings.TrimSpace(lines[len(lines)-1]), "start the server, or correct DATABASE_URL"
+	reason, fix := whyNoConnection(failed), "start the server, or correct DATABASE_URL"
 	if refused, ok := errors.AsType[*pgconn.PgError](failed); ok {
-		reason = fmt.Sprintf("%s (SQLSTATE %s)", refused.Message, refused.Code)
 		switch {
 		case strings.HasPrefix(refused.Code, "53"):
 			fix = "raise the server's max_connections, or lower database.max_connections of the hosts"
@@ -31,9 +28,34 @@ func noConnection(cfg *pgx.ConnConfig, err error) error {
 			fix = "correct DATABASE_URL"
 		}
 	}
-	if strings.Contains(reason, "read only connection") {
-		reason, fix = "the server is read-only", "name the primary in DATABASE_URL, or turn default_transaction_read_only off"
+	if reason == readOnly {
+		fix = "name the primary in DATABASE_URL, or turn default_transaction_read_only off"
 	}
 	return fmt.Errorf("no connection to %s as %s: %s; %s",
 		net.JoinHostPort(cfg.Host, strconv.Itoa(int(cfg.Port))), cfg.User, reason, fix)
+}
+
+const readOnly = "the server is read-only"
+
+// whyNoConnection is the cause in one line. The error has a line for each address
+// that was tried: the last one will do.
+func whyNoConnection(failed *pgconn.ConnectError) string {
+	if refused, ok := errors.AsType[*pgconn.PgError](failed); ok {
+		return fmt.Sprintf("%s (SQLSTATE %s)", refused.Message, refused.Code)
+	}
+	lines := strings.Split(strings.TrimSpace(failed.Error()), "\n")
+	reason := strings.TrimSpace(lines[len(lines)-1])
+	if strings.Contains(reason, "read only connection") {
+		return readOnly
+	}
+	return reason
+}
+
+// brief is an error in one line, for tables: what failed for want of a connection
+// is that no connection could be made, and why.
+func brief(err error) error {
+	if failed, ok := errors.AsType[*pgconn.ConnectError](err); ok {
+		return errors.New("no connection: " + whyNoConnection(failed))
+	}
+	return err
 }

@@ -85,6 +85,7 @@ type Core struct {
 	working *lifecycle.Group // what works
 	halt    *halt
 	backlog prometheus.Gauge
+	aside   prometheus.Gauge
 	manager *tellManager
 	built   atomic.Bool     // the engine and what reports are there, for goroutines that did not build them
 	drain   context.Context // while stopping: ends when the drain shall be cut short
@@ -105,7 +106,11 @@ func New(opts Options) *Core {
 		Name: "tasker_backlog_messages",
 		Help: "Messages in all queues of the database, by the server's statistics: about, and up to half a minute old, of a host that rests ten minutes. Every host tells the same.",
 	})
-	c.registry.MustRegister(c.backlog)
+	c.aside = prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "tasker_dead_letter_messages",
+		Help: "Messages of all queues among the dead letters that nobody has dealt with, a thousand at most: as old as the backlog. Every host tells the same.",
+	})
+	c.registry.MustRegister(c.backlog, c.aside)
 	c.reloader = newReloader(c)
 	c.group, c.working = c.parts()
 	return c

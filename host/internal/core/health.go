@@ -24,6 +24,7 @@ import (
 const (
 	strainedPool  = time.Minute // at its maximum, and ever more waits
 	deepQueue     = 100_000     // messages that wait
+	countedAside  = 1000        // messages among the dead letters; more are as bad
 	bloatedQueue  = 1_000_000   // dead rows
 	busyPool      = 0.85        // share of the connections that are in use
 	drainSlack    = 15 * time.Second
@@ -201,7 +202,7 @@ func (c *Core) lookAtBreakers(context.Context, health.View) health.Finding {
 	var open []string
 	for _, b := range c.breakers.Status() {
 		if b.State == breaker.Open || b.State == breaker.ForcedOpen {
-			open = append(open, fmt.Sprintf("%s is %s (%s)", b.Name, b.State, firstLine(b.Reason)))
+			open = append(open, fmt.Sprintf("%s is %s (%s)", b.Name, b.State, b.Reason))
 		}
 	}
 	if len(open) > 0 {
@@ -221,6 +222,11 @@ func (c *Core) lookAtQueues(ctx context.Context, v health.View) []health.Named {
 	if err != nil {
 		return []health.Named{{Finding: found(health.Unknown, "could not be read: %v", err)}}
 	}
+	aside, err := c.Store.MessagesSetAside(ctx, countedAside)
+	if err != nil {
+		return []health.Named{{Finding: found(health.Unknown, "could not be read: %v", err)}}
+	}
+	c.aside.Set(float64(aside))
 	all := make([]health.Named, len(depths))
 	var waiting int64
 	for i, d := range depths {

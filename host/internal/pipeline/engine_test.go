@@ -120,6 +120,7 @@ type testBundle struct {
 	store  *store.Store
 	engine *pipeline.Engine
 	runner *runner
+	counts *prometheus.Registry
 }
 
 func testConfig() pipeline.Config {
@@ -191,9 +192,9 @@ func setupWith(t *testing.T, db *pgxpool.Pool, asked pipeline.Store, st *store.S
 	}
 	require.NoError(t, st.CreateQueue(t.Context(), cfg.RequestQueue))
 	require.NoError(t, st.CreateQueue(t.Context(), cfg.ResultQueue))
-	b := &testBundle{pool: db, store: st, runner: newRunner(handlers)}
+	b := &testBundle{pool: db, store: st, runner: newRunner(handlers), counts: prometheus.NewRegistry()}
 	log := hclog.New(&hclog.LoggerOptions{Name: t.Name(), Output: os.Stderr, Level: hclog.Error})
-	b.engine = pipeline.New(cfg, asked, b.runner, finalizer.New(db, "test", 30*time.Second), prometheus.NewRegistry(), log)
+	b.engine = pipeline.New(cfg, asked, b.runner, finalizer.New(db, "test", 30*time.Second), b.counts, log)
 	require.NoError(t, b.engine.Start(t.Context()))
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)

@@ -60,6 +60,23 @@ func TestTaskRequestInTheUsersOwnTransaction(t *testing.T) {
 	require.Equal(t, 1, count(t, b, `select count(*) from tasker_tasks`))
 }
 
+// setAside is what the metric says of messages that were set aside, by reason.
+func (b *testBundle) setAside(t *testing.T) map[string]float64 {
+	t.Helper()
+	families, err := b.counts.Gather()
+	require.NoError(t, err)
+	counted := map[string]float64{}
+	for _, f := range families {
+		if f.GetName() != "tasker_pipeline_messages_set_aside_total" {
+			continue
+		}
+		for _, m := range f.GetMetric() {
+			counted[m.GetLabel()[0].GetValue()] = m.GetCounter().GetValue()
+		}
+	}
+	return counted
+}
+
 func TestTaskRequestsThatCannotBeReadAreSetAside(t *testing.T) {
 	t.Parallel()
 	b := setup(t, map[string]handlerFunc{"t.step": ok})
@@ -70,6 +87,11 @@ version: 1.0.0
 input_schema: {type: object, required: [n]}
 steps: [{name: a, handler: t.step}]
 `)
+	counted := b.setAside(t)
+	// An alert on growth sees nothing in a counter that appears with its first count.
+	for _, reason := range []string{"request_id_reused", "duplicate_identity", "read_too_often", "stale_result", "unknown_step", "foreign_step"} {
+		require.Contains(t, counted, reason)
+	}
 	for reason, message := range map[string]string{
 		"not_an_object":    `[1]`,
 		"missing_key":      `{"namespace":"test_ns","task_name":"strict","input_data":{}}`,
@@ -77,12 +99,16 @@ steps: [{name: a, handler: t.step}]
 		"unknown_template": `{"namespace":"test_ns","task_name":"'; drop table tasker_tasks; --","task_version":"1.0.0"}`,
 		"input_invalid":    `{"namespace":"test_ns","task_name":"strict","task_version":"1.0.0","input_data":{"m":1}}`,
 	} {
+		require.Zero(t, counted[reason], reason)
+		require.Contains(t, counted, reason)
 		b.send(t, "task_requests_queue", message)
 		b.deadLetter(t, "task_requests_queue", reason)
+		eventually(t, "it is counted", func() bool { return b.setAside(t)[reason] == 1 })
 	}
 	b.send(t, "task_requests_queue", `{"request_id":"x","namespace":"test_ns","task_name":"strict","task_version":"1.0.0","input_data":{"n":1}}`)
 	b.send(t, "task_requests_queue", `{"request_id":"x","namespace":"test_ns","task_name":"strict","task_version":"1.0.0","input_data":{"n":2}}`)
 	b.deadLetter(t, "task_requests_queue", "request_id_reused")
+	eventually(t, "it is counted", func() bool { return b.setAside(t)["request_id_reused"] == 1 })
 	_, err := b.pool.Exec(t.Context(), `insert into pgmq.q_task_requests_queue (vt, message) values (clock_timestamp(), null)`)
 	require.NoError(t, err)
 	eventually(t, "a message without a body", func() bool {
@@ -327,6 +353,7 @@ steps: [{name: a, handler: t.step}]
 		}
 	}
 	b.deadLetter(t, "task_requests_queue", "duplicate_identity")
+	eventually(t, "it is counted", func() bool { return b.setAside(t)["duplicate_identity"] == 1 })
 	eventually(t, "nothing is left", func() bool { return count(t, b, `select count(*) from pgmq.q_task_requests_queue`) == 0 })
 	require.Equal(t, 2, count(t, b, `select count(*) from tasker_tasks`))
 	require.Equal(t, 1, count(t, b, `select count(*) from tasker_dead_letters d join tasker_tasks t on d.detail like '%' || t.task_uuid || '%'

@@ -88,9 +88,13 @@ func (b *inbox) handleRequest(m pgmq.Message) {
 	b.done(m.ID)
 	_, rejected := errors.AsType[*DuplicateError](err)
 	_, reused := errors.AsType[*KeyReusedError](err)
-	switch {
-	case rejected || reused:
+	switch { // the database has set aside what it refused
+	case rejected:
 		e.metrics.requests.WithLabelValues("refused").Inc()
+		b.noteSetAside(m.ID, "duplicate_identity", err.Error())
+	case reused:
+		e.metrics.requests.WithLabelValues("refused").Inc()
+		b.noteSetAside(m.ID, "request_id_reused", err.Error())
 	case err != nil:
 		e.log.Warn("task request not handled; it will be read again", "message", m.ID, "error", err)
 	case answer.Created:

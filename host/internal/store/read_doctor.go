@@ -43,6 +43,10 @@ select (select count(*)::integer from (select from tasker_dead_letters d
     select t.task_uuid, t.created_at from tasker_tasks t
      where t.state in ('pending', 'in_progress') order by t.task_uuid limit 1) oldest on true`
 
+	sqlMessagesSetAside = `
+select count(*)::integer from (select from tasker_dead_letters d
+ where d.closed_at is null and d.kind = 'message' limit $1::integer) x`
+
 	sqlLimbo = `
 select l.task_uuid, l.step_no, l.state, l.reason from tasker_limbo l limit $1::integer`
 
@@ -164,6 +168,16 @@ func (s *Store) WorkFacts(ctx context.Context, limit int) (WorkFacts, error) {
 		f.OldestTask, f.OldestTaskAt = *task, at.UTC()
 	}
 	return f, nil
+}
+
+// MessagesSetAside counts the messages among the dead letters that nobody has
+// dealt with, up to limit.
+func (s *Store) MessagesSetAside(ctx context.Context, limit int) (int, error) {
+	var n int
+	if err := s.pool.QueryRow(ctx, sqlMessagesSetAside, limit).Scan(&n); err != nil {
+		return 0, fmt.Errorf("count the messages among the dead letters: %w", err)
+	}
+	return n, nil
 }
 
 // Limbo is a step that nothing will wake.

@@ -156,6 +156,18 @@ func TestFactsOfWork(t *testing.T) {
 	require.Equal(t, 1, facts.DeadLetters)
 	require.NotEqual(t, id, facts.OldestTask)
 
+	for open, sql := range []string{
+		"select 1",
+		"insert into tasker_dead_letters (kind, queue_name, reason) values ('message', 'q', 'malformed')",
+		"insert into tasker_dead_letters (kind, queue_name, reason, closed_at, closed_as) values ('message', 'q', 'malformed', now(), 'discarded')",
+	} {
+		_, err = w.pool.Exec(t.Context(), sql)
+		require.NoError(t, err)
+		n, err := w.MessagesSetAside(t.Context(), 10)
+		require.NoError(t, err)
+		require.Equal(t, min(open, 1), n, sql)
+	}
+
 	limbo, err := w.Limbo(t.Context(), 10)
 	require.NoError(t, err)
 	require.Empty(t, limbo)

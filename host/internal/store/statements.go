@@ -77,7 +77,7 @@ var statements = map[string]string{
 	"list workers": sqlListWorkers, "take duty": sqlTakeDuty, "old days": sqlOldDays, "day is over": sqlDayIsOver,
 	"drop day": sqlDropDay, "prune tasks": sqlPruneTasks, "prune records": sqlPruneRecords, "allow": sqlAllow,
 	"sweep worker leases": sqlSweepWorkerLeases, "set worker policy": sqlSetWorkerPolicy,
-	"limbo": sqlLimbo, "queue depths": sqlQueueDepths, "table sizes": sqlTableSizes, "worker leases": sqlWorkerLeases, "partitions": sqlPartitions,
+	"messages set aside": sqlMessagesSetAside, "limbo": sqlLimbo, "queue depths": sqlQueueDepths, "table sizes": sqlTableSizes, "worker leases": sqlWorkerLeases, "partitions": sqlPartitions,
 	"claim health": sqlClaimHealth, "backlogs": sqlBacklogs, "connections": sqlConnections,
 	"create token": sqlCreateToken, "list tokens": sqlListTokens, "live tokens": sqlLiveTokens, "revoke token": sqlRevokeToken,
 	"record audit": sqlRecordAudit, "list audit": sqlListAudit,
