@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -209,20 +210,28 @@ func TestHealthChecksWithoutAnAnswer(t *testing.T) {
 	require.EqualError(t, p.heard(missed), "no answer to 3 health checks, the last: deadline exceeded")
 }
 
+// What a plugin has started ends with it, and in time for a stop that has
+// returned: also what has left its process group.
 func TestGrandchildrenDie(t *testing.T) {
 	t.Parallel()
 	b := started(t, nil, spec("chaos", script(t, "sdk")))
-	child := result[int](t, b.run(t, "chaos.child", ""))
-	require.False(t, dead(child))
-	first := b.Status()[0].Generation
-	require.Equal(t, ReasonCrashed, b.run(t, "chaos.crash", "").Failure.Code) // it holds the pipes
+	children := func() []int {
+		both := []int{result[int](t, b.run(t, "chaos.child", "")), result[int](t, b.run(t, "chaos.child", `"leaves"`))}
+		require.False(t, slices.ContainsFunc(both, dead))
+		return both
+	}
+	gone := func(children []int) func() bool { return func() bool { return !slices.ContainsFunc(children, alive) } }
+	first, all := b.Status()[0].Generation, children()
+	require.Equal(t, ReasonCrashed, b.run(t, "chaos.crash", "").Failure.Code) // they hold the pipes
 	b.serves(t, first)
-	eventually(t, "the grandchild is gone", func() bool { return dead(child) })
+	eventually(t, "the grandchildren are gone", gone(all))
 
-	child = result[int](t, b.run(t, "chaos.child", ""))
+	all = children()
 	require.NoError(t, b.Stop(t.Context()))
-	eventually(t, "the grandchild is gone", func() bool { return dead(child) })
+	eventually(t, "the grandchildren are gone", gone(all))
 }
+
+func alive(pid int) bool { return !dead(pid) }
 
 func TestResultsAreBoundedAndPassedOnAsTheyAre(t *testing.T) {
 	t.Parallel()

@@ -79,8 +79,9 @@ func chaosHandlers() map[string]handler.Handler {
 			_ = s.DecodeContext(&path)
 			return handler.JSON(reach(path))
 		}),
-		"chaos.child": handler.Func(func(context.Context, handler.Step) (handler.Result, error) {
+		"chaos.child": handler.Func(func(_ context.Context, s handler.Step) (handler.Result, error) {
 			child := exec.Command("sleep", "1000")
+			child.SysProcAttr = &syscall.SysProcAttr{Setsid: string(s.Context) == `"leaves"`}
 			child.Stdout, child.Stderr = os.Stdout, os.Stderr // it holds the pipes
 			if err := child.Start(); err != nil {
 				return handler.Result{}, err

@@ -273,6 +273,7 @@ func (p *Process) end(grace time.Duration) error {
 	}
 	p.conns.close()
 	if p.runner.dir != "" {
+		killUsersOf(p.runner.dir)
 		err = errors.Join(err, os.RemoveAll(p.runner.dir))
 	}
 	return err

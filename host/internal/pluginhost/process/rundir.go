@@ -113,9 +113,9 @@ func sweepRunDirs(parent string) {
 	}
 }
 
-// killUsersOf kills what runs with a directory in dir as its TMPDIR: a child of a
-// plugin that left the plugin's process group and so outlived it. The name of the
-// directory is random and was given to nobody else. The process is held by a file
+// killUsersOf kills what runs with dir, or a directory in it, as its TMPDIR: a child
+// of a plugin that left the plugin's process group and so outlived it. The name of
+// the directory is random and was given to nobody else. The process is held by a file
 // descriptor while its environment is read, so that its number cannot be
 // somebody else's by the time it is killed.
 func killUsersOf(dir string) {
@@ -123,7 +123,7 @@ func killUsersOf(dir string) {
 	if err != nil {
 		return
 	}
-	mark := []byte("TMPDIR=" + dir + "/")
+	mark := []byte("\x00TMPDIR=" + dir)
 	for _, path := range processes {
 		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(path)))
 		if err != nil {
@@ -134,7 +134,8 @@ func killUsersOf(dir string) {
 			continue // it has ended
 		}
 		environ, err := os.ReadFile(path)
-		if err == nil && (bytes.HasPrefix(environ, mark) || bytes.Contains(environ, append([]byte{0}, mark...))) {
+		_, after, found := bytes.Cut(append([]byte{0}, environ...), mark)
+		if err == nil && found && (len(after) == 0 || after[0] == 0 || after[0] == '/') {
 			_ = unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0) // it may have ended
 		}
 		_ = unix.Close(fd)
