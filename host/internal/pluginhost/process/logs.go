@@ -191,12 +191,49 @@ func (s *logSink) emitJSON(line []byte) bool {
 	}
 	args := make([]any, 0, 2*len(entry))
 	for _, key := range slices.Sorted(maps.Keys(entry)) {
-		if key[:min(1, len(key))] != "@" {
-			args = append(args, key, entry[key])
+		if !strings.HasPrefix(key, "@") {
+			args = append(args, s.key(key), clean(entry[key]))
 		}
 	}
-	s.log.Log(level, printable([]byte(message)), args...)
+	s.log.Log(level, strings.ReplaceAll(printable([]byte(message)), "\n", `\n`), args...)
 	return true
+}
+
+// key is a plugin's key as it stands in the log: one word, and none of the host's,
+// which say of whom the line is.
+func (s *logSink) key(name string) string {
+	name = strings.Map(func(r rune) rune {
+		if r == '-' || r == '.' || unicode.IsLetter(r) || unicode.IsDigit(r) {
+			return r
+		}
+		return '_'
+	}, name)
+	implied := s.log.ImpliedArgs() // keys and values by turns
+	for i := 0; i < len(implied); i += 2 {
+		if implied[i] == name {
+			return "own_" + name
+		}
+	}
+	return name
+}
+
+// clean makes what a plugin logs beside its message printable.
+func clean(value any) any {
+	switch v := value.(type) {
+	case string:
+		return printable([]byte(v))
+	case []any:
+		for i := range v {
+			v[i] = clean(v[i])
+		}
+	case map[string]any:
+		all := make(map[string]any, len(v))
+		for key, inner := range v {
+			all[printable([]byte(key))] = clean(inner)
+		}
+		return all
+	}
+	return value
 }
 
 // logStream splits one output into lines.

@@ -3,6 +3,7 @@ package process
 import (
 	"bufio"
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -57,6 +58,37 @@ func TestLogLines(t *testing.T) {
 			require.NoError(t, err)
 		}
 		require.Equal(t, tc.want, out.String(), "%q", tc.in)
+	}
+}
+
+// What a plugin logs as JSON makes one line, of the plugin and the generation that
+// it is of, and plays no tricks on a terminal.
+func TestForgedLogLines(t *testing.T) {
+	t.Parallel()
+	const line = `{"@level":"info","@message":"hello\n2026-01-01T00:00:00Z [ERROR] tasker: the database is gone",` +
+		`"plugin":"other","generation":99,"x\n[ERROR] tasker":1,"a b=c generation":2,"list":["\u001b[2J"],"map":{"\u009bk":"\u001b[2Jv"},"honest":1}`
+	for _, asJSON := range []bool{false, true} {
+		var out bytes.Buffer
+		log := hclog.New(&hclog.LoggerOptions{Output: &out, DisableTime: true, JSONFormat: asJSON})
+		s := newLogSink(log.With("plugin", "honest", "generation", 7), LogLimits{}, nil)
+		s.stream("s", true).readFrom(bufio.NewReaderSize(strings.NewReader(line+"\n"), maxLogLine))
+		text := out.String()
+		require.Equal(t, 1, strings.Count(text, "\n"), "%q", text)
+		require.NotContains(t, text, "\x1b")
+		require.NotContains(t, text, "\u009b")
+		if !asJSON {
+			require.Contains(t, text, ": generation=7 plugin=honest ")
+			require.Equal(t, 1, strings.Count(text, " generation="), "%q", text)
+			continue
+		}
+		var told map[string]any
+		require.NoError(t, json.Unmarshal(out.Bytes(), &told))
+		require.Equal(t, "honest", told["plugin"])
+		require.EqualValues(t, 7, told["generation"])
+		require.Equal(t, "other", told["own_plugin"])
+		require.EqualValues(t, 99, told["own_generation"])
+		require.Equal(t, []any{"\ufffd[2J"}, told["list"])
+		require.Contains(t, told, "honest")
 	}
 }
 
