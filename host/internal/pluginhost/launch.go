@@ -225,12 +225,19 @@ func probe(ctx context.Context, g *generation) (phase string, err error) {
 	return "", nil
 }
 
+// maxSlots is how much a plugin may serve: its names are in the log, in the route
+// table and in what people see of it.
+const maxSlots = 4096
+
 // maxShown is how much of a plugin's words goes into an error, in bytes.
 const maxShown = 4 << 10
 
 // adopt checks what the plugin says of itself and takes it over. The caller holds
 // the slot's lock.
 func (g *generation) adopt(d *pluginv1.DescribeResponse, spec Spec) error {
+	if n := len(d.GetSlots()); n > maxSlots {
+		return fmt.Errorf("it says that it serves %d handlers, algorithms and health services, more than %d", n, maxSlots)
+	}
 	var bad []string
 	for _, slot := range d.GetSlots() {
 		switch {
@@ -252,7 +259,7 @@ func (g *generation) adopt(d *pluginv1.DescribeResponse, spec Spec) error {
 	g.handlers = slices.Compact(g.handlers)
 	switch {
 	case len(bad) > 0:
-		return fmt.Errorf("it serves handlers whose names do not match %s: %s", handlerName, strings.Join(bad, ", "))
+		return fmt.Errorf("it serves handlers whose names do not match %s: %s", handlerName, clip(strings.Join(bad, ", "), maxShown))
 	case !slices.ContainsFunc(g.targets(), func(t target) bool { return t.kind == spec.Kind }):
 		return fmt.Errorf("it serves no %s", plurals[spec.Kind])
 	}

@@ -3,6 +3,7 @@ package pluginhost
 import (
 	"encoding/json"
 	"errors"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -64,10 +65,20 @@ func TestSchemasOfOptions(t *testing.T) {
 		`{"type": 7}`:                            "the schema of its options",
 		`{"$ref": "file:///etc/passwd"}`:         "refers to nothing outside itself",
 		`{"$ref": "https://example.org/x.json"}`: "refers to nothing outside itself",
+		`{"$ref": "#name"}`:                      "by JSON pointers",
+		`{"items": {"$dynamicRef": "#x"}}`:       "by JSON pointers",
+		strings.Repeat(`{"not":`, 99) + `{}` + strings.Repeat(`}`, 99): "is nested more than 64 deep",
 	} {
 		_, err := checkOptions(schema, json.RawMessage(`{}`))
 		require.ErrorContains(t, err, want, schema)
 	}
+	// It may refer to itself, and to names that need escapes.
+	const list = `{"$ref": "#/$defs/a~1%20b", "$defs": {"a/ b": {"properties": {"next": {"$ref": "#"}, "$ref": {"type": "string"}}, "additionalProperties": false}}}`
+	faults, err := checkOptions(list, json.RawMessage(`{"next": {"next": {"other": 1}}, "$ref": "x"}`))
+	require.NoError(t, err)
+	require.Len(t, faults, 1)
+	require.Equal(t, "/next/next", faults[0].pointer)
+
 	b := newBench(t, func(c *Config) { c.Options = vault{errors.New("plugins.toml:9: no such variable")} }, spec("chaos", script(t, "sdk")))
 	s, err := b.slot(chaosSlot)
 	require.NoError(t, err)

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"strings"
 	"syscall"
@@ -48,10 +49,25 @@ func (f *faulty) Describe(ctx context.Context, r *pluginv1.DescribeRequest) (*pl
 	if err := f.in(ctx, "describe"); err != nil {
 		return nil, err
 	}
-	if f.phase == "describe_nothing" {
-		return &pluginv1.DescribeResponse{}, nil
+	d, err := f.raw.Describe(ctx, r)
+	switch f.phase {
+	case "schema":
+		d.OptionsSchema = doubling(19)
+	case "slots":
+		for i := range 100_000 {
+			d.Slots = append(d.Slots, &pluginv1.Slot{Kind: "handler", Name: fmt.Sprintf("N%d", i)})
+		}
 	}
-	return f.raw.Describe(ctx, r)
+	return d, err
+}
+
+// doubling is a small schema that says the same thing 2ⁿ times.
+func doubling(n int) string {
+	schema := `{"$ref": "#/$defs/0", "$defs": {`
+	for i := range n {
+		schema += fmt.Sprintf(`"%d": {"allOf": [{"$ref": "#/$defs/%d"}, {"$ref": "#/$defs/%d"}]}, `, i, i+1, i+1)
+	}
+	return schema + fmt.Sprintf(`"%d": {"type": "string"}}}`, n)
 }
 
 func (f *faulty) Configure(ctx context.Context, r *pluginv1.ConfigureRequest) (*pluginv1.ConfigureResponse, error) {
