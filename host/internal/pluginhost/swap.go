@@ -124,7 +124,6 @@ func (s *slot) swapped(g *generation, err error) error {
 		_ = s.finish(g, ReasonStopping, "it never took over: "+err.Error()) // told by finish
 	}
 	s.metrics.swaps[result].Inc()
-	s.log.Warn("a swap came to nothing; what served before serves on", "error", err)
 	return err
 }
 

@@ -344,6 +344,7 @@ func TestBadSwapsChangeNothing(t *testing.T) {
 	} {
 		err := b.Swap(t.Context(), chaosSlot, Source{Path: path}, ann, "test")
 		require.ErrorContains(t, err, want)
+		require.NotContains(t, b.log.String(), want, "it is returned, and so for who asked to log")
 	}
 	require.ErrorIs(t, b.Swap(t.Context(), SlotID{Kind: KindHandler, Name: "nobody"}, Source{Path: "/x"}, ann, ""), ErrNoSlot)
 	require.ErrorIs(t, b.Promote(t.Context(), chaosSlot, ann, ""), ErrNothingToDo)
