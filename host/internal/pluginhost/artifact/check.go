@@ -71,6 +71,9 @@ func checkParent(path string) error {
 	if err != nil {
 		return &Error{Path: dir, Reason: "cannot be read", Err: err}
 	}
+	if !owned(info, true) {
+		return &Error{Path: dir, Reason: "the plugin's directory belongs to another user", Fix: "chown it to the host's user or to root"}
+	}
 	if info.Mode().Perm()&0o022 != 0 && info.Mode()&fs.ModeSticky == 0 {
 		return &Error{Path: dir, Reason: fmt.Sprintf("the plugin's directory is writable by others (mode %04o)", info.Mode().Perm()), Fix: "chmod go-w " + dir}
 	}

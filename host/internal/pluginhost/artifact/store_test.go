@@ -125,6 +125,15 @@ func TestDirectoriesOpenToOthers(t *testing.T) {
 	_, err = s.Intake(path, "")
 	require.NoError(t, err)
 
+	if os.Geteuid() == 0 { // its owner may replace what is in it, sticky or not
+		require.NoError(t, os.Chown(dir, 12345, 12345))
+		for _, mode := range []fs.FileMode{0o755, 0o777 | fs.ModeSticky} {
+			require.NoError(t, os.Chmod(dir, mode))
+			_, err = s.Intake(path, "")
+			require.ErrorContains(t, err, "the plugin's directory belongs to another user")
+		}
+	}
+
 	require.NoError(t, os.Chmod(s.dir, 0o750))
 	_, err = Open(s.dir)
 	require.ErrorContains(t, err, "the plugin store is open to others (mode 0750)")
