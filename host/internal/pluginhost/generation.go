@@ -1,6 +1,7 @@
 package pluginhost
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"sync"
@@ -61,9 +62,14 @@ type generation struct {
 	reason  string    // of the last move
 	weight  int       // percent, of a canary
 	cleanup bool      // its end is taken care of
+	tuned   *release  // what it runs, with settings that have changed since; nil: none have
 	lost    bool      // it has ended by itself
 	lostAt  time.Time
 }
+
+// current returns what it runs, with the settings as they are now. The caller holds
+// the slot's lock.
+func (g *generation) current() *release { return cmp.Or(g.tuned, g.runs) }
 
 // targets returns all that it serves.
 func (g *generation) targets() []target {

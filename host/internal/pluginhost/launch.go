@@ -30,6 +30,14 @@ func (r *release) same(other *release) bool {
 	return r != nil && other != nil && r.stored.SHA256 == other.stored.SHA256 && r.config == other.config
 }
 
+// with returns the release with other settings, of those that need no new process.
+// Others may be reading the one that is there.
+func (r *release) with(settings Spec) *release {
+	tuned := *r
+	tuned.spec = settings
+	return &tuned
+}
+
 // key identifies a release.
 func (r *release) key() string { return r.stored.SHA256 + "/" + r.config }
 

@@ -104,3 +104,29 @@ func TestACanaryThatHasTakenOverTakesNoStep(t *testing.T) {
 	require.NoError(t, b.Stop(t.Context()))
 	requireLegal(t, b, &a.account)
 }
+
+// Settings that need no new process, and that change while a rollout is under way,
+// are those of what takes over, too.
+func TestSettingsThatChangeInARollout(t *testing.T) {
+	t.Parallel()
+	one := quick(spec("chaos", script(t, "sdk")))
+	one.Rollout.Strategy, one.Rollout.Hold = CanarySteps, time.Hour
+	b := started(t, nil, one)
+	two := one
+	two.Path = another(t, one.Path)
+	_, err := b.Apply(t.Context(), []Spec{two}, ann, "another binary")
+	require.NoError(t, err)
+	two.DrainTimeout = 7 * time.Second
+	changes, err := b.Apply(t.Context(), []Spec{two}, ann, "another setting")
+	require.NoError(t, err)
+	require.Equal(t, Retune, changes[0].Action)
+	require.NoError(t, b.Promote(t.Context(), chaosSlot, ann, "test"))
+	s, err := b.slot(chaosSlot)
+	require.NoError(t, err)
+	require.Equal(t, 7*time.Second, s.settings().DrainTimeout)
+	changes, err = b.Apply(t.Context(), []Spec{two}, ann, "the same")
+	require.NoError(t, err)
+	require.Equal(t, Keep, changes[0].Action)
+	require.NoError(t, b.Rollback(t.Context(), chaosSlot, ann, "test"))
+	require.Equal(t, 7*time.Second, s.settings().DrainTimeout, "it was not the setting that was taken back")
+}

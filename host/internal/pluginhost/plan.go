@@ -341,9 +341,12 @@ func (a *application) retune(c *Change) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.spec = a.specs[c.Slot]
-	tuned := *s.want // others may be reading it
-	tuned.spec = s.spec
-	s.want = &tuned
+	s.want = s.want.with(s.spec)
+	for _, g := range []*generation{s.primary, s.candidate, s.standby} {
+		if g != nil { // whichever serves next
+			g.tuned = g.runs.with(s.spec)
+		}
+	}
 	return nil
 }
 

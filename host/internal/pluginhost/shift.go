@@ -151,7 +151,8 @@ func (s *slot) promoted(p promotion, actor journal.Actor, reason string, record 
 	s.forget(g)
 	s.primary = g
 	if !g.runs.same(s.want) {
-		s.good, s.want, s.spec = s.want, g.runs, g.runs.spec
+		s.good, s.want = s.want, g.current()
+		s.spec = s.want.spec
 	}
 	s.state, s.since = Serving, time.Now()
 	if g.phase == journal.Draining {

@@ -309,7 +309,7 @@ func (s *slot) crashed(g *generation, was Phase, why string) {
 	instead := s.want
 	onTrial := s.trial.of == g && g.lostAt.Before(s.trial.until) && s.primary != nil && !s.primary.runs.same(g.runs)
 	if onTrial {
-		instead = s.primary.runs
+		instead = s.primary.current()
 		s.want, s.spec = instead, instead.spec
 	}
 	s.mu.Unlock()
@@ -322,13 +322,13 @@ func (s *slot) crashed(g *generation, was Phase, why string) {
 // served before: that is started instead. It reports whether it did.
 func (s *slot) fallBack() bool {
 	s.mu.Lock()
-	bad, good, now, settings := s.want, s.good, s.primary, s.spec
+	bad, good, settings := s.want, s.good, s.spec
+	if now := s.primary; now != nil && !now.runs.same(bad) {
+		good = now.current()
+	}
 	s.mu.Unlock()
 	if bad == nil || s.breaker(bad).openFor() == 0 {
 		return false
-	}
-	if now != nil && !now.runs.same(bad) {
-		good = now.runs
 	}
 	if good == nil {
 		var err error

@@ -49,7 +49,7 @@ func (s *slot) takeover(next *generation, reason string) {
 	s.forget(next)
 	s.primary = next
 	if next.phase == journal.Canary {
-		s.want = next.runs
+		s.want = next.current()
 	}
 	next.weight = 0
 	s.warm(next)
