@@ -53,6 +53,18 @@ func TestCacheKeepsWhatIsUsed(t *testing.T) {
 	require.InDelta(t, 1+17, value(t, reg, "misses_total"), 0)
 }
 
+func TestOfWhatNobodyUsesTheEldestMakesRoom(t *testing.T) {
+	t.Parallel()
+	c := cache.New[int, int]("plans", 3, nil)
+	for i := range 8 {
+		c.Put(i, i)
+	}
+	for i := range 8 {
+		_, kept := c.Get(i)
+		require.Equal(t, i >= 5, kept, "%d", i)
+	}
+}
+
 func TestCacheUnderLoad(t *testing.T) {
 	t.Parallel()
 	reg := prometheus.NewPedanticRegistry()
