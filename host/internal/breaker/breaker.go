@@ -89,7 +89,7 @@ type Breaker struct {
 	since    time.Time
 	reason   string
 	lastErr  string
-	failures int    // in a row
+	failures int    // in a row, while it was closed
 	refused  uint64 // calls, since the host started
 	pending  []Change
 }
@@ -108,8 +108,11 @@ func (b *Breaker) renew() {
 		Name:        b.name,
 		MaxRequests: uint32(max(b.set.config(b.kind).Probes, 1)),
 		// The wait is ours; gobreaker is half-open as soon as we ask it again.
-		Timeout:      time.Nanosecond,
-		ReadyToTrip:  func(c gobreaker.Counts) bool { return int(c.ConsecutiveFailures) >= b.set.config(b.kind).Failures },
+		Timeout: time.Nanosecond,
+		ReadyToTrip: func(c gobreaker.Counts) bool {
+			b.failures = int(c.ConsecutiveFailures) // gobreaker forgets them when it opens
+			return b.failures >= b.set.config(b.kind).Failures
+		},
 		IsSuccessful: func(err error) bool { return err == nil },
 		IsExcluded:   func(err error) bool { return errors.Is(err, errIgnored) },
 		OnStateChange: func(_ string, _, to gobreaker.State) { // called with mu held, as all of gobreaker is
@@ -134,44 +137,49 @@ func (b *Breaker) Allow() (done func(o Outcome, err error), err error) {
 	if b.forced != "" || now.Before(b.until) {
 		return nil, b.refuse(now)
 	}
-	report, err := b.inner.Allow()
+	inner := b.inner
+	report, err := inner.Allow()
 	if err != nil {
 		return nil, b.refuse(now)
 	}
 	b.look(now)
-	return func(o Outcome, err error) { b.end(report, o, err) }, nil
+	return func(o Outcome, err error) { b.end(inner, report, o, err) }, nil
 }
 
 // refuse is called with mu held.
 func (b *Breaker) refuse(now time.Time) error {
 	b.refused++
 	b.set.metrics.refused.WithLabelValues(b.kind, b.class).Inc()
-	state := b.now(now)
-	b.move(state, b.reason)
-	e := &OpenError{Name: b.name, State: state}
-	if state == Open {
+	e := &OpenError{Name: b.name, State: b.now(now)}
+	if e.State == Open {
 		e.Retry = b.until.Sub(now)
 	}
 	return e
 }
 
-func (b *Breaker) end(report func(error), o Outcome, err error) {
+// end reports what a call came to, to the gobreaker that let it through. If an
+// operator has closed or reset the breaker since, that counts no more.
+func (b *Breaker) end(inner *gobreaker.TwoStepCircuitBreaker[struct{}], report func(error), o Outcome, err error) {
 	b.mu.Lock()
 	defer b.tell()
 	defer b.mu.Unlock()
 	b.set.metrics.calls.WithLabelValues(b.kind, b.class, outcomes[o]).Inc()
+	if inner != b.inner {
+		return
+	}
 	switch o {
 	case Success:
-		b.failures = 0
 		report(nil)
 	case Failure:
-		b.failures++
 		if err != nil {
 			b.lastErr = err.Error()
 		}
 		report(errFailed)
 	case Ignored:
 		report(errIgnored)
+	}
+	if inner.State() == gobreaker.StateClosed {
+		b.failures = int(inner.Counts().ConsecutiveFailures)
 	}
 	b.look(b.set.now())
 }
@@ -188,7 +196,17 @@ func (b *Breaker) look(now time.Time) {
 		b.move(Open, b.lastErr)
 		return
 	}
-	b.move(b.now(now), b.reason)
+	b.follow(now)
+}
+
+// follow moves on with time, and with what gobreaker has decided. What a breaker
+// was opened for is over when it is closed. It is called with mu held.
+func (b *Breaker) follow(now time.Time) {
+	if to := b.now(now); to == Closed {
+		b.move(to, "")
+	} else {
+		b.move(to, b.reason)
+	}
 }
 
 // now returns the state as it is to be called. It is called with mu held.
@@ -209,9 +227,6 @@ func (b *Breaker) now(at time.Time) State {
 func (b *Breaker) move(to State, reason string) {
 	if b.state == to {
 		return
-	}
-	if to == Closed && b.forced == "" && reason == b.reason {
-		reason = "" // what opened it is over
 	}
 	b.pending = append(b.pending, Change{Name: b.name, From: b.state, To: to, Reason: reason})
 	b.set.metrics.transitions.WithLabelValues(b.kind, b.class, string(to)).Inc()
@@ -236,7 +251,6 @@ func (b *Breaker) Recovered() {
 	b.mu.Lock()
 	defer b.tell()
 	defer b.mu.Unlock()
-	b.failures = 0
 	if b.forced == "" && b.set.now().Before(b.until) {
 		b.until = time.Time{}
 		b.move(HalfOpen, "the dependency was seen to work")
@@ -275,12 +289,10 @@ func (b *Breaker) Reset(reason string) {
 	held := b.state != Closed
 	b.forced, b.until = "", time.Time{}
 	b.renew()
-	if !held {
-		b.lastErr = ""
-		return
+	if held {
+		b.trip()
+		b.move(HalfOpen, reason)
 	}
-	b.trip()
-	b.move(HalfOpen, reason)
 }
 
 // trip opens a new gobreaker, which is half-open a nanosecond later.
@@ -299,7 +311,7 @@ type Status struct {
 	State    State
 	Since    time.Time
 	Reason   string // of the state; empty: it is closed as ever
-	Failures int    // in a row
+	Failures int    // in a row, while it was closed
 	Refused  uint64 // calls, since the host started
 	Retry    time.Duration
 	Config   Config
@@ -311,7 +323,7 @@ func (b *Breaker) Status() Status {
 	defer b.tell()
 	defer b.mu.Unlock()
 	now := b.set.now()
-	b.move(b.now(now), b.reason)
+	b.follow(now)
 	s := Status{
 		Name: b.name, State: b.state, Since: b.since, Reason: b.reason, Failures: b.failures, Refused: b.refused,
 		Config: b.set.config(b.kind),

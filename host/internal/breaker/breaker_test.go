@@ -2,6 +2,7 @@ package breaker_test
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -42,6 +43,17 @@ func newBed() *bed {
 		b.moves = append(b.moves, c.Name+" "+string(c.From)+" "+string(c.To))
 	}, b.reg, func() time.Time { return time.Unix(1e9, b.clock.Load()) })
 	return b
+}
+
+// told is the state that the latest change led to.
+func (b *bed) told() breaker.State {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if len(b.moves) == 0 {
+		return breaker.Closed
+	}
+	last := b.moves[len(b.moves)-1]
+	return breaker.State(last[strings.LastIndex(last, " ")+1:])
 }
 
 func (b *bed) pass(d time.Duration) { b.clock.Add(int64(d)) }
@@ -134,7 +146,10 @@ func TestAFailedProbeOpensAgain(t *testing.T) {
 	require.Equal(t, breaker.Open, state(b))
 	require.Equal(t, 30*time.Second, b.Status().Retry, "it waits for the whole time again")
 	bed.pass(30 * time.Second)
-	require.True(t, call(b, breaker.Ignored), "what tells nothing gives its place back")
+	probe, err := b.Allow()
+	require.NoError(t, err)
+	require.Equal(t, breaker.HalfOpen, bed.told())
+	probe(breaker.Ignored, nil) // what tells nothing gives its place back
 	require.True(t, call(b, breaker.Success))
 	require.True(t, call(b, breaker.Success))
 	require.Equal(t, breaker.Closed, state(b))
@@ -148,14 +163,46 @@ func TestLateFailure(t *testing.T) {
 	b := bed.Of(breaker.Database)
 	late, err := b.Allow()
 	require.NoError(t, err)
+	later, err := b.Allow()
+	require.NoError(t, err)
 	fail(b, 5)
 	b.Recovered()
 	require.Equal(t, breaker.HalfOpen, state(b))
 	late(breaker.Failure, errDown)
 	require.Equal(t, breaker.HalfOpen, state(b))
+	require.Equal(t, 5, b.Status().Failures)
 	require.True(t, call(b, breaker.Success))
 	require.True(t, call(b, breaker.Success))
 	require.Equal(t, breaker.Closed, state(b))
+	later(breaker.Failure, errDown)
+	require.Zero(t, b.Status().Failures)
+}
+
+// Nor do calls from before an operator closed or reset it.
+func TestLateFailuresDoNotOpenWhatAnOperatorClosed(t *testing.T) {
+	t.Parallel()
+	for name, anew := range map[string]func(*breaker.Breaker){
+		"closed": func(b *breaker.Breaker) { b.Close("x") },
+		"reset":  func(b *breaker.Breaker) { b.Reset("x") },
+		"held":   func(*breaker.Breaker) {},
+	} {
+		b := newBed().Of(breaker.Database)
+		var late []func(breaker.Outcome, error)
+		for range limits.Database.Failures {
+			done, err := b.Allow()
+			require.NoError(t, err)
+			late = append(late, done)
+		}
+		b.ForceOpen("x")
+		anew(b)
+		before := b.Status()
+		for _, done := range late {
+			done(breaker.Failure, errDown)
+		}
+		after := b.Status()
+		require.Equal(t, before.State, after.State, name)
+		require.Equal(t, before.Reason, after.Reason, name)
+	}
 }
 
 func TestRecoveredEndsTheWait(t *testing.T) {
@@ -186,11 +233,15 @@ func TestForcedOpen(t *testing.T) {
 	_, err := b.Allow()
 	require.EqualError(t, err, "circuit breaker database was opened by an operator")
 
-	b.Close("by kim")
+	b.ForceOpen("by kim: the disk is checked")
+	require.Equal(t, "by kim: the disk is checked", b.Status().Reason)
+	b.Close("by kim: the disk is checked")
+	require.Equal(t, "by kim: the disk is checked", b.Status().Reason)
 	require.True(t, call(b, breaker.Success))
 	require.Equal(t, breaker.Closed, state(b))
 
 	b.ForceOpen("")
+	require.Equal(t, "by an operator", b.Status().Reason)
 	b.Reset("by kim")
 	require.Equal(t, breaker.HalfOpen, state(b), "probes decide")
 	require.True(t, call(b, breaker.Failure))
@@ -220,6 +271,7 @@ func TestIsolation(t *testing.T) {
 		names = append(names, s.Name+" "+string(s.State))
 	}
 	require.Equal(t, []string{"database closed", "queue.a_queue.claim open", "queue.a_queue.settle closed", "queue.b_queue.claim closed"}, names)
+	require.NotNil(t, bed.Of(breaker.ID{Queue: "c_queue", Class: breaker.Claim}))
 }
 
 func TestReload(t *testing.T) {
@@ -259,7 +311,7 @@ func TestNames(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, id, got)
 	}
-	for _, name := range []string{"", "Database", "queue", "queue.shop_queue", "queue.shop queue.claim", "queue.shop_queue.drop", "queue..claim", "queue.a.claim.x", "queue.A.claim", "database.x"} {
+	for _, name := range []string{"", "Database", "queue", "queue.shop_queue", "queue.shop queue.claim", "queue.shop_queue.drop", "queue..claim", "queue.a.claim.x", "queue.A.claim", "table.shop_queue.claim", "database.x"} {
 		_, err := breaker.Parse(name)
 		require.ErrorContains(t, err, "want database, or queue.NAME.CLASS", name)
 	}
@@ -274,98 +326,154 @@ func TestMetrics(t *testing.T) {
 	bed.Of(breaker.ID{Queue: "a_queue", Class: breaker.Claim}).ForceOpen("x")
 	families, err := bed.reg.Gather()
 	require.NoError(t, err)
-	open := map[string]float64{}
-	series := 0
+	series, values := map[string]int{}, map[string]float64{}
 	for _, f := range families {
-		if f.GetName() == "tasker_breaker_refused_total" {
-			require.Len(t, f.GetMetric(), 4)
-			require.InDelta(t, 1, f.GetMetric()[0].GetCounter().GetValue(), 0)
-		}
-		if f.GetName() != "tasker_breakers" {
-			continue
-		}
 		for _, m := range f.GetMetric() {
-			series++
-			if m.GetGauge().GetValue() > 0 {
-				var l []string
-				for _, p := range m.GetLabel() {
-					l = append(l, p.GetValue())
-				}
-				open[strings.Join(l, " ")] = m.GetGauge().GetValue()
+			series[f.GetName()]++
+			l := []string{f.GetName()}
+			for _, p := range m.GetLabel() {
+				l = append(l, p.GetValue())
+			}
+			if v := m.GetGauge().GetValue() + m.GetCounter().GetValue(); v > 0 {
+				values[strings.Join(l, " ")] = v
 			}
 		}
 	}
-	require.Equal(t, 16, series, "labels come from closed sets")
-	require.Equal(t, map[string]float64{"all database open": 1, "claim queue forced_open": 1}, open)
+	require.Equal(t, map[string]int{
+		"tasker_breakers": 16, "tasker_breaker_calls_total": 12, "tasker_breaker_refused_total": 4, "tasker_breaker_transitions_total": 16,
+	}, series, "labels come from closed sets, and all are there from the start")
+	require.Equal(t, map[string]float64{
+		"tasker_breakers all database open":                        1,
+		"tasker_breakers claim queue forced_open":                  1,
+		"tasker_breaker_calls_total all database failure":          5,
+		"tasker_breaker_refused_total all database":                1,
+		"tasker_breaker_transitions_total all database open":       1,
+		"tasker_breaker_transitions_total claim queue forced_open": 1,
+	}, values)
 }
 
 // Whatever happens in whatever order, what is let through agrees with a simple
 // model: closed lets through, open refuses until its time is over, and no more
-// probes are under way than must succeed.
+// probes are let through than must succeed. What a call comes to that was let
+// through in another state counts no more. Every change is told at once, but
+// that of time, which is told when somebody looks.
 func TestModel(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(rt *rapid.T) {
 		bed := newBed()
 		b := bed.Of(breaker.ID{Queue: "q", Class: breaker.Read})
-		const failures, probes, timeout = 3, 2, 15 * time.Second
-		model := struct {
-			state       breaker.State
-			row, passed int
-			inFlight    int
-			left        time.Duration
-		}{state: breaker.Closed}
+		m := model{state: breaker.Closed}
 		for range rapid.IntRange(1, 60).Draw(rt, "moves") {
-			switch rapid.SampledFrom([]string{"success", "failure", "ignored", "time", "force", "close", "reset", "recovered"}).Draw(rt, "move") {
+			move := rapid.SampledFrom([]string{"begin", "success", "failure", "ignored", "late", "time", "force", "close", "reset", "recovered"}).Draw(rt, "move")
+			outcome := map[string]breaker.Outcome{"success": breaker.Success, "failure": breaker.Failure, "ignored": breaker.Ignored}
+			switch move {
 			case "time":
 				d := time.Duration(rapid.IntRange(1, 20).Draw(rt, "seconds")) * time.Second
 				bed.pass(d)
-				if model.state == breaker.Open {
-					if model.left -= d; model.left <= 0 {
-						model.state, model.passed = breaker.HalfOpen, 0
-					}
+				if m.left -= d; m.state == breaker.Open && m.left <= 0 {
+					m.to(breaker.HalfOpen)
 				}
+				require.Equal(rt, m.state, state(b))
 			case "force":
 				b.ForceOpen("x")
-				model.state = breaker.ForcedOpen
+				m.to(breaker.ForcedOpen)
 			case "close":
 				b.Close("x")
-				model.state, model.row = breaker.Closed, 0
+				m.to(breaker.Closed)
 			case "reset":
 				b.Reset("x")
-				model.row, model.passed = 0, 0
-				if model.state != breaker.Closed {
-					model.state = breaker.HalfOpen
+				if m.state != breaker.Closed {
+					m.to(breaker.HalfOpen)
+				} else {
+					m.to(breaker.Closed)
 				}
 			case "recovered":
 				b.Recovered()
-				if model.state == breaker.Open {
-					model.state, model.passed = breaker.HalfOpen, 0
+				if m.state == breaker.Open {
+					m.to(breaker.HalfOpen)
 				}
-			case "success":
-				let := call(b, breaker.Success)
-				require.Equal(rt, model.state == breaker.Closed || model.state == breaker.HalfOpen, let)
-				if model.state == breaker.Closed {
-					model.row = 0
+			case "late":
+				if len(m.calls) > 0 {
+					o := rapid.SampledFrom([]breaker.Outcome{breaker.Success, breaker.Failure, breaker.Ignored}).Draw(rt, "outcome")
+					m.end(rapid.IntRange(0, len(m.calls)-1).Draw(rt, "call"), o)
 				}
-				if model.state == breaker.HalfOpen {
-					if model.passed++; model.passed == probes {
-						model.state, model.row = breaker.Closed, 0
-					}
+			default:
+				done, err := b.Allow()
+				require.Equal(rt, m.begin(done), err == nil)
+				if err != nil {
+					refusal, ok := errors.AsType[*breaker.OpenError](err)
+					require.True(rt, ok)
+					require.Equal(rt, breaker.OpenError{Name: "queue.q.read", State: m.state, Retry: m.retry()}, *refusal)
+				} else if o, ends := outcome[move]; ends {
+					m.end(len(m.calls)-1, o)
 				}
-			case "failure":
-				let := call(b, breaker.Failure)
-				require.Equal(rt, model.state == breaker.Closed || model.state == breaker.HalfOpen, let)
-				if model.state == breaker.Closed {
-					if model.row++; model.row == failures {
-						model.state, model.left = breaker.Open, timeout
-					}
-				} else if model.state == breaker.HalfOpen {
-					model.state, model.left = breaker.Open, timeout
-				}
-			case "ignored":
-				require.Equal(rt, model.state == breaker.Closed || model.state == breaker.HalfOpen, call(b, breaker.Ignored))
 			}
-			require.Equal(rt, model.state, state(b))
+			require.Equal(rt, m.state, bed.told())
+			s := b.Status()
+			require.Equal(rt, m.state, s.State)
+			require.Equal(rt, m.retry(), s.Retry)
+			if m.state == breaker.Closed {
+				require.Equal(rt, m.row, s.Failures)
+			}
 		}
 	})
+}
+
+// model is a breaker of a queue.
+type model struct {
+	state  breaker.State
+	era    int // how often the state was entered
+	row    int // of failures, while closed
+	probes int // let through, while half-open
+	passed int // of them
+	left   time.Duration
+	calls  []modelCall // under way
+}
+
+type modelCall struct {
+	era  int
+	done func(breaker.Outcome, error)
+}
+
+func (m *model) to(s breaker.State) { m.state, m.row, m.probes, m.passed, m.era = s, 0, 0, 0, m.era+1 }
+
+func (m *model) retry() time.Duration {
+	if m.state == breaker.Open {
+		return m.left
+	}
+	return 0
+}
+
+func (m *model) begin(done func(breaker.Outcome, error)) bool {
+	if m.state != breaker.Closed && (m.state != breaker.HalfOpen || m.probes == limits.Queue.Probes) {
+		return false
+	}
+	m.probes++
+	m.calls = append(m.calls, modelCall{m.era, done})
+	return true
+}
+
+func (m *model) end(i int, o breaker.Outcome) {
+	c := m.calls[i]
+	m.calls = slices.Delete(m.calls, i, i+1)
+	c.done(o, errDown)
+	switch {
+	case c.era != m.era || m.state == breaker.ForcedOpen:
+	case o == breaker.Ignored:
+		m.probes--
+	case m.state == breaker.Closed && o == breaker.Success:
+		m.row = 0
+	case m.state == breaker.Closed:
+		if m.row++; m.row == limits.Queue.Failures {
+			m.to(breaker.Open)
+			m.left = limits.Queue.Timeout
+		}
+	case o == breaker.Success:
+		if m.passed++; m.passed == limits.Queue.Probes {
+			m.to(breaker.Closed)
+		}
+	default:
+		m.to(breaker.Open)
+		m.left = limits.Queue.Timeout
+	}
 }

@@ -19,7 +19,7 @@ type Breaker struct {
 	State        string    `json:"state" enum:"closed,half_open,open,forced_open"`
 	Since        time.Time `json:"since"`
 	Reason       string    `json:"reason,omitempty" doc:"What opened it, or who and why."`
-	Failures     int       `json:"failures" doc:"Failures in a row by now."`
+	Failures     int       `json:"failures" doc:"Failures in a row while it was closed: of one that opened, those that opened it."`
 	Refused      int64     `json:"refused" format:"int64" doc:"Calls that it refused since the host started."`
 	RetrySeconds float64   `json:"retry_seconds,omitempty" doc:"Of one that is open: when calls are tried again, at the latest."`
 	Threshold    int       `json:"threshold" doc:"Failures in a row that open it."`
