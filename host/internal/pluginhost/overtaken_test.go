@@ -130,3 +130,30 @@ func TestSettingsThatChangeInARollout(t *testing.T) {
 	require.NoError(t, b.Rollback(t.Context(), chaosSlot, ann, "test"))
 	require.Equal(t, 7*time.Second, s.settings().DrainTimeout, "it was not the setting that was taken back")
 }
+
+// A canary that is rolled back, and has taken over meanwhile because what served
+// has ended, serves no more: what served is started again.
+func TestRollbackOfACanaryThatHasTakenOver(t *testing.T) {
+	t.Parallel()
+	one := quick(spec("chaos", script(t, "sdk")))
+	one.Rollout.Strategy, one.Rollout.Hold = CanarySteps, time.Hour
+	quarantined := func(e Event) bool { return e.To == journal.Quarantined }
+	a := &held{reached: make(chan struct{}), let: make(chan struct{}), slow: quarantined}
+	b := started(t, func(c *Config) { c.Journal = a }, one)
+	first := b.Status()[0]
+	require.NoError(t, b.Swap(t.Context(), chaosSlot, Source{Path: another(t, one.Path)}, ann, "test"))
+	next := b.Status()[0].Next
+	done := make(chan error, 1)
+	go func() { done <- b.Rollback(t.Context(), chaosSlot, ann, "test") }()
+	<-a.reached
+	require.NoError(t, syscall.Kill(first.PID, syscall.SIGKILL))
+	require.Equal(t, next, b.serves(t, first.Generation).Generation)
+	eventually(t, "the crash is dealt with", func() bool { return b.phaseOf(t, chaosSlot, first.Generation) == journal.Crashed })
+	a.slow = func(Event) bool { return false }
+	close(a.let)
+	require.NoError(t, <-done)
+	require.Equal(t, first.SHA256, b.serves(t, next).SHA256)
+	eventually(t, "the canary is gone", func() bool { return b.phaseOf(t, chaosSlot, next).Over() })
+	require.NoError(t, b.Stop(t.Context()))
+	requireLegal(t, b, &a.account)
+}

@@ -137,9 +137,10 @@ func (s *slot) rollback(ctx context.Context, actor Actor, reason string) error {
 			s.host.quarantine.forget(s.id, next.runs)
 			return err
 		}
-		s.abandon(next, actor, reason)
-		s.metrics.rollbacks[causeOperator].Inc()
-		return nil
+		if s.abandon(next, actor, reason) || !next.runs.same(s.wants()) { // it is gone; else it has taken over
+			s.metrics.rollbacks[causeOperator].Inc()
+			return nil
+		}
 	}
 	s.mu.Lock()
 	bad, warm, good, settings := s.want, s.standby, s.good, s.spec

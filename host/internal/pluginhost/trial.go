@@ -263,31 +263,32 @@ func (s *slot) tookBack(bad, good *release, cause, reason string) {
 // giveUp ends a rollout because the new generation does badly.
 func (s *slot) giveUp(g *generation, cause, reason string) {
 	s.mu.Lock()
-	mine := s.candidate == g
 	good := s.want
 	s.mu.Unlock()
-	if !mine {
-		return
+	if s.abandon(g, journal.ByHost, reason) {
+		s.tookBack(g.runs, good, cause, reason)
 	}
-	s.abandon(g, journal.ByHost, reason)
-	s.tookBack(g.runs, good, cause, reason)
 }
 
-// giveUpRollout ends the rollout that is under way. It reports whether one was.
-func (s *slot) giveUpRollout(actor Actor, reason string) bool {
+// giveUpRollout ends the rollout that is under way, if one is.
+func (s *slot) giveUpRollout(actor Actor, reason string) {
 	s.mu.Lock()
 	g := s.candidate
 	s.mu.Unlock()
-	if g == nil {
-		return false
+	if g != nil {
+		s.abandon(g, actor, reason)
 	}
-	s.abandon(g, actor, reason)
-	return true
 }
 
-// abandon takes a candidate out of service and ends it when its calls have.
-func (s *slot) abandon(g *generation, actor Actor, reason string) {
+// abandon takes a candidate out of service and ends it when its calls have. It
+// reports false, and does nothing, if it is none any more: it may have taken over
+// meanwhile because what served has ended.
+func (s *slot) abandon(g *generation, actor Actor, reason string) bool {
 	s.mu.Lock()
+	if s.candidate != g {
+		s.mu.Unlock()
+		return false
+	}
 	s.host.router.remove(g, nil)
 	s.forget(g)
 	if g.phase == journal.Canary {
@@ -300,6 +301,7 @@ func (s *slot) abandon(g *generation, actor Actor, reason string) {
 		_ = g.wait(ctx)                                      // or the rest is released
 		_ = s.finish(g, ReasonReplaced, "given up: "+reason) // told by finish
 	})
+	return true
 }
 
 // crashed decides what a crash means beyond a new start: on trial, or on its way

@@ -49,7 +49,8 @@ func (s *slot) takeover(next *generation, reason string) {
 	s.forget(next)
 	s.primary = next
 	if next.phase == journal.Canary {
-		s.want = next.current()
+		s.good, s.want = s.want, next.current()
+		s.spec = s.want.spec
 	}
 	next.weight = 0
 	s.warm(next)
