@@ -157,3 +157,41 @@ func TestRollbackOfACanaryThatHasTakenOver(t *testing.T) {
 	require.NoError(t, b.Stop(t.Context()))
 	requireLegal(t, b, &a.account)
 }
+
+// remembers is a journal that takes its time to say what served before.
+type remembers struct {
+	account
+	sum          string
+	reached, let chan struct{}
+}
+
+func (r *remembers) LastGood(context.Context, SlotID, string) (string, error) {
+	close(r.reached)
+	<-r.let
+	return r.sum, nil
+}
+
+// What served before what crashes in a loop does not take the place of what an
+// operator has swapped in while it was looked for.
+func TestSwapMeetsTheEndOfACrashLoop(t *testing.T) {
+	t.Parallel()
+	a := &remembers{reached: make(chan struct{}), let: make(chan struct{})}
+	b := started(t, func(c *Config) { c.Journal, c.Restart.Exits = a, 2 }, spec("chaos", script(t, "sdk")))
+	s, err := b.slot(chaosSlot)
+	require.NoError(t, err)
+	old, err := s.life.store.Intake(another(t, s.spec.Path), "")
+	require.NoError(t, err)
+	a.sum = old.SHA256
+	for range 2 {
+		s.breaker(s.wants()).exited()
+	}
+	done := make(chan bool)
+	go func() { done <- s.fallBack() }()
+	<-a.reached
+	require.NoError(t, b.Swap(t.Context(), chaosSlot, Source{Path: another(t, s.spec.Path)}, ann, "the cure"))
+	cure := b.Status()[0]
+	close(a.let)
+	require.True(t, <-done, "there is nothing to wait for")
+	require.Equal(t, cure.SHA256, s.wants().stored.SHA256)
+	require.Empty(t, b.explain(t).Quarantined)
+}

@@ -241,7 +241,8 @@ func (s *slot) backOut(g *generation, cause, reason string) error {
 	if !serves {
 		return ErrNothingToDo
 	}
-	err := s.host.commit([]promotion{{slot: s, to: old}}, nil, journal.ByHost, reason, s.host.journal.Later)
+	back := promotion{slot: s, to: old, needed: func() bool { return s.primary == g }}
+	err := s.host.commit([]promotion{back}, nil, journal.ByHost, reason, s.host.journal.Later)
 	if err != nil {
 		return err
 	}
@@ -321,7 +322,8 @@ func (s *slot) crashed(g *generation, was Phase, why string) {
 }
 
 // fallBack puts what crashes in a loop into quarantine, if something else has
-// served before: that is started instead. It reports whether it did.
+// served before: that is started instead. It reports whether something else is wanted
+// now.
 func (s *slot) fallBack() bool {
 	s.mu.Lock()
 	bad, good, settings := s.want, s.good, s.spec
@@ -345,8 +347,13 @@ func (s *slot) fallBack() bool {
 		return false
 	}
 	s.mu.Lock()
-	s.want, s.spec = good, good.spec
+	wanted := bad.same(s.want)
+	if wanted {
+		s.want, s.spec = good, good.spec
+	}
 	s.mu.Unlock()
-	s.tookBack(bad, good, causeCrash, "it crashes in a loop")
+	if wanted { // else an operator was quicker
+		s.tookBack(bad, good, causeCrash, "it crashes in a loop")
+	}
 	return true
 }
