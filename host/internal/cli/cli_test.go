@@ -367,7 +367,9 @@ func TestSystemCommands(t *testing.T) {
 	require.Equal(t, 1, r.code)
 	b.golden(t, "doctor_offline", r)
 	require.Contains(t, b.run(t, "openapi").out, `"openapi": "3.1.0"`)
-	require.Contains(t, b.run(t, "version").out, "tasker ")
+	version := b.run(t, "version").out
+	require.Contains(t, version, "tasker ")
+	require.Equal(t, version, b.run(t, "--version").out)
 	require.Contains(t, b.run(t, "version", "--json").out, `"version": `)
 	require.Contains(t, b.run(t, "completion", "bash").out, "bash completion")
 }

@@ -61,6 +61,8 @@ func (a *app) root() *cobra.Command {
 	root.AddCommand(a.coreCommands()...)
 	a.addCompletions(root)
 	root.SetFlagErrorFunc(flagFault)
+	root.Version = telemetry.ThisBuild().String() // gives it --version
+	root.SetVersionTemplate("tasker {{.Version}}\n")
 	root.SilenceErrors, root.SilenceUsage = true, true
 	// Groups have no usage but that of their commands.
 	root.SetUsageTemplate(strings.Replace(root.UsageTemplate(), "{{if .Runnable}}", "{{if and .Runnable (not .DisableFlagsInUseLine)}}", 1))

@@ -92,6 +92,7 @@ func TestShadow(t *testing.T) {
 	t.Parallel()
 	one := law(t, "law")
 	one.Rollout.Strategy, one.Rollout.Steps, one.Rollout.MinSamples = ShadowFirst, []int{50}, 10
+	one.Rollout.Hold = time.Second // a shadow that has got no copy by then goes on without
 	b := started(t, nil, one)
 	require.NoError(t, b.Swap(t.Context(), lawSlot, Source{Path: script(t, "law-plus")}, ann, "test"))
 	next := b.Status()[0].Next
