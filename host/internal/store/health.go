@@ -25,7 +25,7 @@ func (s *Store) RecordHealth(ctx context.Context, host string, changes []HealthC
 	n := len(changes)
 	at, check, from, to, message := make([]time.Time, n), make([]string, n), make([]string, n), make([]string, n), make([]string, n)
 	for i, c := range changes {
-		at[i], check[i], from[i], to[i], message[i] = c.At, c.Check, c.From, c.To, c.Message
+		at[i], check[i], from[i], to[i], message[i] = c.At, storable(c.Check), c.From, c.To, storable(c.Message)
 	}
 	if _, err := s.pool.Exec(ctx, sqlRecordHealth, host, at, check, from, to, message); err != nil {
 		return fmt.Errorf("record the health of %s: %w", host, err)

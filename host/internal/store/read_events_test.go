@@ -106,3 +106,20 @@ func TestEventsEndAtTheirSpan(t *testing.T) {
 	}
 	require.Equal(t, map[string]int{"host": 1, "health": 2}, kinds)
 }
+
+// Checks of plugins may be called anything and say anything: what PostgreSQL does
+// not take must not keep the others from being written.
+func TestHealthInWordsOfPlugins(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	span := b.span(t, 1000)
+	require.NoError(t, b.store.RecordHealth(t.Context(), "box", []store.HealthChange{
+		{At: time.Now(), Check: "law/a\x00b", From: "healthy", To: "degraded", Message: "c\x00\xffd"},
+		{At: time.Now(), Check: "database", From: "unhealthy", To: "healthy"},
+	}))
+	next := b.span(t, 1000)
+	next.From = span.To
+	events, _, err := b.store.ReadEvents(t.Context(), next)
+	require.NoError(t, err)
+	require.Len(t, events, 2)
+}
