@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/tasker-systems/tasker-host/sdk/scaler"
@@ -48,7 +49,8 @@ func (g *Governor) Decide(ctx context.Context, o scaler.Observation) Decision {
 	}
 	advice, err := g.ask(ctx, o)
 	if err != nil {
-		d.Reason = "held: " + err.Error()
+		d.Reason = "held: " + err.Error() // it may be long, and decisions are kept
+		d.Reason = strings.ToValidUTF8(d.Reason[:min(len(d.Reason), scaler.MaxReasonBytes)], "")
 	} else {
 		d.Advice = &Advice{Target: advice.Target, Reason: advice.Reason, Confidence: advice.Confidence}
 		d.Reason = advice.Reason

@@ -62,6 +62,7 @@ func TestWhateverIsWrongHoldsThePool(t *testing.T) {
 		reason    string
 	}{
 		"error":      {algorithm: answer(advice(9), errors.New("no idea")), reason: "held: the algorithm failed: no idea"},
+		"verbose":    {algorithm: answer(advice(9), errors.New(strings.Repeat("no ", 1<<20))), reason: "held: the algorithm failed: no no no"},
 		"panic":      {algorithm: scaler.Func(func(context.Context, scaler.Observation) (scaler.Decision, error) { panic("boom") }), reason: "held: the algorithm failed: panic: boom"},
 		"late":       {ctx: late, algorithm: answer(advice(9), nil), reason: "held: the algorithm did not answer in time"},
 		"negative":   {algorithm: answer(advice(-1), nil), reason: "the target is -1"},
@@ -86,6 +87,7 @@ func TestWhateverIsWrongHoldsThePool(t *testing.T) {
 		require.Nil(t, d.Advice, name)
 		require.Contains(t, d.Reason, c.reason, name)
 		require.True(t, strings.HasPrefix(d.Reason, "held: "), name)
+		require.LessOrEqual(t, len(d.Reason), scaler.MaxReasonBytes, name)
 	}
 }
 

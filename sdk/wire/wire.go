@@ -37,6 +37,8 @@ const (
 	// A fixed window spares the pings by which gRPC estimates one: the socket is
 	// local, and its buffer holds back an end that sends too fast.
 	windowBytes = 4 << 20
+	// The text of an error is in a header.
+	headerBytes = 64 << 10
 )
 
 // The kinds of slots.
@@ -90,14 +92,15 @@ func Plugins(server Server) map[int]plugin.PluginSet {
 	return map[int]plugin.PluginSet{ProtocolVersion: {Name: &Plugin{Services: server}}}
 }
 
-// DialOptions returns the host's gRPC options: the caps on messages, which
-// replace go-plugin's 2 GiB, and what a local socket is read and written with.
+// DialOptions returns the host's gRPC options: the caps on messages and errors,
+// which replace go-plugin's 2 GiB and gRPC's 16 MiB, and what a local socket is read and written with.
 func DialOptions() []grpc.DialOption {
 	return []grpc.DialOption{
 		grpc.WithDefaultCallOptions(
 			grpc.MaxCallRecvMsgSize(MaxMessageBytes),
 			grpc.MaxCallSendMsgSize(MaxMessageBytes),
 		),
+		grpc.WithMaxHeaderListSize(headerBytes),
 		grpc.WithReadBufferSize(bufferBytes), grpc.WithWriteBufferSize(bufferBytes),
 		grpc.WithInitialWindowSize(windowBytes), grpc.WithInitialConnWindowSize(windowBytes),
 	}

@@ -72,6 +72,7 @@ func TestBadPluginsDoNotStart(t *testing.T) {
 			want: []string{"plugin of another product"},
 		},
 		{name: "endless schema", path: inMode("bad-schema-doubling"), want: []string{"configure: the schema of its options says more than"}},
+		{name: "endless error", path: inMode("bad-selftest-shout"), want: []string{"self-test"}},
 		{name: "endless slots", path: inMode("bad-slots-many"), want: []string{"describe: it says that it serves 100006 handlers, algorithms and health services, more than 4096"}},
 		{name: "wrong protocol", path: inMode("version"), want: []string{"incompatible API version", "99", "[1]", "build it with the SDK of the host's version"}},
 		{name: "net/rpc", path: inMode("netrpc"), want: []string{`start plugin bad`}},
@@ -99,6 +100,7 @@ func TestBadPluginsDoNotStart(t *testing.T) {
 				require.ErrorContains(t, err, want)
 			}
 			require.Less(t, time.Since(began), generous)
+			require.Less(t, len(err.Error()), 100<<10)
 			require.Empty(t, b.Handlers())
 			require.Equal(t, Stopped, b.Status()[0].State)
 		})

@@ -36,6 +36,8 @@ func (f *faulty) in(ctx context.Context, phase string) error {
 		<-ctx.Done() // another thread may stop first: this one shall not answer meanwhile
 	case "hang":
 		<-ctx.Done()
+	case "shout":
+		return errors.New(strings.Repeat("x", 4<<20))
 	case "flood":
 		go flood()
 		if phase != "decide" { // there is no hurry
