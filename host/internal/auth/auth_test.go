@@ -15,6 +15,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -56,13 +57,39 @@ func TestTokens(t *testing.T) {
 	_, other, _ := auth.NewToken()
 	wrong := bearer[:len(bearer)-1] + map[bool]string{true: "b", false: "a"}[bearer[len(bearer)-1] == 'a']
 	for range 1000 { // what is wrong costs the database nothing
-		for _, bad := range []string{"", "tsk_", wrong, other, strings.ToUpper(bearer), bearer + "x", bearer[:30]} {
+		for _, bad := range []string{"", "tsk_", wrong, other, strings.ToUpper(bearer), bearer + "x", bearer[:30], strings.TrimPrefix(bearer, "tsk_")} {
 			_, err := tokens.Authenticate(t.Context(), bad)
 			require.ErrorIs(t, err, auth.ErrRefused, bad)
 			require.NotContains(t, err.Error(), id)
 		}
 	}
 	require.Equal(t, 1, src.reads)
+
+	// Made by another host, and then by this one.
+	for _, soon := range []func(){func() { now = now.Add(time.Second) }, tokens.Forget} {
+		id, bearer, hash := auth.NewToken()
+		_, err := tokens.Authenticate(t.Context(), other) // they are read
+		require.ErrorIs(t, err, auth.ErrRefused)
+		src.tokens = append(src.tokens, auth.StoredToken{ID: id, Name: "new", Hash: hash, ExpiresAt: now.Add(4 * time.Second)})
+		_, err = tokens.Authenticate(t.Context(), bearer)
+		require.ErrorIs(t, err, auth.ErrRefused)
+		soon()
+		before := src.reads
+		for range 3 {
+			_, err = tokens.Authenticate(t.Context(), bearer)
+			require.NoError(t, err)
+		}
+		require.Equal(t, before+1, src.reads)
+		now = now.Add(4*time.Second - 1)
+		_, err = tokens.Authenticate(t.Context(), bearer)
+		require.Equal(t, !now.Before(src.tokens[len(src.tokens)-1].ExpiresAt), err != nil, "a token ends when it expires, not when it is read again")
+		require.Equal(t, before+1, src.reads)
+	}
+	now = now.Add(1)
+	before := src.reads
+	_, err = tokens.Authenticate(t.Context(), bearer)
+	require.NoError(t, err)
+	require.Equal(t, before, src.reads)
 
 	src.tokens = nil // revoked by another host
 	now = now.Add(6 * time.Second)
@@ -113,7 +140,7 @@ func TestJWT(t *testing.T) {
 	defer issuer.Close()
 	j, err := auth.NewJWT(auth.JWTConfig{
 		Issuer: "https://id", Audience: "tasker", KeysURL: issuer.URL, KeysRefresh: time.Hour,
-		Algorithms: []string{"RS256", "ES256"}, ClockSkew: time.Minute, PermissionsClaim: "scope",
+		Algorithms: []string{"RS256", "PS256", "ES256"}, ClockSkew: time.Minute, PermissionsClaim: "scope",
 	}, func() time.Time { return now })
 	require.NoError(t, err)
 
@@ -163,11 +190,17 @@ func TestJWT(t *testing.T) {
 		"another audience":     signed(t, jose.RS256, rsaKey, "r", with(map[string]any{"aud": "billing"})),
 		"no audience":          signed(t, jose.RS256, rsaKey, "r", with(map[string]any{"aud": nil})),
 		"no subject":           signed(t, jose.RS256, rsaKey, "r", with(map[string]any{"sub": nil})),
+		"long subject":         signed(t, jose.RS256, rsaKey, "r", with(map[string]any{"sub": strings.Repeat("a", 256)})),
 		"periods":              strings.Repeat(".", 1<<20),
 		"nothing":              "",
 	} {
 		_, err := j.Authenticate(t.Context(), bad)
 		require.ErrorIs(t, err, auth.ErrRefused, name)
+		why := map[string]string{
+			"another key": "signature does not verify", "another alg than key": "signature does not verify", "expired": "has expired", "no expiry": "names no expiry", "not yet": "not valid yet",
+			"another issuer": "another issuer", "another audience": "another audience", "no subject": "names no subject", "long subject": "names no subject",
+		}
+		require.ErrorContains(t, err, why[name], name)
 	}
 	require.LessOrEqual(t, fetched.Load(), int64(2), "strangers cannot make the host ask for keys again and again")
 
@@ -180,6 +213,101 @@ func TestJWT(t *testing.T) {
 	require.NoError(t, err)
 	_, err = fromFile.Authenticate(t.Context(), signed(t, jose.RS256, rsaKey, "", with(nil)))
 	require.NoError(t, err)
+	_, err = fromFile.Authenticate(t.Context(), signed(t, jose.RS256, rsaKey, "x", with(nil)))
+	require.NoError(t, err, "a key without a name may have signed any")
+
+	// Of both kinds the prefix of the host's own decides.
+	_, own, hash := auth.NewToken()
+	src := &source{tokens: []auth.StoredToken{{ID: own[4:16], Name: "deploy", Hash: hash, ExpiresAt: now.Add(time.Hour)}}}
+	both := auth.Any{Tokens: auth.NewTokens(src, time.Hour, func() time.Time { return now }), JWT: j}
+	for want, bearer := range map[string]string{"token:deploy": own, "jwt:alice": signed(t, jose.RS256, rsaKey, "r", with(nil))} {
+		p, err := both.Authenticate(t.Context(), bearer)
+		require.NoError(t, err)
+		require.Equal(t, want, p.String())
+	}
+	for _, bad := range []string{own[:len(own)-1] + "!", signed(t, jose.RS256, foreign, "r", with(nil))} {
+		_, err = both.Authenticate(t.Context(), bad)
+		require.ErrorIs(t, err, auth.ErrRefused)
+	}
+	issuer.Close()
+	now = now.Add(4 * time.Hour)
+	_, err = both.Authenticate(t.Context(), signed(t, jose.RS256, rsaKey, "r", with(nil)))
+	require.ErrorContains(t, err, "check a JSON Web Token: ask for the issuer's keys")
+	require.NotErrorIs(t, err, auth.ErrRefused)
+	_, err = both.Authenticate(t.Context(), strings.Repeat("a", 16<<10+1))
+	require.ErrorIs(t, err, auth.ErrRefused)
+	require.ErrorContains(t, err, "too long")
+}
+
+// What is in a file of keys and verifies no signature of an issuer is left out,
+// and a file with nothing else is an error, which names the file.
+func TestKeyFiles(t *testing.T) {
+	t.Parallel()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	require.NoError(t, err)
+	private, err := x509.MarshalPKCS8PrivateKey(key)
+	require.NoError(t, err)
+	set := func(keys ...jose.JSONWebKey) string {
+		text, err := json.Marshal(jose.JSONWebKeySet{Keys: keys})
+		require.NoError(t, err)
+		return string(text)
+	}
+	good := set(jose.JSONWebKey{Key: key.Public(), KeyID: "e"})
+	for text, want := range map[string]string{
+		good: "",
+		strings.Replace(good, `[`, `[{"kty":"of the future"},`, 1):           "",
+		set(jose.JSONWebKey{Key: key.Public(), KeyID: "e", Use: "enc"}):      "no public key",
+		set(jose.JSONWebKey{Key: key, KeyID: "e", Use: "sig"}):               "no public key",
+		set(jose.JSONWebKey{Key: []byte("shared by all of us"), KeyID: "e"}): "no public key",
+		`{}`: "no public key",
+		`x`:  "neither PEM nor",
+		string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private})): "not a public key",
+	} {
+		file := filepath.Join(t.TempDir(), "keys")
+		require.NoError(t, os.WriteFile(file, []byte(text), 0o600))
+		_, err := auth.NewJWT(auth.JWTConfig{KeysFile: file}, time.Now)
+		if want == "" {
+			require.NoError(t, err, text)
+			continue
+		}
+		require.ErrorContains(t, err, want)
+		require.ErrorContains(t, err, file)
+	}
+	_, err = auth.NewJWT(auth.JWTConfig{KeysFile: "/nonexistent"}, time.Now)
+	require.ErrorIs(t, err, os.ErrNotExist)
+}
+
+// Accounts of clients fill up again with time. Of more clients than are
+// remembered, those go first that lose nothing by it.
+func TestLimiter(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	l := auth.NewLimiter(2, 3, func() time.Time { return now })
+	for range 3 {
+		require.Zero(t, l.Allow("busy"))
+	}
+	for range 2 { // what is refused costs nothing
+		require.Equal(t, 500*time.Millisecond, l.Allow("busy"))
+	}
+	now = now.Add(500 * time.Millisecond)
+	require.Zero(t, l.Allow("busy"))
+	for i := range 5_000 {
+		require.Zero(t, l.Allow("has none left "+strconv.Itoa(i)))
+		require.Zero(t, l.Allow("has none left "+strconv.Itoa(i)))
+		require.Zero(t, l.Allow("has none left "+strconv.Itoa(i)))
+	}
+	for i := range 4_999 {
+		require.Zero(t, l.Allow("came once "+strconv.Itoa(i)))
+	}
+	now = now.Add(500 * time.Millisecond) // those that came once have all again
+	require.Equal(t, 10_000, auth.Remembered(l))
+	require.Zero(t, l.Allow("one more"))
+	require.Equal(t, 5_002, auth.Remembered(l))
+	for i := range 30_000 { // nobody can be forgotten without loss, but the host's memory is bounded
+		l.Allow(strconv.Itoa(i))
+		require.LessOrEqual(t, auth.Remembered(l), 10_000)
+	}
+	require.Greater(t, auth.Remembered(l), 8_999)
 }
 
 func FuzzBearer(f *testing.F) {
@@ -205,7 +333,17 @@ func TestPermissions(t *testing.T) {
 	require.NoError(t, err)
 	require.True(t, all.Within(auth.Everything()))
 	require.False(t, auth.Everything().Within(all))
+	require.True(t, all.Within(all))
 	require.False(t, all.Allows(auth.Permission{Resource: auth.Task}), "nothing is no permission")
+	for _, r := range auth.Resources {
+		require.True(t, all.Allows(auth.Permission{Resource: r, Level: auth.Read}), r)
+		require.Equal(t, r == auth.Task, all.Allows(auth.Permission{Resource: r, Level: auth.Operate}), r)
+	}
+	again, err := auth.ParsePermissions([]string{"task:operate", "task:read", "*:read"})
+	require.NoError(t, err)
+	require.Equal(t, all, again, "the highest level holds, in whatever order they are written")
+	_, err = auth.ParsePermissions([]string{"tasks:read"})
+	require.ErrorContains(t, err, "a resource of "+string(auth.Resources[0])+", ")
 }
 
 // An issuer's keys are read again when they are older than KeysRefresh, and at
@@ -217,11 +355,15 @@ func TestKeysAreReadAgain(t *testing.T) {
 	var published atomic.Pointer[jose.JSONWebKeySet]
 	var fetched atomic.Int64
 	var away atomic.Bool
-	issuer := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+	var elsewhere atomic.Pointer[string]
+	issuer := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		fetched.Add(1)
+		if to := elsewhere.Load(); to != nil {
+			http.Redirect(w, r, *to, http.StatusFound)
+			return
+		}
 		if away.Load() {
 			w.WriteHeader(http.StatusInternalServerError)
-			return
 		}
 		_ = json.NewEncoder(w).Encode(published.Load())
 	}))
@@ -261,6 +403,7 @@ func TestKeysAreReadAgain(t *testing.T) {
 	require.EqualValues(t, 2, fetched.Load())
 
 	publish("two") // one is withdrawn
+	now = now.Add(10 * time.Second)
 	require.NoError(t, ask("one"), "which is noticed with the next reading")
 	now = now.Add(5 * time.Minute)
 	require.ErrorIs(t, ask("one"), auth.ErrRefused)
@@ -272,6 +415,14 @@ func TestKeysAreReadAgain(t *testing.T) {
 	err = ask("two")
 	require.Error(t, err)
 	require.NotErrorIs(t, err, auth.ErrRefused, "keys that are too old decide nothing")
+	asked := fetched.Load()
+	require.ErrorContains(t, ask("two"), "a moment ago")
+	require.Equal(t, asked, fetched.Load(), "an issuer that is away is not asked for each request")
+	other := issuer.URL + "/elsewhere"
+	elsewhere.Store(&other)
+	now = now.Add(time.Second)
+	require.ErrorContains(t, ask("two"), "auth.jwt.keys_url redirects")
+	elsewhere.Store(nil)
 	away.Store(false)
 	now = now.Add(10 * time.Second)
 	require.NoError(t, ask("two"))

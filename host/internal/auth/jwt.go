@@ -66,8 +66,6 @@ func (j *JWT) Authenticate(ctx context.Context, bearer string) (Principal, error
 		if k.Algorithm != "" && k.Algorithm != header.Algorithm {
 			return false
 		}
-		clear(all)
-		claims = jwt.Claims{}
 		return token.Claims(k.Key, &claims, &all) == nil
 	})
 	if !verified {

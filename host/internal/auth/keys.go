@@ -2,7 +2,6 @@ package auth
 
 import (
 	"context"
-	"crypto"
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
@@ -151,13 +150,7 @@ func parseKeys(src []byte) ([]jose.JSONWebKey, error) {
 	for _, raw := range set.Keys {
 		var k jose.JSONWebKey
 		// A key of a kind that is not known here is left out: sets grow.
-		if k.UnmarshalJSON(raw) != nil || !k.IsPublic() || (k.Use != "" && k.Use != "sig") {
-			continue
-		}
-		if _, symmetric := k.Key.([]byte); symmetric {
-			continue
-		}
-		if _, ok := k.Key.(crypto.PublicKey); ok && k.Valid() {
+		if k.UnmarshalJSON(raw) == nil && k.IsPublic() && k.Valid() && (k.Use == "" || k.Use == "sig") {
 			keys = append(keys, k)
 		}
 	}

@@ -48,7 +48,8 @@ func (l *Limiter) Allow(client string) (wait time.Duration) {
 }
 
 // forget drops the clients whose account is full again: nothing is lost with
-// them. If all are busy, some are dropped.
+// them. If nearly all are busy, some of them are dropped, and a tenth of the places
+// is free: it is not for each newcomer that all are looked at.
 func (l *Limiter) forget(now time.Time) {
 	for name, c := range l.clients {
 		if c.TokensAt(now) >= float64(l.burst) {
@@ -56,7 +57,7 @@ func (l *Limiter) forget(now time.Time) {
 		}
 	}
 	for name := range l.clients {
-		if len(l.clients) < maxClients {
+		if len(l.clients) < maxClients-maxClients/10 {
 			return
 		}
 		delete(l.clients, name)

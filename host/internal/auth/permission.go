@@ -95,7 +95,7 @@ func KnownPermissions(texts []string) Permissions {
 func (p Permissions) add(text string) bool {
 	name, level, _ := strings.Cut(text, ":")
 	l := Level(slices.Index(levels, level))
-	if level == "" || l <= Nothing {
+	if l <= Nothing {
 		return false
 	}
 	if name == everything {
