@@ -3,6 +3,7 @@ package pluginwatch
 import (
 	"context"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -102,8 +103,17 @@ func (w *Watcher) subscribeTo(events *fsnotify.Watcher) {
 	}
 }
 
+// concerns reports whether a file that has changed is one of ours, or lies beside one
+// that is a symbolic link: a ConfigMap's files change with the directory that they
+// lead through.
 func (w *Watcher) concerns(path string) bool {
-	return slices.Contains(w.files(), path)
+	return slices.ContainsFunc(w.files(), func(file string) bool {
+		if file == path {
+			return true
+		}
+		info, err := os.Lstat(file)
+		return err == nil && info.Mode()&os.ModeSymlink != 0 && filepath.Dir(file) == filepath.Dir(path)
+	})
 }
 
 // files returns all whose change matters: what is selected from, and what was
@@ -138,13 +148,20 @@ func (w *Watcher) identities() []there {
 	var files []there
 	for _, path := range w.files() {
 		f := there{path: path, identity: "-"}
-		if info, err := os.Lstat(path); err == nil {
-			st, _ := info.Sys().(*syscall.Stat_t)
-			f.identity = fmt.Sprintf("%d %d %v %v", st.Ino, st.Size, st.Mtim, st.Ctim)
+		if link, err := os.Lstat(path); err == nil {
+			f.identity = identity(link)
+			if file, err := os.Stat(path); err == nil && link.Mode()&os.ModeSymlink != 0 {
+				f.identity += " " + identity(file)
+			}
 		}
 		files = append(files, f)
 	}
 	return files
+}
+
+func identity(info fs.FileInfo) string {
+	st, _ := info.Sys().(*syscall.Stat_t)
+	return fmt.Sprintf("%d %d %v %v", st.Ino, st.Size, st.Mtim, st.Ctim)
 }
 
 // closed reports whether it is sure that nobody has one of the files open for

@@ -155,6 +155,39 @@ func TestWatcher(t *testing.T) {
 	}
 }
 
+// A plugins.toml out of a ConfigMap is a link through a link to a directory, which
+// Kubernetes puts in another's place: the file itself never changes.
+func TestPluginsTomlOfAConfigMap(t *testing.T) {
+	t.Parallel()
+	for name, cfg := range map[string]Config{
+		"by events":         {Look: time.Hour},
+		"by looking anyway": {Look: 30 * time.Millisecond},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := setup(t, cfg)
+			point := func(at string) {
+				require.NoError(t, os.Symlink(at, filepath.Join(b.dir, "..data_tmp")))
+				require.NoError(t, os.Rename(filepath.Join(b.dir, "..data_tmp"), filepath.Join(b.dir, "..data")))
+			}
+			b.put(t, "..1/plugins.toml", two, 0o600)
+			b.put(t, "..2/plugins.toml", two+"max_in_flight = 7\n", 0o600)
+			require.NoError(t, os.Remove(filepath.Join(b.dir, "plugins.toml")))
+			require.NoError(t, os.Symlink("..data/plugins.toml", filepath.Join(b.dir, "plugins.toml")))
+			point("..1")
+			b.run(t)
+			b.put(t, "bin/a", "#!/bin/sh\n# 2\n", 0o700)
+			changed, _ := b.engine.next(t)
+			require.Contains(t, changed, "a") // and the first look is over
+
+			point("..2")
+			changed, _ = b.engine.next(t)
+			require.Len(t, changed, 1)
+			require.Contains(t, changed, "b")
+		})
+	}
+}
+
 // A plugin that does not start is not tried again and again; what fails for
 // reasons that pass is. An operator's call tries all.
 func TestWhatIsTriedAgain(t *testing.T) {
