@@ -12,6 +12,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/tasker-systems/tasker-host/host/internal/pluginhost/journal"
+	pluginv1 "github.com/tasker-systems/tasker-host/sdk/proto/tasker/plugin/v1"
+	"github.com/tasker-systems/tasker-host/sdk/vocab"
 )
 
 // gated makes a plugin that starts at once for the first time, and then only when
@@ -194,4 +196,32 @@ func TestSwapMeetsTheEndOfACrashLoop(t *testing.T) {
 	require.True(t, <-done, "there is nothing to wait for")
 	require.Equal(t, cure.SHA256, s.wants().stored.SHA256)
 	require.Empty(t, b.explain(t).Quarantined)
+}
+
+// What waits for room in a canary that is given up does not wait for its end.
+func TestWhatWaitsInACanaryThatIsGivenUp(t *testing.T) {
+	t.Parallel()
+	one := quick(spec("chaos", script(t, "sdk")))
+	one.Rollout.Strategy, one.Rollout.Steps, one.Rollout.Hold, one.MaxInFlight = CanarySteps, []int{99}, time.Hour, 1
+	b := started(t, nil, one)
+	first := b.Status()[0].Generation
+	require.NoError(t, b.Swap(t.Context(), chaosSlot, Source{Path: another(t, one.Path)}, ann, "test"))
+	require.Less(t, spread("task"), uint32(99))
+	runs := b.call("chaos.wait", &pluginv1.Step{TaskUuid: "task", StepUuid: "runs"})
+	s, err := b.slot(chaosSlot)
+	require.NoError(t, err)
+	eventually(t, "it is sent", func() bool {
+		w := s.candidate.work
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		return w.calls.taken() == 1
+	})
+	waits := b.call("chaos.echo", &pluginv1.Step{TaskUuid: "task", StepUuid: "waits", Context: []byte("1")})
+	require.NoError(t, b.Rollback(t.Context(), chaosSlot, ann, "test"))
+	o := outcome(t, waits)
+	require.Equal(t, vocab.OutcomeSuccess, o.Kind, "%+v", o.Failure)
+	require.Equal(t, first, o.Generation)
+	require.Empty(t, runs, "it may end where it is")
+	b.Cancel("runs", "enough")
+	require.Equal(t, ReasonCancelled, outcome(t, runs).Failure.Code)
 }

@@ -297,6 +297,7 @@ func (s *slot) abandon(g *generation, actor Actor, reason string) bool {
 	}
 	s.mu.Unlock()
 	s.tasks.Go(func() {
+		s.passOn(g)
 		ctx, cancel := context.WithTimeout(s.ctx, s.settings().DrainTimeout)
 		defer cancel()
 		_ = g.wait(ctx)                                      // or the rest is released
