@@ -160,12 +160,30 @@ func (a *access) guard(mux *http.ServeMux, who recognize, next http.Handler) htt
 			a.deny(w, r, principal, pattern, rule)
 			return
 		}
-		r = r.WithContext(auth.With(r.Context(), principal))
+		r = r.WithContext(a.withRecheck(auth.With(r.Context(), principal), r, principal))
 		if pattern == "" || !rule.audited(r.Method) {
 			next.ServeHTTP(w, r)
 			return
 		}
 		a.serveAudited(w, r, pattern, next)
+	})
+}
+
+type recheckKey struct{}
+
+// withRecheck returns a context by which a request that takes long finds out
+// whether the bearer that it showed is still good.
+func (a *access) withRecheck(ctx context.Context, r *http.Request, principal auth.Principal) context.Context {
+	if principal.Kind != auth.ByToken && principal.Kind != auth.ByJWT {
+		return ctx
+	}
+	bearer, p := bearerOf(r)
+	if p != nil {
+		return ctx
+	}
+	return context.WithValue(ctx, recheckKey{}, func(ctx context.Context) error {
+		_, err := a.Bearers.Authenticate(ctx, bearer)
+		return err
 	})
 }
 

@@ -1,13 +1,16 @@
 package api_test
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"os/user"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -18,6 +21,7 @@ import (
 	"github.com/tasker-systems/tasker-host/host/internal/api/apitest"
 	"github.com/tasker-systems/tasker-host/host/internal/auth"
 	"github.com/tasker-systems/tasker-host/host/internal/readmodel"
+	"github.com/tasker-systems/tasker-host/sdk/task"
 )
 
 // bearers lets in who shows permissions for a token, and calls them tester.
@@ -203,4 +207,85 @@ type submitter struct {
 func (s *submitter) Submit(ctx context.Context, sub api.Submission) (readmodel.Task, bool, error) {
 	s.principal, s.by = auth.From(ctx), sub.SubmittedBy
 	return s.Tasks.Submit(ctx, sub)
+}
+
+// revocable lets everybody in until it is told otherwise.
+type revocable struct{ revoked atomic.Bool }
+
+func (r *revocable) Authenticate(context.Context, string) (auth.Principal, error) {
+	if r.revoked.Load() {
+		return auth.Principal{}, fmt.Errorf("%w: revoked", auth.ErrRefused)
+	}
+	return auth.Principal{Kind: auth.ByToken, Name: "tester", Permissions: auth.Everything()}, nil
+}
+
+// TestRevokedTokensEndWhatTheyHaveOpened: a stream and a bulk submission would go on
+// for as long as their client likes.
+func TestRevokedTokensEndWhatTheyHaveOpened(t *testing.T) {
+	t.Parallel()
+	for name, open := range map[string]func(t *testing.T, base string, events func(query string) (end func() bool)) (end func() bool){
+		"events": func(_ *testing.T, _ string, events func(string) func() bool) func() bool { return events("/v1/events") },
+		"task": func(t *testing.T, base string, events func(string) func() bool) func() bool {
+			t.Helper()
+			made := bulkOf(t, base, strings.NewReader(linear))
+			var a task.BulkAnswer
+			require.NoError(t, made.Decode(&a))
+			return events("/v1/tasks/" + a.TaskUUID + "/events")
+		},
+		"bulk": func(t *testing.T, base string, _ func(string) func() bool) func() bool {
+			t.Helper()
+			lines, send := io.Pipe()
+			t.Cleanup(func() { _ = send.Close() })
+			sent := make(chan error, 1)
+			go func() { _, err := io.WriteString(send, linear+"\n"); sent <- err }()
+			answers := bulkOf(t, base, lines)
+			require.NoError(t, <-sent)
+			var a task.BulkAnswer
+			require.NoError(t, answers.Decode(&a))
+			require.True(t, a.Created)
+			return func() bool {
+				var last task.BulkAnswer
+				require.NoError(t, answers.Decode(&last))
+				require.NotNil(t, last.End)
+				return last.End.Problem.Code == api.CodeUnauthenticated
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			guard := &revocable{}
+			base := serveTCP(t, apitest.New().All(), api.Access{Bearers: guard})
+			end := open(t, base, func(path string) func() bool {
+				body := opened(t, http.MethodGet, base+path, nil)
+				first, err := body.ReadString('\n')
+				require.NoError(t, err)
+				require.Equal(t, "retry: 1000\n", first)
+				return func() bool { _, err := io.Copy(io.Discard, body); return err == nil }
+			})
+			guard.revoked.Store(true)
+			require.True(t, end(), "the server ends it, not the patience of this test")
+		})
+	}
+}
+
+func bulkOf(t *testing.T, base string, lines io.Reader) *json.Decoder {
+	t.Helper()
+	return json.NewDecoder(opened(t, http.MethodPost, base+"/v1/tasks/bulk", lines))
+}
+
+// opened is the body of an answer that does not end by itself.
+func opened(t *testing.T, method, url string, body io.Reader) *bufio.Reader {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	t.Cleanup(cancel)
+	req, err := http.NewRequestWithContext(ctx, method, url, body)
+	require.NoError(t, err)
+	req.Header.Set("Authorization", "Bearer x")
+	req.Header.Set("Content-Type", ndjson)
+	c := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	resp, err := c.Do(req)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = resp.Body.Close() })
+	require.Equal(t, http.StatusOK, resp.StatusCode)
+	return bufio.NewReader(resp.Body)
 }

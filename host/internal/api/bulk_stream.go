@@ -16,6 +16,7 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 
+	"github.com/tasker-systems/tasker-host/host/internal/auth"
 	"github.com/tasker-systems/tasker-host/sdk/task"
 )
 
@@ -72,11 +73,11 @@ func (s *bulkStream) run(ctx context.Context) {
 	// another request.
 	s.w.Header().Set("Connection", "close")
 	_ = s.ctl.SetReadDeadline(time.Time{}) // watch sees to it
-	reading, stop := context.WithCancel(ctx)
+	reading, stop := context.WithCancelCause(ctx)
 	var parts sync.WaitGroup
 	defer parts.Wait()
-	defer stop()
-	defer s.routes.streams.attach(stop)()
+	defer stop(nil)
+	defer s.routes.attend(ctx, stop)()
 
 	lines, chunks := make(chan bulkLine), make(chan *bulkChunk, chunksAhead-1)
 	var readErr error // read when lines, and so chunks, is closed
@@ -99,7 +100,7 @@ func (s *bulkStream) run(ctx context.Context) {
 		if err == nil && c.stopped == nil {
 			continue
 		}
-		stop()
+		stop(nil)
 		for c := range chunks {
 			<-c.done // has no answer: the client has left, or will send it again
 		}
@@ -270,6 +271,8 @@ func (s *bulkStream) cutShort(ctx, reading context.Context, readErr error) *prob
 	case s.silent.Load():
 		return newProblem(http.StatusRequestTimeout, CodeRequestTimeout,
 			fmt.Sprintf("no line came within %s", s.routes.bodyTimeout))
+	case errors.Is(context.Cause(reading), auth.ErrRefused):
+		return unauthenticated(context.Cause(reading).Error())
 	case reading.Err() != nil && ctx.Err() == nil:
 		return unavailable("the host is shutting down", drainPause)
 	default:

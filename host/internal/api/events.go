@@ -14,6 +14,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
 
+	"github.com/tasker-systems/tasker-host/host/internal/auth"
 	"github.com/tasker-systems/tasker-host/host/internal/readmodel"
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
 )
@@ -22,6 +23,7 @@ const (
 	maxStreams        = 512                    // streams that one host serves at a time
 	watchPace         = 200 * time.Millisecond // at least between two looks at a task
 	keepAliveInterval = 15 * time.Second
+	recheckInterval   = time.Second // between two looks whether a client's bearer is still good
 	reconnectDelay    = time.Second // that clients are told
 )
 
@@ -85,6 +87,39 @@ func (s *streams) reopen() {
 	s.stopped = false
 }
 
+// attend has cancel called when the server stops, and when the bearer that the
+// request of ctx showed is revoked or expires: then the cause is [auth.ErrRefused].
+// What cannot be checked now goes on.
+func (r *routes) attend(ctx context.Context, cancel context.CancelCauseFunc) (leave func()) {
+	detach := r.streams.attach(func() { cancel(nil) })
+	recheck, ok := ctx.Value(recheckKey{}).(func(context.Context) error)
+	if !ok {
+		return detach
+	}
+	ctx, over := context.WithCancel(ctx)
+	var checking sync.WaitGroup
+	checking.Go(func() {
+		t := time.NewTicker(recheckInterval)
+		defer t.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-t.C:
+			}
+			if err := recheck(ctx); errors.Is(err, auth.ErrRefused) {
+				cancel(err)
+				return
+			}
+		}
+	})
+	return func() {
+		over()
+		checking.Wait()
+		detach()
+	}
+}
+
 type watchInput struct {
 	TaskUUID    string `path:"task_uuid" format:"uuid"`
 	LastEventID string `header:"Last-Event-ID" maxLength:"64"`
@@ -110,9 +145,9 @@ func (r *routes) watch(ctx context.Context, in *watchInput) (*huma.StreamRespons
 	return &huma.StreamResponse{Body: func(hctx huma.Context) {
 		defer r.streams.leave()
 		req, w := humago.Unwrap(hctx)
-		ctx, cancel := context.WithCancel(hctx.Context())
-		defer cancel()
-		defer r.streams.attach(cancel)()
+		ctx, cancel := context.WithCancelCause(hctx.Context())
+		defer cancel(nil)
+		defer r.attend(ctx, cancel)()
 		s := &eventStream{sse: r.newSSE(req, w), watcher: r.backend.Details, task: id}
 		s.run(ctx, first, in.LastEventID)
 	}}, nil

@@ -71,9 +71,9 @@ func (r *routes) follow(ctx context.Context, in *followInput) (*huma.StreamRespo
 		defer r.streams.leave()
 		defer events.Close()
 		req, w := humago.Unwrap(hctx)
-		ctx, cancel := context.WithCancel(hctx.Context())
-		defer cancel()
-		defer r.streams.attach(cancel)()
+		ctx, cancel := context.WithCancelCause(hctx.Context())
+		defer cancel(nil)
+		defer r.attend(ctx, cancel)()
 		follow(ctx, r.newSSE(req, w), events)
 	}}, nil
 }
