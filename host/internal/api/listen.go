@@ -151,6 +151,9 @@ func listenTCP(ctx context.Context, address string, authenticated bool) (net.Lis
 	}
 	var lc net.ListenConfig
 	l, err := lc.Listen(ctx, "tcp", net.JoinHostPort(host, port))
+	if errors.Is(err, unix.EADDRINUSE) {
+		return nil, fmt.Errorf("listen on %s: another program does already; stop it, or set another address with system.http_listen or --http", address)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("listen on %s: %w", address, err)
 	}

@@ -61,6 +61,12 @@ func TestTakenSocketIsLeftAlone(t *testing.T) {
 	require.ErrorContains(t, newServer(t, api.Config{Socket: path}).Start(t.Context()), "another host serves it already")
 	require.Equal(t, http.StatusOK, call(t, path, "GET", "/health/live", "").status)
 
+	port, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	require.ErrorContains(t, newServer(t, api.Config{TCP: port.Addr().String()}).Start(t.Context()),
+		"listen on "+port.Addr().String()+": another program does already; stop it, or set another address with system.http_listen")
+	require.NoError(t, port.Close())
+
 	foreign := apitest.SocketPath(t)
 	l, err := net.Listen("unix", foreign)
 	require.NoError(t, err)

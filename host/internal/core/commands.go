@@ -99,10 +99,10 @@ func migrate(ctx context.Context, o cli.MigrateOptions) (report readmodel.Migrat
 	target.ConnectTimeout = cfg.Database.ConnectTimeout
 	before, err := schemaReport(ctx, target)
 	if err != nil || o.Status {
-		return before, db.located(err)
+		return before, db.located(withFix(target, err))
 	}
 	if err := migrations.Up(ctx, target, log.Named("migrations")); err != nil {
-		return report, err
+		return report, withFix(target, err)
 	}
 	report, err = schemaReport(ctx, target)
 	report.Applied = before.Pending
@@ -227,11 +227,14 @@ func databaseCheck(ctx context.Context, cfg *config.Config) readmodel.DoctorChec
 	target.ConnectTimeout = cfg.Database.ConnectTimeout
 	conn, err := pgx.ConnectConfig(ctx, target)
 	if err != nil {
-		return fail(fmt.Sprintf("no connection to %s:%d: %v", target.Host, target.Port, err), "start the server, or correct DATABASE_URL")
+		return fail(withFix(target, err).Error(), "")
 	}
 	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
 	if err := migrations.Check(ctx, conn); err != nil {
-		return fail(err.Error(), "run tasker migrate")
+		if _, pending := errors.AsType[*migrations.PendingError](err); pending {
+			return fail(err.Error(), "run tasker migrate")
+		}
+		return fail(err.Error(), "") // it says itself what to do
 	}
 	c.Message = fmt.Sprintf("PostgreSQL at %s:%d, schema up to date", target.Host, target.Port)
 	return c

@@ -12,9 +12,13 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// noConnection says in one line where no connection could be made, why, and what
-// to do. Other errors, nil included, it returns as they are.
-func noConnection(cfg *pgx.ConnConfig, err error) error {
+// withFix says in one line where no connection could be made, why, and what to do,
+// and what to do about rights that the role lacks. Other errors, nil included, it
+// returns as they are.
+func withFix(cfg *pgx.ConnConfig, err error) error {
+	if sqlState(err) == pgerrcode.InsufficientPrivilege {
+		return fmt.Errorf("%w; connect as the role that owns database %s and what is in it, not as %s", err, cfg.Database, cfg.User)
+	}
 	failed, ok := errors.AsType[*pgconn.ConnectError](err)
 	if !ok {
 		return err

@@ -329,7 +329,7 @@ func makeStateDir(dir string) error {
 	// Others may pass through, to what is theirs in it (the private server's
 	// account, if we are root), but not list it; what is ours is closed.
 	if err := os.MkdirAll(dir, 0o711); err != nil {
-		return fmt.Errorf("make the state directory: %w", err)
+		return fmt.Errorf("make the state directory: %w; let this user write there, or set system.state_dir", err)
 	}
 	return nil
 }
@@ -349,7 +349,7 @@ func (c *Core) startStore(ctx context.Context) error {
 	c.Store.CachePlans(c.cfg.QueryCache.MaxPlans, c.caches)
 	if err := c.prepareStore(ctx); err != nil {
 		pool.Close()
-		return noConnection(pool.Config().ConnConfig, err)
+		return withFix(pool.Config().ConnConfig, err)
 	}
 	return nil
 }

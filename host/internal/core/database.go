@@ -56,9 +56,9 @@ func (c *Core) readySchema(ctx context.Context) error {
 	}
 	conn.ConnectTimeout = c.cfg.Database.ConnectTimeout
 	if c.database.cluster == nil && c.cfg.Environment == "production" {
-		return noConnection(conn, checkSchema(ctx, conn))
+		return withFix(conn, checkSchema(ctx, conn))
 	}
-	return noConnection(conn, migrations.Up(ctx, conn, c.log.Named("migrations")))
+	return withFix(conn, migrations.Up(ctx, conn, c.log.Named("migrations")))
 }
 
 // checkServer refuses a server the host cannot work with, and says loudly when it

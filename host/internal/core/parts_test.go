@@ -4,16 +4,19 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"testing"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/stretchr/testify/require"
 
 	"github.com/tasker-systems/tasker-host/config"
 	"github.com/tasker-systems/tasker-host/host/internal/api"
+	"github.com/tasker-systems/tasker-host/host/internal/cli"
 	"github.com/tasker-systems/tasker-host/host/internal/client"
 	"github.com/tasker-systems/tasker-host/host/internal/pluginhost"
 	"github.com/tasker-systems/tasker-host/host/internal/pluginhost/process"
@@ -92,6 +95,36 @@ func TestStatusOfASchemaOfOtherFiles(t *testing.T) {
 	require.NoError(t, err)
 	_, err = schemaReport(t.Context(), db.Config().ConnConfig)
 	require.ErrorContains(t, err, "the schema was made by other versions of 00020_tables.sql")
+}
+
+// What stops a command says what to do about it.
+func TestErrorsNameTheFix(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t)
+	cfg := &config.Config{Environment: "test"}
+	cfg.Database.URL, cfg.Database.ConnectTimeout = config.NewSecret(db.Config().ConnString()), time.Minute
+	advice := func() string { c := databaseCheck(t.Context(), cfg); return c.Message + "; " + c.Fix }
+	_, err := db.Exec(t.Context(), "delete from tasker_schema_migrations where version > 20")
+	require.NoError(t, err)
+	require.Contains(t, advice(), "run tasker migrate")
+	_, err = db.Exec(t.Context(), "insert into tasker_schema_migrations (version, name, checksum) values (9999, 'x', 'x')")
+	require.NoError(t, err)
+	require.Contains(t, advice(), "use a newer program")
+	require.NotContains(t, advice(), "tasker migrate", "which refuses it")
+
+	here := db.Config().ConnConfig
+	require.EqualError(t, withFix(here, fmt.Errorf("migrate: %w", &pgconn.PgError{Code: "42501", Severity: "ERROR", Message: "no"})),
+		fmt.Sprintf("migrate: ERROR: no (SQLSTATE 42501); connect as the role that owns database %s and what is in it, not as %s", here.Database, here.User))
+	nobody, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	require.NoError(t, nobody.Close())
+	_, err = migrate(t.Context(), cli.MigrateOptions{Config: config.Options{Environ: []string{"HOME=" + t.TempDir(), "DATABASE_URL=postgres://x@" + nobody.Addr().String() + "/x"}}})
+	require.ErrorContains(t, err, "no connection to "+nobody.Addr().String()+" as x: ")
+	require.ErrorContains(t, err, "; start the server, or correct DATABASE_URL")
+
+	file := filepath.Join(t.TempDir(), "file")
+	require.NoError(t, os.WriteFile(file, nil, 0o600))
+	require.ErrorContains(t, makeStateDir(filepath.Join(file, "tasker")), "set system.state_dir")
 }
 
 // Whose server is private may not know where it is.
