@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"strconv"
@@ -405,4 +406,20 @@ func TestStormOfKills(t *testing.T) {
 	running.Wait()
 	require.Equal(t, int64(callers*steps), outcomes.Load()-retries.Load())
 	eventually(t, "no lease is left", func() bool { return b.Status()[0].InFlight == 0 })
+}
+
+// A process that has left another behind, which answers in its place, is replaced
+// as any that has ended.
+func TestWhoAnswersForADeadProcess(t *testing.T) {
+	t.Parallel()
+	gate := filepath.Join(t.TempDir(), "gate")
+	path := shell(t, "setsid "+strings.TrimPrefix(plugin(t, "raw"), "exec ")+" &\n"+
+		"while ! test -e "+gate+"; do sleep 0.01; done\nrm "+gate)
+	b := started(t, nil, spec("raw", path))
+	first := b.Status()[0]
+	silent := b.call("raw.silent", nil)
+	require.NoError(t, os.WriteFile(gate, nil, 0o600))
+	b.serves(t, first.Generation)
+	require.Equal(t, ReasonCrashed, outcome(t, silent).Failure.Code)
+	require.Equal(t, vocab.OutcomeSuccess, b.run(t, "raw.answer", "1").Kind)
 }

@@ -153,6 +153,10 @@ func (s *slot) lose(g *generation) (another bool) {
 	return true
 }
 
+// lastWords is how long the answers of a process are read that has ended: more than
+// is there could only come from something that it has left behind.
+const lastWords = 2 * time.Second
+
 // bury cleans up behind a generation that has ended by itself, or is ended for
 // the reason given.
 func (s *slot) bury(g *generation, why error) {
@@ -164,7 +168,12 @@ func (s *slot) bury(g *generation, why error) {
 		}
 		g.proc.Kill()
 	}
-	<-g.broken() // the process is dead or soon will be: its calls are released
+	select {
+	case <-g.broken(): // the process is dead or soon will be: its calls are released
+	case <-time.After(lastWords):
+		g.work.cancel() // another process answers in its place
+		<-g.broken()
+	}
 	s.lose(g)
 	if g.work != nil {
 		g.work.end(ReasonCrashed, "")
