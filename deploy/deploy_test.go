@@ -144,17 +144,44 @@ type (
 			ReadOnlyRootFilesystem   bool  `yaml:"readOnlyRootFilesystem"`
 			Capabilities             struct{ Drop []string }
 		} `yaml:"securityContext"`
-		VolumeMounts []struct {
-			Name      string
-			MountPath string `yaml:"mountPath"`
-			ReadOnly  bool   `yaml:"readOnly"`
-		} `yaml:"volumeMounts"`
+		VolumeMounts []volumeMount `yaml:"volumeMounts"`
+	}
+	volumeMount struct {
+		Name      string
+		MountPath string `yaml:"mountPath"`
+		ReadOnly  bool   `yaml:"readOnly"`
 	}
 	configMap struct {
 		APIVersion string `yaml:"apiVersion"`
 		Kind       string
 		Metadata   metadata
 		Data       map[string]string
+	}
+	podSpec struct {
+		RestartPolicy                 string `yaml:"restartPolicy"`
+		TerminationGracePeriodSeconds int    `yaml:"terminationGracePeriodSeconds"`
+		AutomountServiceAccountToken  *bool  `yaml:"automountServiceAccountToken"`
+		SecurityContext               struct {
+			RunAsNonRoot   bool                  `yaml:"runAsNonRoot"`
+			RunAsUser      int                   `yaml:"runAsUser"`
+			RunAsGroup     int                   `yaml:"runAsGroup"`
+			FSGroup        int                   `yaml:"fsGroup"`
+			SeccompProfile struct{ Type string } `yaml:"seccompProfile"`
+		} `yaml:"securityContext"`
+		Containers []container
+		Volumes    []struct {
+			Name      string
+			ConfigMap *struct{ Name string } `yaml:"configMap"`
+			Secret    *struct {
+				SecretName  string `yaml:"secretName"`
+				DefaultMode int    `yaml:"defaultMode"`
+			}
+			PersistentVolumeClaim *struct {
+				ClaimName string `yaml:"claimName"`
+				ReadOnly  bool   `yaml:"readOnly"`
+			} `yaml:"persistentVolumeClaim"`
+			EmptyDir *struct{} `yaml:"emptyDir"`
+		}
 	}
 	deployment struct {
 		APIVersion string `yaml:"apiVersion"`
@@ -172,31 +199,19 @@ type (
 			}
 			Template struct {
 				Metadata metadata
-				Spec     struct {
-					TerminationGracePeriodSeconds int   `yaml:"terminationGracePeriodSeconds"`
-					AutomountServiceAccountToken  *bool `yaml:"automountServiceAccountToken"`
-					SecurityContext               struct {
-						RunAsNonRoot   bool                  `yaml:"runAsNonRoot"`
-						RunAsUser      int                   `yaml:"runAsUser"`
-						RunAsGroup     int                   `yaml:"runAsGroup"`
-						FSGroup        int                   `yaml:"fsGroup"`
-						SeccompProfile struct{ Type string } `yaml:"seccompProfile"`
-					} `yaml:"securityContext"`
-					Containers []container
-					Volumes    []struct {
-						Name      string
-						ConfigMap *struct{ Name string } `yaml:"configMap"`
-						Secret    *struct {
-							SecretName  string `yaml:"secretName"`
-							DefaultMode int    `yaml:"defaultMode"`
-						}
-						PersistentVolumeClaim *struct {
-							ClaimName string `yaml:"claimName"`
-							ReadOnly  bool   `yaml:"readOnly"`
-						} `yaml:"persistentVolumeClaim"`
-						EmptyDir *struct{} `yaml:"emptyDir"`
-					}
-				}
+				Spec     podSpec
+			}
+		}
+	}
+	job struct {
+		APIVersion string `yaml:"apiVersion"`
+		Kind       string
+		Metadata   metadata
+		Spec       struct {
+			BackoffLimit int `yaml:"backoffLimit"`
+			Template     struct {
+				Metadata metadata
+				Spec     podSpec
 			}
 		}
 	}
@@ -480,4 +495,36 @@ func TestDashboard(t *testing.T) {
 	for _, use := range regexp.MustCompile(`\$\{?([a-z][a-z_]+)`).FindAllStringSubmatch(src, -1) {
 		require.Contains(t, variables, use[1])
 	}
+}
+
+// The job that migrates is the deployment's image with the same files, and no pod that
+// its service or its budget counts.
+func TestKubernetesMigration(t *testing.T) {
+	t.Parallel()
+	var (
+		files configMap
+		d     deployment
+		j     job
+	)
+	documents(t, "kubernetes/tasker.yaml", &files, &d, new(service), new(disruptionBudget), new(autoscaler))
+	documents(t, "kubernetes/migrate.yaml", &j)
+	require.Equal(t, "batch/v1 Job", j.APIVersion+" "+j.Kind)
+	require.NotEqual(t, d.Spec.Template.Metadata.Labels, j.Spec.Template.Metadata.Labels)
+	host, pod := d.Spec.Template.Spec, j.Spec.Template.Spec
+	require.Equal(t, "Never", pod.RestartPolicy, "a job takes no Always, which is the default")
+	require.Equal(t, host.SecurityContext, pod.SecurityContext)
+	c := pod.Containers[0]
+	require.Equal(t, host.Containers[0].Image, c.Image)
+	require.Equal(t, host.Containers[0].SecurityContext, c.SecurityContext)
+	require.Equal(t, append([]string{"migrate"}, host.Containers[0].Args[1:]...), c.Args)
+	for _, m := range c.VolumeMounts {
+		require.Contains(t, host.Containers[0].VolumeMounts, m)
+	}
+	for _, v := range pod.Volumes {
+		require.Contains(t, host.Volumes, v)
+	}
+	require.Len(t, c.VolumeMounts, len(pod.Volumes))
+	url := regexp.MustCompile(`url_file = "(.*)"`).FindStringSubmatch(files.Data["host.toml"])
+	require.NotNil(t, url)
+	require.True(t, slices.ContainsFunc(c.VolumeMounts, func(m volumeMount) bool { return filepath.Dir(url[1]) == m.MountPath }), url[1])
 }
