@@ -363,7 +363,7 @@ func (c *Core) prepareStore(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := c.Store.EnsurePartitions(ctx, partitionDays, c.cfg.Orchestration.Retention.Tasks); err != nil {
+	if err := c.Store.EnsurePartitions(ctx, store.PartitionDays, c.cfg.Orchestration.Retention.Tasks); err != nil {
 		return err
 	}
 	if err := c.buildEngine(); err != nil {
@@ -381,9 +381,6 @@ func (c *Core) stopStore(context.Context) error {
 	c.pool.Close()
 	return nil
 }
-
-// partitionDays is how many days of partitions a starting host makes sure of.
-const partitionDays = 3
 
 // buildEngine makes the plugin host and the pipeline, neither of which runs yet.
 func (c *Core) buildEngine() error {

@@ -158,15 +158,11 @@ func (e *Engine) finalize(task vocab.UUID) {
 	}
 }
 
-// partitionDays is how many days ahead partitions are made; partitionsEvery is how
-// often at least.
-const (
-	partitionDays   = 3
-	partitionsEvery = time.Hour
-)
+// partitionsEvery is how often at least partitions are made.
+const partitionsEvery = time.Hour
 
 func (e *Engine) ensurePartitions() {
-	if err := e.store.EnsurePartitions(e.work, partitionDays, e.live().Retention.Tasks); err != nil {
+	if err := e.store.EnsurePartitions(e.work, store.PartitionDays, e.live().Retention.Tasks); err != nil {
 		e.log.Warn("partitions could not be made; rows go to the default ones", "error", err)
 	}
 }

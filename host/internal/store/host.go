@@ -216,6 +216,9 @@ func (s *Store) SweepMessages(ctx context.Context, age time.Duration) (enqueued 
 	return enqueued, stalled, nil
 }
 
+// PartitionDays is how many days ahead a host has partitions made.
+const PartitionDays = 3
+
 // EnsurePartitions makes the partitions of today and the days to come, of one table
 // after the other, so that it never holds one while it waits for another. keep is how
 // long tasks are kept, zero for ever.
