@@ -106,6 +106,87 @@ func TestHandsMeasureTrueUtilization(t *testing.T) {
 		s, _ := p.Cut(0, 0)
 		require.InDelta(t, 0.5, s.Utilization, 1e-9)
 		require.InEpsilon(t, 4*time.Second, s.LatencyP95, 0.01)
+		<-time.After(4 * time.Second)
+		p.Resize(6)
+		<-time.After(2 * time.Second)
+		p.Pause(true)
+		synctest.Wait()
+		<-time.After(time.Second)
+		p.Pause(false)
+		<-time.After(time.Second)
+		b.work <- time.Second
+		<-time.After(time.Second)
+		synctest.Wait()
+		s, _ = p.Cut(0, 0)
+		require.InDelta(t, 1.0/(2*4+6*2+6*1+6*1), s.Utilization, 1e-9, "of the executors there were when")
+		require.NoError(t, p.Stop(t.Context()))
+	})
+}
+
+// What has arrived is what ended, and what waits in this host and did not before.
+func TestHandsCountArrivals(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := &bench{work: make(chan time.Duration, 10)}
+		p := b.hands(1)
+		p.Start()
+		cut := func(after time.Duration) [3]int64 {
+			<-time.After(after)
+			synctest.Wait()
+			s, ok := p.Cut(5, 0)
+			require.True(t, ok)
+			return [3]int64{s.Arrivals, s.Completions, s.QueueDepth}
+		}
+		for range 5 {
+			b.work <- 2 * time.Second
+		}
+		require.Equal(t, [3]int64{4, 0, 9}, cut(time.Second), "four wait, one has begun")
+		require.Equal(t, [3]int64{1, 2, 8}, cut(2*time.Second), "each turn ends two")
+		require.Equal(t, [3]int64{5, 8, 5}, cut(8*time.Second))
+		require.NoError(t, p.Stop(t.Context()))
+	})
+}
+
+// Those at rest go first, and those that go already are none of those that shall.
+func TestHandsAtRestGoFirst(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := &bench{work: make(chan time.Duration, 10)}
+		p := b.hands(20)
+		p.Start()
+		for range 10 {
+			b.work <- time.Second
+		}
+		synctest.Wait()
+		p.Resize(10)
+		synctest.Wait()
+		require.Equal(t, int64(10), b.left.Load(), "at rest")
+		for n := 9; n >= 1; n-- {
+			p.Resize(n)
+		}
+		<-time.After(2 * time.Second)
+		require.Equal(t, int64(19), b.left.Load())
+		require.NoError(t, p.Stop(t.Context()))
+	})
+}
+
+func TestNoMoreAreLostAtOnceThanThereShallBe(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := &bench{work: make(chan time.Duration, 10)}
+		p := b.hands(3)
+		p.Start()
+		b.work <- 10 * limit
+		<-time.After(2 * limit)
+		require.Len(t, p.Overdue(), 3)
+		for range 3 {
+			b.work <- 10 * limit
+		}
+		<-time.After(2 * limit)
+		p.Overdue()
+		require.Equal(t, pool.State{Size: 3, Running: 4, Lost: 3, Restarts: 3}, p.State())
+		<-time.After(20 * limit)
+		synctest.Wait()
 		require.NoError(t, p.Stop(t.Context()))
 	})
 }
@@ -197,10 +278,14 @@ func TestAHandThatMissesItsWorkIsReplaced(t *testing.T) {
 		p.Cut(0, 0)
 		require.Zero(t, p.State().Restarts, "nothing calls")
 		called = time.Now()
-		<-time.After(time.Minute)
+		<-time.After(30 * time.Second)
+		b.work <- 20 * time.Second
+		<-time.After(30 * time.Second) // it rests for 10 s now
+		b.work <- 20 * time.Second
+		<-time.After(20*time.Second + time.Minute + time.Second)
 		p.Cut(0, 0)
-		require.Zero(t, p.State().Restarts)
-		<-time.After(2 * time.Second)
+		require.Zero(t, p.State().Restarts, "counted from the end of its turn")
+		<-time.After(time.Second)
 		p.Cut(0, 0)
 		require.Equal(t, 1, p.State().Restarts)
 		require.NoError(t, p.Stop(t.Context()))

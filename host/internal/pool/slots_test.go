@@ -151,7 +151,55 @@ func TestSlotsMeasureTrueUtilization(t *testing.T) {
 		require.InDelta(t, 1.0, sample.Utilization, 1e-9)
 		require.Equal(t, []int64{1, 0, 2}, []int64{sample.Arrivals, sample.Completions, sample.QueueDepth}, "one waits here, one elsewhere")
 		require.Equal(t, 3*time.Second, sample.OldestAge)
+
+		wait(time.Second)
+		s.Resize(4) // c runs, too
+		wait(time.Second)
+		s.Pause(true)
+		wait(time.Second)
+		s.Pause(false)
+		wait(2 * time.Second)
+		sample, _ = s.Cut(0, 0)
+		require.InDelta(t, (1.0+2+2+4)/(1+4+2+8), sample.Utilization, 1e-9, "of the slots there were when")
 	})
+}
+
+// What was dropped waits no more.
+func TestSlotsDoNotCountWhatWasDropped(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		j := newJobs(1)
+		for range 4 {
+			j.enter()
+			<-time.After(time.Second)
+		}
+		j.slots.Drop(j.all[1], "cancelled")
+		j.slots.Drop(j.all[3], "cancelled")
+		sample, _ := j.slots.Cut(0, 0)
+		require.Equal(t, int64(1), sample.QueueDepth)
+		require.Equal(t, 2*time.Second, sample.OldestAge, "the first that still waits")
+		require.Equal(t, 1, j.slots.State().Waiting)
+		j.slots.Leave(j.all[0], false)
+		j.slots.Leave(j.all[2], false)
+		require.Equal(t, []int{0, 2}, j.began)
+		require.Zero(t, j.slots.State().Waiting)
+	})
+}
+
+func TestSlotsKeepTheOrderOfALongQueue(t *testing.T) {
+	t.Parallel()
+	j := newJobs(1)
+	for range 200 {
+		j.enter()
+	}
+	for i := range 1000 {
+		j.slots.Leave(j.all[i], false)
+		j.enter()
+	}
+	for i, n := range j.began {
+		require.Equal(t, i, n)
+	}
+	require.Len(t, j.began, 1001)
 }
 
 // Whatever happens, in whatever order: never more run than the largest size, and
