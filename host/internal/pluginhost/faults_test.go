@@ -253,6 +253,12 @@ func TestResultsAreBoundedAndPassedOnAsTheyAre(t *testing.T) {
 	require.Contains(t, o.Failure.Message, "larger than max")
 	eventually(t, "raw serves again", func() bool { s := b.Status()[1]; return s.State == Serving && s.Generation > first })
 
+	first = b.Status()[1].Generation
+	o = b.run(t, "raw.many", "")
+	require.Equal(t, vocab.OutcomeReleased, o.Kind, "sixty bytes of memory for each on the wire")
+	require.Contains(t, o.Failure.Message, "a message with 300001 parts, more than 262144")
+	eventually(t, "raw serves again", func() bool { s := b.Status()[1]; return s.State == Serving && s.Generation > first })
+
 	o = b.run(t, "raw.answer", `{"not": json`)
 	require.Equal(t, vocab.OutcomeSuccess, o.Kind)
 	require.Equal(t, `{"not": json`, string(o.Result))

@@ -88,7 +88,7 @@ func (l *lawless) Describe(context.Context, *pluginv1.DescribeRequest) (*pluginv
 
 func (r *raw) Describe(context.Context, *pluginv1.DescribeRequest) (*pluginv1.DescribeResponse, error) {
 	d := &pluginv1.DescribeResponse{Name: "raw", Version: "0.1.0"}
-	for _, name := range []string{"raw.answer", "raw.end", "raw.twice", "raw.silent", "raw.window", "raw.progress"} {
+	for _, name := range []string{"raw.answer", "raw.end", "raw.twice", "raw.silent", "raw.window", "raw.progress", "raw.many"} {
 		d.Slots = append(d.Slots, &pluginv1.Slot{Kind: "handler", Name: name})
 	}
 	return d, nil
@@ -130,6 +130,10 @@ func (r *raw) Work(rpc grpc.BidiStreamingServer[pluginv1.WorkRequest, pluginv1.W
 				return nil
 			case "raw.silent":
 				continue
+			case "raw.many":
+				for range 300_000 {
+					response.Outcomes = append(response.Outcomes, &pluginv1.Outcome{})
+				}
 			case "raw.window":
 				response.MaxInFlight = 1
 			case "raw.progress":
