@@ -114,7 +114,7 @@ func (g *Governor) smooth(d *Decision) {
 		return
 	}
 	up := d.To > d.From
-	if wait := g.reversed.Add(g.policy.Reversal.D()).Sub(d.At); up != g.up && !g.changed.IsZero() && !g.reversed.IsZero() && wait > 0 {
+	if wait := g.reversed.Add(g.policy.Reversal.D()).Sub(d.At); up != g.up && !g.reversed.IsZero() && wait > 0 {
 		d.clamp(RuleReversal, d.From, "it turned round lately: %s to wait", wait)
 		return
 	}
@@ -126,10 +126,10 @@ func (g *Governor) smooth(d *Decision) {
 		d.clamp(RuleCooldown, d.From, "it changed lately: %s to wait", wait)
 		return
 	}
-	if most := g.policy.StepUp; up && most > 0 && d.To-d.From > most {
+	if most := g.policy.StepUp; most > 0 && d.To-d.From > most {
 		d.clamp(RuleStep, d.From+most, "at most %d are added at once", most)
 	}
-	if most := g.policy.StepDown; !up && most > 0 && d.From-d.To > most {
+	if most := g.policy.StepDown; most > 0 && d.From-d.To > most {
 		d.clamp(RuleStep, d.From-most, "at most %d are removed at once", most)
 	}
 }
@@ -165,9 +165,6 @@ func bound(d *Decision) {
 }
 
 func (d *Decision) clamp(rule Rule, to int, format string, args ...any) {
-	if to == d.To {
-		return
-	}
 	d.Clamps = append(d.Clamps, Clamp{Rule: rule, From: d.To, To: to, Reason: fmt.Sprintf(format, args...)})
 	d.To = to
 }

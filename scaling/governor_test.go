@@ -132,6 +132,12 @@ func TestRules(t *testing.T) {
 			{61 * time.Second, 2, 5, "stabilization"},
 			{125 * time.Second, 2, 2, ""},
 		}},
+		"stabilization does not keep it from growing": {func(p *scaling.Policy) { p.Stabilization, p.StepUp = minute, 3 }, []step{
+			{0, 20, 7, "step"}, {1 * time.Second, 9, 9, ""}, {2 * time.Second, 9, 9, ""}, {3 * time.Second, 5, 9, "stabilization"},
+		}},
+		"reversal, then cooldown": {func(p *scaling.Policy) { p.Reversal, p.CooldownUp, p.CooldownDown, p.StepUp = minute, 10*minute, 0, 1 }, []step{
+			{0, 5, 5, ""}, {1 * time.Second, 4, 4, ""}, {2 * time.Second, 9, 4, "reversal"}, {61 * time.Second, 9, 4, "cooldown"},
+		}},
 		"reversal": {func(p *scaling.Policy) { p.Reversal = minute }, []step{
 			{0, 6, 6, ""},
 			{1 * time.Second, 5, 5, ""}, // turned round
@@ -155,6 +161,7 @@ func TestRules(t *testing.T) {
 				require.Equal(t, s.to, d.To, "%+v", d)
 				require.Equal(t, s.rules, strings.Join(rules, " "), "%+v", d)
 				require.Equal(t, s.advice, d.Advice.Target)
+				require.Equal(t, epoch.Add(s.at), d.Last.At)
 				target = d.To
 			}
 		})
@@ -213,6 +220,7 @@ func TestPolicyHoldsAgainstAnyAdvice(t *testing.T) {
 				size := d.Advice.Target
 				for _, c := range d.Clamps { // the record explains the way from the advice to the end
 					require.Equal(t, size, c.From)
+					require.NotEqual(t, size, c.To)
 					size = c.To
 				}
 				require.Equal(t, d.To, size)
@@ -267,8 +275,10 @@ func TestConstantAdviceSettles(t *testing.T) {
 func TestPolicyRefusesNonsense(t *testing.T) {
 	t.Parallel()
 	require.NoError(t, scaling.DefaultPolicy().Check())
-	err := scaling.Policy{StepUp: -1, DeadBand: math.NaN(), CooldownUp: -1, MinConfidence: 2}.Check()
-	for _, want := range []string{"/step_up: -1: want 0 or more", "/dead_band: NaN: want 0 to 0.5", "/cooldown_up", "/stale: 0s", "/min_confidence: 2"} {
+	err := scaling.Policy{
+		StepUp: -1, StepDown: -2, DeadBand: math.NaN(), CooldownUp: -1, CooldownDown: -1, Stabilization: -1, Reversal: -1, MinConfidence: 2,
+	}.Check()
+	for _, want := range []string{"/step_up: -1: want 0 or more", "/step_down: -2: want 0 or more", "/cooldown_down", "/stabilization", "/reversal", "/dead_band: NaN: want 0 to 0.5", "/cooldown_up", "/stale: 0s", "/min_confidence: 2"} {
 		require.ErrorContains(t, err, want)
 	}
 	_, err = scaling.NewGovernor("x", says(nil), scaling.Policy{})
@@ -296,4 +306,8 @@ func TestJournalKeepsChangesLonger(t *testing.T) {
 	require.Equal(t, []int{9}, numbers(j.Latest(1)))
 	require.Empty(t, j.Latest(-1))
 	require.Equal(t, []int{2, 1}, numbers(j.Changes(5)))
+	for i := 10; i < 15; i++ {
+		j.Add(scaling.Decision{Samples: i, From: 4, To: 5})
+	}
+	require.Equal(t, []int{14, 13, 12}, numbers(j.Changes(5)))
 }

@@ -3,7 +3,6 @@ package scaling
 import (
 	"errors"
 	"fmt"
-	"math"
 	"time"
 )
 
@@ -52,14 +51,7 @@ func (c *Checks) Require(ok bool, name, format string, args ...any) {
 
 // Between notes a problem unless least <= v <= most.
 func (c *Checks) Between(name string, v, least, most float64) {
-	if v >= least && v <= most {
-		return
-	}
-	if math.IsInf(most, 1) {
-		c.Require(false, name, "%g: want %g or more", v, least)
-		return
-	}
-	c.Require(false, name, "%g: want %g to %g", v, least, most)
+	c.Require(v >= least && v <= most, name, "%g: want %g to %g", v, least, most)
 }
 
 // Time notes a problem unless least <= v <= most.
