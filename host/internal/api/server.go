@@ -11,10 +11,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-hclog"
-	"go.opentelemetry.io/otel/trace"
-	"golang.org/x/net/netutil"
-
 	"github.com/tasker-systems/tasker-host/host/internal/payload"
+	"go.opentelemetry.io/otel/trace"
 )
 
 // Bounds on clients. A request that outlives them is cut off.
@@ -39,6 +37,8 @@ type Config struct {
 	BodyTimeout   time.Duration // for a client to send its body; 0: 15 s
 	EventTimeout  time.Duration // for a client to take an event of a stream; 0: 15 s
 
+	Connections int // of a listener at a time; 0: 1024
+
 	Tracer trace.Tracer // nil: requests are not traced
 }
 
@@ -49,6 +49,7 @@ func (c Config) withDefaults() Config {
 	if c.MaxDepth <= 0 {
 		c.MaxDepth = payload.DefaultMaxDepth
 	}
+	c.Connections = cmp.Or(c.Connections, maxConnections)
 	c.HeaderTimeout = cmp.Or(c.HeaderTimeout, 5*time.Second)
 	c.BodyTimeout = cmp.Or(c.BodyTimeout, 15*time.Second)
 	c.EventTimeout = cmp.Or(c.EventTimeout, 15*time.Second)
@@ -155,11 +156,15 @@ func (s *Server) serve(l net.Listener, h http.Handler, c *certificate) {
 	srv.Protocols = new(http.Protocols)
 	srv.Protocols.SetHTTP1(true)
 	srv.RegisterOnShutdown(s.streams.end)
+	dismiss := func() { // closes the connections that wait for another request
+		srv.SetKeepAlivesEnabled(false)
+		srv.SetKeepAlivesEnabled(true)
+	}
 	s.servers = append(s.servers, srv)
 	s.listeners = append(s.listeners, l)
 	s.log.Info("serving the API", "network", l.Addr().Network(), "address", l.Addr().String(), "tls", c != nil)
 	s.serving.Go(func() {
-		if err := run(netutil.LimitListener(l, maxConnections)); !errors.Is(err, http.ErrServerClosed) {
+		if err := run(newBounded(l, s.cfg.Connections, dismiss)); !errors.Is(err, http.ErrServerClosed) {
 			s.log.Error("the API stopped serving", "address", l.Addr().String(), "error", err)
 			s.failed <- fmt.Errorf("serve the API on %s: %w", l.Addr(), err)
 		}

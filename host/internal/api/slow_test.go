@@ -55,6 +55,22 @@ func TestDrippingClientsAreCutOff(t *testing.T) {
 	require.Positive(t, served)
 }
 
+// TestIdleClientsKeepNobodyOut: who has all the connections there may be, and asks
+// nothing over them, makes room for others. A probe that waited would have the host
+// started anew.
+func TestIdleClientsKeepNobodyOut(t *testing.T) {
+	t.Parallel()
+	const most = 4
+	socket := apitest.SocketPath(t)
+	start(t, newServer(t, api.Config{Socket: socket, Connections: most}))
+	for range most {
+		require.Equal(t, http.StatusOK, callWith(t, httpClient(t, socket), "GET", "/health/live", "").status) // and the connection stays
+	}
+	late := httpClient(t, socket)
+	late.Timeout = 30 * time.Second
+	require.Equal(t, http.StatusOK, callWith(t, late, "GET", "/health/live", "").status)
+}
+
 // drip sends a text and then a little again and again, until the server hangs up.
 func drip(c net.Conn, begin, drop string) {
 	defer func() { _ = c.Close() }()
