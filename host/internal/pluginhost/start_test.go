@@ -73,7 +73,7 @@ func TestBadPluginsDoNotStart(t *testing.T) {
 		},
 		{name: "endless schema", path: inMode("bad-schema-doubling"), want: []string{"configure: the schema of its options says more than"}},
 		{name: "endless error", path: inMode("bad-selftest-shout"), want: []string{"self-test"}},
-		{name: "endless slots", path: inMode("bad-slots-many"), want: []string{"describe: handlers, algorithms and health services, more than 4096"}},
+		{name: "endless slots", path: inMode("bad-slots-many"), want: []string{"describe: it says that it serves", "handlers, algorithms and health services, more than 4096"}},
 		{name: "wrong protocol", path: inMode("version"), want: []string{"incompatible API version", "99", "[1]", "build it with the SDK of the host's version"}},
 		{name: "net/rpc", path: inMode("netrpc"), want: []string{`start plugin bad`}},
 		{name: "self-test fails", path: inMode("selftest"), want: []string{"self-test: it fails: the database of rates is missing"}},
