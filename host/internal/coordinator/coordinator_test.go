@@ -38,6 +38,7 @@ type executors struct {
 	load   func() scaler.Sample // what happened in a second
 	cuts   int
 	works  int // executors at work
+	lost   int // and as many replaced
 }
 
 func (e *executors) Resize(n int) {
@@ -62,7 +63,7 @@ func (e *executors) Pause(p bool) {
 func (e *executors) State() pool.State {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return pool.State{Size: e.size, Running: e.works, Paused: e.paused}
+	return pool.State{Size: e.size, Running: e.works, Paused: e.paused, Lost: e.lost, Restarts: e.lost}
 }
 
 func (e *executors) Cut(elsewhere int64, oldest time.Duration) (scaler.Sample, bool) {
@@ -128,6 +129,7 @@ type bundle struct {
 	world     *world
 	executors *executors
 	cfg       coordinator.Config
+	reg       *prometheus.Registry
 }
 
 const name = "step_execution.shop"
@@ -143,7 +145,7 @@ func setup(algorithm scaler.Scaler, change ...func(*bundle)) *bundle {
 	e := &executors{size: 4, cut: time.Now().Add(-time.Second)}
 	e.load = func() scaler.Sample { return scaler.Sample{} }
 	b := &bundle{
-		executors: e,
+		executors: e, reg: prometheus.NewRegistry(),
 		world: &world{
 			pool:  coordinator.Pool{Kind: "step_execution", Namespace: "shop", Queues: []string{"shop_queue"}, Executors: e},
 			state: opstate.Normal, algorithms: map[string]scaler.Scaler{"mine": algorithm}, facts: coordinator.Facts{Connections: 10},
@@ -158,7 +160,7 @@ func setup(algorithm scaler.Scaler, change ...func(*bundle)) *bundle {
 	for _, f := range change {
 		f(b)
 	}
-	b.Coordinator = coordinator.New(b.cfg, b.world, prometheus.NewRegistry(), hclog.NewNullLogger())
+	b.Coordinator = coordinator.New(b.cfg, b.world, b.reg, hclog.NewNullLogger())
 	return b
 }
 
