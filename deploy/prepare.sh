@@ -2,7 +2,7 @@
 # Installs what is missing for the named parts, or says which command does.
 #
 #   deploy/prepare.sh all                      everything `make test` needs
-#   deploy/prepare.sh go postgres gcc spin protoc python ruby systemd
+#   deploy/prepare.sh go postgres gcc spin protoc python ruby systemd pooler
 #
 # Packages come from the distribution (Debian, Ubuntu) through apt-get, as root
 # or with a sudo that asks no password. Otherwise the script names the command
@@ -52,7 +52,7 @@ parts=("$@")
 [ ${#parts[@]} -gt 0 ] || parts=(all)
 for part in "${parts[@]}"; do
   case $part in
-    all) parts=(go postgres gcc spin protoc python ruby systemd) ;;
+    all) parts=(go postgres gcc spin protoc python ruby systemd pooler) ;;
   esac
 done
 for part in "${parts[@]}"; do
@@ -64,8 +64,9 @@ for part in "${parts[@]}"; do
     protoc) command -v protoc >/dev/null || need protobuf-compiler ;;
     python) have_python || need python3 python3-grpcio python3-protobuf openssl ;;
     systemd) command -v systemd-analyze >/dev/null || need systemd ;;
+    pooler) [ -x /usr/sbin/pgbouncer ] || need pgbouncer ;;
     ruby) ruby -e 'require "pg"' 2>/dev/null || need ruby ruby-pg ;;
-    *) die "unknown part '$part' (go, postgres, gcc, spin, protoc, python, ruby, systemd, all)" ;;
+    *) die "unknown part '$part' (go, postgres, gcc, spin, protoc, python, ruby, systemd, pooler, all)" ;;
   esac
 done
 [ ${#packages[@]} -gt 0 ] || exit 0

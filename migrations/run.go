@@ -12,6 +12,8 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/pressly/goose/v3"
+
+	"github.com/tasker-systems/tasker-host/migrations/pgsession"
 )
 
 const (
@@ -124,11 +126,13 @@ func attempt(ctx context.Context, conn *pgx.Conn, p *goose.Provider, log hclog.L
 // session is the configuration of a connection that migrates.
 func (s *series) session(db *pgx.ConnConfig) *pgx.ConnConfig {
 	cfg := db.Copy()
-	cfg.RuntimeParams["application_name"] = "tasker/migrate"
-	cfg.RuntimeParams["lock_timeout"] = s.lockTimeout
-	cfg.RuntimeParams["statement_timeout"] = "0"
-	cfg.RuntimeParams["idle_in_transaction_session_timeout"] = "0"
-	cfg.RuntimeParams["TimeZone"] = "UTC"
+	cfg.AfterConnect = pgsession.Setup(map[string]string{
+		"application_name":                    "tasker/migrate",
+		"lock_timeout":                        s.lockTimeout,
+		"statement_timeout":                   "0",
+		"idle_in_transaction_session_timeout": "0",
+		"timezone":                            "UTC",
+	}, db.ConnectTimeout)
 	return cfg
 }
 

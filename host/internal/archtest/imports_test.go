@@ -74,7 +74,7 @@ var rules = []rule{
 	// Its parts. They receive values and small interfaces; only core builds them.
 	{room: "host/internal/pgmq", imports: []string{"sdk/vocab", "migrations/**", "host/internal/breaker"}, reaches: []string{goPlugin, grpc, koanf}},
 	{room: "host/internal/pluginhost/journal", reaches: []string{pgx, goPlugin, grpc, koanf, prometheus}, direct: inputOutput},
-	{room: "host/internal/store", imports: []string{"sdk/vocab", "migrations", "finalizer", "host/internal/auth", "host/internal/cache", "host/internal/pluginhost/journal", "host/internal/workflow", "host/internal/payload", "host/internal/readmodel", "host/internal/pgmq"}, tests: []string{"migrations/**"}, reaches: []string{goPlugin, grpc, koanf}},
+	{room: "host/internal/store", imports: []string{"sdk/vocab", "migrations", "migrations/pgsession", "finalizer", "host/internal/auth", "host/internal/cache", "host/internal/pluginhost/journal", "host/internal/workflow", "host/internal/payload", "host/internal/readmodel", "host/internal/pgmq"}, tests: []string{"migrations/**"}, reaches: []string{goPlugin, grpc, koanf}},
 	{room: "host/internal/events", imports: []string{"host/internal/readmodel", "host/internal/store"}, tests: []string{"host/internal/lifecycle", "migrations/**"}, reaches: []string{goPlugin, grpc, koanf}},
 	{room: "host/internal/pluginset", imports: []string{"config", "host/internal/readmodel", "host/internal/pluginhost/artifact", "host/internal/pluginhost/runas"}, reaches: []string{pgx, goPlugin, grpc, prometheus}},
 	{room: "host/internal/pluginwatch", imports: []string{"config", "host/internal/lifecycle", "host/internal/pluginset"}, reaches: []string{pgx, goPlugin, grpc, prometheus}},

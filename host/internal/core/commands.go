@@ -22,6 +22,7 @@ import (
 	"github.com/tasker-systems/tasker-host/host/internal/telemetry"
 	"github.com/tasker-systems/tasker-host/migrations"
 	"github.com/tasker-systems/tasker-host/migrations/pgcluster"
+	"github.com/tasker-systems/tasker-host/migrations/pgsession"
 )
 
 // Runtime returns the commands that need more than a client.
@@ -97,6 +98,11 @@ func migrate(ctx context.Context, o cli.MigrateOptions) (report readmodel.Migrat
 		return report, fmt.Errorf("parse database url: %w", err)
 	}
 	target.ConnectTimeout = cfg.Database.ConnectTimeout
+	if db.cluster == nil {
+		if err := pgsession.Check(ctx, target); err != nil {
+			return report, withFix(target, err)
+		}
+	}
 	before, err := schemaReport(ctx, target)
 	if err != nil || o.Status {
 		return before, db.located(withFix(target, err))
@@ -230,6 +236,9 @@ func databaseCheck(ctx context.Context, cfg *config.Config) readmodel.DoctorChec
 		return fail(withFix(target, err).Error(), "")
 	}
 	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
+	if err := pgsession.Check(ctx, target); errors.Is(err, pgsession.ErrShared) {
+		return fail(withFix(target, err).Error(), "")
+	}
 	if err := migrations.Check(ctx, conn); err != nil {
 		if _, pending := errors.AsType[*migrations.PendingError](err); pending {
 			return fail(err.Error(), "run tasker migrate")

@@ -10,14 +10,19 @@ import (
 	"github.com/jackc/pgerrcode"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/tasker-systems/tasker-host/migrations/pgsession"
 )
 
 // withFix says in one line where no connection could be made, why, and what to do,
-// and what to do about rights that the role lacks. Other errors, nil included, it
+// and what to do about a pooler and about rights that the role lacks. Other errors, nil included, it
 // returns as they are.
 func withFix(cfg *pgx.ConnConfig, err error) error {
 	if sqlState(err) == pgerrcode.InsufficientPrivilege {
 		return fmt.Errorf("%w; connect as the role that owns database %s and what is in it, not as %s", err, cfg.Database, cfg.User)
+	}
+	if errors.Is(err, pgsession.ErrShared) {
+		return fmt.Errorf("%w; name the server itself in DATABASE_URL, or a pooler in session mode", err)
 	}
 	failed, ok := errors.AsType[*pgconn.ConnectError](err)
 	if !ok {

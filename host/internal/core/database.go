@@ -13,6 +13,7 @@ import (
 	"github.com/tasker-systems/tasker-host/config"
 	"github.com/tasker-systems/tasker-host/migrations"
 	"github.com/tasker-systems/tasker-host/migrations/pgcluster"
+	"github.com/tasker-systems/tasker-host/migrations/pgsession"
 )
 
 // database is the server the host works on.
@@ -55,6 +56,11 @@ func (c *Core) readySchema(ctx context.Context) error {
 		return fmt.Errorf("parse database url: %w", err)
 	}
 	conn.ConnectTimeout = c.cfg.Database.ConnectTimeout
+	if c.database.cluster == nil {
+		if err := pgsession.Check(ctx, conn); err != nil {
+			return withFix(conn, err)
+		}
+	}
 	if c.database.cluster == nil && c.cfg.Environment == "production" {
 		return withFix(conn, checkSchema(ctx, conn))
 	}

@@ -7,6 +7,8 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/tasker-systems/tasker-host/migrations/pgsession"
 )
 
 // PoolConfig says how to connect.
@@ -52,9 +54,7 @@ func (cfg PoolConfig) pool() (*pgxpool.Config, error) {
 		// A standby, or a server that is read-only, cannot hold leases.
 		pc.ConnConfig.ValidateConnect = pgconn.ValidateConnectTargetSessionAttrsReadWrite
 	}
-	for name, value := range sessionSettings(cfg) {
-		pc.ConnConfig.RuntimeParams[name] = value
-	}
+	pc.ConnConfig.AfterConnect = pgsession.Setup(sessionSettings(cfg), cfg.ConnectTimeout)
 	return pc, nil
 }
 
