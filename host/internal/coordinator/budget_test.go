@@ -21,6 +21,7 @@ func TestMemoryBoundsAPool(t *testing.T) {
 		"memory":                {0, coordinator.Facts{Connections: 10, MemoryFree: 500}, 8},
 		"memory, connections":   {1, coordinator.Facts{Connections: 100, MemoryFree: 500}, 8},
 		"connections, memory":   {1, coordinator.Facts{Connections: 9, MemoryFree: 5000}, 7},
+		"no connection is left": {1, coordinator.Facts{Connections: 5, MemoryFree: 5000}, 4},
 		"memory is not known":   {0, coordinator.Facts{Connections: 10}, 20},
 		"there is no more left": {0, coordinator.Facts{Connections: 10, MemoryFree: 50}, 4},
 	} {
