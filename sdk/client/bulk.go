@@ -159,7 +159,13 @@ type bulk struct {
 
 func (b *bulk) run(ctx context.Context) error {
 	redial, awaySince, reached := firstRedial, time.Now(), false
-	for b.more(ctx) {
+	for {
+		if b.window.len() == 0 {
+			if !b.more(ctx) {
+				break
+			}
+			awaySince = time.Now() // it was the source that was waited for
+		}
 		b.answered = false
 		met, err := b.connect(ctx)
 		reached = reached || met
@@ -192,9 +198,6 @@ func (b *bulk) run(ctx context.Context) error {
 
 // more waits until there is something to send, and reports whether there is.
 func (b *bulk) more(ctx context.Context) bool {
-	if b.window.len() > 0 {
-		return true
-	}
 	select {
 	case line, ok := <-b.source:
 		if ok {
@@ -209,7 +212,7 @@ func (b *bulk) more(ctx context.Context) bool {
 // bulkPassing reports whether it makes sense to go on after err.
 func bulkPassing(err error) bool {
 	if e, ok := errors.AsType[*Error](err); ok {
-		return e.Status == http.StatusServiceUnavailable || e.Status == http.StatusTooManyRequests || e.Status == http.StatusRequestTimeout
+		return e.passing() || e.Status == http.StatusRequestTimeout
 	}
 	return errors.Is(err, ErrUnreachable)
 }

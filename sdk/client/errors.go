@@ -64,6 +64,17 @@ func prefix(place, detail string) string {
 	return place + ": " + detail
 }
 
+// passing reports whether the same request may be served later: the host has no
+// room, or a proxy before it does not reach it, as while it restarts.
+func (e *Error) passing() bool {
+	switch e.Status {
+	case http.StatusTooManyRequests, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+		return true
+	default:
+		return false
+	}
+}
+
 // NotFound reports whether what the request named does not exist.
 func (e *Error) NotFound() bool {
 	return e.Status == http.StatusNotFound || strings.HasSuffix(e.Code, "_not_found")

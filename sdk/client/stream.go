@@ -38,14 +38,17 @@ type StreamEvent struct {
 // after the id after (empty: as the host begins), until each is done or fails, or
 // the host says that there is nothing more. It reconnects where it was cut off,
 // also over a restart of the host; a host that stays away for a minute is an
-// error.
+// error. Whatever error each returns ends it.
 func (c *Client) Stream(ctx context.Context, r Request, after string, each func(StreamEvent) (done bool, err error)) error {
 	s := &stream{client: c, request: r, lastID: after, each: each}
 	redial, awaySince := firstRedial, time.Now()
 	for {
 		s.heard = false
 		done, err := s.follow(ctx)
-		if done || ctx.Err() != nil {
+		if done {
+			return err
+		}
+		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
 		if s.heard {
@@ -64,7 +67,7 @@ func (c *Client) Stream(ctx context.Context, r Request, after string, each func(
 // passing reports whether it makes sense to try again after err.
 func passing(err error) bool {
 	if e, ok := errors.AsType[*Error](err); ok {
-		return e.Status == http.StatusServiceUnavailable
+		return e.passing()
 	}
 	return errors.Is(err, ErrUnreachable)
 }
@@ -100,7 +103,8 @@ type stream struct {
 	heard   bool // the connection at hand said something
 }
 
-// follow reads one stream to its end.
+// follow reads one stream to its end. It is done if there is nothing to reconnect
+// for: each has returned that, or an error.
 func (s *stream) follow(ctx context.Context) (done bool, err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -146,7 +150,7 @@ func (s *stream) follow(ctx context.Context) (done bool, err error) {
 			continue // an id alone says how far the stream has come
 		}
 		if done, err := s.each(e); done || err != nil {
-			return done, err
+			return true, err
 		}
 	}
 }

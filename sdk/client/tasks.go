@@ -64,10 +64,10 @@ func repeatable(err error, keyed bool) bool {
 		return keyed && errors.Is(err, ErrUnreachable) && !isNobody(err)
 	case e.Status == http.StatusTooManyRequests:
 		return true
-	case e.Status == http.StatusServiceUnavailable:
-		return keyed || e.Code == "unavailable" || e.Code == "overloaded"
+	case e.Status == http.StatusServiceUnavailable && (e.Code == "unavailable" || e.Code == "overloaded"):
+		return true
 	default:
-		return false
+		return keyed && e.passing()
 	}
 }
 

@@ -104,6 +104,14 @@ func (w *window) pop(number int64) (refused []task.BulkAnswer, line []byte, ok b
 	return w.drop(n + 1), line, true
 }
 
+// mute reports whether the host answers none of the lines: what was sent makes no
+// room then.
+func (w *window) mute() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.unanswered(len(w.lines))
+}
+
 // settle removes what is left if the host does not answer it, and reports whether
 // that is all that was sent; refused are those of it that were refused here.
 func (w *window) settle() (refused []task.BulkAnswer, ok bool) {
@@ -168,6 +176,9 @@ func (b *bulk) send(ctx context.Context, to io.Writer) error {
 func (b *bulk) refill(ctx context.Context, out *bufio.Writer, full bool) (more bool, err error) {
 	source, room := b.source, (<-chan struct{})(nil)
 	if full {
+		if b.window.mute() { // the end of the connection makes room
+			return false, out.Flush()
+		}
 		source, room = nil, b.window.room
 	}
 	select { // most often it is there, and needs no clock

@@ -243,6 +243,9 @@ func TestSubmitIsRepeatedIfThatIsHarmless(t *testing.T) {
 		{http.StatusServiceUnavailable, api.CodeOutcomeUnknown, "", 1},
 		{http.StatusServiceUnavailable, api.CodeOutcomeUnknown, "k", 2},
 		{http.StatusInternalServerError, api.CodeInternal, "k", 1},
+		{http.StatusBadGateway, "", "", 1}, // of a proxy before the host
+		{http.StatusBadGateway, "", "k", 2},
+		{http.StatusGatewayTimeout, "", "k", 2},
 		{http.StatusConflict, api.CodeIdempotencyKeyReused, "k", 1},
 	} {
 		var calls atomic.Int64

@@ -1,6 +1,12 @@
 package client_test
 
 import (
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"sync/atomic"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -38,4 +44,45 @@ func TestFollowEvents(t *testing.T) {
 	var problem *client.Error
 	require.ErrorAs(t, err, &problem)
 	require.Equal(t, api.CodeEventsExpired, problem.Code)
+}
+
+// What the one who follows fails with ends the stream, also if it looks like a failure of the host.
+func TestFollowEventsEndsWithTheErrorOfWhoFollows(t *testing.T) {
+	t.Parallel()
+	b, c := setup(t)
+	b.Happened(readmodel.Event{Kind: readmodel.EventTask, To: "complete"})
+	for _, own := range []error{
+		errors.New("the disk is full"),
+		fmt.Errorf("look the task up: %w", client.ErrUnreachable),
+		&client.Error{Problem: readmodel.Problem{Status: http.StatusServiceUnavailable, Detail: "not now"}},
+	} {
+		for _, done := range []bool{false, true} {
+			calls := 0
+			err := c.FollowEvents(t.Context(), client.EventFilter{After: "e0"}, func(readmodel.Event) (bool, error) {
+				calls++
+				return done || calls > 1, own
+			})
+			require.ErrorIs(t, err, own)
+			require.Equal(t, 1, calls)
+		}
+	}
+}
+
+// A host that restarts behind a proxy, or turns many away that come back together, is waited for.
+func TestFollowEventsOverAProxy(t *testing.T) {
+	t.Parallel()
+	for _, status := range []int{http.StatusTooManyRequests, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout} {
+		var calls atomic.Int64
+		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			if calls.Add(1) == 1 {
+				w.WriteHeader(status)
+				return
+			}
+			_, _ = io.WriteString(w, "id: a\nevent: task\ndata: {}\n\n")
+		}))
+		err := connect(t, client.Options{URL: s.URL}).FollowEvents(t.Context(), client.EventFilter{}, func(readmodel.Event) (bool, error) { return true, nil })
+		require.NoError(t, err, status)
+		require.EqualValues(t, 2, calls.Load())
+		s.Close()
+	}
 }
