@@ -107,6 +107,38 @@ func TestACanaryThatHasTakenOverTakesNoStep(t *testing.T) {
 	requireLegal(t, b, &a.account)
 }
 
+// Who puts the file back that serves means no rollout of it.
+func TestAFileThatIsPutBackEndsTheRollout(t *testing.T) {
+	t.Parallel()
+	one := quick(spec("chaos", script(t, "sdk")))
+	one.Rollout.Strategy, one.Rollout.Hold = CanarySteps, time.Hour
+	b := started(t, nil, one)
+	first := b.Status()[0].Generation
+	two := one
+	two.Path = another(t, one.Path)
+	_, err := b.Apply(t.Context(), []Spec{two}, journal.ByConfig, "another binary")
+	require.NoError(t, err)
+	next := b.Status()[0].Next
+	require.NotZero(t, next)
+	one.DrainTimeout = 7 * time.Second
+	changes, err := b.Apply(t.Context(), []Spec{one}, journal.ByConfig, "put back")
+	require.NoError(t, err)
+	require.Equal(t, Withdraw, changes[0].Action)
+	status := b.Status()[0]
+	require.Zero(t, status.Next)
+	require.Equal(t, first, status.Generation)
+	eventually(t, "the other ends", func() bool { return b.phaseOf(t, chaosSlot, next) == journal.Stopped })
+	s, err := b.slot(chaosSlot)
+	require.NoError(t, err)
+	require.Equal(t, 7*time.Second, s.settings().DrainTimeout)
+	changes, err = b.Apply(t.Context(), []Spec{one}, journal.ByConfig, "the same")
+	require.NoError(t, err)
+	require.Equal(t, Keep, changes[0].Action)
+	_, err = b.Apply(t.Context(), []Spec{two}, journal.ByConfig, "once more")
+	require.NoError(t, err)
+	require.NotZero(t, b.Status()[0].Next, "it was given up, but not for anything that it did")
+}
+
 // Settings that need no new process, and that change while a rollout is under way,
 // are those of what takes over, too.
 func TestSettingsThatChangeInARollout(t *testing.T) {

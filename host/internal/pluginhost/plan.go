@@ -22,6 +22,7 @@ const (
 	SwapTo      Action = "swap"        // another executable
 	Reconfigure Action = "reconfigure" // the same executable, started with other settings
 	Retune      Action = "retune"      // settings that need no new process
+	Withdraw    Action = "withdraw"    // the rollout under way ends: what serves is asked for again
 	Remove      Action = "remove"      // a plugin that is configured no more
 	Refuse      Action = "refuse"      // it cannot be, Reason says why; what serves stays
 	Keep        Action = "keep"        // nothing
@@ -118,6 +119,9 @@ func (s *slot) compare(spec Spec, sum string, now *release) (Action, string) {
 	next := &release{spec: spec, config: spec.digest(s.host.cfg.Environment), stored: artifact.Artifact{SHA256: sum}}
 	if now == nil { // it has not been taken in yet
 		return SwapTo, "it does not serve yet"
+	}
+	if s.candidate != nil && next.same(s.want) {
+		return Withdraw, "what serves is asked for again: the rollout of the other ends"
 	}
 	same := next.same(now)
 	if err := s.host.quarantine.check(s.id, next); err != nil && !same {
@@ -233,6 +237,8 @@ func (a *application) run(ctx context.Context) {
 			preparing.Go(func() { c.Err = a.prepare(ctx, c) })
 		case Retune:
 			c.Err = a.retune(c)
+		case Withdraw:
+			c.Err = a.withdraw(c)
 		case Refuse:
 			c.Err = errors.New(c.Reason)
 		}
@@ -348,6 +354,16 @@ func (a *application) retune(c *Change) error {
 		}
 	}
 	return nil
+}
+
+// withdraw ends the rollout of what is asked for no more.
+func (a *application) withdraw(c *Change) error {
+	s, err := a.host.slot(c.Slot)
+	if err != nil {
+		return err
+	}
+	s.giveUpRollout(a.actor, a.reason)
+	return a.retune(c)
 }
 
 // add makes a slot that does not run yet.

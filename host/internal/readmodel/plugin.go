@@ -6,7 +6,7 @@ import "time"
 type PluginChange struct {
 	Kind   string `json:"kind"`
 	Name   string `json:"name"`
-	Action string `json:"action" doc:"add, swap, reconfigure, retune, remove, refuse or keep."`
+	Action string `json:"action" doc:"add, swap, reconfigure, retune, withdraw, remove, refuse or keep."`
 	From   string `json:"from,omitempty" doc:"SHA-256 of the binary before."`
 	To     string `json:"to,omitempty" doc:"SHA-256 of the binary after."`
 	Reason string `json:"reason,omitempty"`
