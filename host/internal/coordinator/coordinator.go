@@ -1,7 +1,6 @@
 package coordinator
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -82,7 +81,7 @@ type Backlog struct {
 
 // World is what the coordinator asks of the rest of the host.
 type World interface {
-	// Pools returns the pools there are now.
+	// Pools returns the pools there are now. One that is there stays.
 	Pools() []Pool
 	// Backlogs returns what waits in queues. One that is not in the answer is not
 	// known.
@@ -133,7 +132,7 @@ type Coordinator struct {
 
 // managed is a pool and what is known of it.
 type managed struct {
-	Pool // Useful is guarded by mu
+	Pool // Useful and Memory are guarded by mu
 	name string
 
 	// Guarded by Coordinator.mu.
@@ -238,9 +237,6 @@ func (c *Coordinator) atRest() bool {
 	pools, enabled := c.world.Pools(), c.cfg.Load().Enabled
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if len(pools) != len(c.pools) {
-		return false
-	}
 	for _, p := range pools {
 		m := c.pools[p.Name()]
 		if m == nil {
@@ -285,15 +281,16 @@ func (c *Coordinator) Tick(ctx context.Context) {
 	}
 }
 
-// adopt takes in pools that are new and returns all, by name.
+// adopt takes in pools that are new, and what is new about the others, and returns
+// all.
 func (c *Coordinator) adopt() []*managed {
 	cfg := c.cfg.Load()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	seen := map[string]bool{}
-	for _, p := range c.world.Pools() {
+	pools := c.world.Pools()
+	all := make([]*managed, 0, len(pools))
+	for _, p := range pools {
 		name := p.Name()
-		seen[name] = true
 		m := c.pools[name]
 		if m == nil {
 			base := cfg.Settings(p.Kind, p.Namespace)
@@ -304,17 +301,9 @@ func (c *Coordinator) adopt() []*managed {
 			c.pools[name] = m
 			c.fit(m)
 		}
-		m.Useful = p.Useful
-	}
-	all := make([]*managed, 0, len(c.pools))
-	for name, m := range c.pools {
-		if !seen[name] {
-			delete(c.pools, name)
-			continue
-		}
+		m.Useful, m.Memory = p.Useful, p.Memory
 		all = append(all, m)
 	}
-	slices.SortFunc(all, func(a, b *managed) int { return cmp.Compare(a.name, b.name) })
 	return all
 }
 

@@ -16,7 +16,7 @@ var now = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 
 // statuses reads one letter per step: pending, ready to be repeated (r), waiting
 // to be repeated (w), out of attempts though pending (x), enqueued, in progress
-// (i), complete, manually resolved, failed, cancelled (k).
+// (i), complete after a failure, manually resolved, failed, cancelled (k).
 func statuses(t require.TestingT, letters string) []StepStatus {
 	out := make([]StepStatus, 0, len(letters))
 	for _, l := range letters {
@@ -27,8 +27,8 @@ func statuses(t require.TestingT, letters string) []StepStatus {
 			'x': {State: vocab.StepPending, Attempts: 3},
 			'e': {State: vocab.StepEnqueued},
 			'i': {State: vocab.StepInProgress},
-			'c': {State: vocab.StepComplete},
-			'm': {State: vocab.StepResolvedManually},
+			'c': {State: vocab.StepComplete, Attempts: 1},
+			'm': {State: vocab.StepResolvedManually, Attempts: 3},
 			'f': {State: vocab.StepError, Attempts: 3},
 			'k': {State: vocab.StepCancelled},
 		}[l]
