@@ -201,6 +201,7 @@ func setupWith(t *testing.T, db *pgxpool.Pool, asked pipeline.Store, st *store.S
 		defer cancel()
 		b.runner.stop()
 		require.NoError(t, b.engine.Stop(ctx))
+		require.Empty(t, b.engine.Left())
 	})
 	return b
 }

@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"context"
+	"maps"
 	"time"
 )
 
@@ -32,3 +33,36 @@ func (e *Engine) Rouse() {
 
 // RestEnded is when the last rest ended.
 func (e *Engine) RestEnded() time.Duration { return time.Duration(e.rest.ended.Load()) }
+
+// Left is what an engine that has stopped still counts as held, taken or under way.
+// Nothing of it may be left: while it ran, each would have been room that nobody has.
+func (e *Engine) Left() map[string]int64 {
+	left := map[string]int64{"attempts": int64(e.held.len()), "memory": e.budget.used.Load(), "outcomes": int64(e.outcomes.len())}
+	for _, p := range e.steps.all() {
+		left["executors of "+p.namespace] = int64(p.slots.State().Running)
+		left["memory of "+p.namespace] = p.memory.bytes.Load()
+	}
+	c := e.capacity
+	c.mu.Lock()
+	left["leases"], left["room"], left["calls"] = int64(c.held), int64(c.reserved), int64(c.calls)
+	for name, s := range c.spaces {
+		left["leases of "+name], left["room of "+name] = int64(s.held), int64(s.reserved)
+	}
+	for name, s := range c.groups {
+		left["leases for "+name] = int64(s.held)
+	}
+	c.mu.Unlock()
+	e.held.mu.Lock()
+	left["leases without attempts"], left["reports"] = int64(len(e.held.bare)), int64(len(e.held.reports))
+	e.held.mu.Unlock()
+	e.grants.mu.Lock()
+	left["grants"] = int64(len(e.grants.open))
+	e.grants.mu.Unlock()
+	for _, b := range e.inboxes {
+		b.mu.Lock()
+		left["messages of "+b.queue] = int64(len(b.busy))
+		b.mu.Unlock()
+	}
+	maps.DeleteFunc(left, func(_ string, n int64) bool { return n == 0 })
+	return left
+}
