@@ -76,11 +76,10 @@ func (s *Slots) Enter(j *Job) {
 		s.running++
 		s.mu.Unlock()
 		j.task.Run()
-	default:
+	default: // who frees a slot while something waits starts it
 		j.state = jobWaits
 		s.waiting.push(j)
 		s.mu.Unlock()
-		s.pump()
 	}
 }
 
