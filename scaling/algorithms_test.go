@@ -178,3 +178,30 @@ func TestDefaults(t *testing.T) {
 	require.NoError(t, err)
 	require.Contains(t, string(raw), `"cooldown_up":"15s"`)
 }
+
+// How long a piece of work takes, the samples tell in which work was done and time
+// was spent on it; those of the window before older ones.
+func TestDemand(t *testing.T) {
+	t.Parallel()
+	worked := func(ago time.Duration, completions int64, utilization float64) scaler.Sample {
+		return scaler.Sample{At: epoch.Add(-ago), Span: time.Second, Size: 2, Completions: completions, Utilization: utilization}
+	}
+	for name, c := range map[string]struct {
+		samples []scaler.Sample
+		service float64
+		ok      bool
+	}{
+		"in the window":                     {[]scaler.Sample{worked(time.Hour, 1, 1), worked(0, 4, 0.5)}, 0.25, true},
+		"longer ago":                        {[]scaler.Sample{worked(time.Hour, 4, 0.5), worked(0, 0, 0)}, 0.25, true},
+		"longer ago: no time was spent now": {[]scaler.Sample{worked(time.Hour, 1, 1), worked(0, 3, 0)}, 0.5, true},
+		"never: no time was spent":          {[]scaler.Sample{worked(0, 3, 0)}, 0, false},
+		"never: nothing was completed":      {[]scaler.Sample{worked(0, 0, 1)}, 0, false},
+		"nothing was measured":              {nil, 0, false},
+	} {
+		_, service, ok := scaling.Demand(scaler.Observation{Now: epoch, Samples: c.samples}, scaling.Duration(time.Minute))
+		require.Equal(t, c.ok, ok, name)
+		if ok {
+			require.InDelta(t, c.service, service, 1e-9, name)
+		}
+	}
+}
