@@ -116,6 +116,30 @@ func catalog(t *testing.T, pool *pgxpool.Pool) []string {
 }
 
 // Every file can be taken back and put on again, and leaves nothing behind.
+// A server that cannot hold our JSON is left as it is.
+func TestEncodingIsCheckedFirst(t *testing.T) {
+	t.Parallel()
+	cfg, admin := empty(t)
+	latin := cfg.Copy()
+	latin.Database = cfg.Database + "_latin1"
+	_, err := admin.Exec(t.Context(), "create database "+latin.Database+" encoding 'LATIN1' locale 'C' template template0")
+	require.NoError(t, err)
+	defer func() {
+		_, err := admin.Exec(context.Background(), "drop database "+latin.Database+" with (force)")
+		require.NoError(t, err)
+	}()
+
+	const why = "the database's encoding is LATIN1: JSON needs UTF8; create the database with encoding 'UTF8'"
+	require.EqualError(t, migrations.Up(t.Context(), latin, hclog.NewNullLogger()), "migrate: "+why)
+	conn, err := pgx.ConnectConfig(t.Context(), latin)
+	require.NoError(t, err)
+	defer func() { _ = conn.Close(context.Background()) }()
+	require.EqualError(t, migrations.Check(t.Context(), conn), why)
+	var made int
+	require.NoError(t, conn.QueryRow(t.Context(), `select count(*) from pg_namespace where nspname = 'pgmq'`).Scan(&made))
+	require.Zero(t, made)
+}
+
 func TestBackwardAndForward(t *testing.T) {
 	t.Parallel()
 	cfg, pool := empty(t)

@@ -78,6 +78,9 @@ func (s *series) run(ctx context.Context, db *pgx.ConnConfig, log hclog.Logger, 
 	}
 	// Closing the session frees its lock.
 	defer func() { err = errors.Join(err, conn.Close(context.WithoutCancel(ctx))) }()
+	if err := checkServer(ctx, conn); err != nil {
+		return fmt.Errorf("migrate: %w", err)
+	}
 	if err := lock(ctx, conn, log); err != nil {
 		return fmt.Errorf("migrate: wait for another migration to end: %w", err)
 	}

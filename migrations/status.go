@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/tasker-systems/tasker-host/migrations/pgcluster"
 )
 
 // Querier reads from a database: a pool, a connection or a transaction of pgx.
@@ -64,8 +66,12 @@ func Status(ctx context.Context, db Querier) ([]Migration, error) {
 }
 
 // Check tells whether this binary may work with the database. Errors: a
-// [*NewerError], a [*PendingError], a [*ChangedError], or the database's.
+// [*NewerError], a [*PendingError], a [*ChangedError], the database's, or one that
+// says what the server is or has not.
 func Check(ctx context.Context, db Querier) error {
+	if err := checkServer(ctx, db); err != nil {
+		return err
+	}
 	s, err := embeddedSeries()
 	if err != nil {
 		return err
@@ -75,6 +81,23 @@ func Check(ctx context.Context, db Querier) error {
 		return err
 	}
 	return s.check(all, true)
+}
+
+// checkServer refuses a server that the schema is not made for.
+func checkServer(ctx context.Context, db Querier) error {
+	var number int
+	var version, encoding string
+	err := db.QueryRow(ctx, `select current_setting('server_version_num')::integer, current_setting('server_version'), current_setting('server_encoding')`).
+		Scan(&number, &version, &encoding)
+	switch {
+	case err != nil:
+		return fmt.Errorf("ask the server about itself: %w", err)
+	case number < pgcluster.MinMajor*10000:
+		return fmt.Errorf("the server is PostgreSQL %s: want %d or later", version, pgcluster.MinMajor)
+	case encoding != "UTF8":
+		return fmt.Errorf("the database's encoding is %s: JSON needs UTF8; create the database with encoding 'UTF8'", encoding)
+	}
+	return nil
 }
 
 func (s *series) status(ctx context.Context, db Querier) ([]Migration, error) {

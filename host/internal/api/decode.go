@@ -10,6 +10,8 @@ import (
 	"unicode"
 
 	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/tasker-systems/tasker-host/host/internal/payload"
 )
 
 // jsonFormat reads and writes application/json. huma asks it to decode every
@@ -75,6 +77,19 @@ func approximate(v any) any {
 		}
 	}
 	return v
+}
+
+// whole is an integer, in whatever way it is written.
+type whole int
+
+// UnmarshalJSON reads what the schema check has passed.
+func (n *whole) UnmarshalJSON(raw []byte) error {
+	i, ok := payload.Integer(raw)
+	if !ok {
+		return fmt.Errorf("%.40s is not an integer", raw)
+	}
+	*n = whole(i)
+	return nil
 }
 
 // jsonObject is a JSON object whose bytes are kept as they came.

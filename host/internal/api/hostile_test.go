@@ -102,6 +102,11 @@ func TestRefusedRequests(t *testing.T) {
 		{"long_filter", "GET", "/v1/tasks?name=" + strings.Repeat("a", 10<<10), nil, 422, api.CodeValidationFailed},
 		{"bad_cursor", "GET", "/v1/tasks?cursor=abc", nil, 400, api.CodeMalformedRequest},
 		{"foreign_cursor", "GET", "/v1/tasks/" + id + "/steps?cursor=aDox", nil, 400, api.CodeMalformedRequest},
+		{"parameter_twice", "GET", "/v1/tasks?limit=3&limit=4", nil, 422, api.CodeValidationFailed},
+		{"parameter_garbled", "GET", "/v1/tasks?limit=3;name=a", nil, 422, api.CodeValidationFailed},
+		{"key_twice", "POST", "/v1/tasks", []string{"Idempotency-Key", "a", "Idempotency-Key", "b"}, 422, api.CodeValidationFailed},
+		{"key_empty", "POST", "/v1/tasks", []string{"Idempotency-Key", ""}, 422, api.CodeValidationFailed},
+		{"key_empty_of_many", "POST", "/v1/tasks/bulk", []string{"Idempotency-Key", "", "Content-Type", ndjson}, 422, api.CodeValidationFailed},
 		{"key_with_space", "POST", "/v1/tasks", []string{"Idempotency-Key", "a b"}, 422, api.CodeValidationFailed},
 		{"no_content_type", "POST", "/v1/tasks", []string{"Content-Type", ""}, 415, api.CodeUnsupportedMediaType},
 		{"yaml_for_json", "POST", "/v1/tasks", []string{"Content-Type", "application/yaml"}, 415, api.CodeUnsupportedMediaType},
@@ -122,6 +127,22 @@ func TestRefusedRequests(t *testing.T) {
 			require.Equal(t, c.code, a.field(t, "code"))
 			golden(t, "refused_"+c.name, a.body)
 		})
+	}
+}
+
+// JSON has one kind of number: 1e2 and 100.0 are 100.
+func TestWholeNumbersHoweverTheyAreWritten(t *testing.T) {
+	t.Parallel()
+	_, socket := setup(t)
+	for _, text := range []string{"100", "1e2", "1E+2", "100.0", "1000e-1"} {
+		body := `{"namespace":"linear_workflow","name":"mathematical_sequence","context":{"even_number":6},"priority":` + text + `}`
+		a := call(t, socket, "POST", "/v1/tasks", body)
+		require.Equal(t, http.StatusCreated, a.status, a.body)
+		require.Contains(t, a.body, `"priority":100,`)
+		lines, _ := bulk(t, socket, body)
+		require.True(t, lines[0].Created, text)
+		pool := call(t, socket, "PATCH", "/v1/pools/step_execution.linear_workflow", `{"min":`+text+`,"max":`+text+`}`)
+		require.Equal(t, http.StatusOK, pool.status, pool.body)
 	}
 }
 

@@ -57,7 +57,10 @@ func callWith(t *testing.T, c *http.Client, method, path, body string, headers .
 		req.Header.Set("Content-Type", "application/json")
 	}
 	for i := 0; i < len(headers); i += 2 {
-		req.Header.Set(headers[i], headers[i+1])
+		if headers[i] == "Content-Type" {
+			req.Header.Del(headers[i])
+		}
+		req.Header.Add(headers[i], headers[i+1])
 	}
 	return do(t, c, req)
 }

@@ -50,9 +50,9 @@ type PoolPath struct {
 
 // PoolRequest changes a pool. What is left out stays.
 type PoolRequest struct {
-	Min         *int    `json:"min,omitempty" minimum:"1" maximum:"100000"`
-	Max         *int    `json:"max,omitempty" minimum:"1" maximum:"100000"`
-	Batch       *int    `json:"batch,omitempty" minimum:"1" maximum:"10000" doc:"Pieces of work in a turn of an executor at most."`
+	Min         *whole  `json:"min,omitempty" minimum:"1" maximum:"100000"`
+	Max         *whole  `json:"max,omitempty" minimum:"1" maximum:"100000"`
+	Batch       *whole  `json:"batch,omitempty" minimum:"1" maximum:"10000" doc:"Pieces of work in a turn of an executor at most."`
 	PollMin     *string `json:"poll_min,omitempty" maxLength:"20" doc:"Rest before the next look at queues that had work, such as 50ms."`
 	PollMax     *string `json:"poll_max,omitempty" maxLength:"20" doc:"Longest rest between two looks at idle queues, such as 1s."`
 	TurnTimeout *string `json:"turn_timeout,omitempty" maxLength:"20" doc:"After this an executor in its turn is stuck and is replaced, such as 1m."`
@@ -62,7 +62,7 @@ type PoolRequest struct {
 }
 
 func (r *PoolRequest) change() (PoolChange, error) {
-	c := PoolChange{Min: r.Min, Max: r.Max, Batch: r.Batch, Algorithm: r.Algorithm, Shadow: r.Shadow}
+	c := PoolChange{Min: (*int)(r.Min), Max: (*int)(r.Max), Batch: (*int)(r.Batch), Algorithm: r.Algorithm, Shadow: r.Shadow}
 	var issues []Issue
 	duration := func(name string, text *string, to **time.Duration) {
 		if text == nil {

@@ -85,6 +85,7 @@ func newRoutes(mux *http.ServeMux, b Backend, cfg Config, log hclog.Logger, stre
 	if cfg.Tracer != nil {
 		r.api.UseMiddleware(traced(cfg.Tracer))
 	}
+	r.api.UseMiddleware(parameterGate)
 	r.api.UseMiddleware(bodyGate(r.wrapped, cfg.BodyTimeout))
 	r.taskRoutes()
 	r.bulkRoute()

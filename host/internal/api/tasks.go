@@ -18,7 +18,7 @@ type TaskRequest struct {
 	Name         string     `json:"name" pattern:"^[a-z][a-z0-9_]{0,62}$" patternDescription:"1 to 63 lower-case letters, digits and underscores, a letter first"`
 	Version      string     `json:"version,omitempty" maxLength:"64" pattern:"^(\\d+\\.\\d+\\.\\d+)?$" patternDescription:"major.minor.patch" doc:"Left out: the highest version there is."`
 	Context      jsonObject `json:"context,omitempty" doc:"The task's input, checked against the template's schema. Every digit is kept. Left out: an empty object."`
-	Priority     *int       `json:"priority,omitempty" minimum:"0" maximum:"32767" doc:"1 low, 2 normal, 3 high, 4 urgent; larger is more urgent still. Left out: the template's."`
+	Priority     *whole     `json:"priority,omitempty" minimum:"0" maximum:"32767" doc:"1 low, 2 normal, 3 high, 4 urgent; larger is more urgent still. Left out: the template's."`
 	Tags         []string   `json:"tags,omitempty" maxItems:"64" minLength:"1"` // the length of each
 	Initiator    string     `json:"initiator,omitempty" maxLength:"255"`
 	SourceSystem string     `json:"source_system,omitempty" maxLength:"255"`
@@ -91,7 +91,7 @@ func (r *routes) submissionOf(b *TaskRequest) (Submission, *problem) {
 	s := Submission{
 		Namespace: b.Namespace, Name: b.Name, Version: b.Version,
 		Context:  json.RawMessage("{}"),
-		Priority: b.Priority, Tags: b.Tags,
+		Priority: (*int)(b.Priority), Tags: b.Tags,
 		Initiator: b.Initiator, SourceSystem: b.SourceSystem, Reason: b.Reason,
 	}
 	if raw := b.Context.RawMessage; raw != nil {

@@ -18,7 +18,7 @@ const maxTokenLife = 366 * 24 * time.Hour
 type tokenRequest struct {
 	Name        string   `json:"name" pattern:"^[a-z][a-z0-9_-]{0,62}$" patternDescription:"1 to 63 lower-case letters, digits, - and _, a letter first"`
 	Permissions []string `json:"permissions" minItems:"1" maxItems:"64" doc:"RESOURCE:LEVEL each, such as task:operate; *:read for everything."`
-	ExpiresIn   int64    `json:"expires_in_seconds" minimum:"60" maximum:"31622400" doc:"How long the token works; at most 366 days."`
+	ExpiresIn   whole    `json:"expires_in_seconds" minimum:"60" maximum:"31622400" doc:"How long the token works; at most 366 days."`
 }
 
 type createTokenInput struct{ Body tokenRequest }

@@ -67,18 +67,12 @@ func (c *Core) readySchema(ctx context.Context) error {
 	return withFix(conn, migrations.Up(ctx, conn, c.log.Named("migrations")))
 }
 
-// checkServer refuses a server the host cannot work with, and says loudly when it
-// does not keep what it has acknowledged: our promises are no better than it.
+// checkServer says loudly when the server does not keep what it has acknowledged:
+// our promises are no better than it.
 func (c *Core) checkServer(ctx context.Context) error {
 	f, err := c.Store.ServerFacts(ctx)
 	if err != nil {
 		return err
-	}
-	switch {
-	case f.VersionNum < pgcluster.MinMajor*10000:
-		return fmt.Errorf("the server is PostgreSQL %s: want %d or later", f.Version, pgcluster.MinMajor)
-	case f.Encoding != "UTF8":
-		return fmt.Errorf("the database's encoding is %s: JSON needs UTF8; create the database with encoding 'UTF8'", f.Encoding)
 	}
 	if !f.Fsync || !f.FullPageWrites || f.SynchronousCommit == "off" {
 		c.log.Warn("a crash of this server can lose or damage tasks: set fsync, full_page_writes and synchronous_commit to on",

@@ -1,5 +1,24 @@
 package payload
 
+import (
+	"math"
+	"strconv"
+)
+
+// Integer reads a JSON number that is whole, in whatever way it is written: 1e2 and
+// 100.0 are 100. What may not be exact, from 2^53 on, must be plain digits.
+func Integer(raw []byte) (n int64, ok bool) {
+	if n, err := strconv.ParseInt(string(raw), 10, 64); err == nil {
+		return n, true
+	}
+	const exact = 1 << 53
+	f, err := strconv.ParseFloat(string(raw), 64)
+	if err != nil || f != math.Trunc(f) || math.Abs(f) >= exact {
+		return 0, false
+	}
+	return int64(f), true
+}
+
 // The range of PostgreSQL's numeric, of which the numbers in jsonb are.
 const (
 	maxWhole    = 131072    // digits before the decimal point

@@ -60,6 +60,27 @@ func TestTaskRequestInTheUsersOwnTransaction(t *testing.T) {
 	require.Equal(t, 1, count(t, b, `select count(*) from tasker_tasks`))
 }
 
+// What SQL makes of a column is as good as what a person writes.
+func TestTaskRequestPriorities(t *testing.T) {
+	t.Parallel()
+	b := setup(t, map[string]handlerFunc{"t.step": ok})
+	b.apply(t, oneStep)
+	for priority, want := range map[string]int{"null": 0, `"Urgent"`: 4, "7": 7, "8.0": 8, "1e2": 100} {
+		b.send(t, "task_requests_queue", `{"request_id":null,"namespace":"test_ns","task_name":"one","task_version":"1.0.0",
+			"metadata":{"requester":null,"requested_at":null,"priority":`+priority+`}}`)
+		eventually(t, priority, func() bool {
+			return count(t, b, `select count(*) from tasker_tasks where priority = $1`, want) == 1
+		})
+	}
+	for _, priority := range []string{"-1", "32768", "1.5", `"high"`, "[]", "1e400"} {
+		b.send(t, "task_requests_queue", `{"namespace":"test_ns","task_name":"one","task_version":"1.0.0","metadata":{"priority":`+priority+`}}`)
+	}
+	b.send(t, "task_requests_queue", `{"namespace":"test_ns","task_name":"one","task_version":"1.0.0","request_id":17}`)
+	eventually(t, "all are set aside", func() bool {
+		return count(t, b, `select count(*) from tasker_dead_letters where reason = 'malformed' and detail not like '%Go %'`) == 7
+	})
+}
+
 // setAside is what the metric says of messages that were set aside, by reason.
 func (b *testBundle) setAside(t *testing.T) map[string]float64 {
 	t.Helper()

@@ -6,12 +6,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"strconv"
+	"math"
+	"reflect"
 	"sync"
 	"time"
 
 	"go.opentelemetry.io/otel/trace"
 
+	"github.com/tasker-systems/tasker-host/host/internal/payload"
 	"github.com/tasker-systems/tasker-host/host/internal/pgmq"
 	"github.com/tasker-systems/tasker-host/host/internal/store"
 )
@@ -38,6 +40,9 @@ var priorityWords = map[string]int32{"Low": 1, "Normal": 2, "High": 3, "Urgent":
 
 // UnmarshalJSON reads a word or an integer.
 func (p *requestPriority) UnmarshalJSON(raw []byte) error {
+	if bytes.Equal(raw, []byte("null")) {
+		return nil
+	}
 	var word string
 	if json.Unmarshal(raw, &word) == nil {
 		n, ok := priorityWords[word]
@@ -47,11 +52,8 @@ func (p *requestPriority) UnmarshalJSON(raw []byte) error {
 		p.value = &n
 		return nil
 	}
-	if bytes.Equal(raw, []byte("null")) {
-		return nil
-	}
-	n, err := strconv.ParseInt(string(raw), 10, 16)
-	if err != nil || n < 0 {
+	n, ok := payload.Integer(raw)
+	if !ok || n < 0 || n > math.MaxInt16 {
 		return fmt.Errorf("metadata.priority %.20s is not Low, Normal, High, Urgent or an integer from 0 to 32767", raw)
 	}
 	small := int32(n)
@@ -135,6 +137,13 @@ func readRequest(message json.RawMessage) (s Submission, reason string, err erro
 	}
 	var r taskRequest
 	if err := json.Unmarshal(body, &r); err != nil {
+		if wrong, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
+			want := "a string"
+			if wrong.Type.Kind() == reflect.Struct {
+				want = "an object"
+			}
+			err = fmt.Errorf("%s is of the type %s: want %s", wrong.Field, wrong.Value, want) // without the names of Go types
+		}
 		return s, "malformed", err
 	}
 	for _, k := range [...]struct{ name, value string }{{"namespace", r.Namespace}, {"task_name", r.Name}, {"task_version", r.Version}} {
