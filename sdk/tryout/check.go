@@ -26,6 +26,8 @@ type Config struct {
 	Examples []Example
 	// Report has the reporters handed an event: it may reach people.
 	Report bool
+	// Schema says what a host finds wrong with a schema of options; nil: nothing.
+	Schema func(schema string) error
 	// Patience is how long one call may take, and a start at least; default 10s.
 	// Decisions are given a tenth of it, or a second.
 	Patience time.Duration
@@ -215,6 +217,10 @@ func (s *suite) describe(ctx context.Context) error {
 	}
 	if schema := d.GetOptionsSchema(); schema != "" && !isObject([]byte(schema)) {
 		problems = append(problems, fmt.Errorf("the schema of the options is not a JSON object: %.100s", schema))
+	} else if schema != "" && s.cfg.Schema != nil {
+		if err := s.cfg.Schema(schema); err != nil {
+			problems = append(problems, fmt.Errorf("the schema of the options: %w", err))
+		}
 	}
 	problems = append(problems, checkSlots(d.GetSlots()))
 	if len(d.GetSlots()) > 0 {

@@ -55,8 +55,9 @@ var rules = []rule{
 	// The trusted core. Leaves first.
 	{room: "host/internal/archtest", tests: []string{"config", "sdk/vocab"}},
 	{room: "host/internal/payload", reaches: []string{pgx, goPlugin, grpc, koanf}, direct: inputOutput},
+	{room: "host/internal/schema", imports: []string{"host/internal/payload"}, reaches: []string{pgx, goPlugin, grpc, koanf}, direct: inputOutput},
 	{room: "host/internal/readmodel", imports: []string{"sdk/vocab", "sdk/task"}, reaches: []string{pgx, goPlugin, grpc, koanf, prometheus}, direct: inputOutput},
-	{room: "host/internal/workflow", imports: []string{"sdk/vocab", "host/internal/payload", "internal/spelling"}, reaches: []string{pgx, goPlugin, grpc, koanf, prometheus}, direct: inputOutput},
+	{room: "host/internal/workflow", imports: []string{"sdk/vocab", "host/internal/payload", "host/internal/schema", "internal/spelling"}, reaches: []string{pgx, goPlugin, grpc, koanf, prometheus}, direct: inputOutput},
 	{room: "host/internal/auth", reaches: []string{pgx, goPlugin, grpc, koanf, prometheus}},
 	{room: "host/internal/cache", reaches: []string{pgx, goPlugin, grpc, koanf}},
 	{room: "host/internal/telemetry", reaches: []string{pgx, goPlugin, grpc, koanf}},
@@ -78,7 +79,7 @@ var rules = []rule{
 	{room: "host/internal/events", imports: []string{"host/internal/readmodel", "host/internal/store"}, tests: []string{"host/internal/lifecycle", "migrations/**"}, reaches: []string{goPlugin, grpc, koanf}},
 	{room: "host/internal/pluginset", imports: []string{"config", "host/internal/readmodel", "host/internal/pluginhost/artifact", "host/internal/pluginhost/runas"}, reaches: []string{pgx, goPlugin, grpc, prometheus}},
 	{room: "host/internal/pluginwatch", imports: []string{"config", "host/internal/lifecycle", "host/internal/pluginset"}, reaches: []string{pgx, goPlugin, grpc, prometheus}},
-	{room: "host/internal/pluginhost/**", imports: []string{"sdk/**", "host/internal/pluginhost/**", "host/internal/lifecycle", "host/internal/breaker", "host/internal/payload"}, reaches: []string{pgx, koanf}},
+	{room: "host/internal/pluginhost/**", imports: []string{"sdk/**", "host/internal/pluginhost/**", "host/internal/lifecycle", "host/internal/breaker", "host/internal/payload", "host/internal/schema"}, reaches: []string{pgx, koanf}},
 	{
 		room: "host/internal/pipeline",
 		imports: []string{
@@ -108,7 +109,7 @@ var rules = []rule{
 		room: "host/internal/cli/**",
 		imports: []string{
 			"sdk/vocab", "sdk/task", "sdk/client", "config", "host/internal/client", "host/internal/readmodel", "host/internal/workflow",
-			"internal/spelling", "host/internal/payload", "host/internal/pluginset", "host/internal/telemetry", "host/internal/cli/**", "plugins/examples/**",
+			"internal/spelling", "host/internal/payload", "host/internal/schema", "host/internal/pluginset", "host/internal/telemetry", "host/internal/cli/**", "plugins/examples/**",
 			"sdk/tryout", "sdk/wire", "sdk/proto/**", // to try plugins without a host
 			"sdk/scaler", "scaling/**", // to try algorithms without a host
 		},

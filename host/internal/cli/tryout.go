@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/tasker-systems/tasker-host/host/internal/payload"
+	"github.com/tasker-systems/tasker-host/host/internal/schema"
 	"github.com/tasker-systems/tasker-host/sdk/tryout"
 )
 
@@ -64,7 +65,10 @@ may have effects in the world. Exits with 0 if all is well, with 1 if something 
 func (a *app) pluginCheckCommand() *cobra.Command {
 	var flags tryoutFlags
 	var examples []string
-	var cfg tryout.Config
+	cfg := tryout.Config{Schema: func(text string) error {
+		_, err := schema.Compile([]byte(text))
+		return err
+	}}
 	cmd := &cobra.Command{
 		Use: "check PATH", Short: "Check whether a plugin keeps the contract", Long: checkHelp,
 		Args: arguments(1, 1, "the PATH of a plugin"),

@@ -19,6 +19,8 @@ func TestTryout(t *testing.T) {
 	require.NoError(t, err, "%s", out)
 	bad := good + "-ghost"
 	require.NoError(t, os.Symlink(good, bad))
+	typeless := good + "-typeless"
+	require.NoError(t, os.Symlink(good, typeless))
 	input := func(name, text string) string {
 		path := filepath.Join(dir, name)
 		require.NoError(t, os.WriteFile(path, []byte(text), 0o600))
@@ -35,6 +37,7 @@ func TestTryout(t *testing.T) {
 	}{
 		"check":           {[]string{"check", good, "--example", "crooked.echo=" + step, "--patience", "1m"}, 0, "ok    exits at SIGTERM\n"},
 		"check bad":       {[]string{"check", bad, "--patience", "1m"}, 1, "FAIL  drain\n      it says that 7 are in flight and none is\n"},
+		"check schema":    {[]string{"check", typeless, "--patience", "1m"}, 1, "FAIL  describe\n      the schema of the options: at /type: "},
 		"check no plugin": {[]string{"check", "/bin/true"}, 1, "FAIL  start\n      start /bin/true: it is no plugin, or it cannot start: it ended (exit status 0)"},
 		"run no plugin":   {[]string{"run", "/bin/true"}, 1, "tasker: start /bin/true: it is no plugin, or it cannot start"},
 		"no file":         {[]string{"check", good + ".exe"}, 2, "there is no file"},

@@ -25,9 +25,9 @@ const orderSchema = `{
 
 func TestInputSchema(t *testing.T) {
 	t.Parallel()
-	schema, err := CompileInput(&Plan{InputSchema: json.RawMessage(orderSchema)})
+	input, err := CompileInput(&Plan{InputSchema: json.RawMessage(orderSchema)})
 	require.NoError(t, err)
-	for in, want := range map[string][]InputProblem{
+	for in, want := range map[string][][2]string{
 		`{"order_id": 9007199254740993, "lines": [{"qty": 1}]}`:                    nil,
 		`{"order_id": 123456789012345678901234567890, "lines": [{}]}`:              nil,
 		`{"order_id": 9007199254740993.0, "lines": [{"qty": 1e0}], "amount": 0.3}`: nil,
@@ -46,24 +46,28 @@ func TestInputSchema(t *testing.T) {
 		},
 		`{`: {{"", "not JSON: unexpected EOF"}},
 	} {
-		err := schema.Validate(json.RawMessage(in))
+		err := input.Validate(json.RawMessage(in))
 		if want == nil {
 			require.NoError(t, err, in)
 			continue
 		}
 		invalid, ok := errors.AsType[*InputError](err)
 		require.True(t, ok, in)
-		require.Equal(t, want, invalid.Problems, in)
+		var got [][2]string
+		for _, f := range invalid.Problems {
+			got = append(got, [2]string{f.Pointer, f.Message})
+		}
+		require.Equal(t, want, got, in)
 	}
-	require.EqualError(t, schema.Validate(json.RawMessage(`{"order_id": 1e16, "lines": []}`)),
+	require.EqualError(t, input.Validate(json.RawMessage(`{"order_id": 1e16, "lines": []}`)),
 		"the context does not fit the input schema: at /lines: minItems: got 0, want 1")
 }
 
 func TestNoInputSchema(t *testing.T) {
 	t.Parallel()
-	schema, err := CompileInput(&Plan{})
+	input, err := CompileInput(&Plan{})
 	require.NoError(t, err)
-	require.NoError(t, schema.Validate(json.RawMessage(`{"anything": [1, 2]}`)))
+	require.NoError(t, input.Validate(json.RawMessage(`{"anything": [1, 2]}`)))
 }
 
 func TestCompileInputErrors(t *testing.T) {
@@ -80,14 +84,14 @@ func TestCompileInputErrors(t *testing.T) {
 
 func TestInputSchemaIsConcurrent(t *testing.T) {
 	t.Parallel()
-	schema, err := CompileInput(&Plan{InputSchema: json.RawMessage(orderSchema)})
+	input, err := CompileInput(&Plan{InputSchema: json.RawMessage(orderSchema)})
 	require.NoError(t, err)
 	var wg sync.WaitGroup
 	for range 8 {
 		wg.Go(func() {
 			for range 50 {
-				if schema.Validate(json.RawMessage(`{"order_id": 9007199254740993, "lines": [{}]}`)) != nil ||
-					schema.Validate(json.RawMessage(`{"order_id": "x"}`)) == nil {
+				if input.Validate(json.RawMessage(`{"order_id": 9007199254740993, "lines": [{}]}`)) != nil ||
+					input.Validate(json.RawMessage(`{"order_id": "x"}`)) == nil {
 					t.Error("wrong verdict")
 				}
 			}
@@ -97,12 +101,12 @@ func TestInputSchemaIsConcurrent(t *testing.T) {
 }
 
 func BenchmarkValidate(b *testing.B) {
-	schema, err := CompileInput(&Plan{InputSchema: json.RawMessage(orderSchema)})
+	input, err := CompileInput(&Plan{InputSchema: json.RawMessage(orderSchema)})
 	require.NoError(b, err)
 	context := json.RawMessage(`{"order_id": 9007199254740993, "email": "a@example.org", "lines": [{"qty": 1}, {"qty": 2}]}`)
 	b.ReportAllocs()
 	for b.Loop() {
-		if err := schema.Validate(context); err != nil {
+		if err := input.Validate(context); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -8,6 +8,8 @@ import (
 	"regexp"
 	"strings"
 	"time"
+
+	"github.com/tasker-systems/tasker-host/host/internal/schema"
 )
 
 // Ranges of what a template may say.
@@ -214,15 +216,15 @@ func (b *builder) version(n *node, path string) {
 }
 
 func (b *builder) schema(n *node, path string) {
-	_, schema := b.object(n, path)
-	if schema == nil {
+	_, raw := b.object(n, path)
+	if raw == nil {
 		return
 	}
-	if _, err := compileSchema(schema); err != nil {
+	if _, err := schema.Compile(raw); err != nil {
 		b.addSchema(n, path, err)
 		return
 	}
-	b.src.schema = schema
+	b.src.schema = raw
 }
 
 func (b *builder) defaults(n *node, path string) {

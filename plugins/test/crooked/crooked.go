@@ -61,6 +61,8 @@ func (c *crooked) Describe(ctx context.Context, _ *pluginv1.DescribeRequest) (*p
 		d.Slots = append(d.Slots, d.Slots[0])
 	case "schema":
 		d.OptionsSchema = "none"
+	case "typeless":
+		d.OptionsSchema = `{"type": 7}`
 	case "crash":
 		// Not os.Stderr: it is a pipe of go-plugin's, which ends with the process.
 		_, _ = syscall.Write(2, []byte("crooked: I would rather not say\n"))
