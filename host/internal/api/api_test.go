@@ -201,3 +201,20 @@ func TestSystem(t *testing.T) {
 	require.Equal(t, http.StatusServiceUnavailable, ready.status)
 	golden(t, "not_ready", ready.body)
 }
+
+// Whatever version a template may have can be asked for.
+func TestSubmitAVersionWithASuffix(t *testing.T) {
+	t.Parallel()
+	_, socket := setup(t)
+	template := "shop/orders@2.0.0-rc.1\n"
+	a := call(t, socket, "POST", "/v1/templates", template, "Content-Type", "application/yaml")
+	require.Equal(t, http.StatusCreated, a.status, a.body)
+	submission := `{"namespace":"shop","name":"orders","version":"2.0.0-rc.1"}`
+	a = call(t, socket, "POST", "/v1/tasks", submission)
+	require.Equal(t, http.StatusCreated, a.status, a.body)
+	require.Equal(t, "2.0.0-rc.1", a.field(t, "version"))
+	answers, _ := bulk(t, socket, submission)
+	require.True(t, answers[0].Created)
+	a = call(t, socket, "POST", "/v1/tasks", `{"namespace":"shop","name":"orders","version":"2.0-rc"}`)
+	require.Equal(t, http.StatusUnprocessableEntity, a.status, a.body)
+}
