@@ -91,3 +91,92 @@ func TestRoomOfAPluginThatComesBack(t *testing.T) {
 		require.Equal(t, 4, b.room())
 	}
 }
+
+// reserved is what a call gets that wants so many leases and ends so many.
+func (b *capacityBed) reserved(t *testing.T, room, take, ending int) grant {
+	t.Helper()
+	g := b.reserve(want{namespace: "lab", take: take, ending: ending})
+	require.Equal(t, room, g.room)
+	return g
+}
+
+// Calls that are under way together are granted no more room than there is, and what
+// they do not use is there for others.
+func TestRoomOfCallsUnderWay(t *testing.T) {
+	t.Parallel()
+	for what, limit := range map[string]func(b *capacityBed){
+		"of the host":      func(b *capacityBed) { b.resize(6) },
+		"of the plugin":    func(b *capacityBed) { b.serves(pluginhost.Service{Name: "a", Handlers: []string{"zero"}, Window: 3}) },
+		"of the namespace": func(b *capacityBed) { b.setSpace("lab", 3, false) },
+	} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			b := newCapacityBed()
+			b.plan.Namespace = "lab"
+			b.serves(pluginhost.Service{Name: "a", Handlers: []string{"zero"}, Window: 100})
+			b.setSpace("lab", 100, false)
+			limit(b)
+			first := b.reserved(t, 4, 4, 0)
+			second := b.reserved(t, 2, 1000, 0)
+			b.reserved(t, 0, 1000, 0)
+			b.taken(first, nil)
+			runs := b.take(4, 0)
+			b.reserved(t, 0, 1000, 0)
+			b.reserved(t, 3, 1000, 3) // the places of those that end
+			b.taken(second, nil)
+			b.settled(runs)
+			b.reserved(t, 3, 1000, 0) // three are granted still
+		})
+	}
+}
+
+// A call that gets less than its namespace has room for takes no more of that than
+// it got.
+func TestRoomOfANamespaceThatTheHostDoesNotHave(t *testing.T) {
+	t.Parallel()
+	b := newCapacityBed()
+	b.serves(pluginhost.Service{Name: "a", Handlers: []string{"zero"}, Window: 100})
+	b.setSpace("lab", 3, false)
+	b.resize(2)
+	b.reserved(t, 2, 1000, 0)
+	b.resize(1000)
+	b.reserved(t, 4, 1000, 0)
+}
+
+// Whatever makes room, or ends what kept it from being granted, says so.
+func TestWhateverMakesRoomIsSaid(t *testing.T) {
+	t.Parallel()
+	b := newCapacityBed()
+	a := pluginhost.Service{Name: "a", Handlers: []string{"zero"}, Window: 2}
+	said := func(what string, change func()) {
+		t.Helper()
+		select {
+		case <-b.freed:
+		default:
+		}
+		change()
+		select {
+		case <-b.freed:
+		default:
+			require.Fail(t, "nobody is told", what)
+		}
+	}
+	said("a plugin serves", func() { b.serves(a) })
+	said("a namespace may run more", func() { b.setSpace("lab", 8, false) })
+	said("the host may hold more", func() { b.resize(100) })
+	g := b.reserved(t, 4, 4, 0)
+	require.False(t, b.sleep(), "a call is under way that may bring some")
+	said("a call brought less than it might", func() { b.taken(g, nil) })
+	runs := b.take(4, 0)
+	require.False(t, b.sleep(), "some run")
+	said("some have ended", func() { b.settled(runs) })
+	require.True(t, b.sleep())
+	b.taken(b.reserved(t, 0, 4, 0), nil)
+	said("the host is awake", b.wake)
+	b.setSpace("lab", 8, true)
+	b.taken(b.reserved(t, 0, 4, 0), nil)
+	b.setSpace("lab", 8, false)
+	b.close()
+	require.False(t, b.sleep())
+	b.reserved(t, 0, 4, 0)
+}

@@ -43,6 +43,7 @@ type runner struct {
 	handlers map[string]handlerFunc
 	window   int
 	changed  chan struct{}
+	before   func(call pluginhost.Call) // a call is known; nil: nothing happens then
 
 	mu      sync.Mutex
 	running map[string]context.CancelCauseFunc // by step uuid
@@ -65,6 +66,9 @@ func (r *runner) Services() []pluginhost.Service {
 func (r *runner) Changed() <-chan struct{} { return r.changed }
 
 func (r *runner) Dispatch(call pluginhost.Call) {
+	if r.before != nil {
+		r.before(call)
+	}
 	ctx, cancel := context.WithCancelCause(context.Background())
 	r.mu.Lock()
 	if r.stopped { // as the plugin host answers

@@ -397,6 +397,26 @@ func TestCancelBeforeTheStepIsDispatched(t *testing.T) {
 	require.False(t, ran.Load(), "the handler ran for nobody")
 }
 
+// One that comes while a step is handed to the runner, which does not know it yet,
+// reaches the handler too, and not with a later heartbeat.
+func TestCancelWhileTheStepIsDispatched(t *testing.T) {
+	t.Parallel()
+	b := setup(t, map[string]handlerFunc{"t.step": func(ctx context.Context, _ *pluginv1.Step) pluginhost.Outcome {
+		<-ctx.Done()
+		return failure(vocab.OutcomeReleased, "cancelled")
+	}}, func(c *pipeline.Config) { c.Heartbeat, c.Lease = never, 3*never })
+	b.apply(t, oneStep)
+	b.runner.before = func(call pluginhost.Call) {
+		task, err := uuid.Parse(call.Step.TaskUuid)
+		require.NoError(t, err)
+		_, cancelled, err := b.engine.Cancel(t.Context(), vocab.UUID(task), store.Operator{Reason: "not needed"})
+		require.NoError(t, err)
+		require.True(t, cancelled)
+	}
+	require.Equal(t, vocab.TaskCancelled, b.settled(t, b.submit(t, "one", `{}`)))
+	eventually(t, "the step is let go", func() bool { return b.engine.InFlight() == 0 })
+}
+
 func TestSubmitRefusesWhatCannotRun(t *testing.T) {
 	t.Parallel()
 	b := setup(t, map[string]handlerFunc{"t.step": func(context.Context, *pluginv1.Step) pluginhost.Outcome { return success(`1`) }})

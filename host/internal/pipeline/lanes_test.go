@@ -75,6 +75,7 @@ func testSharedLanes(t *testing.T) {
 	require.True(t, signalled(b), "nothing is under way: who comes first goes")
 	require.Len(t, a.take(500), 1)
 	require.Empty(t, b.take(500), "the other was faster")
+	<-b.ready // and takes long
 	a.done()
 	require.True(t, signalled(b), "the other has come to its end")
 	require.Len(t, b.take(500), 1)
