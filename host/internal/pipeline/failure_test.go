@@ -62,9 +62,14 @@ func failsTwice() handlerFunc {
 // neverPolls has a host see only what it is told of, or knows to be due.
 func neverPolls(h *pipeline.HandsConfig) { h.Pace.PollMin, h.Pace.PollMax = never, never }
 
+// nobodyPolls lets the look at the queues rest until something says when to look.
+var nobodyPolls = []func(*pipeline.Config){
+	hands(pipeline.TaskClaimer, neverPolls), hands(pipeline.TaskRequestProcessor, neverPolls), hands(pipeline.StepResultProcessor, neverPolls),
+}
+
 func TestRetryableFailureRunsAgainWhenDueWithoutAPoll(t *testing.T) {
 	t.Parallel()
-	b := setup(t, map[string]handlerFunc{"t.step": failsTwice()}, hands(pipeline.TaskClaimer, neverPolls))
+	b := setup(t, map[string]handlerFunc{"t.step": failsTwice()}, nobodyPolls...)
 	b.apply(t, oneStep)
 	task := b.submit(t, "one", `{}`)
 	require.Equal(t, vocab.TaskComplete, b.settled(t, task))
@@ -151,7 +156,7 @@ func TestSwapsAndShutdownsAreNotCounted(t *testing.T) {
 		default:
 			return pluginhost.Outcome{Kind: vocab.OutcomeReleased, Failure: &pluginhost.Failure{Code: pluginhost.ReasonStopping, Message: "the host stops"}}
 		}
-	}})
+	}}, hands(pipeline.TaskClaimer, neverPolls))
 	b.apply(t, oneStep)
 	task := b.submit(t, "one", `{}`)
 	require.Equal(t, vocab.TaskComplete, b.settled(t, task))
