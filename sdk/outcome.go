@@ -65,6 +65,9 @@ func (c *call) accept() {
 	case !utf8.Valid(value):
 		c.outcome.Failure = invalid("the result is not valid UTF-8")
 		return
+	case wire.HasNUL(value):
+		c.outcome.Failure = invalid("the result has the character NUL in a text, which cannot be stored: leave it out, or encode the text")
+		return
 	}
 	if len(c.result.Metadata) > 0 {
 		metadata, err := json.Marshal(c.result.Metadata)
@@ -74,6 +77,10 @@ func (c *call) accept() {
 		}
 		if len(metadata) > maxMetadataBytes {
 			c.outcome.Failure = invalid("the metadata has %d bytes, more than the %d a step may return", len(metadata), maxMetadataBytes)
+			return
+		}
+		if wire.HasNUL(metadata) {
+			c.outcome.Failure = invalid("the metadata has the character NUL in a text, which cannot be stored")
 			return
 		}
 		c.outcome.Metadata = metadata

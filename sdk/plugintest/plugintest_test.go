@@ -104,3 +104,23 @@ func TestRunReportsErrors(t *testing.T) {
 		Type: vocab.UnexpectedError, Message: "the socket is wet", Retryable: true,
 	}, got.Failure)
 }
+
+// What a host cannot store is refused in tests, too.
+func TestRunRefusesNUL(t *testing.T) {
+	t.Parallel()
+	returning := func(r handler.Result) plugintest.Outcome {
+		return plugintest.Run(t, handler.Func(func(context.Context, handler.Step) (handler.Result, error) { return r, nil }), plugintest.Step{})
+	}
+	for _, r := range []handler.Result{
+		{Value: json.RawMessage(`["a\u0000"]`)},
+		{Value: json.RawMessage(`["\\\u0000"]`)},
+		{Value: json.RawMessage(`{"\u0000":1}`)},
+		{Metadata: map[string]any{"name": "a\x00"}},
+	} {
+		got := returning(r)
+		require.NotNil(t, got.Failure, "%s", r.Value)
+		require.Equal(t, vocab.InvalidResult, got.Failure.Type)
+		require.Contains(t, got.Failure.Message, "NUL")
+	}
+	require.Nil(t, returning(handler.Result{Value: json.RawMessage(`["\\u0000"]`)}).Failure, "a backslash and letters")
+}

@@ -136,6 +136,8 @@ func succeeded(o *pluginv1.Outcome) error {
 		return fmt.Errorf("the result has %d bytes, more than the %d a step may return", len(result), wire.MaxResultBytes)
 	case len(result) > 0 && !json.Valid(result):
 		return fmt.Errorf("the result is not JSON: %.100q", result)
+	case wire.HasNUL(result) || wire.HasNUL(o.GetMetadata()):
+		return errors.New("the result or its metadata has the character NUL in a text: a host refuses it")
 	}
 	if m := o.GetMetadata(); len(m) > 0 && !isObject(m) {
 		return fmt.Errorf("the metadata is not a JSON object: %.100q", m)
