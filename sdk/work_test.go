@@ -119,6 +119,8 @@ func TestWorkHandlerEndsItsGoroutine(t *testing.T) {
 	send(t, stream, 1, 2, 3, 4)
 	outcomes, _ := receive(t, stream, 4)
 	require.Equal(t, "the handler ended its goroutine without returning", outcomes[3].GetFailure().GetMessage())
+	send(t, stream, 5) // no other follows that would have its outcome sent
+	receive(t, stream, 1)
 }
 
 // TestWorkRefusesAStepItCannotRead ends the stream, as with any message that is
