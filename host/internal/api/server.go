@@ -11,8 +11,9 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-hclog"
-	"github.com/tasker-systems/tasker-host/host/internal/payload"
 	"go.opentelemetry.io/otel/trace"
+
+	"github.com/tasker-systems/tasker-host/host/internal/payload"
 )
 
 // Bounds on clients. A request that outlives them is cut off.
