@@ -64,7 +64,7 @@ func New(o Options) (*Client, error) {
 	if o.Token != "" && clearText(u) {
 		return nil, fmt.Errorf("the token would go to %q unencrypted: use https, or a tunnel to a loopback address", u.Redacted())
 	}
-	t := &http.Transport{ForceAttemptHTTP2: true, TLSHandshakeTimeout: 10 * time.Second, IdleConnTimeout: 90 * time.Second}
+	t := &http.Transport{Proxy: http.ProxyFromEnvironment, ForceAttemptHTTP2: true, TLSHandshakeTimeout: 10 * time.Second, IdleConnTimeout: 90 * time.Second}
 	if d, ok := http.DefaultTransport.(*http.Transport); ok { // not where a program has put a tracer in its place
 		t = d.Clone()
 	}
