@@ -334,6 +334,56 @@ func (s *slowInputs) StepInputs(ctx context.Context, contexts []vocab.UUID, resu
 	return s.Store.StepInputs(ctx, contexts, results)
 }
 
+// revealing is a store in which something comes to pass after the first look that
+// began at a mark.
+type revealing struct {
+	*store.Store
+
+	reveal func()
+	once   sync.Once
+}
+
+func (s *revealing) Claim(ctx context.Context, g store.Grant, queue string, names []string, after int64) (store.Claimed, error) {
+	out, err := s.Store.Claim(ctx, g, queue, names, after)
+	if after != 0 {
+		s.once.Do(s.reveal)
+	}
+	return out, err
+}
+
+// A look that has taken all it could is followed by one that begins where it ended. What
+// becomes visible behind that mark meanwhile is found without anybody's word.
+func TestWhatBecomesVisibleBehindTheMark(t *testing.T) {
+	t.Parallel()
+	pool := pgtest.New(t)
+	s := &revealing{Store: store.New(pool)}
+	b := setupWith(t, pool, s, s.Store, map[string]handlerFunc{"t.step": ok}, append(nobodyPolls,
+		hands(pipeline.TaskClaimer, func(h *pipeline.HandsConfig) { h.Pace.Batch = 1 }))...)
+	s.reveal = func() {
+		_, err := pool.Exec(t.Context(), `update pgmq.q_test_ns_queue set vt = clock_timestamp()`)
+		require.NoError(t, err)
+	}
+	b.apply(t, oneStep)
+	plan, err := s.FindPlan(t.Context(), "test_ns", "one", "1.0.0", "test")
+	require.NoError(t, err)
+	var tasks []vocab.UUID
+	for range 2 {
+		task := vocab.TaskID(vocab.UUID(uuid.Must(uuid.NewV7())))
+		_, err = s.CreateTasks(t.Context(), store.Grant{Host: b.engine.HostID()}, // without room
+			[]store.NewTask{{UUID: task, Plan: plan.ID, Context: json.RawMessage(`{}`), Identity: []byte("x")}}, "")
+		require.NoError(t, err)
+		tasks = append(tasks, task)
+		if len(tasks) == 1 {
+			_, err = pool.Exec(t.Context(), `update pgmq.q_test_ns_queue set vt = 'infinity'`)
+			require.NoError(t, err)
+		}
+	}
+	b.apply(t, strings.ReplaceAll(oneStep, "test_ns", "other_ns")) // wakes whoever looks
+	for _, task := range tasks {
+		require.Equal(t, vocab.TaskComplete, b.settled(t, task))
+	}
+}
+
 // refusing is a store whose breaker refuses claims.
 type refusing struct {
 	*store.Store
