@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A code block of the guide that is a file: ```go main.go … ```.
+// fileBlock matches a code block whose first line names a file: ```go main.go.
 var fileBlock = regexp.MustCompile("(?ms)^```[a-z]+ ([a-z_]+\\.[a-z]+)\n(.*?)^```$")
 
 // TestGuides follows the guides in empty folders: what they show must compile,
