@@ -128,9 +128,9 @@ type Decision struct {
 	// Reason says why in a short sentence with the numbers that led to it:
 	// people read it when they wonder. It must not be empty.
 	Reason string
-	// Confidence is how sure the scaler is, from 0, a guess, to 1. It weighs the
-	// decision where several are combined; an operator may have decisions below
-	// some value ignored.
+	// Confidence is how sure the scaler is, from 0, a guess, to 1. Where several
+	// algorithms are combined, a guess yields to any other decision; an operator
+	// may have decisions below some value ignored.
 	Confidence float64
 }
 
