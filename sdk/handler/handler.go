@@ -31,8 +31,8 @@ import (
 // A step is delivered at least once: usually once, and again after a crash, a
 // lost connection or a timeout. So make effects idempotent, with
 // [Step.IdempotencyKey] as the key. The context is cancelled when the step's
-// timeout passes, its task is cancelled, or the host gives the step up; an
-// answer after that is discarded.
+// timeout passes, its task is cancelled, or the host gives the step up; an error
+// returned after that counts as a timeout or a cancellation.
 //
 // Handle is called from many goroutines at once, and from one of them again and
 // again: leave it as it was, unlocked from its thread. A panic is caught and
