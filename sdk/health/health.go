@@ -32,8 +32,8 @@ func (f CheckFunc) Check(ctx context.Context) ([]Check, error) { return f(ctx) }
 // error the host sends the same events again, later and with more that have
 // happened since; an error that wraps [ErrRejected] says that sending these
 // again is of no use. So an event comes at least once, unless it becomes too
-// old: [Event.ID] tells whether it came before. Waiting for long is the host's
-// affair: try a few times at most and give the error back.
+// old: [Event.ID] tells whether it came before. Do not block for long: try a few
+// times at most and return the error, and the host keeps the events.
 type Reporter interface {
 	Report(ctx context.Context, events []Event) error
 }
