@@ -18,9 +18,9 @@ func newMetrics(reg prometheus.Registerer, s *Set) *metrics {
 		return c
 	}
 	m := &metrics{
-		calls:       vec("calls_total", "Calls that breakers let through, by what they came to.", "dependency", "class", "outcome"),
+		calls:       vec("calls_total", "Calls that breakers let through, by outcome.", "dependency", "class", "outcome"),
 		refused:     vec("refused_total", "Calls that breakers refused.", "dependency", "class"),
-		transitions: vec("transitions_total", "Changes of breakers, by the state they came to.", "dependency", "class", "to"),
+		transitions: vec("transitions_total", "State changes of breakers, by the new state.", "dependency", "class", "to"),
 	}
 	for _, l := range labels {
 		m.refused.WithLabelValues(l[0], l[1])

@@ -25,11 +25,11 @@ func NewMetrics(reg prometheus.Registerer, names ...string) *Metrics {
 		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: "tasker_query_cache_" + what + "_total", Help: help}, []string{"cache"})
 	}
 	m := &Metrics{
-		hits:      counter("hits", "Look-ups that needed no query, by cache."),
-		misses:    counter("misses", "Look-ups that the cache could not answer, by cache."),
-		evictions: counter("evictions", "Values that made room for others, by cache; many of them say that query_cache.max_plans is too small."),
+		hits:      counter("hits", "Lookups that needed no query, by cache."),
+		misses:    counter("misses", "Lookups that the cache could not answer, by cache."),
+		evictions: counter("evictions", "Values evicted to make room, by cache; many evictions mean that query_cache.max_plans is too small."),
 		entries: prometheus.NewGaugeVec(prometheus.GaugeOpts{
-			Name: "tasker_query_cache_entries", Help: "Values that are kept, by cache.",
+			Name: "tasker_query_cache_entries", Help: "Cached values, by cache.",
 		}, []string{"cache"}),
 	}
 	for _, name := range names {

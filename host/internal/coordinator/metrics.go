@@ -38,21 +38,21 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		return v
 	}
 	m := &metrics{
-		size:        gauge("executors", "Executors that pools have, by the pools' kind."),
-		busy:        gauge("executors_busy", "Executors at work, on average over the last interval."),
-		depth:       gauge("backlog", "Work that is ready and waits for an executor of this host: in the database, its share, and in the host."),
-		lost:        gauge("executors_stuck", "Executors that hang in a turn and were replaced."),
-		paused:      gauge("paused", "Pools whose executors begin nothing, by the pools' kind."),
-		replaced:    vec("tasker_pool_executors_replaced_total", "Executors that were stuck and were replaced.", "kind"),
+		size:        gauge("executors", "Executors in pools, by kind of pool."),
+		busy:        gauge("executors_busy", "Busy executors, averaged over the last interval."),
+		depth:       gauge("backlog", "Ready work waiting for an executor of this host: its share of the database's, and what is in the host."),
+		lost:        gauge("executors_stuck", "Executors that still hang in a turn after being replaced."),
+		paused:      gauge("paused", "Paused pools, whose executors start nothing, by kind of pool."),
+		replaced:    vec("tasker_pool_executors_replaced_total", "Stuck executors that were replaced.", "kind"),
 		items:       vec("tasker_pool_items_total", "Pieces of work that ended.", "kind"),
 		failedItems: vec("tasker_pool_failed_items_total", "Pieces of work that ended in an error.", "kind"),
-		decisions:   vec("tasker_scaling_decisions_total", "Decisions about pools: grow, shrink, keep, or held for want of usable advice.", "kind", "outcome"),
-		clamps:      vec("tasker_scaling_clamps_total", "Times that a rule changed what an algorithm advised.", "rule"),
+		decisions:   vec("tasker_scaling_decisions_total", "Decisions about pools: grow, shrink, keep, or held for lack of usable advice.", "kind", "outcome"),
+		clamps:      vec("tasker_scaling_clamps_total", "Times that a rule changed an algorithm's advice.", "rule"),
 		seconds: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name: "tasker_scaling_decision_seconds", Help: "Duration of decisions, the algorithm's answer included.", Buckets: prometheus.ExponentialBuckets(0.00005, 4, 10),
+			Name: "tasker_scaling_decision_seconds", Help: "Duration of decisions, including the algorithm's answer.", Buckets: prometheus.ExponentialBuckets(0.00005, 4, 10),
 		}),
-		late:     prometheus.NewCounter(prometheus.CounterOpts{Name: "tasker_scaling_skipped_total", Help: "Decisions that fell out because the one before was not made yet."}),
-		differed: prometheus.NewCounter(prometheus.CounterOpts{Name: "tasker_scaling_shadow_differed_total", Help: "Decisions that a shadow would have made otherwise."}),
+		late:     prometheus.NewCounter(prometheus.CounterOpts{Name: "tasker_scaling_skipped_total", Help: "Decisions skipped because the previous one was still pending."}),
+		differed: prometheus.NewCounter(prometheus.CounterOpts{Name: "tasker_scaling_shadow_differed_total", Help: "Decisions that a shadow would have made differently."}),
 		seen:     map[string]map[string]figures{},
 	}
 	reg.MustRegister(m.seconds, m.late, m.differed)

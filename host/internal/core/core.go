@@ -104,11 +104,11 @@ func New(opts Options) *Core {
 	c.manager = &tellManager{core: c}
 	c.backlog = prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "tasker_backlog_messages",
-		Help: "Messages in all queues of the database, by the server's statistics: about, and up to half a minute old, of a host that rests ten minutes. Every host tells the same.",
+		Help: "Messages in all queues of the database, estimated from the server's statistics; up to half a minute old, ten minutes on a resting host. Every host reports the same.",
 	})
 	c.aside = prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "tasker_dead_letter_messages",
-		Help: "Messages of all queues among the dead letters that nobody has dealt with, a thousand at most: as old as the backlog. Every host tells the same.",
+		Help: "Open dead letters that hold messages, of all queues, at most a thousand; as old as the backlog. Every host reports the same.",
 	})
 	c.registry.MustRegister(c.backlog, c.aside)
 	c.reloader = newReloader(c)

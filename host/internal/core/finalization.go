@@ -67,15 +67,15 @@ func newFinalizationMetrics(reg prometheus.Registerer) *finalizationMetrics {
 	}
 	m := &finalizationMetrics{
 		claimSeconds:   seconds("claim_duration_seconds", "Duration of calls that claim a task for finalization."),
-		claims:         counter("claim_attempts_total", "Tries to claim a task for finalization. Those neither granted nor refused failed."),
-		granted:        counter("claim_success_total", "Claims for finalization that were granted."),
-		refused:        counter("claim_contention_total", "Claims for finalization that were refused."),
-		refusals:       vec("claim_contention_by_reason_total", "Claims for finalization that were refused, by reason.", "reason"),
-		releaseSeconds: seconds("claim_release_duration_seconds", "Duration of calls that give up a claim for finalization."),
-		releases:       counter("claim_release_attempts_total", "Tries to give up a claim for finalization. Those neither successful nor not owned failed."),
-		releasedOwn:    counter("claim_release_success_total", "Claims for finalization that were given up; those whose task ended went with it."),
-		releasedNotOwn: counter("claim_release_not_owned_total", "Claims for finalization that were no longer held when they were to be given up."),
-		results:        vec("results_total", "What became of tasks whose claim was granted: they ended, they wait for what moves, the claim was lost, or a call failed.", "result"),
+		claims:         counter("claim_attempts_total", "Attempts to claim a task for finalization. Those neither granted nor refused failed."),
+		granted:        counter("claim_success_total", "Granted claims for finalization."),
+		refused:        counter("claim_contention_total", "Refused claims for finalization."),
+		refusals:       vec("claim_contention_by_reason_total", "Refused claims for finalization, by reason.", "reason"),
+		releaseSeconds: seconds("claim_release_duration_seconds", "Duration of calls that release a claim for finalization."),
+		releases:       counter("claim_release_attempts_total", "Attempts to release a claim for finalization. Those neither successful nor not owned failed."),
+		releasedOwn:    counter("claim_release_success_total", "Released claims for finalization; claims of tasks that ended need no release."),
+		releasedNotOwn: counter("claim_release_not_owned_total", "Claims for finalization that were no longer held when they should have been released."),
+		results:        vec("results_total", "Tasks whose claim was granted, by result: the task ended, it waits for steps that can still move, the claim was lost, or a call failed.", "result"),
 	}
 	for _, r := range finalizer.Refusals {
 		m.refusals.WithLabelValues(string(r))

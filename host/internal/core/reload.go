@@ -41,14 +41,14 @@ func newReloader(c *Core) *reloader {
 	r := &reloader{
 		core: c, log: c.log.Named("config"), current: c.cfg, generation: 1, appliedAt: time.Now(),
 		reloads: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "tasker_config_reloads_total", Help: "Times that the configuration was read anew, by outcome.",
+			Name: "tasker_config_reloads_total", Help: "Configuration reloads, by outcome.",
 		}, []string{"outcome"}),
 	}
 	for _, outcome := range []string{"applied", "unchanged", "refused"} {
 		r.reloads.WithLabelValues(outcome)
 	}
 	c.registry.MustRegister(r.reloads, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "tasker_config_generation", Help: "Configurations that came into force since the host started.",
+		Name: "tasker_config_generation", Help: "Configurations put in force since the host started.",
 	}, func() float64 { return float64(r.snapshot().Generation) }))
 	return r
 }

@@ -12,17 +12,17 @@ type metrics struct {
 func newMetrics(reg prometheus.Registerer) *metrics {
 	m := &metrics{
 		streams: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "tasker_event_streams", Help: "Clients that follow the events of the system.",
+			Name: "tasker_event_streams", Help: "Clients that follow the system's events.",
 		}),
 		read: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "tasker_events_read_total", Help: "Events read for those who follow them; none while nobody does.",
+			Name: "tasker_events_read_total", Help: "Events read for clients that follow them; none are read without such clients.",
 		}),
 		cutOff: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "tasker_event_streams_cut_off_total", Help: "Clients that were cut off since they read events too slowly.",
+			Name: "tasker_event_streams_cut_off_total", Help: "Clients cut off because they read events too slowly.",
 		}),
 		lag: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "tasker_events_horizon_age_seconds",
-			Help: "How far back the last look for events began, the slack for slow statements included; it grows while a transaction on the server stays open.",
+			Help: "How far back the last read of events began, including the slack for slow statements; it grows while a transaction on the server stays open.",
 		}),
 	}
 	reg.MustRegister(m.streams, m.read, m.cutOff, m.lag)

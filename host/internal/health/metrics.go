@@ -20,13 +20,13 @@ func newMetrics(reg prometheus.Registerer, names []string) *metrics {
 		names: names,
 		status: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "tasker_health_status",
-			Help: "The worst that a check found: 0 healthy, 1 degraded, 2 unknown, 3 unhealthy. expected tells whether the operational state explains it.",
+			Help: "The worst result of a check: 0 healthy, 1 degraded, 2 unknown, 3 unhealthy. expected says whether the operational state explains it.",
 		}, []string{"check", "expected"}),
 		events: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "tasker_health_events_total", Help: "Changes of checks, by severity.",
+			Name: "tasker_health_events_total", Help: "Changes in check results, by severity.",
 		}, []string{"severity"}),
 		looked: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "tasker_health_look_timestamp_seconds", Help: "When the checks were last looked at, in seconds since 1970.",
+			Name: "tasker_health_look_timestamp_seconds", Help: "When the checks last ran, in seconds since 1970.",
 		}),
 	}
 	for _, s := range Severities {

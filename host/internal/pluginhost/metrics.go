@@ -58,24 +58,24 @@ func newMetrics() *metrics {
 	return &metrics{
 		calls: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "tasker_plugin_calls_total",
-			Help: "Steps that were given to handlers and have ended, by outcome. What scaling and health plugins are asked is in tasker_scaling_decisions_total and tasker_health_reports_total.",
+			Help: "Steps given to handlers that have ended, by outcome. Calls to scaling and health plugins are in tasker_scaling_decisions_total and tasker_health_reports_total.",
 		}, []string{"plugin", "outcome"}),
 		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "tasker_plugin_call_seconds",
-			Help:    "How long handlers ran, by the plugin's account.",
+			Help:    "How long handlers ran, as measured by the plugin.",
 			Buckets: []float64{.0001, .0005, .001, .005, .01, .05, .1, .5, 1, 5, 10, 30, 60, 300},
 		}, []string{"plugin"}),
 		restarts: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "tasker_plugin_restarts_total",
-			Help: "Plugin processes that had to be started again, by reason.",
+			Help: "Restarts of plugin processes, by reason.",
 		}, []string{"plugin", "reason"}),
 		dropped: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "tasker_plugin_log_lines_dropped_total",
-			Help: "Lines that plugins printed beyond the limits.",
+			Help: "Lines printed by plugins beyond the limits.",
 		}, []string{"plugin"}),
 		ignored: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "tasker_plugin_outcomes_ignored_total",
-			Help: "Outcomes from plugins that belong to no call, or to one that was given up.",
+			Help: "Outcomes from plugins that belong to no call, or to an abandoned one.",
 		}, []string{"plugin"}),
 		failovers: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "tasker_plugin_failovers_total",
@@ -83,19 +83,19 @@ func newMetrics() *metrics {
 		}, []string{"plugin"}),
 		differed: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "tasker_plugin_shadow_differences_total",
-			Help: "Answers of shadows that differ from those of the generation that serves.",
+			Help: "Answers of shadows that differ from those of the serving generation.",
 		}, []string{"plugin"}),
 		swaps: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "tasker_plugin_swaps_total",
-			Help: "Changes of what a plugin runs that were begun, by result.",
+			Help: "Plugin changes that were started, by result.",
 		}, []string{"plugin", "result"}),
 		rollbacks: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "tasker_plugin_rollbacks_total",
-			Help: "Changes of what a plugin runs that were taken back, by cause.",
+			Help: "Plugin changes that were rolled back, by cause.",
 		}, []string{"plugin", "cause"}),
 		phases: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "tasker_plugin_swap_seconds",
-			Help:    "How long the phases of a swap took: from execution to readiness, and until the calls of the old process had ended.",
+			Help:    "How long the phases of a swap took: from start to readiness, and until the calls of the old process had ended.",
 			Buckets: []float64{.001, .005, .01, .025, .05, .1, .25, .5, 1, 5, 10, 30, 60},
 		}, []string{"plugin", "phase"}),
 	}
@@ -173,23 +173,23 @@ var (
 	stateDesc = prometheus.NewDesc("tasker_plugin_state",
 		"1 for the state that the plugin is in.", []string{"plugin", "state"}, nil)
 	inFlightDesc = prometheus.NewDesc("tasker_plugin_in_flight",
-		"Calls to the plugin that have not ended, those that wait for room included.", []string{"plugin"}, nil)
+		"Calls to the plugin that have not ended, including those waiting for room.", []string{"plugin"}, nil)
 	generationDesc = prometheus.NewDesc("tasker_plugin_generation",
-		"The number of the process that serves, 0 if none does.", []string{"plugin"}, nil)
+		"Number of the generation that serves, 0 if none does.", []string{"plugin"}, nil)
 	phaseDesc = prometheus.NewDesc("tasker_plugin_generation_phase",
 		"1 for the phase of each generation that has a process.", []string{"plugin", "generation", "phase"}, nil)
 	memoryDesc = prometheus.NewDesc("tasker_plugin_resident_bytes",
-		"Memory of the process of a generation.", []string{"plugin", "generation"}, nil)
+		"Resident memory of a generation's process.", []string{"plugin", "generation"}, nil)
 	cpuDesc = prometheus.NewDesc("tasker_plugin_cpu_seconds_total",
 		"Processor time of all processes of the plugin since the host started.", []string{"plugin"}, nil)
 	weightDesc = prometheus.NewDesc("tasker_plugin_canary_percent",
-		"Percent of the tasks that the canary of the plugin gets, 0 if there is none.", []string{"plugin"}, nil)
+		"Percentage of tasks that the plugin's canary gets, 0 if there is none.", []string{"plugin"}, nil)
 	quarantineDesc = prometheus.NewDesc("tasker_plugin_quarantined",
-		"Executables that the plugin's slot does not run until they are released.", []string{"plugin"}, nil)
+		"Quarantined executables: the plugin's slot does not run them until they are released.", []string{"plugin"}, nil)
 	breakerDesc = prometheus.NewDesc("tasker_plugin_breaker_open",
-		"1 while calls to the generation that serves are refused because too many came to nothing.", []string{"plugin"}, nil)
+		"1 while calls to the serving generation are refused because too many have failed.", []string{"plugin"}, nil)
 	unwrittenDesc = prometheus.NewDesc("tasker_plugin_events_lost_total",
-		"Events of plugins that could not be written down: the database was away for too long.", nil, nil)
+		"Plugin events that could not be recorded because the database was unavailable for too long.", nil, nil)
 )
 
 // Describe names the metrics.

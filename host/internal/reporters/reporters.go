@@ -61,7 +61,7 @@ func New(host Host, name string, reg prometheus.Registerer, log hclog.Logger) *P
 	p := &Plugins{
 		host: host, name: name, log: log, queues: map[string]*queue{}, known: map[string][]string{},
 		sent: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "tasker_health_reports_total", Help: "Events handed to reporters, by what became of them.",
+			Name: "tasker_health_reports_total", Help: "Events handed to reporters, by result.",
 		}, []string{"result"}),
 	}
 	for _, result := range []string{"taken", "rejected", "failed", "dropped"} {

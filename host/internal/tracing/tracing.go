@@ -106,7 +106,7 @@ func newCounted(out sdktrace.SpanExporter, reg prometheus.Registerer, log hclog.
 // Metrics registers what is counted of spans.
 func Metrics(reg prometheus.Registerer) *prometheus.CounterVec {
 	spans := prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "tasker_trace_spans_total", Help: "Spans sent to the collector of traces, by outcome.",
+		Name: "tasker_trace_spans_total", Help: "Spans sent to the trace collector, by outcome.",
 	}, []string{"outcome"})
 	for _, outcome := range []string{"sent", "failed"} {
 		spans.WithLabelValues(outcome)
