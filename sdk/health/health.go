@@ -8,7 +8,7 @@ import (
 	"unicode/utf8"
 )
 
-// Checker finds out how something outside the host is.
+// Checker finds out how something outside the host is doing.
 //
 // Check is called every so often, never twice at once, with a context that ends
 // when the host waits no longer. An error, a panic or a late answer is shown as
