@@ -9,7 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The map that a newcomer is given shows every room of the trusted core.
+// The table of packages in docs/architecture.md shows every package of the trusted core.
 func TestTheMapShowsEveryRoom(t *testing.T) {
 	t.Parallel()
 	root, err := moduleRoot()
@@ -26,7 +26,7 @@ func TestTheMapShowsEveryRoom(t *testing.T) {
 	for _, p := range packages(t) {
 		name, found := strings.CutPrefix(p.room(), "host/internal/")
 		if name, _, _ = strings.Cut(name, "/"); found && !shown[name] {
-			t.Errorf("docs/architecture.md: no row of the rooms shows host/internal/%s", name)
+			t.Errorf("docs/architecture.md: no row of the packages shows host/internal/%s", name)
 		}
 	}
 }
