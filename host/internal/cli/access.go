@@ -31,7 +31,7 @@ func (a *app) token() (string, error) {
 }
 
 func (a *app) tokenCommand() *cobra.Command {
-	return group("token", "Make, list and revoke bearer tokens of the API", "",
+	return group("token", "Create, list and revoke bearer tokens of the API", "",
 		a.tokenCreateCommand(), a.tokenListCommand(), a.tokenRevokeCommand())
 }
 
@@ -39,9 +39,9 @@ func (a *app) tokenCreateCommand() *cobra.Command {
 	var permissions []string
 	var expires time.Duration
 	cmd := &cobra.Command{
-		Use: "create NAME", Short: "Make a token and show it once", Args: arguments(1, 1, "a NAME"),
-		Long: "Make a token and show it, now and never again. A permission is RESOURCE:LEVEL: task, template, queue, worker, plugin, " +
-			"config, system, token or *; read, operate or administer.",
+		Use: "create NAME", Short: "Create a token and show it once", Args: arguments(1, 1, "a NAME"),
+		Long: "Create a token and show it. It is never shown again.\n\nA permission has the form RESOURCE:LEVEL. RESOURCE is task, template, " +
+			"queue, worker, plugin, config, system, token or *; LEVEL is read, operate or administer.",
 		RunE: a.withClient(func(ctx context.Context, c *client.Client, args []string) error {
 			if len(permissions) == 0 {
 				return usagef("say what the token may do: --permission task:operate")
@@ -60,8 +60,8 @@ func (a *app) tokenCreateCommand() *cobra.Command {
 			return nil
 		}),
 	}
-	cmd.Flags().StringSliceVar(&permissions, "permission", nil, "what it may do, such as task:operate (several: repeat, or commas)")
-	cmd.Flags().DurationVar(&expires, "expires", 30*24*time.Hour, "how long it works, at most 8784h")
+	cmd.Flags().StringSliceVar(&permissions, "permission", nil, "what the token may do, such as task:operate; repeat the flag or separate values with commas for several")
+	cmd.Flags().DurationVar(&expires, "expires", 30*24*time.Hour, "how long the token is valid, at most 8784h")
 	return cmd
 }
 
@@ -124,8 +124,8 @@ func (a *app) auditCommand() *cobra.Command {
 			return nil
 		}),
 	}
-	list.Flags().StringVar(&actor, "actor", "", "only what this principal did, such as token:deploy")
-	list.Flags().StringVar(&cursor, "cursor", "", "continue the list from here")
-	limitFlag(list, &limit, 50, 500, "at most so many")
+	list.Flags().StringVar(&actor, "actor", "", "show only what this principal did, such as token:deploy")
+	list.Flags().StringVar(&cursor, "cursor", "", "continue a list from its next_cursor")
+	limitFlag(list, &limit, 50, 500, "maximum number of entries")
 	return group("audit", "See who changed what", "", list)
 }

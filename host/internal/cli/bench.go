@@ -22,33 +22,33 @@ var benchWays = []string{"claim", "exchange", "post"}
 // benchWorkloads are what can be measured, and what that is.
 var benchWorkloads = [][2]string{
 	{"linear", "four steps in a line"},
-	{"diamond", "a step, two behind it, and one behind those"},
-	{"tree", "a root, two branches, four leaves, and one step behind those"},
-	{"mixed", "seven steps, some in a line, some side by side"},
-	{"fan-out", "a step, --width steps behind it, and one behind those"},
-	{"single", "one step: a job of a job queue"},
-	{"queue-worker", "four steps in a line, each through the queue to --workers outside worker processes that take --claim steps at once in the --way told; by exchange, or with --claim 1, each goes on with what its steps made ready"},
-	{"latency", "one task at a time on the idle system, and from submission to the first call of a handler"},
-	{"load", "the latency at --share of the maximum load"},
-	{"history", "empty tables against tables with --history finished steps"},
-	{"pressure", "while another session holds a snapshot, and then one reads everything besides, against without"},
-	{"flush", "with --flush-delay more for each flush of the server's log, against without"},
-	{"sustained", "full load for --duration: its last sixth against its first"},
-	{"sustained-queue", "the same through the queue to --workers outside worker processes"},
-	{"namespaces", "the same work in one namespace and spread over --namespaces"},
+	{"diamond", "one step, then two, then one that waits for both"},
+	{"tree", "a root, two branches, four leaves, and one step that waits for all leaves"},
+	{"mixed", "seven steps, some in a line, some in parallel"},
+	{"fan-out", "one step, then --width steps, then one that waits for all of them"},
+	{"single", "one step, like a job in a job queue"},
+	{"queue-worker", "four steps in a line, each sent through the queue to --workers outside worker processes that take --claim steps at once in the given --way; with --way exchange or --claim 1, a worker continues with the steps that its results made ready"},
+	{"latency", "one task at a time on an idle system; also the time from submission to the first call of a handler"},
+	{"load", "latency at --share of the maximum load"},
+	{"history", "empty tables compared with tables that hold --history finished steps"},
+	{"pressure", "without other users of the database, then while another session holds a snapshot, then while a further one also keeps reading all steps"},
+	{"flush", "the disk as it is, compared with --flush-delay added to each flush of the server's log"},
+	{"sustained", "full load for --duration: the last sixth compared with the first"},
+	{"sustained-queue", "the same, through the queue to --workers outside worker processes"},
+	{"namespaces", "the same work in one namespace, then spread over --namespaces"},
 	{"payload", "four steps in a line whose context and results have --payload bytes each"},
-	{"memory", "the memory of a host at rest for --duration, and with --tasks tasks in flight (default 100,000)"},
-	{"idle", "transactions a second of --hosts resting hosts with --namespaces namespaces"},
-	{"limits", "what machine and database do without us: computing, commits of one row, messages one by one"},
-	{"goals", "all of the above that the table of goals needs, and the table: about a quarter of an hour"},
+	{"memory", "memory of a host at rest for --duration, then with --tasks tasks in flight (default 100,000)"},
+	{"idle", "transactions per second of --hosts resting hosts with --namespaces namespaces"},
+	{"limits", "what machine and database can do without Tasker: hashing, commits of one row, messages one by one"},
+	{"goals", "all workloads above that the table of goals needs, and the table itself; takes about a quarter of an hour"},
 }
 
 func (a *app) benchCommand() *cobra.Command {
 	o := BenchOptions{}
 	var long strings.Builder
-	long.WriteString("Measure on hosts of their own, with the handlers in plugin processes: throughput at full load, latency on the " +
-		"idle system, and what a step costs the database and the machine. With DATABASE_URL it is measured there, else on a private " +
-		"PostgreSQL.\n\nThe workloads:\n")
+	long.WriteString("Measure throughput at full load, latency on an idle system, and what a step costs the database and the machine. " +
+		"The benchmark starts its own hosts and runs the handlers in plugin processes. It uses the database in DATABASE_URL if that is " +
+		"set, otherwise a private PostgreSQL.\n\nWorkloads:\n")
 	names := make([]string, len(benchWorkloads))
 	for i, w := range benchWorkloads {
 		fmt.Fprintf(&long, "  %-16s %s\n", w[0], w[1])
@@ -92,24 +92,24 @@ func (a *app) benchCommand() *cobra.Command {
 		},
 	}
 	f := cmd.Flags()
-	f.IntVar(&o.Tasks, "tasks", 0, "how many tasks run at full load, for each repetition (default: as many as have 80,000 steps)")
-	f.IntVar(&o.Window, "window", 0, "how many tasks are under way at once at full load (default: as many as have 8,000 steps)")
-	f.IntVar(&o.Repeats, "repeat", 3, "how often full load is measured; the medians count")
-	f.IntVar(&o.Samples, "samples", 200, "how many tasks the latency is measured with")
-	f.IntVar(&o.Width, "width", 1000, "of fan-out")
-	f.Float64Var(&o.Share, "share", 0.5, "of the maximum load, for load")
-	f.DurationVar(&o.Duration, "duration", 0, "how long load, sustained, limits and the rest of idle and memory take (default: 10s, of sustained 60s)")
-	f.DurationVar(&o.FlushDelay, "flush-delay", time.Millisecond, "by how much each flush takes longer, for flush: at most 100ms")
+	f.IntVar(&o.Tasks, "tasks", 0, "tasks in each run at full load (default: as many as make 80,000 steps)")
+	f.IntVar(&o.Window, "window", 0, "tasks in progress at once at full load (default: as many as make 8,000 steps)")
+	f.IntVar(&o.Repeats, "repeat", 3, "runs at full load; the medians are reported")
+	f.IntVar(&o.Samples, "samples", 200, "tasks to measure the latency with")
+	f.IntVar(&o.Width, "width", 1000, "steps that run in parallel, for fan-out")
+	f.Float64Var(&o.Share, "share", 0.5, "share of the maximum load, for load")
+	f.DurationVar(&o.Duration, "duration", 0, "how long to measure load, sustained, limits, and the resting hosts of idle and memory (default: 10s; sustained: 60s)")
+	f.DurationVar(&o.FlushDelay, "flush-delay", time.Millisecond, "time added to each flush, for flush; at most 100ms")
 	f.IntVar(&o.History, "history", 100000, "finished steps in the tables, for history")
-	f.IntVar(&o.Namespaces, "namespaces", 50, "for namespaces and idle")
+	f.IntVar(&o.Namespaces, "namespaces", 50, "number of namespaces, for namespaces and idle")
 	f.IntVar(&o.Workers, "workers", 1, "worker processes, for queue-worker")
-	f.IntVar(&o.Claim, "claim", maxClaim, "steps that each worker takes at once, for queue-worker: at most 100")
-	f.StringVar(&o.Way, "way", benchWays[0], "how workers take and settle steps, for queue-worker: claim (the next ones while the last are settled), exchange (results for steps in one call) or post (messages are read, and results posted)")
-	f.IntVar(&o.Payload, "payload", 1000000, "bytes of the context and of each result, for payload: at most 1048576")
-	f.IntVar(&o.Hosts, "hosts", 1, "hosts that work on the database")
-	f.BoolVar(&o.InProcess, "in-process", false, "run handlers and workers inside the host: the price without plugins")
-	f.StringVar(&o.Profile, "profile", "", "directory for profiles of the host (cpu, allocs, block, mutex) and of its plugins (cpu); they make it slower")
-	f.BoolVar(&o.Force, "force", false, "measure on a database that has tasks of others")
+	f.IntVar(&o.Claim, "claim", maxClaim, "steps that each worker takes at once, for queue-worker; at most 100")
+	f.StringVar(&o.Way, "way", benchWays[0], "how workers take and settle steps, for queue-worker: claim (claim the next steps while the previous ones are settled), exchange (hand in results and get new steps in one call) or post (read messages and post results)")
+	f.IntVar(&o.Payload, "payload", 1000000, "size of the context and of each result in bytes, for payload; at most 1048576")
+	f.IntVar(&o.Hosts, "hosts", 1, "number of hosts that work on the database")
+	f.BoolVar(&o.InProcess, "in-process", false, "run handlers and workers inside the host, to measure the cost without plugins")
+	f.StringVar(&o.Profile, "profile", "", "write profiles of the host (cpu, allocs, block, mutex) and of its plugins (cpu) to this directory; profiling slows the run down")
+	f.BoolVar(&o.Force, "force", false, "use the database even if it holds other tasks")
 	if a.rt.BenchWorker != nil {
 		var work BenchWorkerOptions
 		worker := &cobra.Command{

@@ -34,9 +34,9 @@ func (a *app) loadConfig(env string) (*config.Config, error) {
 func (a *app) configShowCommand() *cobra.Command {
 	var origin, running bool
 	cmd := &cobra.Command{
-		Use: "show [KEY|TABLE]...", Short: "Show the configuration that a host started now would have",
-		Long: "Show the configuration that a host started now would have, as TOML: every key, or the keys and tables named. " +
-			"With --running, what is in force in the host that runs. Values of secrets are never shown.",
+		Use: "show [KEY|TABLE]...", Short: "Show the configuration that a host would start with",
+		Long: "Show, as TOML, the configuration that a host would start with now: all keys, or only the given keys and tables. " +
+			"With --running, show what is in force in the running host. The values of secrets are never shown.",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			view, err := a.readConfig(cmd.Context(), running)
 			if err != nil {
@@ -53,8 +53,8 @@ func (a *app) configShowCommand() *cobra.Command {
 			return nil
 		},
 	}
-	cmd.Flags().BoolVar(&origin, "origin", false, "also where each value comes from")
-	cmd.Flags().BoolVar(&running, "running", false, "what is in force in the host that runs")
+	cmd.Flags().BoolVar(&origin, "origin", false, "also show where each value comes from")
+	cmd.Flags().BoolVar(&running, "running", false, "show what is in force in the running host")
 	return cmd
 }
 
@@ -167,9 +167,9 @@ func assignment(k readmodel.ConfigKey) string {
 func (a *app) configValidateCommand() *cobra.Command {
 	var all bool
 	cmd := &cobra.Command{
-		Use: "validate", Short: "Check the configuration and plugins.toml, and start nothing", Args: arguments(0, 0, ""),
-		Long: "Check the configuration and plugins.toml as a starting host does: every problem with its file, line and fix. " +
-			"Exits with 1 if there is one.",
+		Use: "validate", Short: "Check the configuration and plugins.toml without starting anything", Args: arguments(0, 0, ""),
+		Long: "Check the configuration and plugins.toml as a host does when it starts, and report every problem with its file, line " +
+			"and fix. Exits with 1 if there is a problem.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := exclusive(cmd, [2]string{"env", "all"}); err != nil {
 				return &usageError{err: err}
@@ -193,7 +193,7 @@ func (a *app) configValidateCommand() *cobra.Command {
 			return errors.Join(errs...)
 		},
 	}
-	cmd.Flags().BoolVar(&all, "all", false, "every environment: those built in and the folders of yours")
+	cmd.Flags().BoolVar(&all, "all", false, "check all environments: the built-in ones and those you have folders for")
 	return cmd
 }
 
@@ -243,7 +243,7 @@ type validity struct {
 
 func (a *app) configDiffCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "diff --env A,B", Short: "Compare what is in force in several environments", Args: arguments(0, 0, ""),
+		Use: "diff --env A,B", Short: "Compare the configuration of several environments", Args: arguments(0, 0, ""),
 		RunE: func(*cobra.Command, []string) error {
 			diff := readmodel.ConfigDiff{Environments: strings.Split(a.env, ","), Keys: []readmodel.ConfigDiffKey{}}
 			if len(diff.Environments) < 2 {
@@ -288,9 +288,9 @@ func (a *app) showDiff(diff readmodel.ConfigDiff) {
 
 func (a *app) configReloadCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "reload", Short: "Have the running host read its configuration anew", Args: arguments(0, 0, ""),
-		Long: "Have the running host read its configuration anew, as it does by itself when a file changes or at SIGHUP. Either " +
-			"all is in order and what a running host takes over is in force, or the old configuration stays.",
+		Use: "reload", Short: "Make the running host reload its configuration", Args: arguments(0, 0, ""),
+		Long: "Make the running host reload its configuration, as it also does when a file changes or on SIGHUP. If the new " +
+			"configuration is valid, the changes that a running host can take over come into force; otherwise the old configuration stays.",
 		RunE: a.withClient(func(ctx context.Context, c *client.Client, _ []string) error {
 			r, err := c.ReloadConfiguration(ctx)
 			if err != nil {
@@ -314,7 +314,7 @@ func (a *app) configReloadCommand() *cobra.Command {
 
 func (a *app) configReferenceCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "reference", Short: "Print the page of all keys (Markdown)", Args: arguments(0, 0, ""),
+		Use: "reference", Short: "Print the reference page of all keys (Markdown)", Args: arguments(0, 0, ""),
 		RunE: func(*cobra.Command, []string) error {
 			page, err := config.Reference()
 			if err != nil {

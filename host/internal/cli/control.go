@@ -26,9 +26,9 @@ func (a *app) stateCommand() *cobra.Command {
 	}
 	var o client.Operator
 	set := &cobra.Command{
-		Use: "set STATE", Short: "Have the host enter a state: graceful_shutdown or emergency", Args: arguments(1, 1, "a STATE"),
-		Long: "Have the host enter a state. graceful_shutdown finishes what runs, takes nothing new, and stops. emergency cancels what " +
-			"runs, hands its leases back, and stops. All other states a host enters by itself.",
+		Use: "set STATE", Short: "Change the host's state to graceful_shutdown or emergency", Args: arguments(1, 1, "a STATE"),
+		Long: "Change the host's state. In graceful_shutdown, the host takes no new work, finishes the running steps, and stops. In " +
+			"emergency, it cancels the running steps, hands their leases back, and stops. The host enters all other states by itself.",
 		RunE: a.withClient(func(ctx context.Context, c *client.Client, args []string) error {
 			s, err := c.MoveHost(ctx, client.StateOrder{State: args[0], Operator: o})
 			if err != nil {
@@ -48,9 +48,9 @@ func (a *app) shutdownCommand() *cobra.Command {
 		now   bool
 	)
 	cmd := &cobra.Command{
-		Use: "shutdown", Short: "Have the host finish what runs and stop", Args: arguments(0, 0, ""),
-		Long: "Have the host take no more work, let what runs finish, and stop; what is not done after --grace is cancelled and its leases " +
-			"are handed back. It answers at once: 'tasker state show' tells how far it is, until no host answers.",
+		Use: "shutdown", Short: "Finish the running steps and stop the host", Args: arguments(0, 0, ""),
+		Long: "Make the host take no new work, finish its running steps, and stop. Steps still running after --grace are cancelled and their " +
+			"leases are handed back. The command returns at once; 'tasker state show' shows the progress until the host has stopped.",
 	}
 	cmd.RunE = a.withClient(func(ctx context.Context, c *client.Client, _ []string) error {
 		order.State = "graceful_shutdown"
@@ -72,8 +72,8 @@ func (a *app) shutdownCommand() *cobra.Command {
 		}
 		return a.printState(&s)
 	})
-	cmd.Flags().DurationVar(&grace, "grace", 0, "how long running steps may go on (default: orchestration.drain_timeout)")
-	cmd.Flags().BoolVar(&now, "now", false, "cancel what runs at once and hand it back")
+	cmd.Flags().DurationVar(&grace, "grace", 0, "how long running steps may continue (default: orchestration.drain_timeout)")
+	cmd.Flags().BoolVar(&now, "now", false, "cancel the running steps at once and hand their leases back")
 	a.operatorFlags(cmd, &order.Operator)
 	return cmd
 }
@@ -106,12 +106,13 @@ func (a *app) breakerCommand() *cobra.Command {
 			return a.answer(page, err, func() { a.listBreakers(&page) })
 		}),
 	}
-	return group("breaker", "Show, open and close the host's circuit breakers", "", list,
-		a.breakerMove("open NAME", "Refuse its calls until it is closed or reset, for maintenance",
-			"NAME is database, or queue.QUEUE.CLASS with a CLASS of claim, read, settle. An open database is asked by the host's heartbeats only: "+
-				"what runs goes on, its results wait in the host. It holds for this host until it stops.", (*client.Client).OpenBreaker),
-		a.breakerMove("close NAME", "Let its calls through again, and count anew", "", (*client.Client).CloseBreaker),
-		a.breakerMove("reset NAME", "Leave it to itself: a few calls are let through, and close it if they succeed", "", (*client.Client).ResetBreaker))
+	return group("breaker", "Show, open, close and reset the host's circuit breakers", "", list,
+		a.breakerMove("open NAME", "Open a breaker for maintenance: refuse its calls until it is closed or reset",
+			"NAME is database, or queue.QUEUE.CLASS with CLASS claim, read or settle. While the database breaker is open, only the host's "+
+				"heartbeats reach the database: running steps continue, and their results wait in the host. An opened breaker affects only "+
+				"this host, and stays open until it is closed or reset, or the host stops.", (*client.Client).OpenBreaker),
+		a.breakerMove("close NAME", "Close a breaker: let all its calls through again and reset its failure count", "", (*client.Client).CloseBreaker),
+		a.breakerMove("reset NAME", "Reset a breaker: let a few calls through, and close it if they succeed", "", (*client.Client).ResetBreaker))
 }
 
 func (a *app) breakerMove(use, short, long string, do func(*client.Client, context.Context, string, client.Operator) (readmodel.Breaker, error)) *cobra.Command {

@@ -17,9 +17,9 @@ import (
 
 func (a *app) demoCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "demo", Short: "Run the example workflows on a host of its own", Args: arguments(0, 0, ""),
-		Long: "Run the example workflows on a host of its own, with a private PostgreSQL whatever DATABASE_URL says. " +
-			"It runs in the source tree, after make build. Exits with 0 if every task is complete, with 3 if one is not.",
+		Use: "demo", Short: "Run the example workflows on a separate host", Args: arguments(0, 0, ""),
+		Long: "Run the example workflows on a separate host with a private PostgreSQL; DATABASE_URL is ignored. Run it in the " +
+			"source tree, after make build. Exits with 0 if every task is complete, with 3 if one is not.",
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
 			options, err := a.configOptions()
 			if err != nil {

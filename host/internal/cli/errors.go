@@ -32,17 +32,17 @@ var exitCodes = []struct {
 	code    int
 	meaning string
 }{
-	{exitOK, "it worked; for watching: every task is complete"},
-	{exitFailure, "it did not"},
-	{exitUsage, "the command line is wrong"},
-	{exitTaskFailed, "a watched task ended otherwise than complete"},
-	{exitNotFound, "what was named does not exist"},
+	{exitOK, "success; when watching: every task is complete"},
+	{exitFailure, "failure"},
+	{exitUsage, "the command line is invalid"},
+	{exitTaskFailed, "a watched task ended in a state other than complete"},
+	{exitNotFound, "the named object does not exist"},
 	{exitUnreachable, "no host answers"},
-	{exitConflict, "the state of things forbids it, such as a retry of what has not failed"},
-	{exitNoToken, "the host asks for a token, or refuses the one it was shown (401)"},
+	{exitConflict, "the current state does not allow it, such as a retry of a step that has not failed"},
+	{exitNoToken, "the host requires a token, or refused the one given (401)"},
 	{exitDenied, "the token lacks the permission (403)"},
-	{exitForced, "the host has stopped, but cut off steps that still ran; it has handed them back"},
-	{exitRefused, "lines of a bulk submission were refused"},
+	{exitForced, "the host stopped, but cancelled steps that were still running and handed them back"},
+	{exitRefused, "some lines of a bulk submission were refused"},
 	{exitInterrupted, "interrupted"},
 }
 

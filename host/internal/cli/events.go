@@ -15,9 +15,9 @@ func (a *app) eventsCommand() *cobra.Command {
 	count := 0
 	cmd := &cobra.Command{
 		Use: "events", Short: "Follow what happens in the system", Args: arguments(0, 0, ""),
-		Long: "Follow what happens in the system, a line for each event: transitions of tasks and steps, of plugins, what operators do, " +
-			"hosts that come and go, changes of health. It goes on over restarts of the host, until it is interrupted. " +
-			"--json prints one event a line; the id of one, given to --after, brings all that follows, for a day, from whatever host.",
+		Long: "Print a line for each event in the system: transitions of tasks, steps and plugins, actions of operators, hosts that " +
+			"come and go, changes of health. The command continues across restarts of the host until it is interrupted. --json prints one " +
+			"event per line. Pass the id of an event to --after to get everything after it; any host accepts an id for one day.",
 		RunE: a.withClient(func(ctx context.Context, c *client.Client, _ []string) error {
 			if count < 0 {
 				return usagef("--count: %d is no number of events", count)
@@ -35,11 +35,11 @@ func (a *app) eventsCommand() *cobra.Command {
 		}),
 	}
 	flags := cmd.Flags()
-	flags.StringSliceVar(&f.Kinds, "kind", nil, "only these kinds: "+strings.Join(readmodel.EventKinds, ", "))
-	flags.StringVar(&f.Namespace, "namespace", "", "only events of tasks of this namespace")
-	flags.StringVar(&f.Task, "task", "", "only events of this task and its steps")
-	flags.StringVar(&f.After, "after", "", "go on after the event with this id")
-	flags.IntVar(&count, "count", 0, "end after this many events (0: never)")
+	flags.StringSliceVar(&f.Kinds, "kind", nil, "show only these kinds: "+strings.Join(readmodel.EventKinds, ", "))
+	flags.StringVar(&f.Namespace, "namespace", "", "show only events of tasks in this namespace")
+	flags.StringVar(&f.Task, "task", "", "show only events of this task and its steps")
+	flags.StringVar(&f.After, "after", "", "start after the event with this id")
+	flags.IntVar(&count, "count", 0, "stop after this many events (0: never)")
 	return cmd
 }
 

@@ -14,7 +14,7 @@ import (
 
 func (a *app) hostCommand() *cobra.Command {
 	list := &cobra.Command{
-		Use: "list", Short: "List the hosts of the database that were alive within a day", Args: arguments(0, 0, ""),
+		Use: "list", Short: "List the hosts of the database that were alive within the last day", Args: arguments(0, 0, ""),
 		RunE: a.withClient(func(ctx context.Context, c *client.Client, _ []string) error {
 			page, err := c.Hosts(ctx)
 			return a.answer(page, err, func() { a.listHosts(page.Items) })
@@ -73,11 +73,11 @@ func (a *app) queueCommand() *cobra.Command {
 			return a.printQueue(&q)
 		}),
 	}
-	return group("queue", "Show, pause and resume the queues of namespaces", "", list, show,
-		a.queueMove("pause NAMESPACE", "Start no step of a namespace any more, on any host",
-			"Steps that run finish. The pause lasts until it is resumed, over restarts. Outside workers that read the table of the queue "+
-				"themselves are not held.", (*client.Client).PauseQueue),
-		a.queueMove("resume NAMESPACE", "Let a paused namespace go on", "", (*client.Client).ResumeQueue))
+	return group("queue", "Show, pause and resume queues", "", list, show,
+		a.queueMove("pause NAMESPACE", "Start no more steps of a namespace, on any host",
+			"Running steps finish. The pause lasts until 'tasker queue resume', even across restarts. It does not stop outside workers that "+
+				"read the queue's table directly.", (*client.Client).PauseQueue),
+		a.queueMove("resume NAMESPACE", "Start steps of a paused namespace again", "", (*client.Client).ResumeQueue))
 }
 
 func (a *app) queueMove(use, short, long string, do func(*client.Client, context.Context, string, client.Operator) (readmodel.Queue, error)) *cobra.Command {

@@ -11,8 +11,8 @@ import (
 
 func (a *app) healthCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "health", Short: "Show what the host's checks found", Args: arguments(0, 0, ""),
-		Long: "Show what the running host's checks found when they last looked, and the last changes. Exits with 1 unless the host is healthy or degraded.",
+		Use: "health", Short: "Show the results of the host's health checks", Args: arguments(0, 0, ""),
+		Long: "Show the latest results of the running host's health checks, and their last changes. Exits with 1 unless the host is healthy or degraded.",
 		RunE: a.withClient(func(ctx context.Context, c *client.Client, _ []string) error {
 			report, err := c.Health(ctx)
 			if err != nil {

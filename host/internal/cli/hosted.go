@@ -39,8 +39,9 @@ func (a *app) upCommand() *cobra.Command {
 	var http string
 	cmd := &cobra.Command{
 		Use: "up", Short: "Run a host in the foreground", Args: arguments(0, 0, ""),
-		Long: "Run a host in the foreground. The first SIGTERM or Ctrl-C lets running steps finish, the second cancels them " +
-			"and hands their leases back; it exits with 9 then. SIGHUP reads the configuration anew. Without DATABASE_URL the host runs a private PostgreSQL.",
+		Long: "Run a host in the foreground. On the first SIGTERM or Ctrl-C, the host lets running steps finish and stops. On the " +
+			"second, it cancels them, hands their leases back, and exits with 9. SIGHUP reloads the configuration. Without DATABASE_URL, the " +
+			"host runs a private PostgreSQL.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			options, err := a.configOptions()
 			if err != nil {
@@ -59,7 +60,7 @@ func (a *app) upCommand() *cobra.Command {
 			return err
 		},
 	}
-	cmd.Flags().StringVar(&http, "http", "", "also listen on this loopback address, such as 127.0.0.1:8085")
+	cmd.Flags().StringVar(&http, "http", "", "listen on this loopback address as well, such as 127.0.0.1:8085")
 	return cmd
 }
 
@@ -76,11 +77,11 @@ func (a *app) migrateCommand() *cobra.Command {
 	}
 	cmd := &cobra.Command{
 		Use: "migrate", Short: "Bring the database's schema up to date", Args: group("migrate", "", "").Args,
-		Long: "Bring the database's schema up to date. Several hosts may do it at once. 'tasker up' does it by itself unless configured otherwise.",
+		Long: "Bring the database's schema up to date. Several hosts may do this at the same time. 'tasker up' does it by itself unless configured otherwise.",
 		RunE: run(false),
 	}
 	cmd.AddCommand(&cobra.Command{
-		Use: "status", Short: "Say where the schema stands and change nothing", Args: arguments(0, 0, ""), RunE: run(true),
+		Use: "status", Short: "Show the state of the schema without changing it", Args: arguments(0, 0, ""), RunE: run(true),
 	})
 	return cmd
 }

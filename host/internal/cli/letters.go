@@ -13,32 +13,32 @@ import (
 
 func (a *app) dlqCommand() *cobra.Command {
 	return group("dlq", "Show, replay and discard dead letters",
-		"Dead letters are messages that cannot be acted on, and steps that have failed for good.",
+		"Dead letters are messages that cannot be processed, and steps that have failed for good.",
 		a.dlqListCommand(), a.dlqShowCommand(),
-		a.letterCommand("replay", "Send messages again, have failed steps run anew",
-			"By number, or with --all every open dead letter that the filters select. A message goes to the queue it came from; a step "+
-				"starts another generation, as with 'tasker step retry'.",
+		a.letterCommand("replay", "Send dead messages and run failed steps again",
+			"Name dead letters by their numbers, or use --all for every open one that the filters select. A message goes back to the queue it "+
+				"came from. A step starts a new generation, as with 'tasker step retry'.",
 			(*client.Client).ReplayLetter, (*client.Client).ReplayLetters),
-		a.letterCommand("discard", "Close dead letters; they stay for whoever asks later",
-			"By number, or with --all every open dead letter that the filters select.",
+		a.letterCommand("discard", "Close dead letters without acting on them",
+			"Name dead letters by their numbers, or use --all for every open one that the filters select. Closed dead letters can still be shown.",
 			(*client.Client).DiscardLetter, (*client.Client).DiscardLetters))
 }
 
 func letterFlags(cmd *cobra.Command, f *client.LetterFilter) {
-	cmd.Flags().StringVar(&f.Kind, "kind", "", "only these: message or step")
-	cmd.Flags().StringVar(&f.Reason, "reason-is", "", "only of this reason, such as attempts_exhausted")
-	cmd.Flags().StringVar(&f.Queue, "queue", "", "only messages of this queue")
-	cmd.Flags().StringVar(&f.Namespace, "namespace", "", "only of this namespace")
-	cmd.Flags().StringVar(&f.OlderThan, "older-than", "", "only those older than this, such as 24h")
+	cmd.Flags().StringVar(&f.Kind, "kind", "", "select only this kind: message or step")
+	cmd.Flags().StringVar(&f.Reason, "reason-is", "", "select only this reason, such as attempts_exhausted")
+	cmd.Flags().StringVar(&f.Queue, "queue", "", "select only messages of this queue")
+	cmd.Flags().StringVar(&f.Namespace, "namespace", "", "select only this namespace")
+	cmd.Flags().StringVar(&f.OlderThan, "older-than", "", "select only those older than this, such as 24h")
 }
 
 func (a *app) dlqListCommand() *cobra.Command {
 	var f client.LetterFilter
 	cmd := &cobra.Command{Use: "list", Short: "List dead letters, newest first", Args: arguments(0, 0, "")}
 	letterFlags(cmd, &f)
-	cmd.Flags().BoolVar(&f.Closed, "closed", false, "also those that somebody has dealt with")
-	limitFlag(cmd, &f.Limit, 50, 500, "at most so many")
-	cmd.Flags().StringVar(&f.Cursor, "cursor", "", "continue a list: its next_cursor")
+	cmd.Flags().BoolVar(&f.Closed, "closed", false, "include closed dead letters")
+	limitFlag(cmd, &f.Limit, 50, 500, "maximum number of dead letters")
+	cmd.Flags().StringVar(&f.Cursor, "cursor", "", "continue a list from its next_cursor")
 	cmd.RunE = a.withClient(func(ctx context.Context, c *client.Client, _ []string) error {
 		page, err := c.DeadLetters(ctx, f)
 		return a.answer(page, err, func() { a.listLetters(page) })
@@ -91,7 +91,7 @@ func letterArguments(least, most int) cobra.PositionalArgs {
 
 func (a *app) dlqShowCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "show ID", Short: "Show a dead letter, its body and what became of it", Args: letterArguments(1, 1),
+		Use: "show ID", Short: "Show a dead letter, its body and what was done with it", Args: letterArguments(1, 1),
 		RunE: a.withClient(func(ctx context.Context, c *client.Client, args []string) error {
 			l, err := c.DeadLetter(ctx, args[0])
 			if err != nil {
@@ -207,7 +207,7 @@ func (a *app) letterCommand(verb, short, long string,
 		}),
 	}
 	letterFlags(cmd, &f)
-	cmd.Flags().BoolVar(&all, "all", false, "all open dead letters that the other flags select")
+	cmd.Flags().BoolVar(&all, "all", false, "act on all open dead letters that the other flags select")
 	a.operatorFlags(cmd, &o)
 	return cmd
 }

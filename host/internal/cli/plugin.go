@@ -39,12 +39,12 @@ func (a *app) pluginCommand() *cobra.Command {
 	}
 	commands := append(a.pluginFileCommands(), list, a.planCommand(), a.applyPluginsCommand(), a.explainCommand(), a.historyCommand(), a.swapCommand(), a.releaseCommand(),
 		a.pluginNewCommand(), a.pluginCheckCommand(), a.pluginRunCommand(),
-		a.pluginVerb("rollback", "Take the last change of a plugin back",
-			"Take the last change of a plugin back: a rollout that is under way is given up; else what served before takes over, at once "+
-				"if it is still warm. What is rolled back is quarantined until 'tasker plugin release'.", (*client.Client).RollBackPlugin),
-		a.pluginVerb("promote", "End a plugin's rollout: the new generation takes over",
-			"End a plugin's canary or shadowing: the new generation takes over now.", (*client.Client).PromotePlugin))
-	return group("plugin", "Look at plugins, make, try, swap and choose them", "", commands...)
+		a.pluginVerb("rollback", "Undo the last change of a plugin",
+			"Undo the last change of a plugin. A rollout in progress is abandoned; otherwise the previous generation takes over, at once if "+
+				"it is still warm. What is rolled back stays in quarantine until 'tasker plugin release'.", (*client.Client).RollBackPlugin),
+		a.pluginVerb("promote", "Complete a plugin's rollout now",
+			"End a plugin's canary or shadow phase: the new generation takes over now.", (*client.Client).PromotePlugin))
+	return group("plugin", "Show, create, check, swap and sign plugins", "", commands...)
 }
 
 func (a *app) listPlugins(plugins []readmodel.Plugin) {
@@ -87,13 +87,13 @@ func number(n int64) string {
 func (a *app) planCommand() *cobra.Command {
 	var file string
 	cmd := &cobra.Command{
-		Use: "plan", Short: "Show what plugins.toml asks for that does not run yet", Args: arguments(0, 0, ""),
-		Long: "Show what plugins.toml and plugins.lock ask for that does not run yet. Nothing is changed.\n\n" +
-			"A host makes an edit true as soon as it sees it. To see beforehand what an edit does, edit a copy, and name it with --file; " +
-			"relative paths in it start from the folder of the host's plugins.toml.",
+		Use: "plan", Short: "Show which changes in plugins.toml are not applied yet", Args: arguments(0, 0, ""),
+		Long: "Show which changes in plugins.toml and plugins.lock are not applied yet. Nothing is changed.\n\n" +
+			"A host applies an edit as soon as it notices it. To see the effect of an edit beforehand, edit a copy and name it with --file. " +
+			"Relative paths in the copy start from the folder of the host's plugins.toml.",
 		Example: "  cp plugins.toml next.toml && $EDITOR next.toml\n  tasker plugin plan --file next.toml && mv next.toml plugins.toml",
 	}
-	cmd.Flags().StringVar(&file, "file", "", "a text that is to become plugins.toml; - is standard input")
+	cmd.Flags().StringVar(&file, "file", "", "file to compare instead of plugins.toml; - is standard input")
 	cmd.RunE = a.withClient(func(ctx context.Context, c *client.Client, _ []string) error {
 		if file == "" {
 			plan, err := c.PluginPlan(ctx)
@@ -126,9 +126,9 @@ func namePlace(err error, field, file string) error {
 
 func (a *app) applyPluginsCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "apply", Short: "Make what runs be as plugins.toml says, now", Args: arguments(0, 0, ""),
-		Long: "Make what runs be as plugins.toml and plugins.lock say, without waiting until the host notices a change. What failed " +
-			"before is tried again. Exits with 1 if something could not be done.",
+		Use: "apply", Short: "Apply changes in plugins.toml now", Args: arguments(0, 0, ""),
+		Long: "Apply plugins.toml and plugins.lock now, without waiting for the host to notice a change. What failed before is tried " +
+			"again. Exits with 1 if something could not be applied.",
 	}
 	reason := reasonFlag(cmd)
 	cmd.RunE = a.withClient(func(ctx context.Context, c *client.Client, _ []string) error {
@@ -147,7 +147,7 @@ func (a *app) applyPluginsCommand() *cobra.Command {
 }
 
 func reasonFlag(cmd *cobra.Command) *string {
-	return cmd.Flags().String("reason", "", "why, for the plugin's history")
+	return cmd.Flags().String("reason", "", "reason to record in the plugin's history")
 }
 
 func (a *app) showPlan(plan readmodel.PluginPlan, err error) error {
@@ -228,12 +228,12 @@ func (a *app) historyCommand() *cobra.Command {
 	var limit int
 	var cursor string
 	cmd := &cobra.Command{
-		Use: "history [NAME]", Short: "List what happened to plugins, and who did it", Args: arguments(0, 1, "a NAME, or KIND/NAME"),
-		Long: "List what happened to a plugin, or to all that the host has, on every host of the environment; the latest first. The history " +
-			"of one plugin goes on with --cursor.",
+		Use: "history [NAME]", Short: "List what happened to plugins, and who caused it", Args: arguments(0, 1, "a NAME, or KIND/NAME"),
+		Long: "List what happened to a plugin, or to all plugins of the host, on every host of the environment, newest first. For one " +
+			"plugin, --cursor continues the list.",
 	}
-	limitFlag(cmd, &limit, 50, 1000, "at most so many events of each plugin")
-	cmd.Flags().StringVar(&cursor, "cursor", "", "continue the history of one plugin: its next_cursor")
+	limitFlag(cmd, &limit, 50, 1000, "maximum number of events for each plugin")
+	cmd.Flags().StringVar(&cursor, "cursor", "", "continue the history of one plugin from its next_cursor")
 	cmd.RunE = a.withClient(func(ctx context.Context, c *client.Client, args []string) error {
 		if cursor != "" && len(args) == 0 {
 			return usagef("say whose history goes on: tasker plugin history NAME --cursor CURSOR")
@@ -296,12 +296,12 @@ func slotsOf(ctx context.Context, c *client.Client, args []string) ([][2]string,
 func (a *app) swapCommand() *cobra.Command {
 	var artifact string
 	cmd := &cobra.Command{
-		Use: "swap NAME --artifact PATH", Short: "Give a plugin another binary while it runs", Args: arguments(1, 1, "a NAME, or KIND/NAME"),
-		Long: "Give a plugin another binary while it runs, with the settings of plugins.toml; PATH is on the host's machine. It holds until " +
-			"the plugin's file or settings change, or the host starts anew: to make it last, put the binary at the path in plugins.toml.",
+		Use: "swap NAME --artifact PATH", Short: "Replace a plugin's binary while it runs", Args: arguments(1, 1, "a NAME, or KIND/NAME"),
+		Long: "Replace a plugin's binary while it runs, and keep its settings in plugins.toml. PATH is on the host's machine. The swap " +
+			"lasts until the plugin's file or settings change or the host restarts. To make it permanent, put the binary at the path in plugins.toml.",
 	}
 	reason := reasonFlag(cmd)
-	cmd.Flags().StringVar(&artifact, "artifact", "", "the binary")
+	cmd.Flags().StringVar(&artifact, "artifact", "", "path of the new binary")
 	swap := a.withPlugin(func(ctx context.Context, c *client.Client, kind, name string) (readmodel.PluginDetail, error) {
 		return c.SwapPlugin(ctx, kind, name, artifact, *reason)
 	})
@@ -321,11 +321,11 @@ func (a *app) swapCommand() *cobra.Command {
 func (a *app) releaseCommand() *cobra.Command {
 	var digest string
 	cmd := &cobra.Command{
-		Use: "release NAME", Short: "Let a binary out of a plugin's quarantine", Args: arguments(1, 1, "a NAME, or KIND/NAME"),
-		Long: "Let a binary out of a plugin's quarantine, so that it may run again. Nothing is started: 'tasker plugin apply' does that.",
+		Use: "release NAME", Short: "Release a plugin's binary from quarantine", Args: arguments(1, 1, "a NAME, or KIND/NAME"),
+		Long: "Release a plugin's binary from quarantine, so that it may run again. This starts nothing; to start it, run 'tasker plugin apply'.",
 	}
 	reason := reasonFlag(cmd)
-	cmd.Flags().StringVar(&digest, "digest", "", "the binary's SHA-256, or its first digits (default: all)")
+	cmd.Flags().StringVar(&digest, "digest", "", "SHA-256 of the binary, or its first digits (default: all binaries of the plugin)")
 	cmd.RunE = a.withPlugin(func(ctx context.Context, c *client.Client, kind, name string) (readmodel.PluginDetail, error) {
 		return c.ReleasePlugin(ctx, kind, name, digest, *reason)
 	})

@@ -22,7 +22,7 @@ func (a *app) pluginFileCommands() []*cobra.Command {
 
 // pluginsFlag lets a command name another plugins.toml than the configured one.
 func pluginsFlag(cmd *cobra.Command) *string {
-	return cmd.Flags().String("plugins", "", "the plugins.toml (default: as configured)")
+	return cmd.Flags().String("plugins", "", "path of plugins.toml (default: as configured)")
 }
 
 // pluginsFile returns the plugins.toml to work on. The environments that a
@@ -75,14 +75,14 @@ func (a *app) lockCommand() *cobra.Command {
 	var artifacts []string
 	var check bool
 	cmd := &cobra.Command{
-		Use: "lock", Short: "Write plugins.lock: the binaries that environments may run", Args: arguments(0, 0, ""),
-		Long: "Write plugins.lock beside plugins.toml: the checksum of each plugin's binary, by environment and platform. " +
-			"Without --env it is for the environments that demand a lock. Builds for other platforms are added with --artifact.",
+		Use: "lock", Short: "Write plugins.lock, which lists the binaries that may run", Args: arguments(0, 0, ""),
+		Long: "Write plugins.lock next to plugins.toml, with the checksum of each plugin's binary by environment and platform. " +
+			"Without --env, it covers the environments that require a lock. Add builds for other platforms with --artifact.",
 		Example: "  tasker plugin lock --env staging,production\n  tasker plugin lock --artifact handler/arithmetic=dist/arm64/arithmetic",
 	}
 	plugins := pluginsFlag(cmd)
-	cmd.Flags().StringArrayVar(&artifacts, "artifact", nil, "KIND/NAME=PATH: a build for another platform")
-	cmd.Flags().BoolVar(&check, "check", false, "write nothing, fail if the lock is not up to date")
+	cmd.Flags().StringArrayVar(&artifacts, "artifact", nil, "a build for another platform, as KIND/NAME=PATH")
+	cmd.Flags().BoolVar(&check, "check", false, "write nothing; fail if the lock is out of date")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		path, err := a.pluginsFile(*plugins)
 		if err != nil {
@@ -160,9 +160,9 @@ func short(digest string) string {
 
 func (a *app) diffCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "diff --env A,B", Short: "Show in what the plugins of environments differ", Args: arguments(0, 0, ""),
-		Long: "Show in what the plugins of two or more environments differ: which there are, their binaries, versions, settings " +
-			"and options. Secrets are shown as the references that plugins.toml holds.",
+		Use: "diff --env A,B", Short: "Compare the plugins of several environments", Args: arguments(0, 0, ""),
+		Long: "Show how the plugins of two or more environments differ: which plugins there are, their binaries, versions, settings " +
+			"and options. Secrets are shown as the references in plugins.toml.",
 	}
 	plugins := pluginsFlag(cmd)
 	cmd.RunE = func(*cobra.Command, []string) error {
@@ -208,8 +208,8 @@ func (a *app) showPluginDiff(d readmodel.PluginDiff) {
 
 func (a *app) keygenCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "keygen FILE", Short: "Make a key pair to sign plugins with", Args: arguments(1, 1, "a FILE for the private key"),
-		Long: "Make a key pair: the private key in FILE, the public one in FILE.pub. The files are those of minisign.",
+		Use: "keygen FILE", Short: "Create a key pair to sign plugins with", Args: arguments(1, 1, "a FILE for the private key"),
+		Long: "Create a key pair: the private key in FILE, the public key in FILE.pub. Both files are in minisign's format.",
 		RunE: func(_ *cobra.Command, args []string) error {
 			public, err := pluginset.Keygen(args[0])
 			if err != nil {
@@ -229,8 +229,8 @@ func (a *app) signCommand() *cobra.Command {
 	var key string
 	cmd := &cobra.Command{
 		Use: "sign FILE --key KEYFILE", Short: "Sign a plugin's binary", Args: arguments(1, 1, "a FILE"),
-		Long: "Sign a plugin's binary: the signature is written to FILE.minisig, where hosts look for it. The private key is one of " +
-			"'tasker plugin keygen' or minisign; the password of an encrypted one is taken from MINISIGN_PASSWORD.",
+		Long: "Sign a plugin's binary. The signature is written to FILE.minisig, where hosts look for it. The private key comes from " +
+			"'tasker plugin keygen' or minisign. The password of an encrypted key is read from MINISIGN_PASSWORD.",
 		RunE: func(_ *cobra.Command, args []string) error {
 			if key == "" {
 				return usagef("say with which key: --key KEYFILE")
@@ -242,7 +242,7 @@ func (a *app) signCommand() *cobra.Command {
 			return a.showSignature("signed", s)
 		},
 	}
-	cmd.Flags().StringVar(&key, "key", "", "the file of the private key")
+	cmd.Flags().StringVar(&key, "key", "", "file with the private key")
 	return cmd
 }
 
@@ -250,10 +250,10 @@ func (a *app) verifyCommand() *cobra.Command {
 	var keys []string
 	cmd := &cobra.Command{
 		Use: "verify FILE", Short: "Check the signature of a plugin's binary", Args: arguments(1, 1, "a FILE"),
-		Long: "Check the signature of a plugin's binary against the keys given, or those that plugins.toml trusts in the environment.",
+		Long: "Check the signature of a plugin's binary against the given keys, or against those that plugins.toml trusts in the environment.",
 	}
 	plugins := pluginsFlag(cmd)
-	cmd.Flags().StringArrayVar(&keys, "key", nil, "a public key, or a file that holds one")
+	cmd.Flags().StringArrayVar(&keys, "key", nil, "a public key, or a file that contains one")
 	cmd.RunE = func(_ *cobra.Command, args []string) error {
 		if len(keys) == 0 {
 			var err error

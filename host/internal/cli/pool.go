@@ -15,7 +15,7 @@ import (
 
 func (a *app) poolCommand() *cobra.Command {
 	list := &cobra.Command{
-		Use: "list", Short: "List the pools of executors of the host", Args: arguments(0, 0, ""),
+		Use: "list", Short: "List the host's executor pools", Args: arguments(0, 0, ""),
 		RunE: a.withClient(func(ctx context.Context, c *client.Client, _ []string) error {
 			page, err := c.Pools(ctx)
 			return a.answer(page, err, func() { a.listPools(page.Items) })
@@ -31,11 +31,11 @@ func (a *app) poolCommand() *cobra.Command {
 			return a.printPool(&p)
 		}),
 	}
-	return group("pool", "Show, size, pause and resume the pools of executors", "", list, show, a.poolSetCommand(),
-		a.poolMove("pause POOL", "Let the executors of a pool begin nothing any more, on this host",
-			"What runs finishes. Steps that were claimed and not begun are given back, for other hosts. The pause ends with the host.",
+	return group("pool", "Show, size, pause and resume executor pools", "", list, show, a.poolSetCommand(),
+		a.poolMove("pause POOL", "Start no new work in a pool, on this host",
+			"Running work finishes. Steps that were claimed but not started are given back, for other hosts. The pause lasts until 'tasker pool resume' or until the host stops.",
 			(*client.Client).PausePool),
-		a.poolMove("resume POOL", "Let the executors of a paused pool go on", "", (*client.Client).ResumePool))
+		a.poolMove("resume POOL", "Start work in a paused pool again", "", (*client.Client).ResumePool))
 }
 
 func (a *app) poolSetCommand() *cobra.Command {
@@ -44,20 +44,20 @@ func (a *app) poolSetCommand() *cobra.Command {
 	var pollMin, pollMax, turn, stop time.Duration
 	var algorithm, shadow string
 	cmd := &cobra.Command{
-		Use: "set POOL", Short: "Change the bounds, the pace or the algorithm of a pool at once", Args: arguments(1, 1, "a POOL"),
-		Long: "Change the bounds, the pace or the algorithm of a pool at once. The change is checked against connections and memory; it lasts until the " +
-			"configuration changes the pool or the host ends. Equal bounds fix the size.",
+		Use: "set POOL", Short: "Change a pool's bounds, pace or algorithm", Args: arguments(1, 1, "a POOL"),
+		Long: "Change a pool's bounds, pace or algorithm, with immediate effect. The change is checked against the available connections and " +
+			"memory. It lasts until the configuration changes the pool or the host stops. Equal --min and --max fix the size.",
 	}
 	flags := cmd.Flags()
-	flags.IntVar(&least, "min", 0, "the least executors")
-	flags.IntVar(&most, "max", 0, "the most executors")
-	flags.IntVar(&batch, "batch", 0, "pieces of work in a turn at most")
-	flags.DurationVar(&pollMin, "poll-min", 0, "rest before the next look at queues that had work, such as 50ms")
-	flags.DurationVar(&pollMax, "poll-max", 0, "longest rest between two looks at idle queues, such as 1s")
-	flags.DurationVar(&turn, "turn-timeout", 0, "after this an executor in its turn is stuck and is replaced, such as 1m")
-	flags.DurationVar(&stop, "stop-timeout", 0, "how long a stopping host waits for the executors, such as 3s")
-	flags.StringVar(&algorithm, "algorithm", "", "what decides: a name that a scaling plugin serves, or a built-in, as 'latency' or 'rate={\"drain\":\"2m\"}'")
-	flags.StringVar(&shadow, "shadow", "", "what is asked beside, to compare; '' for none")
+	flags.IntVar(&least, "min", 0, "minimum number of executors")
+	flags.IntVar(&most, "max", 0, "maximum number of executors")
+	flags.IntVar(&batch, "batch", 0, "maximum number of pieces of work in one turn")
+	flags.DurationVar(&pollMin, "poll-min", 0, "wait before polling queues that had work again, such as 50ms")
+	flags.DurationVar(&pollMax, "poll-max", 0, "longest wait between two polls of idle queues, such as 1s")
+	flags.DurationVar(&turn, "turn-timeout", 0, "replace an executor as stuck if one turn takes longer than this, such as 1m")
+	flags.DurationVar(&stop, "stop-timeout", 0, "how long a stopping host waits for the pool's executors, such as 3s")
+	flags.StringVar(&algorithm, "algorithm", "", "algorithm that sizes the pool: a name that a scaling plugin serves, or a built-in one, such as 'latency' or 'rate={\"drain\":\"2m\"}'")
+	flags.StringVar(&shadow, "shadow", "", "algorithm whose advice is only recorded, for comparison; '' for none")
 	cmd.RunE = a.withClient(func(ctx context.Context, c *client.Client, args []string) error {
 		for name, set := range map[string]func(){
 			"min": func() { change.Min = &least }, "max": func() { change.Max = &most },

@@ -27,14 +27,14 @@ func Reference(rt Runtime) string {
 
 const referenceHead = `# Commands
 
-This page is generated from the commands themselves; how to work with them is in [operate](operate.md).
+This page is generated from the help of the commands. [Operate](operate.md) explains how to work with them.
 
-For people the commands print tables, with colours on a terminal unless ` + "`NO_COLOR`" + ` is set. With ` + "`--json`" + ` they print what the
-[API](openapi.json) answers, under the same names and with every digit; an error is then a JSON object on standard error with
-` + "`exit_code`, `code` and `detail`, and `task_uuid` where a task stands in the way" + `.
+By default, commands print tables, in colour on a terminal unless ` + "`NO_COLOR`" + ` is set. With ` + "`--json`" + `, they print the
+[API](openapi.json)'s response, with the same names and every digit. An error is then a JSON object on standard error with
+` + "`exit_code`, `code` and `detail`, and with `task_uuid` if an existing task is in the way" + `.
 
-` + "`tasker completion bash|zsh|fish|powershell`" + ` prints completion for a shell: commands, flags, and tasks, steps, templates,
-namespaces, plugins, pools and breakers of the host. For bash: ` + "`source <(tasker completion bash)`" + `.
+` + "`tasker completion bash|zsh|fish|powershell`" + ` prints a completion script for that shell. It completes commands, flags, and
+the host's tasks, steps, templates, namespaces, plugins, pools and breakers. For bash: ` + "`source <(tasker completion bash)`" + `.
 
 ## Exit codes
 

@@ -42,17 +42,18 @@ type app struct {
 	set       []string
 }
 
-const rootHelp = `Tasker runs tasks: a task becomes a graph of steps, and handlers in plugins run them.
+const rootHelp = `Tasker runs tasks. A task is a graph of steps, and handlers in plugins run the steps.
 
-'tasker up' runs a host; the other commands talk to it over its unix socket.
+'tasker up' runs a host; most other commands talk to it over its unix socket.
 
-Exit codes: 0 it worked, 1 it did not, 2 the command line is wrong, 3 a watched task ended
-otherwise than complete, 4 what was named does not exist, 5 no host answers, 6 the state of things
-forbids it (a retry of what has not failed), 7 no good token, 8 the permission is missing, 9 a host was
-stopped by force, 10 lines of a bulk submission were refused, 130 interrupted.
+Exit codes: 0 success, 1 failure, 2 the command line is invalid, 3 a watched task ended in a state
+other than complete, 4 the named object does not exist, 5 no host answers, 6 the current state does
+not allow it (such as a retry of a step that has not failed), 7 the token is missing or was refused,
+8 the token lacks the permission, 9 the host stopped but cancelled running steps, 10 some lines of a
+bulk submission were refused, 130 interrupted.
 
-Environment: TASKER_SOCKET (as --socket), TASKER_TOKEN (a bearer token for --url), TASKER_ENV (as --env), TASKER_CONFIG (as --config),
-NO_COLOR (no colours).`
+Environment: TASKER_SOCKET (like --socket), TASKER_TOKEN (bearer token for --url), TASKER_ENV (like --env),
+TASKER_CONFIG (like --config), NO_COLOR (no colours).`
 
 func (a *app) root() *cobra.Command {
 	root := group("tasker", "Run tasks as graphs of steps", rootHelp,
@@ -82,12 +83,12 @@ func (a *app) root() *cobra.Command {
 	}
 	flags := root.PersistentFlags()
 	flags.BoolVar(&a.json, "json", false, "print JSON")
-	flags.StringVar(&a.socket, "socket", "", "the host's unix socket (default: as configured)")
-	flags.StringVar(&a.url, "url", "", "the host's URL instead of a socket, such as http://127.0.0.1:8085")
-	flags.StringVar(&a.tokenFile, "token-file", "", "file with the bearer token for --url (or TASKER_TOKEN)")
+	flags.StringVar(&a.socket, "socket", "", "path of the host's unix socket (default: as configured)")
+	flags.StringVar(&a.url, "url", "", "URL of the host, instead of the socket, such as http://127.0.0.1:8085")
+	flags.StringVar(&a.tokenFile, "token-file", "", "file with the bearer token for --url (default: the token in TASKER_TOKEN)")
 	flags.StringVar(&a.env, "env", "", "environment: development, test, production or one of your own")
 	flags.StringVar(&a.configDir, "config", "", "directory with your configuration files")
-	flags.StringArrayVar(&a.set, "set", nil, "set one configuration key: --set database.max_connections=20")
+	flags.StringArrayVar(&a.set, "set", nil, "set a configuration key, such as database.max_connections=20; may be repeated")
 	return root
 }
 

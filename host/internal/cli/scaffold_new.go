@@ -13,10 +13,10 @@ import (
 	"github.com/tasker-systems/tasker-host/host/internal/telemetry"
 )
 
-const newHelp = `Make a folder with a plugin that builds, passes its tests and runs, as a place to begin.
+const newHelp = `Create a folder with a plugin that builds, passes its tests and runs, as a starting point.
 
-Its go.mod builds with a checkout of Tasker Host if there is one: --source, or the one that this command was built in or
-is called in. Otherwise it names the published module in the version of this command.`
+The plugin's go.mod uses a checkout of Tasker Host if there is one: --source, or the one that this command was built in or
+is run in. Otherwise it requires the published module in the version of this command.`
 
 // madeFiles is what `plugin new --json` prints.
 type madeFiles struct {
@@ -28,7 +28,7 @@ type madeFiles struct {
 func (a *app) pluginNewCommand() *cobra.Command {
 	var p scaffold.Plugin
 	cmd := &cobra.Command{
-		Use: "new KIND NAME", Short: "Make a folder with a new plugin: handler, scaling or health", Long: newHelp,
+		Use: "new KIND NAME", Short: "Create a folder with a new handler, scaling or health plugin", Long: newHelp,
 		Args: arguments(2, 2, "a KIND (handler, scaling or health) and a NAME"),
 		RunE: func(_ *cobra.Command, args []string) error {
 			p.Kind, p.Name = args[0], args[1]
@@ -53,7 +53,7 @@ func (a *app) pluginNewCommand() *cobra.Command {
 			return nil
 		},
 	}
-	cmd.Flags().StringVar(&p.Dir, "dir", "", "the folder to make (default: NAME)")
+	cmd.Flags().StringVar(&p.Dir, "dir", "", "the folder to create (default: NAME)")
 	cmd.Flags().StringVar(&p.Source, "source", "", "a checkout of Tasker Host to build with")
 	return cmd
 }

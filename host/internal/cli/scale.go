@@ -24,7 +24,7 @@ import (
 )
 
 func (a *app) scaleCommand() *cobra.Command {
-	return group("scale", "Explain what pools were scaled to, and try algorithms on recorded loads", "See why pools have their sizes; record a load; replay one on a simulated pool and see what algorithms make of it.",
+	return group("scale", "Explain the sizes of pools, and try algorithms on recorded loads", "See why pools have their sizes, record a load, and replay it on a simulated pool to see how algorithms handle it.",
 		a.simulateCommand(), a.tracesCommand(), a.generateTraceCommand(), a.scaleHistoryCommand(), a.scaleRecordCommand())
 }
 
@@ -40,24 +40,24 @@ func (a *app) simulateCommand() *cobra.Command {
 	s := &simulation{config: sim.DefaultConfig()}
 	cmd := &cobra.Command{
 		Use: "simulate", Short: "Replay a load through scaling algorithms", Args: arguments(0, 0, ""),
-		Long: "Replay a load through scaling algorithms and the policy that guards them, each on a simulated pool of its own.\n\n" +
-			"An algorithm is a name (see 'tasker scale traces' for the names), with options as JSON if need be: " +
-			"'rate={\"drain\":\"2m\"}'. A value with a slash is the path of a scaling plugin, which is run as it is: " +
-			"'./bin/plugins/mine', and './bin/plugins/mine#NAME' if it serves several.",
+		Long: "Replay a load through scaling algorithms and the policy that limits their advice, each on its own simulated pool.\n\n" +
+			"An algorithm is given by name ('tasker scale traces' lists the names), optionally with options as JSON: " +
+			"'rate={\"drain\":\"2m\"}'. A value with a slash is the path of a scaling plugin to run: './bin/plugins/mine', or " +
+			"'./bin/plugins/mine#NAME' if it serves several algorithms.",
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.simulate(cmd.Context(), s) },
 	}
 	flags := cmd.Flags()
-	flags.StringArrayVarP(&s.algorithms, "algorithm", "a", nil, "what decides: several, comma-separated or by several flags")
-	flags.StringVarP(&s.trace, "trace", "t", "", "the load: a file, '-' for standard input, or a trace that comes along")
-	flags.StringVar(&s.plot, "plot", "", "draw the load, the backlog and the sizes into this SVG file")
-	flags.IntVar(&s.config.Min, "min", s.config.Min, "executors there are at least")
-	flags.IntVar(&s.config.Max, "max", s.config.Max, "executors there are at most")
-	flags.IntVar(&s.config.Budget, "budget", 0, "executors that the host's resources bear (0: not known)")
+	flags.StringArrayVarP(&s.algorithms, "algorithm", "a", nil, "an algorithm to simulate; repeat the flag or separate values with commas for several")
+	flags.StringVarP(&s.trace, "trace", "t", "", "the load: a file, '-' for standard input, or the name of an included trace")
+	flags.StringVar(&s.plot, "plot", "", "draw the load, the backlog and the sizes to this SVG file")
+	flags.IntVar(&s.config.Min, "min", s.config.Min, "minimum number of executors")
+	flags.IntVar(&s.config.Max, "max", s.config.Max, "maximum number of executors")
+	flags.IntVar(&s.config.Budget, "budget", 0, "number of executors that the host's resources allow (0: unknown)")
 	flags.DurationVar(&s.config.Interval, "interval", s.config.Interval, "time between two decisions")
-	flags.DurationVar(&s.config.StartDelay, "start-delay", s.config.StartDelay, "time a new executor needs to start")
-	flags.DurationVar(&s.config.LatencyTarget, "latency", s.config.LatencyTarget, "work that takes longer is late")
-	flags.Uint64Var(&s.config.Seed, "seed", s.config.Seed, "another number is another course of chance")
-	flags.BoolVar(&s.config.Equal, "equal", false, "work that arrives together takes the same time, instead of an exponentially distributed one")
+	flags.DurationVar(&s.config.StartDelay, "start-delay", s.config.StartDelay, "time that a new executor needs to start")
+	flags.DurationVar(&s.config.LatencyTarget, "latency", s.config.LatencyTarget, "work that takes longer than this counts as late")
+	flags.Uint64Var(&s.config.Seed, "seed", s.config.Seed, "seed of the random numbers")
+	flags.BoolVar(&s.config.Equal, "equal", false, "all work that arrives together takes the same time, instead of exponentially distributed times")
 	policyFlags(flags.DurationVar, flags.IntVar, flags.Float64Var, &s.config.Policy)
 	return cmd
 }
@@ -67,17 +67,17 @@ func policyFlags(
 	duration func(*time.Duration, string, time.Duration, string), number func(*int, string, int, string),
 	share func(*float64, string, float64, string), p *scaling.Policy,
 ) {
-	number(&p.StepUp, "step-up", p.StepUp, "executors added at once at most (0: no limit)")
-	number(&p.StepDown, "step-down", p.StepDown, "executors removed at once at most (0: no limit)")
-	share(&p.DeadBand, "dead-band", p.DeadBand, "differences up to this share of the size are none")
+	number(&p.StepUp, "step-up", p.StepUp, "maximum number of executors added at once (0: no limit)")
+	number(&p.StepDown, "step-down", p.StepDown, "maximum number of executors removed at once (0: no limit)")
+	share(&p.DeadBand, "dead-band", p.DeadBand, "ignore differences up to this share of the size")
 	for _, d := range []struct {
 		at          *scaling.Duration
 		name, usage string
 	}{
-		{&p.CooldownUp, "cooldown-up", "after a change, no growth for so long"},
-		{&p.CooldownDown, "cooldown-down", "after a change, no shrinking for so long"},
-		{&p.Stabilization, "stabilization", "shrink no further than the largest advice of this window"},
-		{&p.Reversal, "reversal", "turn round at most once in this window"},
+		{&p.CooldownUp, "cooldown-up", "after a change, do not grow for this long"},
+		{&p.CooldownDown, "cooldown-down", "after a change, do not shrink for this long"},
+		{&p.Stabilization, "stabilization", "do not shrink below the largest advice in this window"},
+		{&p.Reversal, "reversal", "switch between growing and shrinking at most once in this window"},
 	} {
 		duration((*time.Duration)(d.at), d.name, d.at.D(), d.usage)
 	}
@@ -271,7 +271,7 @@ func fixed(v float64, digits int) string { return strconv.FormatFloat(v, 'f', di
 
 func (a *app) tracesCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "traces", Short: "List the traces and algorithms that come along", Args: arguments(0, 0, ""),
+		Use: "traces", Short: "List the included traces and algorithms", Args: arguments(0, 0, ""),
 		RunE: func(*cobra.Command, []string) error {
 			type named struct {
 				Name    string `json:"name"`
@@ -304,8 +304,8 @@ func (a *app) generateTraceCommand() *cobra.Command {
 	var seed uint64
 	var out string
 	cmd := &cobra.Command{
-		Use: "generate-trace SHAPE", Short: "Make a load and print it as a trace", Args: arguments(1, 1, "a SHAPE: "+strings.Join(shapeNames(), ", ")),
-		Long: "Make a load and print it as a trace. The same seed makes the same trace.",
+		Use: "generate-trace SHAPE", Short: "Generate a load and print it as a trace", Args: arguments(1, 1, "a SHAPE: "+strings.Join(shapeNames(), ", ")),
+		Long: "Generate a load and print it as a trace. The same seed gives the same trace.",
 		RunE: func(_ *cobra.Command, args []string) error {
 			trace, err := sim.Generate(args[0], seed)
 			if err != nil {
@@ -317,8 +317,8 @@ func (a *app) generateTraceCommand() *cobra.Command {
 			return trace.Write(a.out)
 		},
 	}
-	cmd.Flags().Uint64Var(&seed, "seed", sim.TraceSeed, "another number is another course of chance")
-	cmd.Flags().StringVarP(&out, "output", "o", "", "write to this file")
+	cmd.Flags().Uint64Var(&seed, "seed", sim.TraceSeed, "seed of the random numbers")
+	cmd.Flags().StringVarP(&out, "output", "o", "", "write to this file (default: standard output)")
 	return cmd
 }
 

@@ -20,14 +20,14 @@ func (a *app) scaleHistoryCommand() *cobra.Command {
 	var changes bool
 	cmd := &cobra.Command{
 		Use: "history POOL", Short: "Explain the last decisions about a pool", Args: arguments(1, 1, "a POOL"),
-		Long: "List the last decisions about a pool, the newest first: what was measured, what was advised and by whom, which rules changed it, and why.",
+		Long: "List the last decisions about a pool, newest first: what was measured, what was advised and by whom, which rules changed the advice, and why.",
 		RunE: a.withClient(func(ctx context.Context, c *client.Client, args []string) error {
 			h, err := c.PoolHistory(ctx, args[0], limit, changes)
 			return a.answer(h, err, func() { a.listDecisions(h.Items) })
 		}),
 	}
-	limitFlag(cmd, &limit, 20, 500, "at most so many")
-	cmd.Flags().BoolVar(&changes, "changes", false, "only those that changed the pool")
+	limitFlag(cmd, &limit, 20, 500, "maximum number of decisions")
+	cmd.Flags().BoolVar(&changes, "changes", false, "show only decisions that changed the pool")
 	return cmd
 }
 
@@ -76,9 +76,9 @@ type recording struct {
 func (a *app) scaleRecordCommand() *cobra.Command {
 	var r recording
 	cmd := &cobra.Command{
-		Use: "record", Short: "Write the load of a pool as a trace for 'tasker scale simulate'", Args: arguments(0, 0, ""),
-		Long: "Write what the host measured of a pool as a trace: arrivals, and the time that an executor spent on a piece of work. It begins with " +
-			"what the host has kept, about an hour, and goes on for --duration, or until it is interrupted.",
+		Use: "record", Short: "Record the load of a pool as a trace for 'tasker scale simulate'", Args: arguments(0, 0, ""),
+		Long: "Write what the host measured of a pool as a trace: arrivals, and the time that an executor spent on a piece of work. The trace " +
+			"begins with the measurements that the host has kept, about an hour, and continues for --duration or until you interrupt it.",
 		RunE: a.withClient(func(ctx context.Context, c *client.Client, _ []string) error {
 			switch {
 			case r.pool == "":
@@ -94,8 +94,8 @@ func (a *app) scaleRecordCommand() *cobra.Command {
 		}),
 	}
 	cmd.Flags().StringVar(&r.pool, "pool", "", "the pool")
-	cmd.Flags().StringVarP(&r.out, "out", "o", "", "the file to write; '-' for standard output")
-	cmd.Flags().DurationVar(&r.duration, "duration", 0, "for how long to record beyond what the host has kept")
+	cmd.Flags().StringVarP(&r.out, "out", "o", "", "file to write; '-' is standard output")
+	cmd.Flags().DurationVar(&r.duration, "duration", 0, "how long to record, in addition to what the host has kept")
 	cmd.Flags().DurationVar(&r.every, "every", 5*time.Second, "time between two rows of the trace")
 	return cmd
 }

@@ -51,8 +51,8 @@ func (a *app) showCommand() *cobra.Command {
 			return a.showHistory(ctx, c, args[0])
 		}),
 	}
-	cmd.Flags().BoolVar(&history, "history", false, "also what happened, in order")
-	cmd.Flags().BoolVar(&form.box, "graph", false, "draw the steps with their states, times and errors instead")
+	cmd.Flags().BoolVar(&history, "history", false, "also show what happened, in order")
+	cmd.Flags().BoolVar(&form.box, "graph", false, "draw the graph of steps with states, times and errors instead")
 	form.flags(cmd)
 	return cmd
 }

@@ -15,7 +15,7 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
 )
 
-const stepHelp = `A STEP is named by its identifier, or by its task's and its name: TASK/NAME.`
+const stepHelp = `A STEP is its identifier, or TASK/NAME: the identifier of its task and the name of the step.`
 
 func (a *app) stepCommand() *cobra.Command {
 	return group("step", "Show and repair steps", stepHelp,
@@ -66,8 +66,8 @@ func stepUUID(ctx context.Context, c *client.Client, arg string) (string, error)
 
 // operatorFlags are those of every command that changes what an operator may.
 func (a *app) operatorFlags(cmd *cobra.Command, o *client.Operator) {
-	cmd.Flags().StringVar(&o.Reason, "reason", "", "why, for the history")
-	cmd.Flags().StringVar(&o.By, "by", "", "a name to stand beside yours in the history, if you show no token: who showed one is known")
+	cmd.Flags().StringVar(&o.Reason, "reason", "", "reason to record in the history")
+	cmd.Flags().StringVar(&o.By, "by", "", "a name to add to your principal in the history; ignored if you use a token, which already says who you are")
 }
 
 // eachStep makes a command that does something with each of its steps.
@@ -105,13 +105,13 @@ func (a *app) printStepLine(s *readmodel.Step) error {
 }
 
 func (a *app) stepRetryCommand() *cobra.Command {
-	return a.eachStep("retry STEP...", "Have failed steps run anew",
-		"Each step starts another generation: attempts and claims at zero, another idempotency key, its history kept. "+
-			"A task that failed goes on.\n\n"+stepHelp, (*client.Client).RetryStep)
+	return a.eachStep("retry STEP...", "Run failed steps again",
+		"Each step starts a new generation: its attempts and claims start at zero, it gets a new idempotency key, and its history is kept. "+
+			"A task that failed continues.\n\n"+stepHelp, (*client.Client).RetryStep)
 }
 
 func (a *app) stepSkipCommand() *cobra.Command {
-	return a.eachStep("skip STEP...", "Go on without steps whose template says skippable",
+	return a.eachStep("skip STEP...", "Continue without steps that the template marks as skippable",
 		"The step becomes resolved_manually, and its children see null as its result.\n\n"+stepHelp, (*client.Client).SkipStep)
 }
 
@@ -120,8 +120,8 @@ func (a *app) stepResolveCommand() *cobra.Command {
 	var result string
 	cmd := &cobra.Command{
 		Use: "resolve STEP", Short: "Declare a step done, with a result", Args: stepArguments(1),
-		Long: "For a step that has failed, is enqueued or waits for its next attempt: it becomes resolved_manually, its children " +
-			"run and see the result, its task goes on.\n\n" + stepHelp,
+		Long: "The step must have failed, be enqueued, or be waiting for its next attempt. It becomes resolved_manually, its children " +
+			"run and see the result, and its task continues.\n\n" + stepHelp,
 		Example: `  tasker step resolve 01a2072d-6063-7560-8715-3182fcc00000/charge --result '{"payment": "p-17"}' --reason "paid by phone"`,
 		RunE: a.withClient(func(ctx context.Context, c *client.Client, args []string) error {
 			raw := json.RawMessage(result)
@@ -139,7 +139,7 @@ func (a *app) stepResolveCommand() *cobra.Command {
 			return a.printStepLine(&step)
 		}),
 	}
-	cmd.Flags().StringVar(&result, "result", "null", "the step's result, any JSON value")
+	cmd.Flags().StringVar(&result, "result", "null", "the step's result: any JSON value")
 	a.operatorFlags(cmd, &o)
 	return cmd
 }
@@ -201,14 +201,14 @@ func (a *app) showStep(s *readmodel.Step) {
 }
 
 func (a *app) retryTaskCommand() *cobra.Command {
-	return a.repairTask("retry TASK...", "Have all failed steps of tasks run anew",
-		"Each failed step starts another generation: attempts and claims at zero, another idempotency key, its history kept. "+
-			"The task goes on.", (*client.Client).RetryTask)
+	return a.repairTask("retry TASK...", "Run all failed steps of tasks again",
+		"Each failed step starts a new generation: its attempts and claims start at zero, it gets a new idempotency key, and its history "+
+			"is kept. The task continues.", (*client.Client).RetryTask)
 }
 
 func (a *app) resolveTaskCommand() *cobra.Command {
-	return a.repairTask("resolve TASK...", "Declare tasks done, whatever became of their steps",
-		"What is left of a task is cancelled, and the task is resolved_manually.", (*client.Client).ResolveTask)
+	return a.repairTask("resolve TASK...", "Declare tasks done, whatever happened to their steps",
+		"Unfinished steps of the task are cancelled, and the task becomes resolved_manually.", (*client.Client).ResolveTask)
 }
 
 func (a *app) repairTask(use, short, long string, do func(*client.Client, context.Context, string, client.Operator) (readmodel.Task, error)) *cobra.Command {

@@ -11,8 +11,8 @@ import (
 
 func (a *app) doctorCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "doctor", Short: "Look for what is wrong and say how to fix it", Args: arguments(0, 0, ""),
-		Long: "Check the configuration, the database, the plugins and the host, whether it runs or not. Exits with 1 if a check fails.",
+		Use: "doctor", Short: "Find what is wrong and say how to fix it", Args: arguments(0, 0, ""),
+		Long: "Check the configuration, the database, the plugins and the host. The host need not be running. Exits with 1 if a check fails.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			report, err := a.diagnose(cmd.Context())
 			if err != nil {

@@ -38,13 +38,13 @@ func (a *app) submitCommand() *cobra.Command {
 	var f submitFlags
 	cmd := &cobra.Command{
 		Use:   "submit NAMESPACE/NAME[@VERSION] | --bulk FILE",
-		Short: "Submit a task, or many",
-		Long: "Submit a task and print its identifier. Without a version the highest one runs; the input is a JSON object, " +
-			"{} if none is given.\n\n" +
-			"--bulk submits any number of tasks: a file with a line of JSON for each, with namespace, name, context and what else the API " +
-			"takes. A line that is refused costs only itself, and the command exits with 10. A lost connection or an overloaded host is waited " +
-			"for. Submitting the same file again with the same --idempotency-key makes nothing twice. --json prints a line for each line, " +
-			"and one with the totals.",
+		Short: "Submit one or many tasks",
+		Long: "Submit a task and print its identifier. Without a version, the highest one is used. The input is a JSON object; the " +
+			"default is {}.\n\n" +
+			"--bulk submits any number of tasks. The file has a line of JSON for each task, with namespace, name, context and the other " +
+			"fields that the API accepts. A refused line does not affect the others; the command then exits with 10. If the connection is " +
+			"lost or the host is overloaded, the command waits and continues. Submitting the same file again with the same " +
+			"--idempotency-key creates no task twice. --json prints a line for each line of the file, and one with the totals.",
 		Example: "  tasker task submit linear_workflow/mathematical_sequence --context '{\"even_number\": 6}' --watch\n" +
 			"  tasker task submit fulfillment/process_order@1.0.0 --input order.json --idempotency-key order-17\n" +
 			"  tasker task submit --bulk orders.ndjson --refused refused.ndjson",
@@ -56,17 +56,17 @@ func (a *app) submitCommand() *cobra.Command {
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVarP(&f.input, "input", "i", "", "file with the input as a JSON object; - is standard input")
-	flags.StringVarP(&f.context, "context", "c", "", "the input itself as a JSON object")
-	flags.IntVar(&f.priority, "priority", 0, "1 low, 2 normal, 3 high, 4 urgent (default: the template's)")
-	flags.StringSliceVar(&f.tags, "tag", nil, "tag, may be repeated")
+	flags.StringVarP(&f.input, "input", "i", "", "file with the input, a JSON object; - is standard input")
+	flags.StringVarP(&f.context, "context", "c", "", "the input, a JSON object")
+	flags.IntVar(&f.priority, "priority", 0, "1 (low), 2 (normal), 3 (high) or 4 (urgent) (default: the template's)")
+	flags.StringSliceVar(&f.tags, "tag", nil, "tag of the task; may be repeated")
 	flags.StringVar(&f.key, "idempotency-key", "", "submitting with the same key again returns the same task; with --bulk, the same tasks")
-	flags.StringVar(&f.initiator, "initiator", "", "who submits")
-	flags.StringVar(&f.sourceSystem, "source-system", "", "for which system")
-	flags.StringVar(&f.reason, "reason", "", "why")
+	flags.StringVar(&f.initiator, "initiator", "", "who submits the task")
+	flags.StringVar(&f.sourceSystem, "source-system", "", "system that the task is submitted for")
+	flags.StringVar(&f.reason, "reason", "", "why the task is submitted")
 	flags.BoolVarP(&f.watch, "watch", "w", false, "watch the task until it ends, then print its results")
-	flags.StringVar(&f.bulk, "bulk", "", "file with many tasks, a line of JSON for each; - is standard input")
-	flags.StringVar(&f.refused, "refused", "", "with --bulk: new file for the lines that are refused")
+	flags.StringVar(&f.bulk, "bulk", "", "file with a line of JSON for each task; - is standard input")
+	flags.StringVar(&f.refused, "refused", "", "with --bulk: file to create for refused lines; it must not exist")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if cmd.Flags().Changed("bulk") {
 			for _, single := range []string{"input", "context", "priority", "tag", "initiator", "source-system", "reason", "watch"} {
@@ -191,15 +191,15 @@ func (a *app) listCommand() *cobra.Command {
 	var f client.TaskFilter
 	var states []string
 	cmd := &cobra.Command{Use: "list", Short: "List tasks, newest first", Args: arguments(0, 0, "")}
-	cmd.Flags().StringSliceVar(&states, "state", nil, "only these states: pending, in_progress, complete, error, cancelled, resolved_manually")
-	cmd.Flags().StringVar(&f.Namespace, "namespace", "", "only this namespace")
-	cmd.Flags().StringVar(&f.Name, "name", "", "only this template")
-	cmd.Flags().StringSliceVar(&f.Tags, "tag", nil, "only tasks with this tag; given several times, with all of them")
+	cmd.Flags().StringSliceVar(&states, "state", nil, "show only these states: pending, in_progress, complete, error, cancelled, resolved_manually")
+	cmd.Flags().StringVar(&f.Namespace, "namespace", "", "show only this namespace")
+	cmd.Flags().StringVar(&f.Name, "name", "", "show only tasks of the template with this name")
+	cmd.Flags().StringSliceVar(&f.Tags, "tag", nil, "show only tasks with this tag; if repeated, only tasks with all the tags")
 	_ = cmd.RegisterFlagCompletionFunc("state", cobra.FixedCompletions([]string{"pending", "in_progress", "complete", "error", "cancelled", "resolved_manually"},
 		cobra.ShellCompDirectiveNoFileComp)) // the flag is there
 	_ = cmd.RegisterFlagCompletionFunc("tag", a.complete(-1, tagNames)) // the flag is there
-	limitFlag(cmd, &f.Limit, 50, 500, "at most so many")
-	cmd.Flags().StringVar(&f.Cursor, "cursor", "", "continue a list: its next_cursor")
+	limitFlag(cmd, &f.Limit, 50, 500, "maximum number of tasks")
+	cmd.Flags().StringVar(&f.Cursor, "cursor", "", "continue a list from its next_cursor")
 	cmd.RunE = a.withClient(func(ctx context.Context, c *client.Client, _ []string) error {
 		for _, s := range states {
 			f.States = append(f.States, vocab.TaskState(s))
@@ -234,7 +234,7 @@ func (a *app) cancelCommand() *cobra.Command {
 	cmd := a.eachTask("cancel TASK...", "Cancel tasks", "", func(c *client.Client, ctx context.Context, id string) (readmodel.Task, error) {
 		return c.Cancel(ctx, id, reason)
 	})
-	cmd.Flags().StringVar(&reason, "reason", "", "why, for the task's history")
+	cmd.Flags().StringVar(&reason, "reason", "", "reason to record in the task's history")
 	return cmd
 }
 

@@ -21,8 +21,8 @@ func (a *app) templateCommand() *cobra.Command {
 func (a *app) applyCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "apply FILE...", Short: "Store templates", Args: arguments(1, -1, "a FILE"),
-		Long: "Store templates. A version never changes: to change a template, raise its version. Applying the same file " +
-			"again changes nothing. - is standard input.",
+		Long: "Store templates. A stored version never changes: to change a template, raise its version. Applying the same file " +
+			"again has no effect. The file name - is standard input.",
 		RunE: a.withClient(func(ctx context.Context, c *client.Client, args []string) error {
 			return a.eachFile(args, func(file string, src []byte) (readmodel.Template, string, error) {
 				t, created, err := c.ApplyTemplate(ctx, file, src)
@@ -37,7 +37,7 @@ func (a *app) applyCommand() *cobra.Command {
 
 func (a *app) validateCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "validate FILE...", Short: "Check templates and store nothing", Args: arguments(1, -1, "a FILE"),
+		Use: "validate FILE...", Short: "Check templates without storing them", Args: arguments(1, -1, "a FILE"),
 		RunE: a.withClient(func(ctx context.Context, c *client.Client, args []string) error {
 			return a.eachFile(args, func(file string, src []byte) (readmodel.Template, string, error) {
 				t, err := c.ValidateTemplate(ctx, file, src)
@@ -103,8 +103,8 @@ func (a *app) templateListCommand() *cobra.Command {
 			return nil
 		}),
 	}
-	cmd.Flags().StringVar(&namespace, "namespace", "", "only this namespace")
-	cmd.Flags().StringVar(&name, "name", "", "only this name")
+	cmd.Flags().StringVar(&namespace, "namespace", "", "show only this namespace")
+	cmd.Flags().StringVar(&name, "name", "", "show only templates with this name")
 	return cmd
 }
 
@@ -131,7 +131,7 @@ func (a *app) listTemplates(templates []readmodel.TemplateSummary) {
 
 func (a *app) templateShowCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "show NAMESPACE/NAME[@VERSION]", Short: "Show a template; without a version the highest",
+		Use: "show NAMESPACE/NAME[@VERSION]", Short: "Show a template (without a version: the highest one)",
 		Args: arguments(1, 1, "NAMESPACE/NAME[@VERSION]"),
 		RunE: a.withClient(func(ctx context.Context, c *client.Client, args []string) error {
 			t, err := namedTemplate(ctx, c, args[0])

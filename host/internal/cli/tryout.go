@@ -25,8 +25,8 @@ type tryoutFlags struct {
 }
 
 func (f *tryoutFlags) add(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&f.options, "options", "", "the plugin's options: a JSON object, or @FILE")
-	cmd.Flags().StringSliceVar(&f.passEnv, "pass-env", nil, "variables of the environment that the plugin may see")
+	cmd.Flags().StringVar(&f.options, "options", "", "the plugin's options: a JSON object, or @FILE to read it from a file")
+	cmd.Flags().StringSliceVar(&f.passEnv, "pass-env", nil, "environment variables to pass to the plugin")
 }
 
 // start returns how to start the executable, and its options.
@@ -58,9 +58,9 @@ func (f *tryoutFlags) start(a *app, path string) (tryout.Start, json.RawMessage,
 	return tryout.Process(path, f.passEnv...), options, nil
 }
 
-const checkHelp = `Start a plugin without a host and find out whether it keeps the contract: whatever its kind and its
-language. Handlers are called only with the examples given, reporters get an event only with --report, because both
-may have effects in the world. Exits with 0 if all is well, with 1 if something is not.`
+const checkHelp = `Start a plugin without a host and check that it fulfills the contract, whatever its kind and language.
+Because handlers and reporters may have real effects, handlers are called only with the given examples, and reporters
+get an event only with --report. Exits with 0 if all checks pass, with 1 if one fails.`
 
 func (a *app) pluginCheckCommand() *cobra.Command {
 	var flags tryoutFlags
@@ -70,7 +70,7 @@ func (a *app) pluginCheckCommand() *cobra.Command {
 		return err
 	}}
 	cmd := &cobra.Command{
-		Use: "check PATH", Short: "Check whether a plugin keeps the contract", Long: checkHelp,
+		Use: "check PATH", Short: "Check that a plugin fulfills the contract", Long: checkHelp,
 		Args: arguments(1, 1, "the PATH of a plugin"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if cfg.Patience <= 0 {
@@ -96,8 +96,8 @@ func (a *app) pluginCheckCommand() *cobra.Command {
 		},
 	}
 	flags.add(cmd)
-	cmd.Flags().StringArrayVar(&examples, "example", nil, "a step that a handler must succeed with: HANDLER=FILE, as for 'plugin run'")
-	cmd.Flags().BoolVar(&cfg.Report, "report", false, "hand the reporters an event: it may reach people")
+	cmd.Flags().StringArrayVar(&examples, "example", nil, "a step that must succeed, as HANDLER=FILE; the file is an input as for 'plugin run'")
+	cmd.Flags().BoolVar(&cfg.Report, "report", false, "send reporters an event, which may reach people")
 	cmd.Flags().DurationVar(&cfg.Patience, "patience", 10*time.Second, "how long one call may take")
 	return cmd
 }

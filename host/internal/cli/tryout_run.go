@@ -15,15 +15,15 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/wire"
 )
 
-const runHelp = `Start a plugin without a host, call it once, and end it.
+const runHelp = `Start a plugin without a host, call it once, and stop it.
 
   handler   --input is a step: {"context": {…}, "config": {…}, "dependencies": {"step": …}, "timeout_ms": 5000}
   scaling   --input is an observation: {"current": 3, "min": 1, "max": 10, "samples": [{"queue_depth": 40,
             "arrivals": 120, "completions": 90, "utilization": 0.9, "latency_p95": "250ms", "span": "10s"}]}
-  health    without --input it checks; with --input it reports: {"kind": "alert", "severity": "warning",
-            "message": "…"}, which may reach people
+  health    without --input, the plugin checks; with --input, it reports an event, which may reach people:
+            {"kind": "alert", "severity": "warning", "message": "…"}
 
-What is left out of the input is empty or has a plain value. Exits with 1 if the call failed.`
+Fields left out of the input are empty or get a simple default. Exits with 1 if the call fails.`
 
 func (a *app) pluginRunCommand() *cobra.Command {
 	var flags tryoutFlags
@@ -69,9 +69,9 @@ func (a *app) pluginRunCommand() *cobra.Command {
 		},
 	}
 	flags.add(cmd)
-	cmd.Flags().StringVar(&slot, "slot", "", "the handler, algorithm or health service to call; needed if there are several")
+	cmd.Flags().StringVar(&slot, "slot", "", "the handler, algorithm or health service to call; required if the plugin has several")
 	cmd.Flags().StringVar(&input, "input", "", "file with the input; - is standard input")
-	cmd.Flags().DurationVar(&patience, "patience", time.Minute, "how long all of it may take")
+	cmd.Flags().DurationVar(&patience, "patience", time.Minute, "how long the whole run may take")
 	return cmd
 }
 

@@ -25,8 +25,8 @@ const watchers = 32
 func (a *app) watchCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "watch TASK...", Short: "Watch tasks until they end",
-		Long: "Watch tasks until all of them have ended, with a bar each on a terminal and a line for every change elsewhere; " +
-			"--json prints one snapshot a line. Exits with 0 if all are complete, with 3 if one is not.",
+		Long: "Watch tasks until all of them have ended. A terminal shows a progress bar for each task; otherwise, each change is " +
+			"printed as a line. --json prints one snapshot per line. Exits with 0 if all tasks are complete, with 3 if one is not.",
 		Args: taskArguments,
 		RunE: a.withClient(func(ctx context.Context, c *client.Client, args []string) error {
 			return a.watch(ctx, c, args, true)

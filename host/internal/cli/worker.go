@@ -16,7 +16,7 @@ import (
 
 func (a *app) workerCommand() *cobra.Command {
 	list := &cobra.Command{
-		Use: "list", Short: "List the outside workers that claimed steps, those seen last first", Args: arguments(0, 0, ""),
+		Use: "list", Short: "List the outside workers that have claimed steps, most recently seen first", Args: arguments(0, 0, ""),
 		RunE: a.withClient(func(ctx context.Context, c *client.Client, _ []string) error {
 			page, err := c.Workers(ctx)
 			return a.answer(page, err, func() { a.listWorkers(page.Items) })
@@ -26,7 +26,7 @@ func (a *app) workerCommand() *cobra.Command {
 	if a.rt.CheckWorker != nil {
 		commands = append(commands, a.checkWorkerCommand())
 	}
-	return group("worker", "Show and check outside workers", "Outside workers are programs in any language that run steps by SQL functions.", commands...)
+	return group("worker", "Show and check outside workers", "Outside workers are programs, in any language, that claim and settle steps through SQL functions.", commands...)
 }
 
 func (a *app) listWorkers(workers []readmodel.Worker) {
@@ -48,10 +48,10 @@ func (a *app) listWorkers(workers []readmodel.Worker) {
 func (a *app) checkWorkerCommand() *cobra.Command {
 	var patience time.Duration
 	cmd := &cobra.Command{
-		Use: "check -- COMMAND [ARGUMENT...]", Short: "Judge an outside worker",
-		Long: "Start COMMAND with DATABASE_URL, TASKER_NAMESPACE, TASKER_WORKER and TASKER_LEASE against a host and a private PostgreSQL " +
-			"of its own, and judge what it does. The worker serves the handlers check.echo, check.add, check.retry, check.permanent, " +
-			"check.sleep and check.poison; docs/write-a-worker.md says what each is to do. Exits with 1 if the worker does something wrong.",
+		Use: "check -- COMMAND [ARGUMENT...]", Short: "Check that an outside worker follows the protocol",
+		Long: "Start a separate host and a private PostgreSQL, run COMMAND against them with DATABASE_URL, TASKER_NAMESPACE, TASKER_WORKER " +
+			"and TASKER_LEASE set, and check what it does. The worker must serve the handlers check.echo, check.add, check.retry, " +
+			"check.permanent, check.sleep and check.poison; docs/write-a-worker.md says what each must do. Exits with 1 if the worker does something wrong.",
 		Example: "  tasker worker check -- ruby plugins/workers/ruby/worker.rb",
 		Args:    arguments(1, -1, "a COMMAND, after --"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -83,7 +83,7 @@ func (a *app) checkWorkerCommand() *cobra.Command {
 			return err
 		},
 	}
-	cmd.Flags().DurationVar(&patience, "patience", 20*time.Second, "how long the worker may take for what it should do at once")
+	cmd.Flags().DurationVar(&patience, "patience", 20*time.Second, "how long the worker may take for something that it should do at once")
 	return cmd
 }
 
