@@ -83,15 +83,15 @@ func TestReferenceSaysOfEveryKeyWhatItDoes(t *testing.T) {
 	t.Parallel()
 	page, err := Reference()
 	require.NoError(t, err)
-	row := regexp.MustCompile("(?m)^\\| `[a-z0-9_]+` \\| [^|]+ \\| [^|]* \\| (yes)? \\| [a-z][^|]+\\. \\|$")
+	row := regexp.MustCompile("(?m)^\\| `[a-z0-9_]+` \\| [^|]+ \\| [^|]* \\| (yes)? \\| [A-Z][^|]+\\. \\|$")
 	keys := 0
 	for _, root := range []reflect.Type{reflect.TypeFor[Config](), reflect.TypeFor[PluginSettings](), reflect.TypeFor[PluginPolicy]()} {
 		keys += len(schemaOf(root))
 	}
 	require.Len(t, row.FindAllString(page, -1), keys,
 		"every key has a row whose effect is a sentence; the comment of its field says it")
-	require.Contains(t, page, "| `statement_timeout` | duration, 100ms to 5m | `5s`; test `4s` |  | bounds one SQL statement, on the server. |")
-	require.Contains(t, page, "how many failures within `window`")
+	require.Contains(t, page, "| `statement_timeout` | duration, 100ms to 5m | `5s`; test `4s` |  | Limits how long one SQL statement may take, enforced by the server. |")
+	require.Contains(t, page, "How many failures within `window`")
 }
 
 func TestEverySecretMayComeFromAFile(t *testing.T) {

@@ -52,9 +52,9 @@ type LockPolicy struct {
 
 // TrustPolicy says who may sign plugins.
 type TrustPolicy struct {
-	// Keys are the public keys, as minisign writes them, of those who may sign
-	// plugins. If there are any, a binary runs only with a signature of one of
-	// them beside it, in a file named as the binary with .minisig added.
+	// Keys are the public keys, in minisign's format, of those who may sign
+	// plugins. If there are any, a binary runs only if it has a signature by one
+	// of them, in a file next to it named like the binary plus .minisig.
 	Keys []string `toml:"keys"`
 }
 
@@ -89,47 +89,50 @@ func (s *PluginSpec) At(key string) Origin {
 // Slot returns kind and name as people write them: handler/arithmetic.
 func (s *PluginSpec) Slot() string { return s.Kind + "/" + s.Name }
 
-// PluginSettings are the settings of a plugin that are single values. Ranges
-// stand in the tags, defaults in plugin_defaults.toml.
+// PluginSettings are the settings of a plugin that are single values, with Path
+// made absolute. Ranges stand in the tags, defaults in plugin_defaults.toml.
 type PluginSettings struct {
-	// Path is the plugin's binary, absolute.
+	// Path is the path of the plugin's binary; a relative path starts from the
+	// folder of plugins.toml.
 	Path string `toml:"path" path:"yes"`
-	// SHA256 is the binary's checksum in lower-case hexadecimal; empty: not
-	// pinned.
+	// SHA256 is the binary's checksum in lower-case hexadecimal; if empty, the
+	// binary is not pinned.
 	SHA256 string `toml:"sha256" match:"sha256"`
-	// Required stops the host from starting if the plugin does not.
+	// Required keeps the host from starting if the plugin does not start.
 	Required bool `toml:"required"`
-	// User is who the plugin's process runs as, NAME or NAME:GROUP; empty: the
-	// host's user. Another one than that takes a host of root, or one with the
-	// capabilities for it; else the plugin is refused.
+	// User is the user that the plugin's process runs as, NAME or NAME:GROUP; if
+	// empty, the host's user. For any other user the host must run as root or have
+	// the necessary capabilities; otherwise the plugin is refused.
 	User string `toml:"user" match:"user"`
-	// MaxInFlight is the most steps the plugin gets at once.
+	// MaxInFlight is the maximum number of steps that the plugin gets at once.
 	MaxInFlight int `toml:"max_in_flight" min:"1" max:"100000"`
-	// StartTimeout bounds the time from exec to ready.
+	// StartTimeout is how long the plugin may take from exec to ready.
 	StartTimeout time.Duration `toml:"start_timeout" min:"100ms" max:"5m"`
-	// DrainTimeout is how long a process that was replaced may finish its steps;
-	// those left then are retried on its successor.
+	// DrainTimeout is how long a replaced process may take to finish its steps;
+	// steps that remain are retried on its successor.
 	DrainTimeout time.Duration `toml:"drain_timeout" min:"0s" max:"1h"`
-	// RollbackWindow is how long a process that was replaced is kept warm, for
-	// a rollback without a start.
+	// RollbackWindow is how long a replaced process is kept warm, so that a
+	// rollback need not start one.
 	RollbackWindow time.Duration `toml:"rollback_window" min:"0s" max:"24h"`
-	// MemoryLimit is the memory that the plugin's Go runtime tries to stay
-	// below; 0: none.
+	// MemoryLimit is the amount of memory that the plugin's Go runtime tries to
+	// stay below; 0: no limit.
 	MemoryLimit Bytes `toml:"memory_limit" min:"0" max:"1TiB"`
-	// MaxMemory is the memory that the plugin and what it starts may have; 0: as
-	// much as there is. It is enforced by a control group if the host may make one;
-	// if not, a process that has more is ended. It is started anew, and goes to
-	// quarantine if that happens again and again and another binary has served.
+	// MaxMemory is how much memory the plugin and the processes it starts may use;
+	// 0: no limit. A control group enforces it if the host may create one;
+	// otherwise the host ends a process that uses more. The plugin is restarted. If
+	// this happens again and again, its binary goes to quarantine if another binary
+	// has served before.
 	MaxMemory Bytes `toml:"max_memory" min:"0" max:"1TiB"`
-	// MaxProcesses is how many processes and threads there may be of it, by a
-	// control group; 0: no limit.
+	// MaxProcesses is how many processes and threads the plugin may have, enforced
+	// by a control group; 0: no limit.
 	MaxProcesses int `toml:"max_processes" min:"0" max:"100000"`
-	// MaxCPUs is how many processors it may use, by a control group; 0: all.
+	// MaxCPUs is how many processors the plugin may use, enforced by a control
+	// group; 0: all.
 	MaxCPUs float64 `toml:"max_cpus" min:"0" max:"1024"`
-	// MaxLogLines is the most lines a second that are taken from its output; the
-	// rest is counted and dropped.
+	// MaxLogLines is the maximum number of lines per second that the host takes
+	// from the plugin's output; further lines are counted and dropped.
 	MaxLogLines int `toml:"max_log_lines" min:"1" max:"1000000"`
-	// MaxLogBytes is the same in bytes.
+	// MaxLogBytes is the same limit in bytes per second.
 	MaxLogBytes Bytes `toml:"max_log_bytes" min:"1KiB" max:"1GiB"`
 	// Rollout is how a new binary takes over.
 	Rollout Rollout `toml:"rollout"`
@@ -137,18 +140,20 @@ type PluginSettings struct {
 
 // Rollout is how a new binary, or new settings, take over from the old.
 type Rollout struct {
-	// Strategy is immediate; canary, which gives it a growing share of the work
-	// first; or, for scaling and health, shadow+canary, which gives it copies first
-	// whose answers are thrown away.
+	// Strategy is how a new binary, or new settings, take over: immediate; canary,
+	// which first gives the new process a growing share of the work; or, for
+	// scaling and health, shadow+canary, which first gives it copies of the calls
+	// and discards its answers.
 	Strategy string `toml:"strategy" oneof:"immediate,canary,shadow+canary"`
 	// Steps are the shares of a canary in percent, each larger than the one
-	// before; after the last it gets everything.
+	// before. After the last one, the canary gets all the work.
 	Steps []int `toml:"steps"`
-	// Hold is how long each share, or the shadowing, lasts at least.
+	// Hold is the minimum time that each share, or the shadow phase, lasts.
 	Hold time.Duration `toml:"hold" min:"1s" max:"24h"`
-	// LatencyFloor is what calls may take more than half as long again as before
-	// and not count as slower, in a canary as in the trial after any takeover: less
-	// for calls that take a millisecond, more where times vary widely.
+	// LatencyFloor is the extra time that a call may take, beyond 1.5 times what
+	// calls took before, without counting as slower. It applies to canaries and to
+	// the trial after any takeover. Set it lower for calls that take a millisecond,
+	// and higher where times vary widely.
 	LatencyFloor time.Duration `toml:"latency_floor" min:"1ms" max:"1h"`
 }
 

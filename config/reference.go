@@ -25,9 +25,9 @@ var (
 
 const referenceHead = `# Configuration reference
 
-Every key, made from the code by ` + "`tasker config reference`" + `. How the layers work, where secrets go and which values must fit
-together is in [configuration](configuration.md). Where a built-in environment has another default, it stands beside it. A
-running host takes over changes of the keys that reload; the others wait for its next start.
+All keys, generated from the code by ` + "`tasker config reference`" + `. [Configuration](configuration.md) explains how the layers work,
+where to put secrets, and which values must fit together. If a built-in environment has a different default, that is shown next
+to the general one. A running host takes over changes to keys that reload; changes to other keys wait for its next start.
 `
 
 // Reference returns the page of all keys, in Markdown.
@@ -122,7 +122,7 @@ func (r *reference) tables(title string, root reflect.Type, defaultOf func(leaf)
 }
 
 func (r *reference) table(title string) {
-	fmt.Fprintf(&r.out, "\n## %s\n\n| key | type and range | default | reloads | it… |\n|---|---|---|---|---|\n", title)
+	fmt.Fprintf(&r.out, "\n## %s\n\n| key | type and range | default | reloads | meaning |\n|---|---|---|---|---|\n", title)
 }
 
 func (r *reference) row(name string, l leaf, root reflect.Type, def string) {
@@ -133,8 +133,8 @@ func (r *reference) row(name string, l leaf, root reflect.Type, def string) {
 	fmt.Fprintf(&r.out, "| `%s` | %s | %s | %s | %s |\n", name, l.kind(), def, reloads, r.effect(l, root))
 }
 
-// effect is the comment of the leaf's field without its name, and with other
-// fields of the struct under the names of their keys.
+// effect is the comment of the leaf's field without its name and a first "is",
+// and with other fields of the struct under the names of their keys.
 func (r *reference) effect(l leaf, root reflect.Type) string {
 	owner := root
 	for i := range len(l.index) - 1 {
@@ -145,11 +145,15 @@ func (r *reference) effect(l leaf, root reflect.Type) string {
 		field = owner.Field(l.index[len(l.index)-1])
 	}
 	text := strings.TrimPrefix(r.effects[owner.Name()+"."+field.Name], field.Name+" ")
+	text = strings.TrimPrefix(strings.TrimPrefix(text, "is "), "are ")
 	for i := range owner.NumField() {
 		f := owner.Field(i)
 		if key := f.Tag.Get("toml"); key != "" && strings.ToUpper(f.Name) != f.Name {
 			text = regexp.MustCompile(`\b`+f.Name+`\b`).ReplaceAllString(text, "`"+key+"`")
 		}
+	}
+	if text != "" {
+		text = strings.ToUpper(text[:1]) + text[1:]
 	}
 	return strings.ReplaceAll(text, "|", `\|`)
 }
@@ -167,25 +171,25 @@ func (l leaf) kind() string {
 	case l.limits.path:
 		return "path"
 	case l.typ == reflect.TypeFor[Secret]():
-		return "secret text"
+		return "secret string"
 	case l.typ == reflect.TypeFor[time.Duration]():
 		return "duration" + limits
 	case l.typ == reflect.TypeFor[Bytes]():
 		return "size" + limits
 	case l.typ == reflect.TypeFor[[]int]():
-		return "list of numbers"
+		return "list of integers"
 	case l.typ == reflect.TypeFor[[]string]():
-		return "list of texts"
+		return "list of strings"
 	case l.typ.Kind() == reflect.Bool:
 		return "true or false"
 	case l.typ.Kind() == reflect.Int:
-		return "number" + limits
+		return "integer" + limits
 	case l.typ.Kind() == reflect.Float64:
-		return "number with a fraction" + limits
+		return "number" + limits
 	case want != "":
-		return "text: " + want
+		return "string: " + want
 	default:
-		return "text"
+		return "string"
 	}
 }
 
