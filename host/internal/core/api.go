@@ -14,7 +14,7 @@ import (
 	"github.com/tasker-systems/tasker-host/host/internal/workflow"
 )
 
-// startAPI makes the backend of the parts that run, and opens the listeners.
+// startAPI builds the backend from the parts that are running, and opens the listeners.
 func (c *Core) startAPI(ctx context.Context) error {
 	if c.opts.NoAPI {
 		return nil
@@ -51,7 +51,7 @@ func (c *Core) startAPI(ctx context.Context) error {
 	return nil
 }
 
-// served is all that the API asks for.
+// served returns everything the API needs from the host.
 func (c *Core) served() api.Backend {
 	all := c.answers.All()
 	all.Configuration = c.reloader
@@ -61,7 +61,7 @@ func (c *Core) served() api.Backend {
 	return all
 }
 
-// backendConfig is the part of a configuration that the backend obeys.
+// backendConfig returns the part of a configuration that concerns the backend.
 func (c *Core) backendConfig(cfg *config.Config) backend.Config {
 	return backend.Config{
 		Heartbeat: cfg.Orchestration.Heartbeat,
@@ -69,7 +69,7 @@ func (c *Core) backendConfig(cfg *config.Config) backend.Config {
 	}
 }
 
-// newAccess says who may come in over TCP.
+// newAccess returns the rules for who may connect over TCP.
 func newAccess(cfg *config.Auth, tokens *auth.Tokens) (api.Access, error) {
 	a := api.Access{Requests: auth.NewLimiter(cfg.RequestsPerSecond, cfg.Burst, time.Now)}
 	if !cfg.Enabled {
@@ -97,7 +97,7 @@ func (c *Core) stopAPI(ctx context.Context) error {
 	return c.api.Stop(ctx)
 }
 
-// refused returns the plugins that may not run.
+// refused returns the plugins that are not allowed to run.
 func (c *Core) refused() []backend.Refusal {
 	if c.watch == nil {
 		return nil
@@ -113,7 +113,7 @@ func (c *Core) refused() []backend.Refusal {
 	return all
 }
 
-// apiFailed receives the error with which the API ends by itself.
+// apiFailed returns a channel that receives the error if the API ends on its own.
 func (c *Core) apiFailed() <-chan error {
 	if c.api == nil {
 		return nil

@@ -23,30 +23,30 @@ import (
 	"github.com/tasker-systems/tasker-host/host/internal/readmodel"
 )
 
-// BenchOptions say what to measure, and where.
+// BenchOptions specify what to measure and where.
 type BenchOptions struct {
 	Config *config.Config
-	Source config.Options // of Config, for a host in a process of its own
+	Source config.Options // source of Config, for a host in its own process
 	Log    hclog.Logger
-	// Plugin is the path of the benchmark's plugin; empty: plugins/bench beside
-	// this executable.
+	// Plugin is the path of the benchmark's plugin; if empty, plugins/bench beside this
+	// executable.
 	Plugin string
-	// Force measures on a database that has tasks of others.
+	// Force allows measuring on a database that holds tasks of others.
 	Force bool
-	// Profile is the directory to which profiles are written; empty: none are.
+	// Profile is the directory that profiles are written to; if empty, none are written.
 	Profile string
 	bench.Options
 }
 
-// ErrDatabaseInUse is returned if the database to measure on has tasks that are
-// not the benchmark's.
+// ErrDatabaseInUse is returned if the database to be measured holds tasks that do not
+// belong to the benchmark.
 var ErrDatabaseInUse = errors.New("the database has other tasks; give the benchmark a database of its own, or use --force")
 
-// benchWindow is how many steps the benchmark's plugin runs at once.
+// benchWindow is the number of steps that the benchmark's plugin runs at once.
 const benchWindow = 256
 
-// Bench runs hosts without API, with their handlers in plugin processes, measures
-// them and stops them.
+// Bench starts hosts that have no API and whose handlers run in plugin processes,
+// measures them and stops them.
 func Bench(ctx context.Context, o BenchOptions) (report readmodel.BenchReport, err error) {
 	if o.Plugin == "" {
 		self, err := os.Executable()
@@ -82,7 +82,8 @@ func Bench(ctx context.Context, o BenchOptions) (report readmodel.BenchReport, e
 	return report, err
 }
 
-// profileVariable tells the benchmark's plugin where its profiles go.
+// profileVariable is the environment variable that tells the benchmark's plugin where to
+// write its profiles.
 const profileVariable = "TASKER_BENCH_PROFILE"
 
 const stopBenchTimeout = 30 * time.Second
@@ -92,12 +93,12 @@ select exists (select from tasker_tasks t
                  join tasker_task_namespaces ns on ns.namespace_id = t.namespace_id
                 where ns.name <> $1::text and ns.name !~ ('^' || $1::text || '_\d+$'))`
 
-// BenchWorkerURL is the environment variable from which a worker process of the
-// benchmark takes its database: a command line is for everybody to read.
+// BenchWorkerURL is the environment variable from which a worker process of the benchmark
+// reads its database URL, because anyone can read a command line.
 const BenchWorkerURL = "TASKER_BENCH_WORKER_URL"
 
-// benchWorker is the program of a worker process. It prints how many steps it has
-// settled, a number a line.
+// benchWorker is the program of a worker process. It prints the number of steps it has
+// settled, one number per line.
 func benchWorker(ctx context.Context, o cli.BenchWorkerOptions) error {
 	how := bench.Manner{Claim: o.Claim, Way: o.Way, Results: o.Results}
 	return bench.Work(ctx, os.Getenv(BenchWorkerURL), "bench/"+strconv.Itoa(os.Getpid()), how, func(steps int) error {
@@ -106,7 +107,7 @@ func benchWorker(ctx context.Context, o cli.BenchWorkerOptions) error {
 	})
 }
 
-// benchWorkers starts worker processes: this program, with another command.
+// benchWorkers starts worker processes: this program with another command.
 func benchWorkers(ctx context.Context, database string, n int, how bench.Manner, recorded func(int), failed func(error)) (stop func(), err error) {
 	self, err := os.Executable()
 	if err != nil {
@@ -145,7 +146,7 @@ func benchWorkers(ctx context.Context, database string, n int, how bench.Manner,
 
 var errEnded = errors.New("nobody told it to")
 
-// benchWorkersInside runs workers in this process.
+// benchWorkersInside runs the workers in this process.
 func benchWorkersInside(ctx context.Context, database string, n int, how bench.Manner, recorded func(int), failed func(error)) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	var all sync.WaitGroup

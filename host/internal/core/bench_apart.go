@@ -13,9 +13,9 @@ import (
 	"github.com/tasker-systems/tasker-host/host/internal/bench"
 )
 
-// apart starts a host as a user does, with API and all, on the database that is
-// measured on. Where handlers run inside of the hosts it is this process, with
-// what makes the load.
+// apart starts a host the way a user does, with its API, on the database being measured.
+// If handlers run inside the hosts, it uses this process instead, which also generates
+// the load.
 func (b *benchBed) apart(ctx context.Context) (bench.Apart, error) {
 	if b.options.InProcess {
 		return bench.Apart{PID: os.Getpid(), Stop: func() error { return nil }}, nil
@@ -41,7 +41,7 @@ func (b *benchBed) apart(ctx context.Context) (bench.Apart, error) {
 		"system.state_dir": dir, "system.socket": filepath.Join(dir, "tasker.sock"), "system.plugins": plugins,
 		"system.http_listen": "", "system.log_level": "warn",
 	})
-	delete(overrides, "database.url") // it goes by the environment: a command line is for everybody to read
+	delete(overrides, "database.url") // passed in the environment: anyone can read a command line
 	args := []string{"up"}
 	if env := b.options.Config.Environment; env != "" {
 		args = append(args, "--env", env)
@@ -65,7 +65,7 @@ func (b *benchBed) apart(ctx context.Context) (bench.Apart, error) {
 		ended = cmd.Wait()
 	}()
 	stop := func() error {
-		_ = cmd.Process.Signal(syscall.SIGTERM) // one that has ended needs none
+		_ = cmd.Process.Signal(syscall.SIGTERM) // a process that has already ended needs no signal
 		<-gone
 		return ended
 	}

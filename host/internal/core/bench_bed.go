@@ -19,18 +19,18 @@ import (
 	"github.com/tasker-systems/tasker-host/migrations"
 )
 
-// benchBed is the server that is measured on, and the hosts that work on it. The
-// hosts can be started anew while the server stays.
+// benchBed is the server being measured and the hosts that work on it. The hosts can be
+// restarted while the server keeps running.
 type benchBed struct {
 	options  BenchOptions
 	database *database
-	pool     *pgxpool.Pool // beside the hosts' own
+	pool     *pgxpool.Pool // separate from the hosts' own pools
 	hosts    []*Core
 }
 
-// openBenchBed finds or starts the server. The schema of one that is ours alone
-// is brought up to date here, as a host does it: to the hosts it is a server with
-// an address, like any other.
+// openBenchBed finds or starts the server. If the server is private, its schema is
+// brought up to date here, as a host would do; to the hosts it is a server with an
+// address like any other.
 func openBenchBed(ctx context.Context, o BenchOptions) (*benchBed, error) {
 	if err := makeStateDir(o.Config.System.StateDir); err != nil {
 		return nil, err
@@ -64,8 +64,8 @@ func (b *benchBed) connect(ctx context.Context) error {
 	return nil
 }
 
-// start starts the hosts that are measured. Their sessions have the settings
-// given beside their own; those that ran before are stopped.
+// start starts the hosts to be measured and stops those that ran before. Their sessions
+// get the given settings in addition to their own.
 func (b *benchBed) start(ctx context.Context, session map[string]string) error {
 	if err := b.stop(ctx); err != nil {
 		return err
@@ -76,7 +76,7 @@ func (b *benchBed) start(ctx context.Context, session map[string]string) error {
 	}
 	o := b.options
 	if o.Workload == bench.Memory && !o.InProcess {
-		return nil // its host is a process of its own
+		return nil // its host is a separate process
 	}
 	for i := range max(o.Hosts, 1) {
 		cfg := *o.Config
@@ -104,7 +104,7 @@ func (b *benchBed) start(ctx context.Context, session map[string]string) error {
 	return nil
 }
 
-// stop stops the hosts, whatever has become of ctx.
+// stop stops the hosts, even if ctx has ended.
 func (b *benchBed) stop(ctx context.Context) (err error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopBenchTimeout)
 	defer cancel()
@@ -125,7 +125,7 @@ func (b *benchBed) close(ctx context.Context) error {
 	return errors.Join(err, b.database.stop(ctx))
 }
 
-// site is what the measurement sees of the hosts that run now.
+// site returns the measurement's view of the running hosts.
 func (b *benchBed) site() bench.Site {
 	hosts, database := b.hosts, b.database.url
 	templates := store.New(b.pool)
@@ -164,9 +164,9 @@ func (b *benchBed) site() bench.Site {
 	return s
 }
 
-// withSession returns the address of a database whose sessions have settings of
-// the server, in either of the two forms that clients of PostgreSQL take. Values
-// are without spaces and quotes.
+// withSession returns the database address with server settings added for its sessions,
+// in either of the two forms that PostgreSQL clients accept. Values must not contain
+// spaces or quotes.
 func withSession(database string, settings map[string]string) (string, error) {
 	if len(settings) == 0 {
 		return database, nil
@@ -179,7 +179,7 @@ func withSession(database string, settings map[string]string) (string, error) {
 	}
 	u, err := url.Parse(database)
 	if err != nil {
-		return "", errors.New("parse database url: it is no URL") // url's error would show the password
+		return "", errors.New("parse database url: it is no URL") // url's error would reveal the password
 	}
 	q := u.Query()
 	for name, value := range settings {

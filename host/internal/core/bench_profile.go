@@ -10,16 +10,16 @@ import (
 	"runtime/pprof"
 )
 
-// These rates tell where the host waits without slowing it by more than the
-// benchmark's own spread: a stack for every tenth of a millisecond of waiting, and
-// for every hundredth fight for a lock.
+// These rates show where the host waits without slowing it by more than the benchmark's
+// own spread: one stack per tenth of a millisecond of blocking, and one per hundred
+// contentions of a mutex.
 const (
 	blockRate = 100_000 // nanoseconds
 	mutexRate = 100
 )
 
-// profiled runs something and writes profiles of this process to files in a
-// directory: cpu, allocs, block and mutex.
+// profiled calls run and writes profiles of this process to files in dir: cpu, allocs,
+// block and mutex.
 func profiled(dir string, run func() error) (err error) {
 	cpu, err := os.Create(filepath.Join(dir, "host.cpu.pprof"))
 	if err != nil {

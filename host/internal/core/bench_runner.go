@@ -11,8 +11,8 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
 )
 
-// benchRunner runs the benchmark's handlers in this process, for the price of
-// everything but the plugins. What such a handler does is quick.
+// benchRunner runs the benchmark's handlers in this process, to measure the cost of
+// everything except the plugins. Such a handler does little work.
 type benchRunner struct {
 	handlers map[string]handler.Handler
 }
@@ -22,12 +22,12 @@ func newBenchRunner() *benchRunner {
 	return &benchRunner{map[string]handler.Handler{bench.Noop: all[bench.Noop], bench.Echo: all[bench.Echo], bench.Clock: all[bench.Clock]}}
 }
 
-// Services are the handlers.
+// Services returns the handlers.
 func (r *benchRunner) Services() []pluginhost.Service {
 	return []pluginhost.Service{{Name: "bench", Window: benchWindow, Handlers: slices.Sorted(maps.Keys(r.handlers))}}
 }
 
-// Changed never is.
+// Changed returns nil: the services never change.
 func (r *benchRunner) Changed() <-chan struct{} { return nil }
 
 // Dispatch calls the handler.
@@ -40,5 +40,5 @@ func (r *benchRunner) Dispatch(call pluginhost.Call) {
 	call.Done(pluginhost.Outcome{Kind: vocab.OutcomeSuccess, Result: result.Value})
 }
 
-// Cancel has nothing to end.
+// Cancel does nothing: there is nothing to end.
 func (r *benchRunner) Cancel(string, string) {}

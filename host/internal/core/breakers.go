@@ -20,8 +20,8 @@ func breakerLimits(c *config.CircuitBreakers) breaker.Limits {
 	return breaker.Limits{Enabled: c.Enabled, Database: of(c.Database), Queue: of(c.PGMQ)}
 }
 
-// breakerMoved tells of a breaker, and has the heartbeat find out when an open
-// database is back: it asks no breaker, so that nobody has to wait for the
+// breakerMoved reports a breaker's change. If it is the database's, the heartbeat finds
+// out when the database is back: it bypasses the breakers, so nobody has to wait for the
 // timeout.
 func (c *Core) breakerMoved(m breaker.Change) {
 	log := c.log.Named("breakers")
@@ -35,8 +35,8 @@ func (c *Core) breakerMoved(m breaker.Change) {
 	}
 }
 
-// gate is how the store asks the breakers, and the operational state before it
-// takes work. What counts as a failure is decided here.
+// gate lets the store consult the breakers, and the operational state before taking work.
+// It decides what counts as a failure.
 type gate struct {
 	breakers *breaker.Set
 	state    *opstate.Machine
@@ -78,8 +78,8 @@ func (g gate) Told(err error) {
 	}
 }
 
-// ofDatabase says what a call tells of the database as a whole: whatever it
-// answers, it is there, unless it says itself that it cannot serve now.
+// ofDatabase returns what the result of a call says about the database as a whole: any
+// answer shows that it is there, unless the answer is that it cannot serve now.
 func ofDatabase(err error) breaker.Outcome {
 	switch {
 	case err == nil:
@@ -87,9 +87,9 @@ func ofDatabase(err error) breaker.Outcome {
 	case errors.Is(err, store.ErrRefused), errors.Is(err, context.Canceled):
 		return breaker.Ignored
 	case errors.Is(err, context.DeadlineExceeded):
-		return breaker.Failure // it did not answer in the time that a call has
+		return breaker.Failure // it did not answer within the time limit of a call
 	case store.IsTimeout(err), sqlState(err) == "42501":
-		return breaker.Success // it works, on something else or for somebody else
+		return breaker.Success // it is working, on something else or for someone else
 	}
 	switch store.Classify(err) {
 	case store.Unavailable, store.Unknown:
@@ -99,9 +99,9 @@ func ofDatabase(err error) breaker.Outcome {
 	}
 }
 
-// ofQueue says what a call tells of a queue: it fails if the queue is not as it
-// should be, or takes too long. What the database's own breaker counts, and what
-// is wrong with a single message or step, tells nothing of it.
+// ofQueue returns what the result of a call says about a queue. The queue fails if it is
+// not in the expected condition or takes too long. What the database's own breaker
+// counts, and faults of a single message or step, say nothing about the queue.
 func ofQueue(err error) breaker.Outcome {
 	switch {
 	case err == nil:

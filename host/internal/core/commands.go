@@ -47,7 +47,7 @@ func up(ctx context.Context, o cli.UpOptions) error {
 	return nil
 }
 
-// load makes a host of configuration files.
+// load creates a host from configuration files.
 func load(o cli.UpOptions, change ...func(*telemetry.LogOptions)) (*Core, error) {
 	cfg, err := config.Load(o.Config)
 	if err != nil {
@@ -78,7 +78,7 @@ func newLogger(cfg *config.Config, change ...func(*telemetry.LogOptions)) (hclog
 	return telemetry.NewLogger(o)
 }
 
-// migrate brings a schema up to date, or tells where it stands.
+// migrate brings a schema up to date, or only reports its status.
 func migrate(ctx context.Context, o cli.MigrateOptions) (report readmodel.MigrationReport, err error) {
 	cfg, err := config.Load(o.Config)
 	if err != nil {
@@ -126,7 +126,7 @@ func schemaReport(ctx context.Context, target *pgx.ConnConfig) (r readmodel.Migr
 		return r, err
 	}
 	if err := migrations.Check(ctx, conn); err != nil {
-		if _, ok := errors.AsType[*migrations.PendingError](err); !ok { // what is pending is reported
+		if _, ok := errors.AsType[*migrations.PendingError](err); !ok { // pending migrations are part of the report
 			return r, err
 		}
 	}
@@ -148,7 +148,7 @@ func schemaReport(ctx context.Context, target *pgx.ConnConfig) (r readmodel.Migr
 	return r, nil
 }
 
-// doctor checks what can be checked without a running host.
+// doctor runs the checks that need no running host.
 func doctor(ctx context.Context, o config.Options) readmodel.DoctorReport {
 	report := readmodel.NewDoctorReport()
 	cfg, err := config.Load(o)
@@ -186,13 +186,13 @@ func pluginsCheck(cfg *config.Config) readmodel.DoctorCheck {
 	return c
 }
 
-// limitsCheck says how the limits of plugins would be enforced. Whether the host
-// may make the control groups that are there turns out when it starts.
+// limitsCheck reports how the limits of plugins would be enforced. Whether the host may
+// create control groups is only known once it starts.
 func limitsCheck(cfg *config.Config) (c readmodel.DoctorCheck, asked bool) {
 	c = readmodel.DoctorCheck{Name: "limits", Status: readmodel.DoctorOK}
 	plugins, err := config.LoadPlugins(cfg.System.Plugins, cfg.Environment)
 	if err != nil {
-		return c, false // another check tells
+		return c, false // another check reports it
 	}
 	groups := process.LookForGroups("/sys/fs/cgroup", "/proc/self/cgroup")
 	var reports []string
@@ -243,14 +243,14 @@ func databaseCheck(ctx context.Context, cfg *config.Config) readmodel.DoctorChec
 		if _, pending := errors.AsType[*migrations.PendingError](err); pending {
 			return fail(err.Error(), "run tasker migrate")
 		}
-		return fail(err.Error(), "") // it says itself what to do
+		return fail(err.Error(), "") // the error itself says what to do
 	}
 	c.Message = fmt.Sprintf("PostgreSQL at %s:%d, schema up to date", target.Host, target.Port)
 	return c
 }
 
-// measure runs a benchmark. Without a database url it has a private server of
-// its own, beside the one of the hosts.
+// measure runs a benchmark. Without a database URL it uses a private server, separate
+// from the one that hosts use.
 func measure(ctx context.Context, o cli.BenchOptions) (readmodel.BenchReport, error) {
 	cfg, err := config.Load(o.Config)
 	if err != nil {
@@ -275,7 +275,7 @@ func measure(ctx context.Context, o cli.BenchOptions) (readmodel.BenchReport, er
 		if err := os.MkdirAll(options.Profile, 0o755); err != nil {
 			return readmodel.BenchReport{}, fmt.Errorf("profile: %w", err)
 		}
-		if err := os.Setenv(profileVariable, options.Profile); err != nil { // for the plugins, which get it from there
+		if err := os.Setenv(profileVariable, options.Profile); err != nil { // the plugins inherit it
 			return readmodel.BenchReport{}, fmt.Errorf("profile: %w", err)
 		}
 	}
@@ -289,8 +289,8 @@ func measure(ctx context.Context, o cli.BenchOptions) (readmodel.BenchReport, er
 	return report, err
 }
 
-// setStateDir moves everything that a host keeps, for one that must not meet
-// another.
+// setStateDir moves everything that a host keeps to dir, for a host that must not
+// interfere with another.
 func setStateDir(cfg *config.Config, dir string) {
 	cfg.System.StateDir = dir
 	cfg.System.Socket = filepath.Join(dir, "tasker.sock")

@@ -14,9 +14,9 @@ import (
 	"github.com/tasker-systems/tasker-host/migrations/pgsession"
 )
 
-// withFix says in one line where no connection could be made, why, and what to do,
-// and what to do about a pooler and about rights that the role lacks. Other errors, nil included, it
-// returns as they are.
+// withFix turns a connection failure into one line that says where, why, and what to do.
+// It also adds what to do about poolers and about rights that the role lacks. It returns
+// other errors, including nil, unchanged.
 func withFix(cfg *pgx.ConnConfig, err error) error {
 	if sqlState(err) == pgerrcode.InsufficientPrivilege {
 		return fmt.Errorf("%w; connect as the role that owns database %s and what is in it, not as %s", err, cfg.Database, cfg.User)
@@ -46,8 +46,8 @@ func withFix(cfg *pgx.ConnConfig, err error) error {
 
 const readOnly = "the server is read-only"
 
-// whyNoConnection is the cause in one line. The error has a line for each address
-// that was tried: the last one will do.
+// whyNoConnection returns the cause in one line. The error has a line for each address
+// that was tried; the last one is used.
 func whyNoConnection(failed *pgconn.ConnectError) string {
 	if refused, ok := errors.AsType[*pgconn.PgError](failed); ok {
 		return fmt.Sprintf("%s (SQLSTATE %s)", refused.Message, refused.Code)
@@ -60,8 +60,8 @@ func whyNoConnection(failed *pgconn.ConnectError) string {
 	return reason
 }
 
-// brief is an error in one line, for tables: what failed for want of a connection
-// is that no connection could be made, and why.
+// brief returns an error as one line, for tables. An error caused by a failed connection
+// becomes just that: no connection could be made, and why.
 func brief(err error) error {
 	if failed, ok := errors.AsType[*pgconn.ConnectError](err); ok {
 		return errors.New("no connection: " + whyNoConnection(failed))

@@ -14,20 +14,20 @@ import (
 	"github.com/tasker-systems/tasker-host/host/internal/readmodel"
 )
 
-// ErrForced is returned by Run of a host that has stopped, but had to cut off
-// steps that still ran. Their leases were handed back.
+// ErrForced is returned by Run if the host stopped but had to cut off steps that were
+// still running. Their leases were handed back.
 var ErrForced = cli.ErrForced
 
-// halt is how a running host is told to stop, and how long it may take.
+// halt tells a running host to stop, and how long it may take.
 type halt struct {
 	asked chan struct{} // closed: shut down
-	cut   chan struct{} // closed: do not wait for what runs
+	cut   chan struct{} // closed: do not wait for running steps
 	paced chan struct{} // signalled when grace has changed
 
-	mu     sync.Mutex // guards the following, and who closes the above
+	mu     sync.Mutex // guards the fields below, and the closing of the channels above
 	isCut  bool
 	grace  *time.Duration // nil: as configured
-	began  time.Time      // of the drain; zero: it has not begun
+	began  time.Time      // when the drain began; zero: not yet
 	forced bool           // steps were cut off
 }
 
@@ -35,8 +35,7 @@ func newHalt() *halt {
 	return &halt{asked: make(chan struct{}), cut: make(chan struct{}), paced: make(chan struct{}, 1)}
 }
 
-// ask has the host shut down. A grace that is given counts from the beginning of
-// the shutdown.
+// ask makes the host shut down. A given grace counts from the beginning of the shutdown.
 func (h *halt) ask(grace *time.Duration) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -53,7 +52,7 @@ func (h *halt) ask(grace *time.Duration) {
 	}
 }
 
-// cutShort ends the wait for what runs.
+// cutShort ends the wait for running steps.
 func (h *halt) cutShort() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -63,7 +62,7 @@ func (h *halt) cutShort() {
 	}
 }
 
-// until returns when the drain ends; zero: none has begun.
+// until returns when the drain ends; zero if none has begun.
 func (h *halt) until(configured time.Duration) time.Time {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -83,8 +82,8 @@ func (h *halt) wasForced() bool {
 	return h.forced
 }
 
-// drainTime returns a context that ends when ctx does, when the drain is cut
-// short, or when its time is over, however often that changes.
+// drainTime returns a context that ends when ctx does, when the drain is cut short, or
+// when its time is over, even if that time changes meanwhile.
 func (c *Core) drainTime(ctx context.Context) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancel(ctx)
 	var watching sync.WaitGroup
@@ -107,10 +106,10 @@ func (c *Core) drainTime(ctx context.Context) (context.Context, context.CancelFu
 	return ctx, func() { cancel(); watching.Wait() }
 }
 
-// settable are the states that a host can be told to enter.
+// settable lists the states that a host can be told to enter.
 var settable = []opstate.State{opstate.GracefulShutdown, opstate.Emergency}
 
-// controlAPI answers what the API asks of the host's state and breakers.
+// controlAPI serves the API's requests about the host's state and breakers.
 type controlAPI struct{ core *Core }
 
 var (
@@ -151,7 +150,7 @@ func (a controlAPI) MoveHost(ctx context.Context, o api.StateOrder) (readmodel.H
 	return a.HostState(ctx), nil
 }
 
-// operatorText tells who does something, and why.
+// operatorText describes who does something, and why.
 func operatorText(o api.Operator) string {
 	text := "by " + orElse(o.By, "an operator")
 	if o.Reason != "" {

@@ -35,39 +35,39 @@ import (
 	"github.com/tasker-systems/tasker-host/host/internal/tracing"
 )
 
-// Options are what a host is made of.
+// Options configure a host.
 type Options struct {
 	Config  *config.Config
 	Plugins []config.PluginSpec
 	Log     hclog.Logger
-	NoAPI   bool // for measuring: no socket is opened
-	// InProcess, for measuring, runs steps in the place of plugins.
+	NoAPI   bool // for measuring: opens no socket
+	// InProcess, for measuring, runs steps instead of plugins.
 	InProcess pipeline.Runner
 
-	// Load reads the configuration anew; nil: it never changes.
+	// Load reads the configuration again; if nil, it never changes.
 	Load func() (*config.Config, error)
-	// Reload asks for that, beside changes of the files.
+	// Reload triggers a reload, as do changes of the files.
 	Reload <-chan os.Signal
 
-	health health.Config // how often checks are looked at; zero: as ever
+	health health.Config // how often to run the checks; zero: the default
 }
 
 // Core is a host. Start it once; Stop it once.
 type Core struct {
 	opts     Options
-	cfg      *config.Config // as the host was started; inForce has what was reloaded
+	cfg      *config.Config // as of the start; inForce includes what was reloaded
 	log      hclog.Logger
 	build    telemetry.Build
 	registry *prometheus.Registry
 	state    *opstate.Machine
 	breakers *breaker.Set
 
-	traces    *tracing.Traces // nil: nothing is traced
+	traces    *tracing.Traces // nil: tracing is off
 	database  *database
 	pool      *pgxpool.Pool
 	Store     *store.Store
 	plugins   *pluginhost.Host
-	watch     *pluginwatch.Watcher // nil: nobody watches the plugins' files
+	watch     *pluginwatch.Watcher // nil: the plugins' files are not watched
 	Engine    *pipeline.Engine
 	pools     *coordinator.Coordinator
 	sizing    *lifecycle.Runner
@@ -81,17 +81,17 @@ type Core struct {
 	answers   *backend.Backend
 	reloader  *reloader
 
-	group   *lifecycle.Group // what the work stands on
-	working *lifecycle.Group // what works
+	group   *lifecycle.Group // what the working parts depend on
+	working *lifecycle.Group // the parts that do the work
 	halt    *halt
 	backlog prometheus.Gauge
 	aside   prometheus.Gauge
 	manager *tellManager
-	built   atomic.Bool     // the engine and what reports are there, for goroutines that did not build them
-	drain   context.Context // while stopping: ends when the drain shall be cut short
+	built   atomic.Bool     // the engine and the reporters exist, for goroutines that did not build them
+	drain   context.Context // while stopping: ends when the drain must be cut short
 }
 
-// New makes a host that is not yet started.
+// New returns a host that is not yet started.
 func New(opts Options) *Core {
 	build := telemetry.ThisBuild()
 	c := &Core{
@@ -116,10 +116,10 @@ func New(opts Options) *Core {
 	return c
 }
 
-// Pool returns the host's connections, once started.
+// Pool returns the host's connections, once it has started.
 func (c *Core) Pool() *pgxpool.Pool { return c.pool }
 
-// part is a part of the host: how it starts and stops.
+// part is a part of the host, given by how it starts and stops.
 type part struct{ start, stop func(context.Context) error }
 
 // Start starts the part.
@@ -130,9 +130,9 @@ func (p part) Stop(ctx context.Context) error { return p.stop(ctx) }
 
 var _ lifecycle.Service = part{}
 
-// parts names the parts in the order in which they start; they stop in reverse.
-// The API opens before the engine runs and closes after it has stopped, so that
-// probes are answered throughout.
+// parts returns the parts in the order in which they start; they stop in reverse. The API
+// opens before the engine runs and closes after it has stopped, so that probes are
+// answered throughout.
 func (c *Core) parts() (base, working *lifecycle.Group) {
 	base = lifecycle.NewGroup(
 		lifecycle.Member{Name: "traces", Service: part{c.startTraces, c.stopTraces}},
@@ -151,8 +151,8 @@ func (c *Core) parts() (base, working *lifecycle.Group) {
 	return base, working
 }
 
-// Start brings up every part, in order. If one cannot start, those before it are
-// stopped again and its error is returned.
+// Start starts every part, in order. If one fails to start, Start stops those before it
+// and returns its error.
 func (c *Core) Start(ctx context.Context) error {
 	if err := makeStateDir(c.cfg.System.StateDir); err != nil {
 		return err
@@ -168,14 +168,14 @@ func (c *Core) Start(ctx context.Context) error {
 		c.enter(opstate.Stopped, "it did not start: "+firstLine(err.Error()))
 		return err
 	}
-	c.enter(opstate.Normal, "every part has started") // unless it was told to stop meanwhile
+	c.enter(opstate.Normal, "every part has started") // unless it was told to stop in the meantime
 	c.log.Info("the host is up", "environment", c.cfg.Environment, "version", c.build.Version)
 	return nil
 }
 
-// Run starts the host, serves until ctx ends, it is told to stop or a part fails,
-// and stops it. abort cuts the drain short. The error is [ErrForced] if steps
-// were cut off, and nothing else is wrong.
+// Run starts the host, serves until ctx ends, the host is told to stop or a part fails,
+// and then stops it. Closing abort cuts the drain short. Run returns [ErrForced] if steps
+// were cut off and nothing else is wrong.
 func (c *Core) Run(ctx context.Context, abort <-chan struct{}) error {
 	over := make(chan struct{})
 	var watching sync.WaitGroup
@@ -199,7 +199,7 @@ func (c *Core) Run(ctx context.Context, abort <-chan struct{}) error {
 	}
 	c.manager.up()
 	defer c.manager.stopped()
-	debug.FreeOSMemory() // what starting took, a third of the process's memory, is not needed again
+	debug.FreeOSMemory() // starting used a third of the process's memory, which is no longer needed
 	var failure error
 	select {
 	case <-c.halt.asked:
@@ -217,11 +217,11 @@ func (c *Core) Run(ctx context.Context, abort <-chan struct{}) error {
 	return failure
 }
 
-// errTold is the cause that ends the start of a host that is told to stop.
+// errTold is the cause with which the start ends if the host is told to stop.
 var errTold = errors.New("the host was told to stop")
 
-// watchSignals acts on signals until the host has stopped. Whatever the host does
-// at that moment, its state tells it at once.
+// watchSignals acts on signals until the host has stopped. Whatever the host is doing,
+// its state changes at once.
 func (c *Core) watchSignals(ctx context.Context, abort, over <-chan struct{}) {
 	select {
 	case <-ctx.Done():
@@ -239,13 +239,13 @@ func (c *Core) watchSignals(ctx context.Context, abort, over <-chan struct{}) {
 	}
 }
 
-// Stop ends every part in reverse order. When ctx ends, or the drain time is
-// over, what still runs is cancelled and its leases are handed back.
+// Stop stops every part in reverse order. When ctx ends, or the drain time is over, it
+// cancels the steps that are still running and hands their leases back.
 func (c *Core) Stop(ctx context.Context) error {
 	c.enter(opstate.GracefulShutdown, "the host was told to stop")
 	c.halt.ask(nil)
 	c.drain = ctx
-	if c.Engine != nil { // from now on nothing new, whatever the parts before it need to stop
+	if c.Engine != nil { // take no new work from now on, however long the parts before it take to stop
 		now, cancel := context.WithCancel(ctx)
 		cancel()
 		c.Engine.Drain(now)
@@ -255,17 +255,17 @@ func (c *Core) Stop(ctx context.Context) error {
 		defer cancel()
 		return stop(ctx)
 	}
-	// The engine's time is its own, see stopEngine.
+	// The engine has its own time limit, see stopEngine.
 	err := errors.Join(bounded(stopSlack, c.working.Stop), bounded(stopSlack, c.group.Stop))
 	c.enter(opstate.Stopped, "every part has stopped")
 	return err
 }
 
-// stopSlack is what the parts beside the engine get to stop.
+// stopSlack is the time that the parts other than the engine get to stop.
 const stopSlack = 10 * time.Second
 
-// enter moves to a state and tells of it: the log, the reporters, and by a
-// heartbeat the other hosts. Without an edge nothing happens.
+// enter moves the host to a state and reports it to the log, to the reporters and, by a
+// heartbeat, to the other hosts. It does nothing if the transition is not allowed.
 func (c *Core) enter(state opstate.State, reason string) {
 	before := c.state.State()
 	change, err := c.state.To(state, reason)
@@ -283,7 +283,7 @@ func (c *Core) enter(state opstate.State, reason string) {
 	c.log.Info("operational state", "state", state, "reason", reason)
 }
 
-// startEngine starts the plugins, and then what moves work to them.
+// startEngine starts the plugins, and then what sends work to them.
 func (c *Core) startEngine(ctx context.Context) error {
 	if err := c.plugins.Start(ctx); err != nil {
 		return err
@@ -294,9 +294,9 @@ func (c *Core) startEngine(ctx context.Context) error {
 	return nil
 }
 
-// stopEngine drains, then stops plugins, then hands back what is left. Its time
-// is its own: the configured drain time, cut short by the end of c.drain, and
-// the emergency time after it.
+// stopEngine drains, then stops the plugins, then hands back what is left. It has its own
+// time limit: the configured drain time, cut short by the end of c.drain, and the
+// emergency time after it.
 func (c *Core) stopEngine(ctx context.Context) error {
 	ctx = context.WithoutCancel(ctx)
 	o := c.inForce().Orchestration
@@ -309,11 +309,11 @@ func (c *Core) stopEngine(ctx context.Context) error {
 		c.halt.mu.Unlock()
 		c.log.Warn("the drain is over; what runs is cancelled and handed back", "steps", left)
 		c.enter(opstate.Emergency, "the drain is over")
-		c.Engine.Cut() // who listens need not wait for the end of the time below
+		c.Engine.Cut() // handlers that listen need not wait for the time limit below
 	}
 	ctx, cancel = context.WithTimeout(ctx, o.EmergencyTimeout)
 	defer cancel()
-	// Plugins that do not end by themselves must leave time to hand leases back.
+	// Plugins that do not end on their own must leave time to hand leases back.
 	cut := fmt.Errorf("they had %s, half of orchestration.emergency_timeout", o.EmergencyTimeout/2)
 	calls, cancel := context.WithTimeoutCause(ctx, o.EmergencyTimeout/2, cut)
 	defer cancel()
@@ -326,16 +326,16 @@ func (c *Core) stopEngine(ctx context.Context) error {
 }
 
 func makeStateDir(dir string) error {
-	// Others may pass through, to what is theirs in it (the private server's
-	// account, if we are root), but not list it; what is ours is closed.
+	// Others may pass through it to what belongs to them (the private server's account,
+	// if we are root), but not list it; our own files are closed to them.
 	if err := os.MkdirAll(dir, 0o711); err != nil {
 		return fmt.Errorf("make the state directory: %w; let this user write there, or set system.state_dir", err)
 	}
 	return nil
 }
 
-// startStore opens the pool, sees to what the engine needs in the database, and
-// builds the parts that work on it.
+// startStore opens the pool, prepares what the engine needs in the database, and builds
+// the parts that depend on it.
 func (c *Core) startStore(ctx context.Context) error {
 	pool, err := store.OpenPool(ctx, store.PoolConfig{
 		URL: c.database.url, MaxConns: int32(c.cfg.Database.MaxConnections),
@@ -382,7 +382,7 @@ func (c *Core) stopStore(context.Context) error {
 	return nil
 }
 
-// buildEngine makes the plugin host and the pipeline, neither of which runs yet.
+// buildEngine creates the plugin host and the pipeline, but starts neither.
 func (c *Core) buildEngine() error {
 	breaker := c.cfg.CircuitBreakers.PluginCrashLoop
 	plugins, err := pluginhost.New(pluginhost.Config{

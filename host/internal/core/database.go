@@ -16,15 +16,15 @@ import (
 	"github.com/tasker-systems/tasker-host/migrations/pgsession"
 )
 
-// database is the server the host works on.
+// database is the server that the host works on.
 type database struct {
 	url     string
-	cluster *pgcluster.Cluster // nil: the server is not ours
-	dir     string             // of the cluster
+	cluster *pgcluster.Cluster // nil: the server is not private to this host
+	dir     string             // the cluster's
 }
 
-// located says of a schema that this program cannot use where it is, if the
-// server is ours: nobody else knows.
+// located adds the server's location to an error about a schema that this program cannot
+// use, if the server is private: nobody else knows where it is.
 func (d *database) located(err error) error {
 	_, changed := errors.AsType[*migrations.ChangedError](err)
 	_, newer := errors.AsType[*migrations.NewerError](err)
@@ -49,7 +49,7 @@ func (c *Core) startDatabase(ctx context.Context) error {
 
 func (c *Core) stopDatabase(ctx context.Context) error { return c.database.stop(ctx) }
 
-// readySchema brings the schema up to date, or in production checks that it is.
+// readySchema brings the schema up to date or, in production, checks that it is.
 func (c *Core) readySchema(ctx context.Context) error {
 	conn, err := pgx.ParseConfig(c.database.url)
 	if err != nil {
@@ -67,8 +67,8 @@ func (c *Core) readySchema(ctx context.Context) error {
 	return withFix(conn, migrations.Up(ctx, conn, c.log.Named("migrations")))
 }
 
-// checkServer says loudly when the server does not keep what it has acknowledged:
-// our promises are no better than it.
+// checkServer logs a prominent warning if the server may lose what it has acknowledged:
+// our promises are only as good as the server's.
 func (c *Core) checkServer(ctx context.Context) error {
 	f, err := c.Store.ServerFacts(ctx)
 	if err != nil {
@@ -81,8 +81,8 @@ func (c *Core) checkServer(ctx context.Context) error {
 	return nil
 }
 
-// checkSchema refuses a schema that is not this binary's. In production it is
-// migrated on purpose, with tasker migrate.
+// checkSchema refuses a schema that does not match this binary. In production, schemas
+// are migrated deliberately, with tasker migrate.
 func checkSchema(ctx context.Context, cfg *pgx.ConnConfig) (err error) {
 	conn, err := pgx.ConnectConfig(ctx, cfg)
 	if err != nil {
@@ -123,7 +123,7 @@ func openDatabase(ctx context.Context, cfg *config.Config, log hclog.Logger) (*d
 	return &database{url: cluster.DSN(), cluster: cluster, dir: dir}, nil
 }
 
-// placeOfURL says where the operator wrote the URL.
+// placeOfURL returns where the operator wrote the URL.
 func placeOfURL(cfg *config.Config) string {
 	for _, key := range []string{"database.url_file", "database.url"} {
 		if origin, ok := cfg.Origin(key); ok && !strings.HasPrefix(origin.Source, "built-in ") {
@@ -133,13 +133,14 @@ func placeOfURL(cfg *config.Config) string {
 	return "database.url"
 }
 
-// mayInstall reports whether a server that did not start is to be installed:
-// there is none, and the operator allows it.
+// mayInstall reports whether to install a server after one failed to start: none is
+// installed, and the operator allows it.
 func mayInstall(e config.Embedded, err error) bool {
 	return e.Install && errors.Is(err, pgcluster.ErrNoBinaries)
 }
 
-// embeddedSettings suit the host: short-lived rows, many small transactions.
+// embeddedSettings returns settings that suit the host: short-lived rows, many small
+// transactions.
 func embeddedSettings(cfg *config.Config) map[string]string {
 	return map[string]string{
 		"max_connections":    fmt.Sprint(2*cfg.Database.MaxConnections + 30),
@@ -151,7 +152,8 @@ func embeddedSettings(cfg *config.Config) map[string]string {
 	}
 }
 
-// exited is closed if a server of ours has gone; it never is for others.
+// exited returns a channel that is closed when a private server exits; for other servers
+// it is never closed.
 func (d *database) exited() <-chan struct{} {
 	if d.cluster == nil {
 		return nil

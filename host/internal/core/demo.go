@@ -23,9 +23,8 @@ var demoTasks = []struct{ template, input string }{
 	{"fulfillment/templates/process_order.yaml", "fulfillment/inputs/process_order.json"},
 }
 
-// demo starts a host on a private PostgreSQL of its own, whatever database is
-// configured, with the plugins of plugins.toml, and applies the example
-// templates.
+// demo starts a host on its own private PostgreSQL, whatever database is configured, with
+// the plugins of plugins.toml, and applies the example templates.
 func demo(ctx context.Context, o config.Options) (_ *cli.DemoHost, err error) {
 	cfg, err := config.Load(o)
 	if err != nil {
@@ -68,7 +67,7 @@ func demo(ctx context.Context, o config.Options) (_ *cli.DemoHost, err error) {
 	return host, nil
 }
 
-// about says in one line what a started host consists of.
+// about describes in one line what a started host consists of.
 func (c *Core) about() string {
 	var parts []string
 	if cluster := c.database.cluster; cluster != nil {

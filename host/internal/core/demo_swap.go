@@ -18,8 +18,8 @@ import (
 // demoSwapped is the plugin that the demo swaps.
 const demoSwapped = "arithmetic"
 
-// demoPlugins copies the plugins of a plugins.toml into a directory of the demo,
-// so that one can be replaced there, and returns the plugins.toml for them.
+// demoPlugins copies the plugins of a plugins.toml into a directory of the demo, so that
+// one can be replaced there, and returns the path of a plugins.toml for the copies.
 func demoPlugins(source, dir string) (string, error) {
 	plugins, err := config.LoadPlugins(source, "development")
 	if err != nil {
@@ -47,8 +47,8 @@ func demoPlugins(source, dir string) (string, error) {
 	return path, nil
 }
 
-// replaceBinary puts a binary in place as people are told to: beside it, then by
-// renaming.
+// replaceBinary installs a binary the way operators are told to: it writes the new file
+// beside the old one and renames it.
 func replaceBinary(from, to string) error {
 	content, err := os.ReadFile(from)
 	if err != nil {
@@ -63,7 +63,7 @@ func replaceBinary(from, to string) error {
 	return nil
 }
 
-// demoSwap swaps a plugin by putting its next version in its place.
+// demoSwap swaps a plugin by replacing its binary with the next version.
 func (c *Core) demoSwap(next string, task client.Submission) *cli.DemoSwap {
 	id := pluginhost.SlotID{Kind: config.KindHandler, Name: demoSwapped}
 	return &cli.DemoSwap{
@@ -87,7 +87,7 @@ func (c *Core) demoSwap(next string, task client.Submission) *cli.DemoSwap {
 
 const swapPatience = 30 * time.Second
 
-// awaitSwap waits until a later generation serves.
+// awaitSwap waits until a later generation is serving.
 func (c *Core) awaitSwap(ctx context.Context, id pluginhost.SlotID, before uint64) error {
 	ctx, cancel := context.WithTimeout(ctx, swapPatience)
 	defer cancel()
@@ -115,7 +115,7 @@ select s.plugin_generation, count(*)
  where s.task_uuid = any($1::uuid[]) and s.state = 'complete'
  group by s.plugin_generation order by s.plugin_generation`
 
-// ranBy says which generations of a plugin ran the steps of tasks.
+// ranBy reports which generations of a plugin ran the steps of the given tasks.
 func (c *Core) ranBy(ctx context.Context, id pluginhost.SlotID, tasks []string) ([]cli.DemoGeneration, error) {
 	rows, err := c.pool.Query(ctx, sqlRanBy, tasks)
 	if err != nil {

@@ -12,7 +12,7 @@ import (
 	"github.com/tasker-systems/tasker-host/host/internal/store"
 )
 
-// buildEvents makes the hub that tells clients what happens.
+// buildEvents creates the hub that tells clients what happens.
 func (c *Core) buildEvents() {
 	log := c.log.Named("events")
 	c.events = events.New(events.Config{
@@ -26,13 +26,13 @@ func (c *Core) startEvents(ctx context.Context) error { return c.telling.Start(c
 func (c *Core) stopEvents(ctx context.Context) error { return c.telling.Stop(ctx) }
 
 const (
-	healthWriteTimeout = 2 * time.Second // the monitor waits for it
-	maxHealthUnwritten = 200             // changes that wait for the database to come back
+	healthWriteTimeout = 2 * time.Second // the monitor waits this long at most
+	maxHealthUnwritten = 200             // changes kept until the database comes back
 )
 
-// healthJournal keeps changes of health in the database. What it cannot write
-// waits for the next change: that of the database itself, as a rule. Only the
-// monitor's loop uses it.
+// healthJournal records changes of health in the database. What it cannot write waits for
+// the next change, usually that of the database check itself. Only the monitor's loop
+// uses it.
 type healthJournal struct {
 	store     *store.Store
 	log       hclog.Logger

@@ -13,13 +13,13 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
 )
 
-// stateFinalizer finalizes while the operational state lets it.
+// stateFinalizer finalizes tasks when the operational state allows it.
 type stateFinalizer struct {
 	*finalizer.Finalizer
 	state *opstate.Machine
 }
 
-// errNotInState says that the host does not do this in its state.
+// errNotInState is returned for work that the host does not do in its current state.
 var errNotInState = errors.New("not in this operational state")
 
 // Finalize finishes a task, see [finalizer.Finalizer.Finalize].
@@ -30,15 +30,15 @@ func (f stateFinalizer) Finalize(ctx context.Context, task vocab.UUID) (vocab.Ta
 	return f.Finalizer.Finalize(ctx, task)
 }
 
-// What became of a task whose claim for finalization was granted, beside the
-// states that it ended in.
+// The outcomes of a task whose claim for finalization was granted, besides the states in
+// which it can end.
 const (
-	finalizationWaits  = "waiting"    // something moves in it
-	finalizationLost   = "claim_lost" // the claim ran out or was taken before the decision was applied
+	finalizationWaits  = "waiting"    // something is still in progress in it
+	finalizationLost   = "claim_lost" // the claim expired or was taken before the decision was applied
 	finalizationFailed = "failed"     // a call failed
 )
 
-// finalizationMetrics count what the finalizer does.
+// finalizationMetrics counts what the finalizer does.
 type finalizationMetrics struct {
 	claimSeconds, releaseSeconds          prometheus.Histogram
 	claims, granted, refused              prometheus.Counter

@@ -20,22 +20,22 @@ import (
 	sdkhealth "github.com/tasker-systems/tasker-host/sdk/health"
 )
 
-// From when on a check is not healthy.
+// The thresholds from which a check is no longer healthy.
 const (
-	strainedPool  = time.Minute // at its maximum, and ever more waits
-	deepQueue     = 100_000     // messages that wait
-	countedAside  = 1000        // messages among the dead letters; more are as bad
+	strainedPool  = time.Minute // at its maximum while the backlog grows
+	deepQueue     = 100_000     // waiting messages
+	countedAside  = 1000        // dead letters counted; more are no worse
 	bloatedQueue  = 1_000_000   // dead rows
-	busyPool      = 0.85        // share of the connections that are in use
+	busyPool      = 0.85        // fraction of the connections in use
 	drainSlack    = 15 * time.Second
-	seldom        = 30 * time.Second // between looks that ask the database
-	resting       = 10 * time.Minute // likewise, while the host rests and nothing was wrong
-	unsweptAllows = 2                // sweep intervals until the steps of a dead host should have moved
+	seldom        = 30 * time.Second // between looks that query the database
+	resting       = 10 * time.Minute // likewise, while the host rests and the last look found nothing wrong
+	unsweptAllows = 2                // sweep intervals within which the steps of a dead host should have moved
 	checkEvery    = 10 * time.Second // between questions to plugins
-	checkTimeout  = 3 * time.Second  // for their answers: the other checks wait for them
+	checkTimeout  = 3 * time.Second  // for an answer: the other checks wait for it
 )
 
-// buildHealth makes the monitor of the parts that are built.
+// buildHealth creates the monitor of the parts that have been built.
 func (c *Core) buildHealth() error {
 	log := c.log.Named("health")
 	c.reporters = reporters.New(c.plugins, hostName(), c.registry, log)
@@ -75,8 +75,8 @@ func (c *Core) healthChecks() []health.Check {
 
 func (c *Core) rests() bool { return c.Engine.Resting() }
 
-// unlessResting is a look that is seldom taken while the host rests, if the last one
-// found nothing wrong: what it would find then was there before.
+// unlessResting wraps a look so that it is rarely taken while the host rests, if the last
+// one found nothing wrong: whatever it could find then was already there before.
 func unlessResting(rests func() bool, look func(context.Context, health.View) []health.Named) func(context.Context, health.View) []health.Named {
 	var last []health.Named
 	var looked time.Time
@@ -96,8 +96,8 @@ func found(s health.Status, format string, args ...any) health.Finding {
 
 var fine = health.Finding{Status: health.Healthy}
 
-// lookAtDatabase goes by the heartbeats, which are there anyway; before the
-// first it asks.
+// lookAtDatabase relies on the heartbeats, which happen anyway; before the first one it
+// queries the database.
 func (c *Core) lookAtDatabase(ctx context.Context, _ health.View) health.Finding {
 	if c.Engine.HostID() == 0 {
 		if err := c.pool.Ping(ctx); err != nil {
@@ -121,8 +121,8 @@ func (c *Core) lookAtConnections(_ context.Context, v health.View) health.Findin
 	return fine
 }
 
-// lookAtLoops finds a loop of the engine that hangs: no restart of anything but
-// the process helps.
+// lookAtLoops looks for a loop of the engine that hangs: only a restart of the process
+// helps then.
 func (c *Core) lookAtLoops(context.Context, health.View) health.Finding {
 	var stuck []string
 	for _, l := range c.Engine.Loops() {
@@ -151,7 +151,7 @@ func (c *Core) lookAtPlugins(context.Context, health.View) []health.Named {
 	return all
 }
 
-// lookAtPools tells what keeps pools of executors from doing their work.
+// lookAtPools reports what keeps pools of executors from doing their work.
 func (c *Core) lookAtPools(_ context.Context, v health.View) []health.Named {
 	var all []health.Named
 	for _, s := range c.pools.Pools() {
@@ -160,7 +160,7 @@ func (c *Core) lookAtPools(_ context.Context, v health.View) []health.Named {
 	return all
 }
 
-// poolFindings is what people are told who ask now.
+// poolFindings returns the findings for people who ask now.
 func (c *Core) poolFindings() []health.Named {
 	return c.lookAtPools(context.Background(), health.View{State: c.state.State(), Share: 1})
 }
@@ -196,8 +196,8 @@ func pauseText(p *coordinator.Pause) string {
 	return text
 }
 
-// lookAtBreakers tells what the host does not ask now. That the database does not
-// answer is the finding of another check.
+// lookAtBreakers reports what the host currently does not call. That the database does
+// not answer is reported by another check.
 func (c *Core) lookAtBreakers(context.Context, health.View) health.Finding {
 	var open []string
 	for _, b := range c.breakers.Status() {
@@ -216,7 +216,7 @@ func firstLine(text string) string {
 	return line
 }
 
-// lookAtQueues reads the server's statistics and no message.
+// lookAtQueues reads the server's statistics, but no message.
 func (c *Core) lookAtQueues(ctx context.Context, v health.View) []health.Named {
 	depths, err := c.Store.QueueDepths(ctx)
 	if err != nil {
@@ -243,7 +243,7 @@ func (c *Core) lookAtQueues(ctx context.Context, v health.View) []health.Named {
 	return all
 }
 
-// lookAtHosts finds hosts that died and whose steps nobody has taken over.
+// lookAtHosts looks for dead hosts whose steps nobody has taken over.
 func (c *Core) lookAtHosts(ctx context.Context, _ health.View) health.Finding {
 	hosts, err := c.Store.HostFacts(ctx)
 	if err != nil {
@@ -278,7 +278,7 @@ func (c *Core) lookAtClaims(ctx context.Context, _ health.View) health.Finding {
 	}
 }
 
-// lookAtDrain finds a shutdown that takes longer than it may: it is no longer as
+// lookAtDrain looks for a shutdown that takes longer than allowed: it no longer goes as
 // planned, so it raises an alarm.
 func (c *Core) lookAtDrain(_ context.Context, v health.View) health.Finding {
 	if v.State != opstate.GracefulShutdown {
@@ -292,7 +292,7 @@ func (c *Core) lookAtDrain(_ context.Context, v health.View) health.Finding {
 	return fine
 }
 
-// sinks tells each of several.
+// sinks reports to each of several sinks.
 type sinks []health.Sink
 
 // Report implements [health.Sink].
@@ -302,7 +302,7 @@ func (s sinks) Report(ctx context.Context, events []health.Event) {
 	}
 }
 
-// tellState lets the reporters know of another operational state.
+// tellState reports a change of the operational state to the reporters.
 func (c *Core) tellState(change opstate.Change) {
 	severity := sdkhealth.Info
 	if change.To == opstate.Emergency {
@@ -314,7 +314,7 @@ func (c *Core) tellState(change opstate.Change) {
 	})
 }
 
-// healthLog tells the log of events.
+// healthLog writes events to the log.
 type healthLog struct{ log hclog.Logger }
 
 // Report implements [health.Sink].

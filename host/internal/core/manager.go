@@ -11,16 +11,16 @@ import (
 	"github.com/tasker-systems/tasker-host/host/internal/systemd"
 )
 
-// tellManager tells the service manager of this host, if there is one.
+// tellManager notifies the service manager, if there is one, about this host.
 type tellManager struct {
 	core    *Core
 	manager *systemd.Manager // nil: there is none
-	isUp    atomic.Bool      // it was told so
+	isUp    atomic.Bool      // the manager was told that the host is up
 	watch   sync.WaitGroup
 	end     context.CancelFunc
 }
 
-// up says that the host is up, and begins to feed the watchdog.
+// up reports that the host is up, and starts to feed the watchdog.
 func (t *tellManager) up() {
 	t.told(t.manager.Ready("takes work"))
 	t.isUp.Store(true)
@@ -33,8 +33,8 @@ func (t *tellManager) up() {
 	})
 }
 
-// stopping says that the host stops, and how long that may take. The watchdog is
-// fed until stopped.
+// stopping reports that the host is stopping, and how long that may take. The watchdog is
+// fed until the host has stopped.
 func (t *tellManager) stopping() {
 	o := t.core.inForce().Orchestration
 	left := time.Until(t.core.halt.until(o.DrainTimeout)) + o.EmergencyTimeout + 2*stopSlack
@@ -63,8 +63,7 @@ func (t *tellManager) told(err error) {
 	}
 }
 
-// alive returns why the host does not work and a restart would help: a loop that
-// hangs.
+// alive returns why the host does not work although a restart would help: a loop hangs.
 func (c *Core) alive() error {
 	var stuck []error
 	for _, l := range c.Engine.Loops() {

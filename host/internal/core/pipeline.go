@@ -12,14 +12,14 @@ import (
 
 const (
 	inputCache    = 128 << 20
-	stepMemory    = 256 << 20 // of inputs and results under way
-	memoryShare   = 16 << 20  // of it, for a namespace in any case
+	stepMemory    = 256 << 20 // of inputs and results in progress
+	memoryShare   = 16 << 20  // of which each namespace always gets this much
 	maxDependency = 256
 
 	restBeat = 20 * time.Second
 )
 
-// pipelineConfig is the part of a configuration that the pipeline obeys.
+// pipelineConfig returns the part of a configuration that concerns the pipeline.
 func (c *Core) pipelineConfig(cfg *config.Config) pipeline.Config {
 	e, o, q, s := cfg.Engine, cfg.Orchestration, cfg.PGMQ, cfg.System
 	return pipeline.Config{
@@ -48,8 +48,8 @@ func (c *Core) pipelineConfig(cfg *config.Config) pipeline.Config {
 	}
 }
 
-// handsConfig says with which sizes and paces the pools begin whose executors take
-// turns; from then on they are the coordinator's.
+// handsConfig returns the initial sizes and paces of the pools whose executors take
+// turns; from then on the coordinator sets them.
 func handsConfig(cfg *config.Config) map[pipeline.PoolKind]pipeline.HandsConfig {
 	all := map[pipeline.PoolKind]pipeline.HandsConfig{}
 	settings := poolSettings(cfg)
@@ -62,7 +62,7 @@ func handsConfig(cfg *config.Config) map[pipeline.PoolKind]pipeline.HandsConfig 
 	return all
 }
 
-// runningPlugins are the plugins that serve, for the other hosts to see.
+// runningPlugins returns the plugins that are serving, for the other hosts to see.
 func (c *Core) runningPlugins() []readmodel.HostPlugin {
 	if c.plugins == nil {
 		return nil

@@ -15,8 +15,8 @@ import (
 	"github.com/tasker-systems/tasker-host/host/internal/readmodel"
 )
 
-// pluginAPI answers what the API asks of plugins: the engine knows what runs,
-// the watcher what shall run.
+// pluginAPI serves the API's requests about plugins: the engine knows what runs, the
+// watcher what should run.
 type pluginAPI struct{ core *Core }
 
 var (
@@ -24,8 +24,9 @@ var (
 	_ api.PluginChanges = pluginAPI{}
 )
 
-// mayChange refuses changes of plugins while the operational state does: a host
-// that starts loads what the files name, one that stops keeps what it has.
+// mayChange returns an error while the operational state forbids changes of plugins: a
+// host that is starting loads what the files name, and one that is stopping keeps what it
+// has.
 func (p pluginAPI) mayChange() error {
 	if state := p.core.state.State(); !state.SwapsPlugins() {
 		return api.Conflict(api.CodeStateForbidden, "the host is in state %s and changes no plugins", state)
@@ -86,8 +87,8 @@ func (p pluginAPI) plan(changes []pluginwatch.Change) readmodel.PluginPlan {
 	return plan
 }
 
-// inText says of what is wrong in plugins.toml that it stands in a text that was
-// sent instead of the file.
+// inText rewrites an error about plugins.toml so that it refers to the text that was sent
+// instead of the file.
 func inText(err error, file string) error {
 	e, ok := errors.AsType[*config.Error](err)
 	if !ok {
@@ -102,7 +103,7 @@ func inText(err error, file string) error {
 	return moved
 }
 
-// filesFault says what is wrong with the files, problem by problem.
+// filesFault returns what is wrong with the files, problem by problem.
 func filesFault(err error) error {
 	f := &api.Fault{Kind: api.ErrInvalid, Code: api.CodePluginsInvalid, Detail: "the files of the plugins are wrong; what ran before goes on"}
 	if e, ok := errors.AsType[*config.Error](err); ok {
@@ -180,7 +181,7 @@ func generationOf(g *pluginhost.GenerationStatus) readmodel.PluginGeneration {
 	}
 }
 
-// selected says what the files name for a plugin, and why it is not what runs.
+// selected returns what the files name for a plugin, and why that is not what runs.
 func (p pluginAPI) selected(id api.PluginID) *readmodel.PluginSelected {
 	if p.core.watch == nil {
 		return nil
@@ -252,8 +253,8 @@ func (p pluginAPI) ReleasePlugin(ctx context.Context, id api.PluginID, sha256, r
 	return p.settled(id, p.core.plugins.Release(ctx, pluginhost.SlotID(id), sha256, actor(ctx), orElse(reason, "released by an operator")))
 }
 
-// settled translates an engine's error. A change that was made replaces what the
-// files had asked for in vain.
+// settled translates an engine's error. A successful change supersedes a failed one that
+// the files had asked for.
 func (p pluginAPI) settled(id api.PluginID, err error) error {
 	if err != nil {
 		return pluginFault(err)
@@ -282,5 +283,5 @@ func orElse(text, other string) string {
 	return text
 }
 
-// actor is who asked over the API.
+// actor returns the operator who made the request over the API.
 func actor(ctx context.Context) pluginhost.Actor { return operator(auth.From(ctx).String()) }

@@ -18,7 +18,7 @@ import (
 	"github.com/tasker-systems/tasker-host/host/internal/pluginwatch"
 )
 
-// selectPlugins says which plugins start, and sees to it that the files are
+// selectPlugins determines which plugins to start, and arranges for the files to be
 // watched from then on.
 func (c *Core) selectPlugins() error {
 	selector := pluginset.NewSelector(c.cfg.System.Plugins, c.cfg.Environment)
@@ -53,7 +53,7 @@ func (e pluginEngine) Plan(slots []pluginwatch.Wanted) ([]pluginwatch.Change, er
 	return watched(slots, changes), err
 }
 
-// Apply implements [pluginwatch.Engine]. What goes wrong with one slot is in its
+// Apply implements [pluginwatch.Engine]. An error with one slot is reported in its
 // change.
 func (e pluginEngine) Apply(ctx context.Context, slots []pluginwatch.Wanted, actor, reason string) ([]pluginwatch.Change, error) {
 	if state := e.core.state.State(); !state.SwapsPlugins() && state != opstate.Startup {
@@ -66,8 +66,8 @@ func (e pluginEngine) Apply(ctx context.Context, slots []pluginwatch.Wanted, act
 	return watched(slots, changes), err
 }
 
-// specs makes specifications of slots. One that has not changed is to stay with
-// the executable that it has, or is getting.
+// specs makes the specifications of slots. An unchanged slot keeps the executable that it
+// has or is getting.
 func (e pluginEngine) specs(slots []pluginwatch.Wanted) []pluginhost.Spec {
 	specs := make([]pluginhost.Spec, len(slots))
 	for i := range slots {
@@ -103,7 +103,7 @@ func watched(slots []pluginwatch.Wanted, changes []pluginhost.Change) []pluginwa
 			return s.Kind == c.Slot.Kind && s.Name == c.Slot.Name && !s.Changed
 		})
 		if unchanged && c.Action == pluginhost.Refuse {
-			c.Action, c.Err = pluginhost.Keep, nil // it was taken back: what serves stays
+			c.Action, c.Err = pluginhost.Keep, nil // it was reverted: what serves stays
 		}
 		again := errors.Is(c.Err, pluginhost.ErrNotRecorded) || errors.Is(c.Err, context.Canceled)
 		out = append(out, pluginwatch.Change{
@@ -139,8 +139,8 @@ func limitsOf(s *config.PluginSpec) process.Limits {
 	return process.Limits{Memory: int64(s.MaxMemory), Processes: s.MaxProcesses, CPUs: s.MaxCPUs}
 }
 
-// orNone says that nothing is meant by a time of zero, where the plugin host
-// would take its default.
+// orNone turns a zero duration into a value that means none, where the plugin host would
+// otherwise use its default.
 func orNone(d time.Duration) time.Duration {
 	if d == 0 {
 		return -1
@@ -148,8 +148,8 @@ func orNone(d time.Duration) time.Duration {
 	return d
 }
 
-// pluginOptions reads the secrets that options refer to, and finds where options
-// stand in plugins.toml.
+// pluginOptions reads the secrets that options refer to, and finds where in plugins.toml
+// an option is set.
 type pluginOptions struct{ core *Core }
 
 var _ pluginhost.Options = pluginOptions{}
@@ -180,5 +180,5 @@ func (o pluginOptions) Place(id pluginhost.SlotID, pointer, message string) stri
 	return spec.OptionProblem(pointer, message).String()
 }
 
-// operator is the actor for somebody who asked over the API.
+// operator returns the actor for someone who made a request over the API.
 func operator(name string) pluginhost.Actor { return journal.Operator(name) }

@@ -17,7 +17,7 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/scaler"
 )
 
-// poolAPI answers what the API asks of pools.
+// poolAPI serves the API's requests about pools.
 type poolAPI struct{ core *Core }
 
 var (
@@ -55,9 +55,9 @@ func (p poolAPI) SetPool(ctx context.Context, name string, change api.PoolChange
 	return view, nil
 }
 
-// served refuses algorithms that nobody has: the pool would hold its size from now
-// on. The configuration may name them, since its plugins start later; whoever sets
-// one now means one that is there. A plugin that is down counts: it comes back.
+// served rejects algorithms that nobody provides: the pool would never be resized again.
+// The configuration may name them, since its plugins start later; a request must name one
+// that exists. A plugin that is down counts, since it comes back.
 func (p poolAPI) served(change api.PoolChange) error {
 	var problems []string
 	for _, c := range [...]struct {
@@ -81,7 +81,7 @@ func (p poolAPI) served(change api.PoolChange) error {
 	return nil
 }
 
-// algorithms are the names of those that can be set now.
+// algorithms returns the names of the algorithms that can be set now.
 func (p poolAPI) algorithms() (names []string) {
 	for _, a := range builtin.All() {
 		names = append(names, a.Name)

@@ -24,7 +24,7 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/wire"
 )
 
-// buildCoordinator makes what sizes the engine's pools.
+// buildCoordinator creates the coordinator, which sizes the engine's pools.
 func (c *Core) buildCoordinator() {
 	log := c.log.Named("pools")
 	c.pools = coordinator.New(c.coordinatorConfig(c.cfg), &poolWorld{core: c}, c.registry, log)
@@ -33,8 +33,7 @@ func (c *Core) buildCoordinator() {
 	})
 }
 
-// startCoordinator checks that the resources bear the pools before these are
-// sized.
+// startCoordinator checks that the resources suffice for the pools before they are sized.
 func (c *Core) startCoordinator(ctx context.Context) error {
 	warnings, err := c.pools.CheckResources(ctx)
 	for _, w := range warnings {
@@ -49,7 +48,7 @@ func (c *Core) startCoordinator(ctx context.Context) error {
 
 func (c *Core) stopCoordinator(ctx context.Context) error { return c.sizing.Stop(ctx) }
 
-// coordinatorConfig is the part of a configuration that the coordinator obeys.
+// coordinatorConfig returns the part of a configuration that concerns the coordinator.
 func (c *Core) coordinatorConfig(cfg *config.Config) coordinator.Config {
 	p := cfg.ExecutorPools.Coordinator
 	return coordinator.Config{
@@ -100,11 +99,11 @@ func poolSettings(cfg *config.Config) func(kind, namespace string) coordinator.S
 	}
 }
 
-// poolWorld shows the coordinator the rest of the host.
+// poolWorld is the coordinator's view of the rest of the host.
 type poolWorld struct {
 	core *Core
 
-	mu     sync.Mutex // guards the following
+	mu     sync.Mutex // guards the fields below
 	facts  coordinator.Facts
 	readAt time.Time
 }
@@ -131,8 +130,8 @@ func (w *poolWorld) Pools() []coordinator.Pool {
 	return all
 }
 
-// Backlogs implements [coordinator.World]. What waits is for all hosts: this one
-// counts its share of what it can do.
+// Backlogs implements [coordinator.World]. Waiting work is shared by all hosts: this one
+// counts its share of what it is able to do.
 func (w *poolWorld) Backlogs(ctx context.Context, queues []string) (map[string]coordinator.Backlog, error) {
 	if len(queues) == 0 {
 		return nil, nil
@@ -149,7 +148,7 @@ func (w *poolWorld) Backlogs(ctx context.Context, queues []string) (map[string]c
 	return shares, nil
 }
 
-// factsEvery is how often the resources are looked at.
+// factsEvery is the interval at which the resources are measured.
 const factsEvery = 2 * time.Second
 
 // Facts implements [coordinator.World].
@@ -200,15 +199,15 @@ func isBuiltin(name string) bool {
 	return false
 }
 
-// algorithm asks the plugin that serves a name, and the built-in of that name if
-// there is no such plugin. While a plugin is there that does not answer, nobody
-// takes its place: the pool is held.
+// algorithm calls the plugin that serves a name, or the built-in of that name if there is
+// no such plugin. If the plugin exists but does not answer, nothing takes its place: the
+// pool keeps its size.
 type algorithm struct {
 	name    string
 	plugins *pluginhost.Host
-	builtin scaler.Scaler // nil: there is none
+	builtin scaler.Scaler // nil: none
 
-	by string // who answered last
+	by string // who gave the last answer
 }
 
 var (
@@ -240,16 +239,15 @@ func (a *algorithm) Decide(ctx context.Context, o scaler.Observation) (scaler.De
 	if err != nil {
 		return scaler.Decision{}, err
 	}
-	d := answer.GetDecisions()[0] // as many as there are observations
+	d := answer.GetDecisions()[0] // one per observation
 	if d.GetError() != "" {
 		return scaler.Decision{}, errors.New(d.GetError())
 	}
 	return wire.DecodeDecision(d), nil
 }
 
-// memoryFree returns the bytes that this process may still take: what the machine
-// has available, or what is left of the limit of its control group. 0: it is not
-// known.
+// memoryFree returns how many more bytes this process may use: what the machine has
+// available, or what is left within the limit of its control group; 0 if unknown.
 func memoryFree() int64 {
 	free := int64(0)
 	if text, err := os.ReadFile("/proc/meminfo"); err == nil {

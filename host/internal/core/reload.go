@@ -15,10 +15,10 @@ import (
 	"github.com/tasker-systems/tasker-host/host/internal/readmodel"
 )
 
-// reloader brings changes of the configuration into the running host: at a
-// signal, at a request, and when the files have changed. All that can fail is
-// done first, on the values alone; putting them in force cannot fail, so a
-// change is in force as a whole or not at all.
+// reloader applies changes of the configuration to the running host: on a signal, on a
+// request, and when the files have changed. Everything that can fail is done first, on
+// the values alone; applying them cannot fail, so a change takes effect as a whole or not
+// at all.
 type reloader struct {
 	core    *Core
 	log     hclog.Logger
@@ -53,14 +53,14 @@ func newReloader(c *Core) *reloader {
 	return r
 }
 
-// inForce returns the configuration with what was reloaded since the start.
+// inForce returns the configuration including what was reloaded since the start.
 func (c *Core) inForce() *config.Config {
 	c.reloader.mu.Lock()
 	defer c.reloader.mu.Unlock()
 	return c.reloader.current
 }
 
-// Start begins to wait for reasons to reload.
+// Start starts waiting for reasons to reload.
 func (r *reloader) Start(context.Context) error {
 	if r.core.opts.Load == nil {
 		return nil
@@ -81,7 +81,7 @@ func (r *reloader) Start(context.Context) error {
 			case <-ctx.Done():
 				return
 			}
-			r.core.manager.reloaded(func() { _, _ = r.reload(reason) }) // it logs
+			r.core.manager.reloaded(func() { _, _ = r.reload(reason) }) // reload logs the result
 		}
 	})
 	return nil
@@ -99,7 +99,7 @@ func (r *reloader) watch(ctx context.Context, dir string, changed chan<- struct{
 	}
 }
 
-// Stop ends the waiting.
+// Stop stops waiting for reasons to reload.
 func (r *reloader) Stop(context.Context) error {
 	if r.stop != nil {
 		r.stop()
@@ -108,7 +108,7 @@ func (r *reloader) Stop(context.Context) error {
 	return nil
 }
 
-// reload reads the configuration anew and puts what reloads in force.
+// reload reads the configuration again and applies the settings that can be reloaded.
 func (r *reloader) reload(reason string) (config.Change, error) {
 	r.turn.Lock()
 	defer r.turn.Unlock()
@@ -143,7 +143,7 @@ func (r *reloader) reload(reason string) (config.Change, error) {
 	return change, nil
 }
 
-// commit hands the values to the parts. None of them can refuse.
+// commit hands the values to the parts, none of which can refuse.
 func (r *reloader) commit(change config.Change) {
 	cfg := change.Config
 	if len(change.Applied) > 0 {

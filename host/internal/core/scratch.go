@@ -13,11 +13,11 @@ import (
 	"github.com/tasker-systems/tasker-host/migrations/pgcluster"
 )
 
-// The demo and the benchmark keep their private databases between runs because
-// that makes the next one quicker. What is in there is worth nothing: one that
-// another build has left behind is made anew rather than refused.
+// The demo and the benchmark keep their private databases between runs because that makes
+// the next run quicker. Their contents are worthless: a database left behind by another
+// build is recreated rather than refused.
 
-// startScratch starts a host on a private database that is worth nothing.
+// startScratch starts a host on a private database whose contents are worthless.
 func startScratch(ctx context.Context, o Options) (*Core, error) {
 	c := New(o)
 	err := c.Start(ctx)

@@ -8,7 +8,7 @@ import (
 	"github.com/tasker-systems/tasker-host/host/internal/tracing"
 )
 
-// startTraces makes the tracer, if a collector is configured.
+// startTraces creates the tracer, if a collector is configured.
 func (c *Core) startTraces(ctx context.Context) (err error) {
 	t := c.cfg.Telemetry.Traces
 	if t.Endpoint == "" {
@@ -21,8 +21,8 @@ func (c *Core) startTraces(ctx context.Context) (err error) {
 	return err
 }
 
-// stopTraces sends what is left. A collector that does not answer costs the last
-// spans, not the good end of the host.
+// stopTraces sends the remaining spans. If the collector does not answer, the last spans
+// are lost, but the host still stops cleanly.
 func (c *Core) stopTraces(ctx context.Context) error {
 	if c.traces == nil {
 		return nil
@@ -33,7 +33,7 @@ func (c *Core) stopTraces(ctx context.Context) error {
 	return nil
 }
 
-// tracer is nil if nothing is traced.
+// tracer returns the tracer, or nil if tracing is off.
 func (c *Core) tracer() trace.Tracer {
 	if c.traces == nil {
 		return nil

@@ -17,15 +17,15 @@ import (
 	"github.com/tasker-systems/tasker-host/host/internal/workercheck"
 )
 
-// checkedRole is the role that a worker has while it is checked: it may do what
-// workers may, and nothing else.
+// checkedRole is the role of a worker while it is being checked: it may do what workers
+// may do, and nothing else.
 const checkedRole = "tasker_checked_worker"
 
 const makeRoleSQL = `
 do $$ begin if not exists (select from pg_roles where rolname = '` + checkedRole + `') then create role ` + checkedRole + `; end if; end $$`
 
-// checkWorker judges an outside worker on a private PostgreSQL of its own,
-// whatever database is configured.
+// checkWorker checks an outside worker on its own private PostgreSQL, whatever database
+// is configured.
 func checkWorker(ctx context.Context, o cli.WorkerCheckOptions) (_ readmodel.WorkerReport, err error) {
 	none := readmodel.WorkerReport{}
 	cfg, err := config.Load(o.Config)
@@ -34,7 +34,7 @@ func checkWorker(ctx context.Context, o cli.WorkerCheckOptions) (_ readmodel.Wor
 	}
 	cfg.Database.URL = config.NewSecret("")
 	setStateDir(cfg, filepath.Join(cfg.System.StateDir, "worker-check"))
-	cfg.Orchestration.SweepInterval = 250 * time.Millisecond // leases that were lost are seen soon
+	cfg.Orchestration.SweepInterval = 250 * time.Millisecond // so that lost leases are noticed soon
 	log, err := newLogger(cfg, func(l *telemetry.LogOptions) { l.Level = "error" })
 	if err != nil {
 		return none, err
@@ -61,7 +61,7 @@ func checkWorker(ctx context.Context, o cli.WorkerCheckOptions) (_ readmodel.Wor
 	return workercheck.Run(ctx, workercheck.Config{Command: o.Command, Database: database, API: api, Pool: c.pool, Progress: o.Progress, Patience: o.Patience})
 }
 
-// asRole changes a connection string so that its sessions start in a role.
+// asRole changes a connection string so that its sessions start with the given role.
 func asRole(database, role string) (string, error) {
 	u, err := url.Parse(database)
 	if err != nil {
@@ -69,6 +69,6 @@ func asRole(database, role string) (string, error) {
 	}
 	q := u.Query()
 	q.Set("options", "-c role="+role)
-	u.RawQuery = strings.ReplaceAll(q.Encode(), "+", "%20") // libpq takes a plus as it is
+	u.RawQuery = strings.ReplaceAll(q.Encode(), "+", "%20") // libpq takes a plus literally
 	return u.String(), nil
 }
