@@ -31,7 +31,7 @@ var benchWorkloads = [][2]string{
 	{"latency", "one task at a time on an idle system; also the time from submission to the first call of a handler"},
 	{"load", "latency at --share of the maximum load"},
 	{"history", "empty tables compared with tables that hold --history finished steps"},
-	{"pressure", "without other users of the database, then while another session holds a snapshot, then while a further one also keeps reading all steps"},
+	{"pressure", "alone on the database, then while another session holds a snapshot, then while a third session also reads all steps again and again"},
 	{"flush", "the disk as it is, compared with --flush-delay added to each flush of the server's log"},
 	{"sustained", "full load for --duration: the last sixth compared with the first"},
 	{"sustained-queue", "the same, through the queue to --workers outside worker processes"},

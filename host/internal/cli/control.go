@@ -118,7 +118,7 @@ func (a *app) breakerCommand() *cobra.Command {
 func (a *app) breakerMove(use, short, long string, do func(*client.Client, context.Context, string, client.Operator) (readmodel.Breaker, error)) *cobra.Command {
 	var o client.Operator
 	cmd := &cobra.Command{
-		Use: use, Short: short, Long: long, Args: arguments(1, 1, "a NAME, such as database or queue.shop_queue.claim"),
+		Use: use, Short: short, Long: summed(short, long), Args: arguments(1, 1, "a NAME, such as database or queue.shop_queue.claim"),
 		RunE: a.withClient(func(ctx context.Context, c *client.Client, args []string) error {
 			b, err := do(c, ctx, args[0], o)
 			return a.answer(b, err, func() { a.listBreakers(&readmodel.BreakerPage{Enabled: true, Items: []readmodel.Breaker{b}}) })

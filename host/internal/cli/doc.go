@@ -10,16 +10,16 @@
 //
 // Exit codes are part of the interface:
 //
-//	0    it worked; for watching: every task is complete
-//	1    it did not
-//	2    the command line is wrong
-//	3    a watched task ended otherwise than complete
-//	4    what was named does not exist
+//	0    success; when watching: every task is complete
+//	1    failure
+//	2    the command line is invalid
+//	3    a watched task ended in a state other than complete
+//	4    the named object does not exist
 //	5    no host answers
-//	6    the state of things forbids it, such as a retry of what has not failed
-//	7    the host asks for a token, or refuses the one it was shown
+//	6    the current state does not allow it, such as a retry of a step that has not failed
+//	7    the host requires a token, or refused the one given
 //	8    the token lacks the permission
-//	9    a host has stopped, but cut off steps that still ran
-//	10   lines of a bulk submission were refused
+//	9    the host stopped, but cancelled steps that were still running
+//	10   some lines of a bulk submission were refused
 //	130  interrupted
 package cli

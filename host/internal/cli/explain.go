@@ -10,12 +10,17 @@ import (
 	"github.com/tasker-systems/tasker-host/host/internal/readmodel"
 )
 
-const explainHelp = "Explain in one sentence why it does not run: what it waits for and until when, whether its queue is paused, whether " +
-	"anyone serves its handler, and who holds its lease. --json adds the cause as a stable word for programs."
+const (
+	explainTask = "Explain why a task does not run, or that it does"
+	explainStep = "Explain why a step does not run, or that it does"
+)
+
+const explainHelp = "The answer is one sentence, such as what it waits for and until when, that its queue is paused, that " +
+	"nobody serves its handler, or who holds its lease. --json adds the cause as a stable word for programs."
 
 func (a *app) explainTaskCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "explain TASK", Short: "Explain why a task does not run, or that it does", Long: explainHelp,
+		Use: "explain TASK", Short: explainTask, Long: summed(explainTask, explainHelp),
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 1 {
 				return fmt.Errorf("%q is one argument too many", args[1])
@@ -48,7 +53,7 @@ func (a *app) explainTaskCommand() *cobra.Command {
 
 func (a *app) explainStepCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "explain STEP", Short: "Explain why a step does not run, or that it does", Long: explainHelp + "\n\n" + stepHelp, Args: stepArguments(1),
+		Use: "explain STEP", Short: explainStep, Long: summed(explainStep, explainHelp+"\n\n"+stepHelp), Args: stepArguments(1),
 		RunE: a.withClient(func(ctx context.Context, c *client.Client, args []string) error {
 			id, err := stepUUID(ctx, c, args[0])
 			if err != nil {

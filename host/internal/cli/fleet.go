@@ -83,7 +83,7 @@ func (a *app) queueCommand() *cobra.Command {
 func (a *app) queueMove(use, short, long string, do func(*client.Client, context.Context, string, client.Operator) (readmodel.Queue, error)) *cobra.Command {
 	var o client.Operator
 	cmd := &cobra.Command{
-		Use: use, Short: short, Long: long, Args: arguments(1, 1, "a NAMESPACE"),
+		Use: use, Short: short, Long: summed(short, long), Args: arguments(1, 1, "a NAMESPACE"),
 		RunE: a.withClient(func(ctx context.Context, c *client.Client, args []string) error {
 			q, err := do(c, ctx, args[0], o)
 			if err != nil {

@@ -13,9 +13,9 @@ import (
 
 func (a *app) dlqCommand() *cobra.Command {
 	return group("dlq", "Show, replay and discard dead letters",
-		"Dead letters are messages that cannot be processed, and steps that have failed for good.",
+		"Show, replay and discard dead letters.\n\nDead letters are messages that cannot be processed, and steps that have failed for good.",
 		a.dlqListCommand(), a.dlqShowCommand(),
-		a.letterCommand("replay", "Send dead messages and run failed steps again",
+		a.letterCommand("replay", "Replay dead letters: send messages and run failed steps again",
 			"Name dead letters by their numbers, or use --all for every open one that the filters select. A message goes back to the queue it "+
 				"came from. A step starts a new generation, as with 'tasker step retry'.",
 			(*client.Client).ReplayLetter, (*client.Client).ReplayLetters),
@@ -169,7 +169,7 @@ func (a *app) letterCommand(verb, short, long string,
 	var o client.Operator
 	var all bool
 	cmd := &cobra.Command{
-		Use: verb + " {ID... | --all}", Short: short, Long: long,
+		Use: verb + " {ID... | --all}", Short: short, Long: summed(short, long),
 		Example: "  tasker dlq " + verb + " 17 18\n  tasker dlq " + verb + " --all --namespace shop --reason-is attempts_exhausted",
 		Args: func(cmd *cobra.Command, args []string) error {
 			switch filtered := filterChanged(cmd); {

@@ -297,7 +297,7 @@ func (a *app) swapCommand() *cobra.Command {
 	var artifact string
 	cmd := &cobra.Command{
 		Use: "swap NAME --artifact PATH", Short: "Replace a plugin's binary while it runs", Args: arguments(1, 1, "a NAME, or KIND/NAME"),
-		Long: "Replace a plugin's binary while it runs, and keep its settings in plugins.toml. PATH is on the host's machine. The swap " +
+		Long: "Replace a plugin's binary while it runs; the settings in plugins.toml still apply. PATH is on the host's machine. The swap " +
 			"lasts until the plugin's file or settings change or the host restarts. To make it permanent, put the binary at the path in plugins.toml.",
 	}
 	reason := reasonFlag(cmd)

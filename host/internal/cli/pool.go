@@ -84,7 +84,7 @@ func (a *app) poolSetCommand() *cobra.Command {
 func (a *app) poolMove(use, short, long string, do func(*client.Client, context.Context, string, client.Operator) (readmodel.Pool, error)) *cobra.Command {
 	var o client.Operator
 	cmd := &cobra.Command{
-		Use: use, Short: short, Long: long, Args: arguments(1, 1, "a POOL"),
+		Use: use, Short: short, Long: summed(short, long), Args: arguments(1, 1, "a POOL"),
 		RunE: a.withClient(func(ctx context.Context, c *client.Client, args []string) error {
 			p, err := do(c, ctx, args[0], o)
 			if err != nil {

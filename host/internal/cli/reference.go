@@ -53,7 +53,10 @@ func describeCommands(out *strings.Builder, parent *cobra.Command) {
 				continue
 			}
 		}
-		fmt.Fprintf(out, "\n### %s\n\n    %s\n\n%s.\n", c.CommandPath(), strings.TrimSuffix(c.UseLine(), " [flags]"), strings.TrimSuffix(c.Short, "."))
+		fmt.Fprintf(out, "\n### %s\n\n    %s\n", c.CommandPath(), strings.TrimSuffix(c.UseLine(), " [flags]"))
+		if short := strings.TrimSuffix(c.Short, "."); !strings.HasPrefix(c.Long, short) {
+			fmt.Fprintf(out, "\n%s.\n", short)
+		}
 		if c.Long != "" {
 			fmt.Fprintf(out, "\n%s\n", c.Long)
 		}

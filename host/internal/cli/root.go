@@ -161,6 +161,15 @@ func strict(root *cobra.Command) {
 	}
 }
 
+// summed is the long help of a command, which begins with its short one: only
+// the long one is shown, if there is one.
+func summed(short, long string) string {
+	if long == "" {
+		return ""
+	}
+	return short + ".\n\n" + long
+}
+
 // group makes a command that only holds others.
 func group(use, short, long string, commands ...*cobra.Command) *cobra.Command {
 	g := &cobra.Command{

@@ -93,7 +93,7 @@ func (a *app) scaleRecordCommand() *cobra.Command {
 			return a.record(ctx, c, r)
 		}),
 	}
-	cmd.Flags().StringVar(&r.pool, "pool", "", "the pool")
+	cmd.Flags().StringVar(&r.pool, "pool", "", "the pool to record")
 	cmd.Flags().StringVarP(&r.out, "out", "o", "", "file to write; '-' is standard output")
 	cmd.Flags().DurationVar(&r.duration, "duration", 0, "how long to record, in addition to what the host has kept")
 	cmd.Flags().DurationVar(&r.every, "every", 5*time.Second, "time between two rows of the trace")

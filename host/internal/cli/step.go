@@ -18,7 +18,7 @@ import (
 const stepHelp = `A STEP is its identifier, or TASK/NAME: the identifier of its task and the name of the step.`
 
 func (a *app) stepCommand() *cobra.Command {
-	return group("step", "Show and repair steps", stepHelp,
+	return group("step", "Show and repair steps", "Show and repair steps.\n\n"+stepHelp,
 		a.stepShowCommand(), a.explainStepCommand(), a.stepRetryCommand(), a.stepResolveCommand(), a.stepSkipCommand())
 }
 
@@ -74,7 +74,7 @@ func (a *app) operatorFlags(cmd *cobra.Command, o *client.Operator) {
 func (a *app) eachStep(use, short, long string, do func(*client.Client, context.Context, string, client.Operator) (readmodel.Step, error)) *cobra.Command {
 	var o client.Operator
 	cmd := &cobra.Command{
-		Use: use, Short: short, Long: long, Args: stepArguments(-1),
+		Use: use, Short: short, Long: summed(short, long), Args: stepArguments(-1),
 		RunE: a.withClient(func(ctx context.Context, c *client.Client, args []string) error {
 			for _, arg := range args {
 				id, err := stepUUID(ctx, c, arg)
@@ -120,7 +120,7 @@ func (a *app) stepResolveCommand() *cobra.Command {
 	var result string
 	cmd := &cobra.Command{
 		Use: "resolve STEP", Short: "Declare a step done, with a result", Args: stepArguments(1),
-		Long: "The step must have failed, be enqueued, or be waiting for its next attempt. It becomes resolved_manually, its children " +
+		Long: "Declare a step done, with a result.\n\nThe step must have failed, be enqueued, or be waiting for its next attempt. It becomes resolved_manually, its children " +
 			"run and see the result, and its task continues.\n\n" + stepHelp,
 		Example: `  tasker step resolve 01a2072d-6063-7560-8715-3182fcc00000/charge --result '{"payment": "p-17"}' --reason "paid by phone"`,
 		RunE: a.withClient(func(ctx context.Context, c *client.Client, args []string) error {
@@ -146,7 +146,7 @@ func (a *app) stepResolveCommand() *cobra.Command {
 
 func (a *app) stepShowCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "show STEP", Short: "Show a step and its result", Long: stepHelp, Args: stepArguments(1),
+		Use: "show STEP", Short: "Show a step and its result", Long: "Show a step and its result.\n\n" + stepHelp, Args: stepArguments(1),
 		RunE: a.withClient(func(ctx context.Context, c *client.Client, args []string) error {
 			id, err := stepUUID(ctx, c, args[0])
 			if err != nil {
@@ -223,7 +223,7 @@ func (a *app) repairTask(use, short, long string, do func(*client.Client, contex
 // eachTask makes a command that does something with each of its tasks.
 func (a *app) eachTask(use, short, long string, do func(*client.Client, context.Context, string) (readmodel.Task, error)) *cobra.Command {
 	return &cobra.Command{
-		Use: use, Short: short, Long: long, Args: taskArguments,
+		Use: use, Short: short, Long: summed(short, long), Args: taskArguments,
 		RunE: a.withClient(func(ctx context.Context, c *client.Client, args []string) error {
 			for _, id := range args {
 				task, err := do(c, ctx, id)

@@ -26,7 +26,7 @@ func (a *app) workerCommand() *cobra.Command {
 	if a.rt.CheckWorker != nil {
 		commands = append(commands, a.checkWorkerCommand())
 	}
-	return group("worker", "Show and check outside workers", "Outside workers are programs, in any language, that claim and settle steps through SQL functions.", commands...)
+	return group("worker", "Show and check outside workers", "Show and check outside workers.\n\nOutside workers are programs, in any language, that claim and settle steps through SQL functions.", commands...)
 }
 
 func (a *app) listWorkers(workers []readmodel.Worker) {
