@@ -22,15 +22,14 @@ type options struct {
 	apply  func(context.Context, []byte) error
 }
 
-// WithOptions declares the options of the plugin, its table `options` in
-// plugins.toml. T is a struct; its JSON keys are the option's names, a tag
-// doc:"…" explains one, and the given value holds the defaults. The JSON Schema
-// shown to the operator is made from it. Unknown keys and wrong types are
-// refused, all at once, before apply is called.
+// WithOptions declares the plugin's options: the table `options` of its entry in plugins.toml.
+// T is a struct. Its JSON keys are the names of the options, a tag doc:"…" explains an option,
+// and defaults holds the default values. The JSON Schema shown to operators is generated from
+// it. Unknown keys and wrong types are refused, all at once, before apply is called.
 //
-// The apply function takes the options into use: once, before any step. Its error keeps
-// the plugin from serving; join several with [errors.Join], and use
-// [OptionError] to say which option is meant.
+// The apply function puts the options into use. It runs once, before any step. If it returns an
+// error, the plugin does not serve. Use [OptionError] to name the option at fault, and
+// [errors.Join] to report several.
 func WithOptions[T any](defaults T, apply func(ctx context.Context, options T) error) Option {
 	return func(s *settings) {
 		if s.options != nil {
@@ -60,7 +59,7 @@ func WithOptions[T any](defaults T, apply func(ctx context.Context, options T) e
 type OptionError struct {
 	// Path is a JSON pointer into the options, such as /currency.
 	Path string
-	// Message says what is wrong with it and what would be right.
+	// Message says what is wrong and what would be right.
 	Message string
 }
 
@@ -69,13 +68,13 @@ var _ error = (*OptionError)(nil)
 // Error returns the path and the message.
 func (e *OptionError) Error() string { return e.Path + ": " + e.Message }
 
-// Duration is an option that is written like "1m30s".
+// Duration is an option written like "1m30s".
 type Duration time.Duration
 
-// MarshalText writes the duration as [time.Duration.String] does.
+// MarshalText formats the duration as [time.Duration.String] does.
 func (d Duration) MarshalText() ([]byte, error) { return []byte(time.Duration(d).String()), nil }
 
-// UnmarshalText reads what [time.ParseDuration] reads.
+// UnmarshalText accepts what [time.ParseDuration] accepts.
 func (d *Duration) UnmarshalText(text []byte) error {
 	v, err := time.ParseDuration(string(text))
 	*d = Duration(v)

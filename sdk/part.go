@@ -18,8 +18,8 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/scaler"
 )
 
-// Part is one kind of work that a plugin offers. [Handlers], [Scaling] and
-// [Health] make one.
+// Part is one kind of work that a plugin offers. [Handlers], [Scaling] and [Health] return
+// parts.
 type Part struct {
 	name, version string
 	settings      settings
@@ -53,8 +53,8 @@ type settings struct {
 	problems    []error
 }
 
-// MaxInFlight says how many steps the plugin takes at once; the host sends no
-// more and may send fewer. Without it the host decides.
+// MaxInFlight limits how many steps the plugin takes at once. The host sends no more and may
+// send fewer. Without this option the host decides.
 func MaxInFlight(n int) Option {
 	return func(s *settings) {
 		if n < 1 {
@@ -64,15 +64,15 @@ func MaxInFlight(n int) Option {
 	}
 }
 
-// SelfTest has the plugin try itself out before it gets work: reach what it
-// depends on, run a known example. An error keeps the plugin from serving.
-// `./plugin selftest` runs it by hand.
+// SelfTest sets a function with which the plugin tests itself before it gets work, for example
+// by reaching its dependencies or running a known example. If it returns an error, the plugin
+// does not serve. `./plugin selftest` runs it by hand.
 func SelfTest(test func(ctx context.Context) error) Option {
 	return func(s *settings) { s.selfTest = test }
 }
 
-// Logger replaces the plugin's logger, which writes JSON lines of level info
-// and above to stderr, where the host reads them.
+// Logger replaces the plugin's logger. The default writes JSON lines of level info and above to
+// stderr, where the host reads them.
 func Logger(l hclog.Logger) Option {
 	return func(s *settings) { s.logger = l }
 }
@@ -83,24 +83,23 @@ var (
 	semver     = regexp.MustCompile(`^\d+\.\d+\.\d+(-[0-9A-Za-z.\-]+)?(\+[0-9A-Za-z.\-]+)?$`)
 )
 
-// Handlers is the part that runs steps. The keys of handlers are the names that
-// templates use: lower-case letters, digits, and _ . - inside, at most 128
-// characters. The name is the plugin's, the version its semantic version.
+// Handlers returns the part that runs steps. The keys of handlers are the names that templates
+// use: lower-case letters, digits and, inside a name, _ . -, at most 128 characters. The
+// arguments name and version are the plugin's name and its semantic version.
 func Handlers(name, version string, handlers map[string]handler.Handler, opts ...Option) Part {
 	return newPart(Part{name: name, version: version, handlers: maps.Clone(handlers)}, opts)
 }
 
-// Scaling is the part that says how large pools should be. The keys of
-// algorithms are their names, formed like those of handlers; each pool gets a
-// scaler of its own, made with its first decision. Name and version are as with
-// [Handlers].
+// Scaling returns the part that decides how large pools should be. The keys of algorithms are
+// their names, under the same rules as the names of handlers. Each pool gets its own scaler,
+// made for its first decision. The arguments name and version are as for [Handlers].
 func Scaling(name, version string, algorithms map[string]scaler.New, opts ...Option) Part {
 	return newPart(Part{name: name, version: version, algorithms: maps.Clone(algorithms)}, opts)
 }
 
-// Health is the part that checks how things are and reports what has happened.
-// The keys of services are their names, formed like those of handlers. Name and
-// version are as with [Handlers].
+// Health returns the part that checks how things are doing and reports what has happened. The
+// keys of services are their names, under the same rules as the names of handlers. The
+// arguments name and version are as for [Handlers].
 func Health(name, version string, services map[string]health.Service, opts ...Option) Part {
 	return newPart(Part{name: name, version: version, checks: maps.Clone(services)}, opts)
 }

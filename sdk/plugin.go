@@ -23,7 +23,7 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/wire"
 )
 
-// Plugin is the services of a plugin without a process around them.
+// Plugin holds the services of a plugin without a process around them.
 type Plugin struct {
 	pluginv1.UnimplementedPluginServer
 
@@ -39,8 +39,8 @@ type Plugin struct {
 
 var _ wire.Server = (*Plugin)(nil)
 
-// New returns the services of a plugin. The error names everything that is
-// wrong with the parts.
+// New returns the services of a plugin. Its error names everything that is wrong with the
+// parts.
 func New(parts ...Part) (*Plugin, error) {
 	if len(parts) == 0 {
 		return nil, errors.New("make plugin: no parts given")
@@ -125,7 +125,7 @@ func (p *Plugin) Register(r grpc.ServiceRegistrar) {
 	}
 }
 
-// Describe says what the plugin is.
+// Describe describes the plugin to the host.
 func (p *Plugin) Describe(context.Context, *pluginv1.DescribeRequest) (*pluginv1.DescribeResponse, error) {
 	d := &pluginv1.DescribeResponse{
 		Name:        p.name,
@@ -142,7 +142,7 @@ func (p *Plugin) Describe(context.Context, *pluginv1.DescribeRequest) (*pluginv1
 	return d, nil
 }
 
-// Configure takes the plugin's options. It succeeds once.
+// Configure accepts the plugin's options. It succeeds only once.
 func (p *Plugin) Configure(ctx context.Context, req *pluginv1.ConfigureRequest) (*pluginv1.ConfigureResponse, error) {
 	p.configuring.Lock()
 	defer p.configuring.Unlock()
@@ -163,7 +163,7 @@ func (p *Plugin) Configure(ctx context.Context, req *pluginv1.ConfigureRequest) 
 	return &pluginv1.ConfigureResponse{}, nil
 }
 
-// Health says how the plugin is.
+// Health returns the health of the plugin.
 func (p *Plugin) Health(context.Context, *pluginv1.HealthRequest) (*pluginv1.HealthResponse, error) {
 	h := &pluginv1.HealthResponse{
 		Status:   pluginv1.HealthResponse_STATUS_HEALTHY,
@@ -186,8 +186,8 @@ func (p *Plugin) SelfTest(ctx context.Context, _ *pluginv1.SelfTestRequest) (*pl
 	return &pluginv1.SelfTestResponse{Ok: true}, nil
 }
 
-// Drain refuses new steps and waits until the ones in hand are done or the time
-// is up. A timeout of zero does not wait.
+// Drain refuses new steps and waits until the running ones are done or the time is up. With a
+// timeout of zero it does not wait.
 func (p *Plugin) Drain(ctx context.Context, req *pluginv1.DrainRequest) (*pluginv1.DrainResponse, error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Duration(req.GetTimeoutMs())*time.Millisecond)
 	defer cancel()

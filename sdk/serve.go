@@ -22,17 +22,17 @@ const (
 	parentPoll    = 500 * time.Millisecond // between looks at the parent
 )
 
-// Serve is the whole main of a plugin: it serves the parts to the host that
-// started the process, and does not return.
+// Serve serves the parts to the host that started the process. It does not return: it is all
+// that a plugin's main function needs.
 //
-// Started by hand, it prints what the plugin is and what can be done with it, and
-// exits with code 1; with the argument describe it prints what it is as JSON, with
-// selftest it runs the self-test, and --help and --version are as usual: these exit
-// with code 0 if all is well.
+// Started by hand, the process prints what the plugin is and what can be done with it, and
+// exits with code 1. With the argument describe it prints the plugin's description as JSON,
+// with selftest it runs the self-test, and --help and --version work as usual: these exit with
+// code 0 if all is well.
 //
-// Under a host, everything printed goes to the host's log, whatever it was
-// printed to. SIGTERM lets the steps in hand finish for up to ten seconds. When
-// the host is gone, so is the process.
+// Under a host, everything that is printed goes to the host's log, whatever it was printed to.
+// After SIGTERM, running steps have up to ten seconds to finish. When the host is gone, the
+// process ends.
 func Serve(parts ...Part) {
 	p, err := New(parts...)
 	if err != nil {

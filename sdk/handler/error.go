@@ -7,25 +7,25 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
 )
 
-// Error is a failure the handler has classified. Any other error a handler
-// returns is an [vocab.UnexpectedError] and is retried.
+// Error is a failure that the handler has classified. Any other error that a handler returns
+// counts as a [vocab.UnexpectedError] and is retried.
 type Error struct {
 	// Type is PermanentError, RetryableError or ValidationError.
 	Type vocab.ErrorType
-	// Code is a stable name for programs, such as PAYMENT_DECLINED; may be empty.
+	// Code is a stable name for programs, such as PAYMENT_DECLINED. It may be empty.
 	Code string
 	// Message is for people.
 	Message string
-	// RetryAfter asks that the next attempt waits at least this long; it wins
-	// over the step's back-off, capped by the host. Zero: the back-off decides.
+	// RetryAfter is the minimum wait before the next attempt. It overrides the step's back-off,
+	// up to a limit of the host. Zero means that the back-off decides.
 	RetryAfter time.Duration
-	// Context holds more about the failure; it must marshal to JSON.
+	// Context holds details of the failure. It must marshal to JSON.
 	Context map[string]any
 }
 
 var _ error = (*Error)(nil)
 
-// Error returns the message, led by the code if there is one.
+// Error returns the message, preceded by the code if there is one.
 func (e *Error) Error() string {
 	if e.Code == "" {
 		return e.Message
@@ -44,8 +44,8 @@ func Invalid(code, format string, args ...any) *Error {
 	return &Error{Type: vocab.ValidationError, Code: code, Message: fmt.Sprintf(format, args...)}
 }
 
-// Retryable returns an error that lets the step be tried again, at the earliest
-// after the given time; zero leaves the wait to the step's back-off.
+// Retryable returns an error that lets the step be retried after at least the given time. Zero
+// leaves the wait to the step's back-off.
 func Retryable(after time.Duration, code, format string, args ...any) *Error {
 	return &Error{Type: vocab.RetryableError, Code: code, Message: fmt.Sprintf(format, args...), RetryAfter: after}
 }

@@ -1,6 +1,6 @@
-// Package handler is what the author of a step handler implements: one
-// interface, the values it receives, and the errors it may answer with. It has
-// no machinery: a handler is tested like any other Go code.
+// Package handler defines what the author of a step handler needs: the interface to implement,
+// the values it receives, and the errors it may return. There is no machinery, so a handler is
+// tested like any other Go code.
 //
 //	func main() {
 //		sdk.Serve(sdk.Handlers("billing", "1.0.0", map[string]handler.Handler{
@@ -28,20 +28,18 @@ import (
 
 // Handler runs one kind of step.
 //
-// A step is delivered at least once: usually once, and again after a crash, a
-// lost connection or a timeout. So make effects idempotent, with
-// [Step.IdempotencyKey] as the key. The context is cancelled when the step's
-// timeout passes, its task is cancelled, or the host gives the step up; an error
-// returned after that counts as a timeout or a cancellation.
+// A step is delivered at least once: usually exactly once, but again after a crash, a lost
+// connection or a timeout. Make its effects idempotent, with [Step.IdempotencyKey] as the key.
+// The context is cancelled when the step's timeout passes, its task is cancelled, or the host
+// gives up the step. An error returned after that counts as a timeout or a cancellation.
 //
-// Handle is called from many goroutines at once, and from one of them again and
-// again: leave it as it was, unlocked from its thread. A panic is caught and
-// reported as an unexpected, retryable error.
+// Handle is called from many goroutines at once, and each goroutine is used again: do not leave
+// it locked to its thread. A panic is caught and reported as an unexpected, retryable error.
 type Handler interface {
 	Handle(ctx context.Context, step Step) (Result, error)
 }
 
-// Func makes a function a [Handler].
+// Func adapts a function to a [Handler].
 type Func func(ctx context.Context, step Step) (Result, error)
 
 // Handle calls f.
@@ -57,14 +55,14 @@ type Step struct {
 	Name      string // the step's name in the template
 	Handler   string // the handler's name, as the template gives it
 
-	// Attempt counts from 1. It grows only when an earlier attempt reached the
-	// handler and failed; an attempt lost to a crash of the host is not counted.
+	// Attempt counts from 1. It grows only when an earlier attempt reached the handler and
+	// failed; an attempt lost to a crash of the host does not count.
 	Attempt int
-	// MaxAttempts is the number of attempts after which the step has failed.
+	// MaxAttempts is the number of attempts after which the step fails for good.
 	MaxAttempts int
 
-	// IdempotencyKey is the same for every attempt of the step, and changes
-	// only when an operator asks for the step to be run anew.
+	// IdempotencyKey is the same for every attempt of the step. It changes only when an
+	// operator requests a new run of the step.
 	IdempotencyKey string
 	// LeaseID is unique to this attempt.
 	LeaseID string
@@ -73,29 +71,28 @@ type Step struct {
 	Context json.RawMessage
 	// Config is the step's configuration from the template, a JSON object.
 	Config json.RawMessage
-	// Dependencies holds the results of all steps this one depends on, directly
-	// or not, by step name, each a JSON value.
+	// Dependencies holds the results of all steps that this one depends on, directly or
+	// indirectly, by step name. Each is a JSON value.
 	Dependencies map[string]json.RawMessage
 
-	// Traceparent is the W3C trace context of this attempt, for spans and calls
-	// of the handler's own; empty if the task is not followed.
+	// Traceparent is the W3C trace context of this attempt, for the handler's own spans and
+	// calls. It is empty if the task is not traced.
 	Traceparent string
 
-	// Deadline is when the attempt times out; zero means never.
+	// Deadline is the time at which the attempt times out; zero means never.
 	Deadline time.Time
 }
 
-// DecodeContext decodes the task's input into v. Numbers that go into an
-// interface value become [json.Number], so no digit is lost.
+// DecodeContext decodes the task's input into v. Numbers stored in an interface value become
+// [json.Number], so that no digit is lost.
 func (s Step) DecodeContext(v any) error { return decode("context", s.Context, v) }
 
 // DecodeConfig decodes the step's configuration into v, as [Step.DecodeContext]
 // does.
 func (s Step) DecodeConfig(v any) error { return decode("config", s.Config, v) }
 
-// DecodeDependency decodes the result of the named step into v, as
-// [Step.DecodeContext] does. It is an error if this step does not depend on the
-// named one.
+// DecodeDependency decodes the result of the named step into v, as [Step.DecodeContext] does.
+// It returns an error if this step does not depend on the named one.
 func (s Step) DecodeDependency(name string, v any) error {
 	raw, ok := s.Dependencies[name]
 	if !ok {
@@ -118,10 +115,10 @@ func decode(what string, raw json.RawMessage, v any) error {
 
 // Result is what a step produced.
 type Result struct {
-	// Value is any JSON value. Integers of any length and decimals are kept
-	// digit by digit. Empty means null.
+	// Value is any JSON value; empty means null. Integers of any length and decimals are
+	// preserved digit by digit.
 	Value json.RawMessage
-	// Metadata is kept beside the value for people and tools; no step reads it.
+	// Metadata is stored with the value for people and tools; no step reads it.
 	Metadata map[string]any
 }
 

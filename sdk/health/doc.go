@@ -1,7 +1,6 @@
-// Package health is what the author of a health plugin implements: a [Checker]
-// that finds out how something is, a [Reporter] that tells somebody what has
-// happened, or both. It has no machinery and imports nothing but the standard
-// library.
+// Package health defines what the author of a health plugin implements: a [Checker] that finds
+// out how something is doing, a [Reporter] that passes on what has happened, or both. There is
+// no machinery, and the package imports only the standard library.
 //
 //	func main() {
 //		sdk.Serve(sdk.Health("spool", "1.0.0", map[string]health.Service{
@@ -21,6 +20,6 @@
 //		return []health.Check{c}, nil
 //	}
 //
-// A check informs: the host shows it, counts it and reports its changes. No
-// check of a plugin stops work.
+// Checks only inform: the host shows them, counts them and reports their changes. A plugin's
+// check never stops work.
 package health

@@ -10,14 +10,14 @@ import (
 
 // Checker finds out how something outside the host is doing.
 //
-// Check is called every so often, never twice at once, with a context that ends
-// when the host waits no longer. An error, a panic or a late answer is shown as
-// [Unknown]: nobody takes silence for health.
+// Check is called periodically, never concurrently, with a context that ends when the host
+// stops waiting. An error, a panic or a late answer is shown as [Unknown], because silence does
+// not mean health.
 type Checker interface {
 	Check(ctx context.Context) ([]Check, error)
 }
 
-// CheckFunc makes a function a [Checker].
+// CheckFunc adapts a function to a [Checker].
 type CheckFunc func(ctx context.Context) ([]Check, error)
 
 var _ Checker = CheckFunc(nil)
@@ -25,20 +25,20 @@ var _ Checker = CheckFunc(nil)
 // Check calls f.
 func (f CheckFunc) Check(ctx context.Context) ([]Check, error) { return f(ctx) }
 
-// Reporter carries events of the host to people and to other systems.
+// Reporter passes events of the host on to people and other systems.
 //
-// Report is called with one or more events in the order in which they happened,
-// never twice at once. Nil means that all of them were taken over. After an
-// error the host sends the same events again, later and with more that have
-// happened since; an error that wraps [ErrRejected] says that sending these
-// again is of no use. So an event comes at least once, unless it becomes too
-// old: [Event.ID] tells whether it came before. Do not block for long: try a few
-// times at most and return the error, and the host keeps the events.
+// Report is called with one or more events in the order in which they happened, and never
+// concurrently. A nil error means that it accepted all of them. After any other error the host
+// sends the same events again later, together with those that have happened since, unless the
+// error wraps [ErrRejected], which says that there is no use in sending them again. So each
+// event arrives at least once, unless it becomes too old; [Event.ID] identifies repeats. Do not
+// block for long: try a few times at most, then return the error, and the host keeps the
+// events.
 type Reporter interface {
 	Report(ctx context.Context, events []Event) error
 }
 
-// ReportFunc makes a function a [Reporter].
+// ReportFunc adapts a function to a [Reporter].
 type ReportFunc func(ctx context.Context, events []Event) error
 
 var _ Reporter = ReportFunc(nil)
@@ -46,17 +46,17 @@ var _ Reporter = ReportFunc(nil)
 // Report calls f.
 func (f ReportFunc) Report(ctx context.Context, events []Event) error { return f(ctx, events) }
 
-// ErrRejected is wrapped by the errors of a [Reporter] that will not take the
-// events, however often they are sent.
+// ErrRejected is wrapped by the error of a [Reporter] that will never accept the events,
+// however often they are sent.
 var ErrRejected = errors.New("events rejected")
 
-// Service is what a plugin offers under one name: checks, reports, or both.
+// Service is what a plugin offers under one name: checks, reports or both.
 type Service struct {
 	Checker  Checker
 	Reporter Reporter
 }
 
-// Status is how something is.
+// Status says how something is doing.
 type Status string
 
 // The statuses of a check.
@@ -64,25 +64,25 @@ const (
 	Healthy   Status = "healthy"
 	Degraded  Status = "degraded"  // works, but somebody should look
 	Unhealthy Status = "unhealthy" // does not work
-	Unknown   Status = "unknown"   // could not be found out
+	Unknown   Status = "unknown"   // could not be determined
 )
 
-// Statuses lists every status, the best first.
+// Statuses lists every status, from best to worst.
 var Statuses = []Status{Healthy, Degraded, Unknown, Unhealthy}
 
 // Check is the result of one check.
 type Check struct {
-	// Name says what was checked, such as disk:/var. It is the same every time,
-	// and unique among the results of one call.
+	// Name says what was checked, such as disk:/var. It is the same in every call and unique
+	// among the results of one call.
 	Name   string
 	Status Status
-	// Message says why, for people; it may be empty if all is well.
+	// Message explains the status to people. It may be empty if all is well.
 	Message string
-	// Data holds what was measured; it must marshal to JSON.
+	// Data holds the measured values. It must marshal to JSON.
 	Data map[string]any
 }
 
-// Limits of what a check may answer.
+// Limits on the results of a check.
 const (
 	MaxChecks       = 100 // results of one call
 	MaxNameBytes    = 128
@@ -90,8 +90,8 @@ const (
 	MaxDataBytes    = 16 << 10
 )
 
-// Verify returns what is wrong with a result; nil if a host can use it. Whether
-// the data marshals to JSON is not looked at.
+// Verify returns an error if a host cannot use the result. It does not check whether the data
+// marshals to JSON.
 func (c Check) Verify() error {
 	var problems []error
 	switch {
@@ -114,52 +114,50 @@ func (c Check) Verify() error {
 	return errors.Join(problems...)
 }
 
-// Kind says what an event is about. There may be more kinds than a reporter
-// knows: it passes them on.
+// Kind says what an event is about. A reporter should pass on events of kinds it does not know.
 type Kind string
 
 // The kinds of events.
 const (
 	KindHost     Kind = "host"     // the operational state of the host changed
-	KindDatabase Kind = "database" // the database was lost or found
-	KindPlugin   Kind = "plugin"   // a plugin was started, swapped, crashed or rests
-	KindPool     Kind = "pool"     // a pool was scaled, or cannot be
+	KindDatabase Kind = "database" // the database became unreachable or reachable again
+	KindPlugin   Kind = "plugin"   // a plugin was started or swapped, crashed, or is resting
+	KindPool     Kind = "pool"     // a pool was scaled, or cannot be scaled
 	KindCheck    Kind = "check"    // the status of a check changed
 	KindAlert    Kind = "alert"    // a threshold was crossed
 )
 
-// Severity is how much an event matters.
+// Severity says how much an event matters.
 type Severity string
 
 // The severities.
 const (
 	Info     Severity = "info"     // good to know
-	Warning  Severity = "warning"  // somebody should look, by day
+	Warning  Severity = "warning"  // somebody should look during working hours
 	Critical Severity = "critical" // somebody should look now
 )
 
-// Severities lists every severity, the least first.
+// Severities lists every severity, from least to most severe.
 var Severities = []Severity{Info, Warning, Critical}
 
-// Event is something that has happened to a host or was seen by it.
+// Event is something that happened to a host or that it observed.
 type Event struct {
-	ID       string // unique; the same however often the event is sent
+	ID       string // unique; the same each time the event is sent
 	Kind     Kind
 	Severity Severity
-	// Subject is the thing it happened to: a plugin's, pool's or check's name;
-	// the host's for kind host.
+	// Subject is the name of the plugin, pool or check that the event concerns, or of the host
+	// for KindHost.
 	Subject string
-	// From and To are the states or values between which the subject changed;
-	// empty if it did not change from one to another.
+	// From and To are the states or values before and after the change. They are empty if the
+	// event is not such a change.
 	From, To string
 	Time     time.Time
 	Message  string // one sentence for people
 
-	Host string // the host that says so
-	// State is the operational state of the host at that time, such as normal:
-	// what happens while it shuts down is usually expected.
+	Host string // the host that reports the event
+	// State is the operational state of the host at that time, such as normal. Events during a
+	// shutdown are usually expected.
 	State string
-	// Labels hold what else may help to find or group events; names and values
-	// are short.
+	// Labels holds other short names and values that help to find or group events.
 	Labels map[string]string
 }

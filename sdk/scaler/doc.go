@@ -1,8 +1,7 @@
-// Package scaler is what the author of a scaling algorithm implements: one
-// interface, what it is shown of a pool, and what it answers. It has no
-// machinery and imports nothing but the standard library: an algorithm is
-// tested, and simulated, like any other Go code, a million decisions in a
-// moment.
+// Package scaler defines what the author of a scaling algorithm needs: the interface to
+// implement, the observation of a pool that it receives, and the decision that it returns.
+// There is no machinery, and the package imports only the standard library. So an algorithm can
+// be tested and simulated like any other Go code, with a million decisions in a moment.
 //
 //	func main() {
 //		sdk.Serve(sdk.Scaling("halves", "1.0.0", map[string]scaler.New{
@@ -19,6 +18,6 @@
 //		return scaler.Decision{Target: n, Confidence: 1, Reason: "one for two that wait"}, nil
 //	}
 //
-// An algorithm advises. The host keeps the target between the pool's bounds,
-// and decides how fast and how often a pool may change.
+// An algorithm only advises. The host keeps the target within the pool's bounds and decides how
+// fast and how often a pool may change.
 package scaler

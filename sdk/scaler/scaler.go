@@ -8,14 +8,13 @@ import (
 	"unicode/utf8"
 )
 
-// Scaler decides how large one pool should be. Each pool has its own, made by
-// [New], and its calls come one after another: it may keep what it learns in
-// fields, without locks.
+// Scaler decides how large one pool should be. Each pool has its own scaler, made by [New].
+// Calls never overlap, so a scaler may keep what it learns in fields, without locks.
 //
-// A decision is a thought and no deed: it reads the observation, asks nobody
-// and waits for nothing. With the same observations it comes to the same
-// decisions, so time is [Observation.Now] and never the clock. An error, a
-// panic or a late answer makes the host keep the pool as it is.
+// Decide has no side effects outside the scaler: it reads the observation, does no I/O and
+// never waits. The same observations lead to the same decisions, so take the time from
+// [Observation.Now], never from the clock. After an error, a panic or a late answer the host
+// keeps the pool as it is.
 type Scaler interface {
 	Decide(ctx context.Context, o Observation) (Decision, error)
 }
@@ -23,19 +22,19 @@ type Scaler interface {
 // New makes the scaler of one pool.
 type New func() Scaler
 
-// Snapshotter is implemented by scalers that learn. What it has learned then
-// outlives the process: the host takes a snapshot now and then and before it
-// replaces the plugin, and gives it to the new one before its first decision.
+// Snapshotter is implemented by scalers that learn, so that what they have learned outlives the
+// process. The host takes a snapshot now and then and before it replaces the plugin, and gives
+// it to the new scaler before that one's first decision.
 type Snapshotter interface {
-	// Snapshot returns what has been learned, in a form of the scaler's own, at
-	// most [MaxSnapshotBytes]. Nothing learned yet may be an empty snapshot.
+	// Snapshot returns what the scaler has learned, in its own format, in at most
+	// [MaxSnapshotBytes]. It may be empty if nothing has been learned yet.
 	Snapshot(ctx context.Context) ([]byte, error)
-	// Restore takes over what another version may have written: it must refuse
-	// what it cannot read, with an error, and is then used as it was made.
+	// Restore loads a snapshot, which another version may have written. It must return an
+	// error if it cannot read the snapshot; a new scaler then takes its place.
 	Restore(ctx context.Context, snapshot []byte) error
 }
 
-// Func makes a function that learns nothing a [Scaler].
+// Func adapts a function that learns nothing to a [Scaler].
 type Func func(ctx context.Context, o Observation) (Decision, error)
 
 var _ Scaler = Func(nil)
@@ -43,62 +42,61 @@ var _ Scaler = Func(nil)
 // Decide calls f.
 func (f Func) Decide(ctx context.Context, o Observation) (Decision, error) { return f(ctx, o) }
 
-// Limits of what a scaler may answer.
+// Limits on the answers of a scaler.
 const (
 	MaxSnapshotBytes = 1 << 20
 	MaxReasonBytes   = 1 << 10
 )
 
-// Observation is what is known of one pool at one moment.
+// Observation is what the host knows about one pool at one moment.
 type Observation struct {
 	Pool      string // the pool's name, unique in its host
 	Kind      string // what its executors do, such as handler or finalizer
-	Namespace string // whose steps they run; empty: everybody's
+	Namespace string // the namespace whose steps they run; empty means all
 
 	// Now is the time of the observation. It never goes back.
 	Now time.Time
 	// State is the operational state of the host, such as normal.
 	State string
 
-	Current  int // executors there are
-	Target   int // executors there should be, as decided last; differs while the pool changes
-	Min, Max int // the bounds of the pool, both inclusive
-	// BudgetLeft is how many executors more than Current the resources of the
-	// host bear, whatever Max says; negative if that is not known.
+	Current  int // number of executors
+	Target   int // number last decided on; differs from Current while the pool changes
+	Min, Max int // bounds of the pool, both inclusive
+	// BudgetLeft is the number of executors beyond Current that the host's resources allow,
+	// regardless of Max. It is negative if unknown.
 	BudgetLeft int
-	// ChangedAt is when Target changed last; zero if it never did.
+	// ChangedAt is the time at which Target last changed; zero if it never did.
 	ChangedAt time.Time
 
-	// Samples are what was measured lately, the oldest first, each beginning
-	// where the one before ended or later: what could not be measured is missing
-	// and never zero. There may be none. The scaler must not change them, nor
-	// keep the slice after it has answered.
+	// Samples holds recent measurements, oldest first. Each begins where the previous one ended
+	// or later: a span that could not be measured is missing, never zero. Samples may be empty.
+	// The scaler must not change the samples or keep the slice after it has answered.
 	Samples []Sample
 }
 
-// Sample is what was measured of a pool over a span of time.
+// Sample holds the measurements of a pool over a span of time.
 type Sample struct {
 	At   time.Time     // the end of the span
 	Span time.Duration // its length, more than zero
-	Size int           // executors at its end
+	Size int           // executors at the end of the span
 
 	Arrivals    int64 // pieces of work that became ready within the span
 	Completions int64 // pieces of work that ended within the span, errors included
 	Errors      int64 // those that ended in an error
 
-	QueueDepth int64         // ready work that nobody had taken, at the end of the span
+	QueueDepth int64         // ready work that no executor had taken, at the end of the span
 	OldestAge  time.Duration // how long the oldest of it had waited; zero if there was none
 
-	// The time from ready to ended of the work that ended within the span: the
-	// half, 95 and 99 of a hundred took no longer. Zero without completions.
+	// LatencyP50, LatencyP95 and LatencyP99 are percentiles of the time from ready to ended,
+	// for the work that ended within the span. They are zero without completions.
 	LatencyP50, LatencyP95, LatencyP99 time.Duration
 
-	// Utilization is the share of the executors' time that was spent at work
-	// within the span, from 0 to 1.
+	// Utilization is the share of the executors' time within the span that was spent working,
+	// from 0 to 1.
 	Utilization float64
 }
 
-// Rate returns a count of the sample as pieces a second.
+// Rate converts a count of the sample to a rate per second.
 func (s Sample) Rate(count int64) float64 { return float64(count) / s.Span.Seconds() }
 
 // Last returns the latest sample; ok is false if there is none.
@@ -109,8 +107,7 @@ func (o Observation) Last() (s Sample, ok bool) {
 	return o.Samples[len(o.Samples)-1], true
 }
 
-// Within returns the samples that ended no longer ago than the time given. They
-// share the memory of all.
+// Within returns the samples that ended at most age ago. The result shares memory with Samples.
 func (o Observation) Within(age time.Duration) []Sample {
 	oldest := o.Now.Add(-age)
 	i := len(o.Samples)
@@ -120,25 +117,24 @@ func (o Observation) Within(age time.Duration) []Sample {
 	return o.Samples[i:]
 }
 
-// Decision is how large a pool should be, and why.
+// Decision says how large a pool should be, and why.
 type Decision struct {
-	// Target is the number of executors, 0 or more. The host keeps it between
-	// the pool's Min and Max and within the budget.
+	// Target is the number of executors, 0 or more. The host keeps it between the pool's Min
+	// and Max and within the budget.
 	Target int
-	// Reason says why in a short sentence with the numbers that led to it:
-	// people read it when they wonder. It must not be empty.
+	// Reason explains the decision to people, in a short sentence with the numbers that led to
+	// it. It must not be empty.
 	Reason string
-	// Confidence is how sure the scaler is, from 0, a guess, to 1. Where several
-	// algorithms are combined, a guess yields to any other decision; an operator
-	// may have decisions below some value ignored.
+	// Confidence says how sure the scaler is, from 0 (a guess) to 1. Where several algorithms
+	// are combined, a guess yields to any other decision. An operator may have decisions below
+	// a certain confidence ignored.
 	Confidence float64
 }
 
-// Hold is the decision to leave the pool as it is, taken for lack of knowledge:
-// its confidence is 0.
+// Hold returns a decision to leave the pool as it is for lack of knowledge, with confidence 0.
 func Hold(o Observation, reason string) Decision { return Decision{Target: o.Target, Reason: reason} }
 
-// Check returns what is wrong with a decision; nil if a host can use it.
+// Check returns an error if a host cannot use the decision.
 func (d Decision) Check() error {
 	var problems []error
 	if d.Target < 0 {

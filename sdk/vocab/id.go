@@ -6,12 +6,11 @@ import (
 	"fmt"
 )
 
-// A step's UUID is its task's UUID plus its number. Task UUIDs are version 7
-// with the low 20 bits zero, which leaves 54 random bits within a millisecond;
-// step n of the task (n counts from 0) carries n+1 there. So a step's row is
-// found by its task and its number, one index serves both, and the steps of a
-// task sort behind it. Nobody outside needs to know: the UUIDs are ordinary
-// version 7 UUIDs to every reader.
+// A step's UUID is its task's UUID plus its number. Task UUIDs are version 7 with the low 20
+// bits zero, which leaves 54 random bits within a millisecond; step n of the task (counted from
+// 0) has n+1 in those bits. So a step's row is found by its task and its number, one index
+// serves both, and the steps of a task sort after it. Readers outside need not know this: to
+// them, these are ordinary version 7 UUIDs.
 const (
 	stepBits = 20
 
@@ -21,11 +20,10 @@ const (
 	stepMask = 1<<stepBits - 1
 )
 
-// UUID is the binary form of a UUID, convertible to and from the types of UUID
-// libraries.
+// UUID is the binary form of a UUID. It converts to and from the types of UUID libraries.
 type UUID [16]byte
 
-// String returns the canonical form, 36 characters in lower case.
+// String returns the canonical form: 36 characters in lower case.
 func (u UUID) String() string {
 	var b [36]byte
 	return string(u.Append(b[:0]))
@@ -40,8 +38,8 @@ func (u UUID) Append(b []byte) []byte {
 	return hex.AppendEncode(b, u[10:16])
 }
 
-// ParseUUID reads the canonical form. It accepts both letter cases and nothing
-// else: no braces, no URN.
+// ParseUUID parses the canonical form, in upper or lower case. It accepts no other form, such
+// as braces or a URN.
 func ParseUUID(s string) (UUID, error) {
 	var u UUID
 	if len(s) != 36 || s[8] != '-' || s[13] != '-' || s[18] != '-' || s[23] != '-' {
@@ -54,14 +52,14 @@ func ParseUUID(s string) (UUID, error) {
 	return u, nil
 }
 
-// TaskID returns u as a task's UUID: with the bits that number steps cleared.
+// TaskID returns u as a task's UUID, with the bits that number steps cleared.
 func TaskID(u UUID) UUID { return withNumber(u, 0) }
 
-// StepID returns the UUID of the task's step with number n, 0 ≤ n < MaxSteps.
+// StepID returns the UUID of step number n of the task, 0 ≤ n < MaxSteps.
 func StepID(task UUID, n int) UUID { return withNumber(task, uint32(n)+1) } // bounded by MaxSteps
 
-// SplitStepID returns the task and the number of the step a UUID names. ok is
-// false if the UUID names a task.
+// SplitStepID returns the task and the number of the step that a UUID identifies. ok is false
+// if the UUID identifies a task.
 func SplitStepID(step UUID) (task UUID, n int, ok bool) {
 	number := binary.BigEndian.Uint32(step[12:16]) & stepMask
 	if number == 0 {

@@ -5,8 +5,7 @@ import "slices"
 // TaskState is the state of a task.
 type TaskState string
 
-// The states of a task. Error is not final: an operator may reset, cancel or
-// resolve the task.
+// The states of a task. Error is not final: an operator may reset, cancel or resolve the task.
 const (
 	TaskPending          TaskState = "pending"
 	TaskInProgress       TaskState = "in_progress"
@@ -16,23 +15,21 @@ const (
 	TaskResolvedManually TaskState = "resolved_manually"
 )
 
-// TaskStates lists every task state in the order of its life.
+// TaskStates lists every task state in the order of a task's life.
 var TaskStates = []TaskState{
 	TaskPending, TaskInProgress, TaskComplete, TaskError, TaskCancelled, TaskResolvedManually,
 }
 
-// Active reports whether a task in this state can still move without an
-// operator.
+// Active reports whether a task in this state can still move without an operator.
 func (s TaskState) Active() bool { return s == TaskPending || s == TaskInProgress }
 
-// Final reports whether no edge leaves the state.
+// Final reports whether no transition leaves the state.
 func (s TaskState) Final() bool { return len(TaskEdges[s]) == 0 }
 
 // StepState is the state of a workflow step.
 type StepState string
 
-// The states of a step. A step that waits for its next attempt is pending with
-// a due time.
+// The states of a step. A step that waits for its next attempt is pending, with a due time.
 const (
 	StepPending          StepState = "pending"
 	StepEnqueued         StepState = "enqueued"
@@ -43,7 +40,7 @@ const (
 	StepResolvedManually StepState = "resolved_manually"
 )
 
-// StepStates lists every step state in the order of its life.
+// StepStates lists every step state in the order of a step's life.
 var StepStates = []StepState{
 	StepPending, StepEnqueued, StepInProgress, StepComplete, StepError, StepCancelled, StepResolvedManually,
 }
@@ -51,13 +48,13 @@ var StepStates = []StepState{
 // Satisfies reports whether a parent in this state lets its children run.
 func (s StepState) Satisfies() bool { return s == StepComplete || s == StepResolvedManually }
 
-// Settled reports whether a step in this state moves no more by itself.
-// Error is settled: only a permanent or exhausted failure rests there.
+// Settled reports whether a step in this state no longer moves by itself. Error is settled,
+// because only a permanent or exhausted failure stays there.
 func (s StepState) Settled() bool {
 	return s == StepComplete || s == StepError || s == StepCancelled || s == StepResolvedManually
 }
 
-// Final reports whether no edge leaves the state.
+// Final reports whether no transition leaves the state.
 func (s StepState) Final() bool { return len(StepEdges[s]) == 0 }
 
 // TaskEdges is the table of legal task transitions.
@@ -66,21 +63,21 @@ func (s StepState) Final() bool { return len(StepEdges[s]) == 0 }
 //	   │  │        │     │
 //	   │  └────────┴──► error ──► pending        (reset by an operator)
 //	   └───────────┴─────┴──► cancelled
-//	any but a final state ──► resolved_manually
+//	any non-final state ──► resolved_manually
 var TaskEdges = map[TaskState][]TaskState{
 	TaskPending:    {TaskInProgress, TaskError, TaskCancelled, TaskResolvedManually},
 	TaskInProgress: {TaskComplete, TaskError, TaskCancelled, TaskResolvedManually},
 	TaskError:      {TaskPending, TaskCancelled, TaskResolvedManually},
 }
 
-// StepEdges is the table of legal step transitions. To the reference's edges
-// it adds in_progress → enqueued: a lease that was handed back or ran out.
+// StepEdges is the table of legal step transitions. It adds one edge to those of the reference
+// system: in_progress → enqueued, for a lease that was handed back or expired.
 //
 //	pending ──► enqueued ──► in_progress ──► complete
 //	   │            ▲             │  │
 //	   │            └─ released ──┘  └──► error ──► pending   (retry)
 //	   └──────────── handed over ──► in_progress
-//	any but a final state ──► cancelled, resolved_manually
+//	any non-final state ──► cancelled, resolved_manually
 var StepEdges = map[StepState][]StepState{
 	StepPending:    {StepEnqueued, StepInProgress, StepError, StepCancelled, StepResolvedManually},
 	StepEnqueued:   {StepInProgress, StepError, StepCancelled, StepResolvedManually},
