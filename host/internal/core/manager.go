@@ -63,7 +63,8 @@ func (t *tellManager) told(err error) {
 	}
 }
 
-// alive returns why the host does not work although a restart would help: a loop hangs.
+// alive returns an error if a loop hangs: the host does not work then, and a restart
+// would help.
 func (c *Core) alive() error {
 	var stuck []error
 	for _, l := range c.Engine.Loops() {

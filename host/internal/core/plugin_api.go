@@ -253,8 +253,8 @@ func (p pluginAPI) ReleasePlugin(ctx context.Context, id api.PluginID, sha256, r
 	return p.settled(id, p.core.plugins.Release(ctx, pluginhost.SlotID(id), sha256, actor(ctx), orElse(reason, "released by an operator")))
 }
 
-// settled translates an engine's error. A successful change supersedes a failed one that
-// the files had asked for.
+// settled translates an engine's error. If there is none, the operator's change replaces
+// whatever change by the files had failed.
 func (p pluginAPI) settled(id api.PluginID, err error) error {
 	if err != nil {
 		return pluginFault(err)

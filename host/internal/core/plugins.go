@@ -139,8 +139,8 @@ func limitsOf(s *config.PluginSpec) process.Limits {
 	return process.Limits{Memory: int64(s.MaxMemory), Processes: s.MaxProcesses, CPUs: s.MaxCPUs}
 }
 
-// orNone turns a zero duration into a value that means none, where the plugin host would
-// otherwise use its default.
+// orNone turns a zero duration into a negative one, which means none; the plugin host
+// would take zero as its default.
 func orNone(d time.Duration) time.Duration {
 	if d == 0 {
 		return -1

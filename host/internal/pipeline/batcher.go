@@ -1,9 +1,9 @@
 package pipeline
 
-// batcher collects items for those who process them in batches. Adding never
-// blocks: what bounds the number of items is whoever adds them.
+// batcher collects items to be processed in batches. Adding never blocks: the number of
+// items is bounded by those who add them.
 type batcher[T any] struct {
-	size func(T) int // bytes of an item; a batch has up to batchBytes, or one item
+	size func(T) int // bytes of an item; a batch holds up to batchBytes, or a single item
 
 	*line
 	items []T
@@ -27,9 +27,9 @@ func (b *batcher[T]) add(items ...T) {
 	b.waits(len(b.items))
 }
 
-// take removes and returns up to n items, oldest first; none if there are too few
-// for one more batch beside those under way. Whoever gets some calls done when they
-// are processed.
+// take removes and returns up to n items, oldest first, or none if there are too few for
+// another batch beside those in progress. The caller must call done once they are
+// processed.
 func (b *batcher[T]) take(n int) []T {
 	b.Lock()
 	defer b.Unlock()
@@ -53,8 +53,8 @@ func (b *batcher[T]) take(n int) []T {
 	return items
 }
 
-// fitting returns how many of the items go in one statement, from the first on, and
-// their bytes: up to batchBytes, but one in any case.
+// fitting returns how many items, from the first on, fit in one statement, and their
+// bytes: up to batchBytes, but always at least one item.
 func fitting[T any](items []T, size func(T) int) (n, bytes int) {
 	for n = range items {
 		more := size(items[n])
@@ -66,14 +66,14 @@ func fitting[T any](items []T, size func(T) int) (n, bytes int) {
 	return len(items), bytes
 }
 
-// done says that a batch has been processed.
+// done reports that a batch has been processed.
 func (b *batcher[T]) done() {
 	b.Lock()
 	defer b.Unlock()
 	b.end()
 }
 
-// len returns the number of items that wait.
+// len returns the number of waiting items.
 func (b *batcher[T]) len() int {
 	b.Lock()
 	defer b.Unlock()

@@ -6,30 +6,30 @@ import (
 	"sync/atomic"
 )
 
-// budget bounds the memory of what steps are run with and what they answer, from
-// when it is read until it is recorded: a host that holds thousands of leases must
-// not hold thousands of large values. Steps whose inputs do not fit yet wait
-// without them. A namespace with little in memory never waits for the others.
+// budget bounds the memory used by the inputs and results of steps, from when they are
+// read until they are recorded: a host that holds thousands of leases must not hold
+// thousands of large values. Steps whose inputs do not fit yet wait without them. A
+// namespace that uses little memory never waits for the others.
 //
-// The bound is soft: how large a value is, is known when it is there.
+// The bound is soft, because the size of a value is only known once it has been read.
 type budget struct {
-	limit int64 // of all namespaces
-	share int64 // that each namespace has in any case
+	limit int64 // for all namespaces
+	share int64 // guaranteed to each namespace
 	used  atomic.Int64
-	mean  atomic.Int64 // bytes of a step's inputs, lately
+	mean  atomic.Int64 // bytes of a step's inputs, recently
 
 	waiting atomic.Int32
 	mu      sync.Mutex
-	room    chan struct{} // closed and replaced when there may be room
+	room    chan struct{} // closed and replaced when room may have become available
 }
 
-// usage is what a namespace has of the budget.
+// usage is what a namespace uses of the budget.
 type usage struct{ bytes atomic.Int64 }
 
 const (
-	readAtOnce = 16 << 20 // bytes of inputs, about
+	readAtOnce = 16 << 20 // bytes of inputs, approximately
 	readMost   = 500      // steps
-	firstMean  = 1 << 20  // until it is known how large inputs are
+	firstMean  = 1 << 20  // until the size of inputs is known
 )
 
 func newBudget(limit, share int) *budget {
@@ -58,9 +58,9 @@ func (b *budget) give(u *usage, n int) {
 // spent reports whether a namespace has to wait.
 func (b *budget) spent(u *usage) bool { return b.used.Load() >= b.limit && u.bytes.Load() >= b.share }
 
-// await waits until a namespace has room for the inputs of some of n steps. It
-// takes as much as they will have by experience, for the caller to give back when
-// they are counted; no steps: ctx has ended.
+// await waits until a namespace has room for the inputs of some of n steps. It takes as
+// many bytes as past inputs suggest; the caller gives them back once the actual bytes are
+// counted. It returns no steps if ctx has ended.
 func (b *budget) await(ctx context.Context, u *usage, n int) (steps, taken int) {
 	b.waiting.Add(1)
 	defer b.waiting.Add(-1)
@@ -84,7 +84,7 @@ func (b *budget) await(ctx context.Context, u *usage, n int) (steps, taken int) 
 	}
 }
 
-// note learns how large inputs are.
+// note updates the average size of inputs.
 func (b *budget) note(steps, bytes int) {
 	if steps > 0 {
 		b.mean.Store((b.mean.Load() + int64(bytes/steps)) / 2)

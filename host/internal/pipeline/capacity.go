@@ -9,32 +9,32 @@ import (
 	"github.com/tasker-systems/tasker-host/host/internal/store"
 )
 
-// capacity decides how many steps the host may hold leases on, and of which
-// handlers. A host holds more than its plugins run at once, so that they never
-// wait for a commit: twice the window, and what was settled in the last
-// quarter of a second, which is what is on its way through the commits. Not
-// more: what one host hoards, no other can run. And each plugin has room of its
-// own, so that a slow one does not hold back the others. The same goes for the
-// steps of each namespace, whose window is the size of its pool.
+// capacity decides how many leases the host may hold, and for which handlers. A host
+// holds more steps than its plugins run at once, so that they never wait for a commit:
+// twice the window, plus what was settled in the last quarter of a second, which is what
+// passes through the commits in that time. It holds no more than that, because no other
+// host can run what this one hoards. Each plugin has its own room, so that a slow one
+// does not hold back the others. The same applies to the steps of each namespace, whose
+// window is the size of its pool.
 type capacity struct {
 	freed chan struct{} // level-triggered: room may have grown
 	now   func() time.Time
 
 	mu       sync.Mutex
 	max      int
-	groups   map[string]*group // by name of the service; one that is gone stays while something of it is held
+	groups   map[string]*group // by service name; a service that is gone stays while any of its leases is held
 	byID     map[int32]*group  // by handler id
-	spaces   map[string]*group // of namespaces; their handlers are not known
-	reserved int               // granted to calls under way
+	spaces   map[string]*group // namespaces; their handlers are not known
+	reserved int               // granted to calls in progress
 	held     int
 	closed   bool // no more room is granted
 	asleep   bool // likewise, until wake
-	calls    int  // under way with a grant, even without room
+	calls    int  // in progress with a grant, even one without room
 	granted  uint64
 }
 
-// group is a service of the plugins, or a namespace: how much of it runs at once,
-// and how much the host holds.
+// group is a service of the plugins, or a namespace: how much of it runs at once, and how
+// much the host holds.
 type group struct {
 	window   int
 	ids      []int32
@@ -43,13 +43,13 @@ type group struct {
 	settled  int // in the current measuring interval
 	rate     float64
 	measured time.Time
-	reserved int  // of a namespace: granted to calls under way
-	paused   bool // of a namespace: none is started
+	reserved int  // for a namespace: granted to calls in progress
+	paused   bool // for a namespace: no step is started
 }
 
 const (
-	rateInterval = 100 * time.Millisecond // over which the rate of settling is measured
-	rateReach    = 250 * time.Millisecond // of work is held beyond the windows
+	rateInterval = 100 * time.Millisecond // interval over which the rate of settling is measured
+	rateReach    = 250 * time.Millisecond // how much work is held beyond the windows
 )
 
 func newCapacity(most int, now func() time.Time) *capacity {
@@ -60,9 +60,9 @@ func newCapacity(most int, now func() time.Time) *capacity {
 	}
 }
 
-// serve replaces what is served. ids maps names of handlers to their ids; handlers no
-// template names have none. What is held counts for the service that it was leased
-// for until it ends, whatever serves its handler by then.
+// serve replaces the set of services. ids maps handler names to their ids; handlers that
+// no template names have none. A held lease counts for the service it was leased for
+// until it ends, whatever serves its handler by then.
 func (c *capacity) serve(services []pluginhost.Service, ids map[string]int32) {
 	c.mu.Lock()
 	c.byID = make(map[int32]*group)
@@ -88,7 +88,7 @@ func (c *capacity) serve(services []pluginhost.Service, ids map[string]int32) {
 	c.signal()
 }
 
-// setSpace says how many steps of a namespace run at once.
+// setSpace sets how many steps of a namespace run at once, and whether it is paused.
 func (c *capacity) setSpace(namespace string, window int, paused bool) {
 	c.mu.Lock()
 	s := c.spaces[namespace]
@@ -101,32 +101,32 @@ func (c *capacity) setSpace(namespace string, window int, paused bool) {
 	c.signal()
 }
 
-// grant is the right to take up to room leases, of the handlers named. The
-// holder gives it back with taken.
+// grant is the right to take up to room leases of the named handlers. The holder returns
+// it with taken.
 type grant struct {
 	room  int
-	sleep bool // nothing is granted because the host rests
+	sleep bool // nothing is granted because the host is asleep
 	ids   []int32
 	names []string
-	parts []part // of namespaces
+	parts []part // by namespace
 }
 
-// part is what a grant has reserved of a namespace.
+// part is what a grant has reserved for a namespace.
 type part struct {
 	space *group
 	room  int
 }
 
-// want is what a call may take and what it ends, of one namespace.
+// want is how many leases of one namespace a call may take, and how many it ends.
 type want struct {
 	namespace    string
 	take, ending int
 }
 
-// reserve grants room for a call that may lease at most so many steps of some
-// namespaces and ends as many leases as given: their places are as good as free.
-// A call about several namespaces gets the sum of their rooms and may spend it
-// otherwise than planned; how many run at once is bounded elsewhere.
+// reserve grants room for a call that leases at most the given numbers of steps in some
+// namespaces and ends the given numbers of leases, whose places count as free. A call for
+// several namespaces gets the sum of their room and may spend it differently than
+// planned; how many steps run at once is bounded elsewhere.
 func (c *capacity) reserve(wants ...want) grant {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -173,7 +173,7 @@ func (c *capacity) reserve(wants ...want) grant {
 	return g
 }
 
-// limit is how many leases of the group the host may hold.
+// limit returns how many leases of the group the host may hold.
 func (s *group) limit(now time.Time) int {
 	if dt := now.Sub(s.measured); dt >= rateInterval {
 		s.rate = 0.5*s.rate + 0.5*float64(s.settled)/dt.Seconds()
@@ -182,7 +182,7 @@ func (s *group) limit(now time.Time) int {
 	return 2*s.window + int(s.rate*rateReach.Seconds())
 }
 
-// taken ends a grant: these attempts came of it.
+// taken ends a grant, which has yielded the given attempts.
 func (c *capacity) taken(g grant, attempts []*attempt) {
 	c.mu.Lock()
 	c.calls--
@@ -205,7 +205,7 @@ func (c *capacity) taken(g grant, attempts []*attempt) {
 	}
 }
 
-// settled says that the leases of attempts have ended.
+// settled reports that the leases of attempts have ended.
 func (c *capacity) settled(attempts []*attempt) {
 	c.mu.Lock()
 	c.held -= len(attempts)
@@ -221,8 +221,7 @@ func (c *capacity) settled(attempts []*attempt) {
 	c.signal()
 }
 
-// resize changes how many leases the host may hold. What it holds beyond that
-// ends as it would.
+// resize changes how many leases the host may hold. Leases held beyond that end as usual.
 func (c *capacity) resize(most int) {
 	c.mu.Lock()
 	c.max = most
@@ -230,8 +229,8 @@ func (c *capacity) resize(most int) {
 	c.signal()
 }
 
-// sleep ends the granting of room until wake, unless leases are held or a call that
-// may bring some is under way.
+// sleep stops granting room until wake, unless leases are held or a call that may bring
+// some is in progress. It reports whether the host is asleep.
 func (c *capacity) sleep() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -241,7 +240,7 @@ func (c *capacity) sleep() bool {
 	return c.asleep
 }
 
-// wake lets room be granted again.
+// wake allows room to be granted again.
 func (c *capacity) wake() {
 	c.mu.Lock()
 	c.asleep = false
@@ -255,15 +254,15 @@ func (c *capacity) sleeps() bool {
 	return c.asleep
 }
 
-// asked is a number that changes whenever room is asked for; none says that none
-// has been granted.
+// asked returns a number that changes whenever room is requested. none reports that no
+// leases are held and no call with a grant is in progress.
 func (c *capacity) asked() (n uint64, none bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.granted, c.held == 0 && c.calls == 0
 }
 
-// close ends the granting of room.
+// close stops granting room.
 func (c *capacity) close() {
 	c.mu.Lock()
 	c.closed = true

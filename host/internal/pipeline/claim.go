@@ -11,21 +11,21 @@ import (
 	"github.com/tasker-systems/tasker-host/host/internal/store"
 )
 
-// look is what a claimer remembers of a queue.
+// look is what a claimer remembers about a queue.
 type look struct {
-	// after is the last message taken, if the last look took all it could: the
-	// next one starts there and does not walk over the remains of the messages
-	// before it. A look that finds less starts anew, so messages that became
-	// visible behind the mark are found by the second look.
+	// after is the last message taken, if the last look took all it could: the next one
+	// starts there, so that it need not skip the remains of the messages before it. A
+	// look that finds less starts over, so messages that became visible behind the mark
+	// are found by the second look.
 	after int64
-	// halved says how often the batch was halved because a statement took too
-	// long. It is doubled again after every growAfter claims that did not.
+	// halved is how often the batch was halved because a statement took too long. It is
+	// doubled again after every growAfter claims that did not.
 	halved, fitted int
-	doubts         int // calls that must go well before the queue is left alone, see maxDoubts
+	doubts         int // calls that must succeed before the queue is left alone, see maxDoubts
 }
 
-// growAfter is long enough that a queue which is always slow spends little of
-// its time on batches that are too large.
+// growAfter is large enough that a queue which is always slow spends little time on
+// batches that are too large.
 const growAfter = 16
 
 // timedOut halves the batch.
@@ -38,16 +38,16 @@ func (l *look) succeeded() {
 	}
 }
 
-// claimed is what came of a claimer's turn.
+// claimed is the result of a claimer's turn.
 type claimed struct {
 	taken int
-	found bool // there may be more to take at once
-	full  bool // there may be more, when there is room
-	later bool // there may be more, but a breaker refuses the calls, or has: only calls close it again
+	found bool // more may be available at once
+	full  bool // more may be available, but there is no room
+	later bool // more may be available, but a breaker refuses the calls, or did: only calls close it again
 }
 
-// claimTurn looks once at every queue that has a sign, starting with another one
-// each turn, and takes most of them in a transaction.
+// claimTurn looks once at every queue that has a sign, starting with a different one each
+// turn, and takes up to most steps from each in one transaction.
 func (e *Engine) claimTurn(turn, most int, looks map[string]*look) (t claimed, err error) {
 	queues := *e.queues.Load()
 	for i := range queues {
@@ -106,15 +106,14 @@ func (e *Engine) claimTurn(turn, most int, looks map[string]*look) (t claimed, e
 	return t, nil
 }
 
-// serveLoop follows what the runner serves, and templates that other hosts
-// bring.
+// serveLoop keeps track of what the runner serves, and of templates that other hosts add.
 func (e *Engine) serveLoop(t *turns) {
 	for {
 		select {
 		case <-e.runner.Changed():
 		case <-time.After(serveInterval):
 			if e.Resting() {
-				continue // another host's template rouses this one
+				continue // another host's template wakes this one
 			}
 		case <-e.rest.risen:
 		case <-e.accept.Done():
@@ -132,16 +131,16 @@ func (e *Engine) renewServed() {
 	}
 }
 
-// serveInterval bounds how long a template that another host brought, with
-// handlers new to the database, waits for this host's claims.
+// serveInterval bounds how long a template that another host added, with handlers new to
+// the database, waits until this host claims its steps.
 const serveInterval = 10 * time.Second
 
-// TemplatesChanged says that templates were added: their handlers may be new to
-// the database.
+// TemplatesChanged reports that templates were added: their handlers may be new to the
+// database.
 func (e *Engine) TemplatesChanged(ctx context.Context) error { return e.refreshServed(ctx) }
 
-// refreshServed reads what the runner serves, and which queues hold steps for it.
-// One call at a time, so that the last to look is the last to write.
+// refreshServed reads what the runner serves, and which queues hold steps for it. Calls
+// run one at a time, so that the last one to read is the last to write.
 func (e *Engine) refreshServed(ctx context.Context) error {
 	e.serving.Lock()
 	defer e.serving.Unlock()
@@ -165,20 +164,20 @@ func (e *Engine) refreshServed(ctx context.Context) error {
 		e.wake()
 	}
 	if before := e.servedNames.Swap(&names); before == nil || !slices.Equal(*before, names) {
-		e.beatAtOnce() // others see by the heartbeat what this host serves
+		e.beatAtOnce() // other hosts learn from the heartbeat what this host serves
 		e.wake()
 	}
 	return e.tellPlugins(ctx)
 }
 
-// toldPlugins are the plugins that a host was said to run.
+// toldPlugins are the plugins that a host was last reported to run.
 type toldPlugins struct {
-	host    int32 // 0: nothing was told
+	host    int32 // 0: nothing was reported
 	plugins []readmodel.HostPlugin
 }
 
-// tellPlugins tells the others which plugins this host runs, if they know
-// otherwise. It is not part of the heartbeat, since they rarely change.
+// tellPlugins tells the other hosts which plugins this host runs, if that has changed. It
+// is not part of the heartbeat, since plugins rarely change.
 func (e *Engine) tellPlugins(ctx context.Context) error {
 	if e.cfg.Plugins == nil {
 		return nil

@@ -22,23 +22,23 @@ import (
 // Submission is a request for a task.
 type Submission struct {
 	Namespace, Name, Version string
-	Asked                    string          // the version as the client asked for it, if another
+	Asked                    string          // the version as the client requested it, if different
 	Context                  json.RawMessage // a JSON object; nil is {}
 	Priority                 *int32          // nil: the template's
 	Attributes               json.RawMessage // tags, initiator, source_system, reason, requested_at; nil: none
 	IdempotencyKey           string          // empty: none
 
-	trace string // that the task is followed under; empty: it is not
+	trace string // that the task belongs to; empty: it is not traced
 }
 
 // Submitted is the answer to a [Submission].
 type Submitted struct {
 	Task    vocab.UUID
-	Created bool // false: the idempotency key was used before, for the same request, or the identity's task is returned
+	Created bool // false: the task existed, because the idempotency key was used for the same request or the identity is taken
 }
 
-// KeyReusedError is returned when an idempotency key comes with another request
-// than the one it was used for.
+// KeyReusedError is returned when an idempotency key comes with a different request than
+// the one it was first used for.
 type KeyReusedError struct{ Task vocab.UUID } // of the other request
 
 // Error names the task.
@@ -46,8 +46,8 @@ func (e *KeyReusedError) Error() string {
 	return fmt.Sprintf("the idempotency key was used for another request, whose task is %s", e.Task)
 }
 
-// DuplicateError is returned for a submission whose template rejects it because
-// a task with the same identity exists.
+// DuplicateError is returned for a submission whose template rejects it because a task
+// with the same identity exists.
 type DuplicateError struct{ Task vocab.UUID }
 
 // Error names the task.
@@ -55,16 +55,16 @@ func (e *DuplicateError) Error() string {
 	return fmt.Sprintf("task %s has the same template and context", e.Task)
 }
 
-// ContextError says what is wrong with a task's context.
+// ContextError reports what is wrong with a task's context.
 type ContextError struct{ Err error }
 
-// Error returns the fault, with the place it is at.
+// Error returns the fault, including its location.
 func (e *ContextError) Error() string { return "context: " + e.Err.Error() }
 
 // Unwrap returns the fault.
 func (e *ContextError) Unwrap() error { return e.Err }
 
-// Submit creates a task and returns when it is durable. Errors: those of
+// Submit creates a task and returns when it is durable. Errors are those of
 // [store.Store.FindPlan], *[ContextError], *[KeyReusedError], *[DuplicateError],
 // [ErrDraining], [ErrBusy], [ErrUncertain], or the database's.
 func (e *Engine) Submit(ctx context.Context, s Submission) (done Submitted, err error) {
@@ -81,9 +81,8 @@ func (e *Engine) Submit(ctx context.Context, s Submission) (done Submitted, err 
 	return e.await(ctx, r)
 }
 
-// SubmitAll is [Engine.SubmitEach] for those who want all or an error: what is
-// wrong with any is joined, each with its index. The answers of those that failed
-// are zero.
+// SubmitAll is [Engine.SubmitEach] for callers who want all answers or an error: it joins
+// the errors, each with its index. The answers of failed submissions are zero.
 func (e *Engine) SubmitAll(ctx context.Context, all []Submission) ([]Submitted, error) {
 	answers := make([]Submitted, len(all))
 	var errs []error
@@ -96,16 +95,16 @@ func (e *Engine) SubmitAll(ctx context.Context, all []Submission) ([]Submitted, 
 	return answers, errors.Join(errs...)
 }
 
-// Answer is what came of one of many submissions.
+// Answer is the result of one of many submissions.
 type Answer struct {
 	Submitted
 	Err error // as Submit would return it
 }
 
-// SubmitEach creates tasks in bulk, in as few transactions as their number allows,
-// and returns when all are durable or refused, in the order of the submissions.
-// It waits for room rather than being refused as busy, as long as ctx allows. All
-// are held in memory meanwhile: the caller bounds them.
+// SubmitEach creates tasks in bulk, in as few transactions as their number allows, and
+// returns when all are durable or refused, in the order of the submissions. It waits for
+// room, as long as ctx allows, rather than being refused as busy. All submissions are
+// held in memory meanwhile, so the caller must bound them.
 func (e *Engine) SubmitEach(ctx context.Context, all []Submission) []Answer {
 	answers := make([]Answer, len(all))
 	requests := make([]*request, len(all))
@@ -130,7 +129,7 @@ func (e *Engine) SubmitEach(ctx context.Context, all []Submission) []Answer {
 	return answers
 }
 
-// prepare checks a submission and makes the task it asks for.
+// prepare checks a submission and returns the task it asks for.
 func (e *Engine) prepare(ctx context.Context, s Submission) (store.NewTask, error) {
 	plan, err := e.store.FindPlan(ctx, s.Namespace, s.Name, s.Version, e.cfg.Environment)
 	if err != nil {
@@ -168,9 +167,9 @@ func (e *Engine) prepare(ctx context.Context, s Submission) (store.NewTask, erro
 	return t, nil
 }
 
-// requestHash is what must agree when an idempotency key is used again: the
-// request as it was made, the context by its bytes. A request for the latest
-// version stays the same when there is a later one.
+// requestHash hashes what must be the same when an idempotency key is used again: the
+// request as it was made, with the bytes of its context. A request for the latest version
+// keeps its hash when a later version appears.
 func requestHash(s Submission) []byte {
 	h := sha256.New()
 	for _, part := range []string{s.Namespace, s.Name, cmp.Or(s.Asked, s.Version), string(s.Context)} {
@@ -179,7 +178,7 @@ func requestHash(s Submission) []byte {
 	return h.Sum(nil)
 }
 
-// newTaskUUID returns a fresh version 7 UUID with the bits of steps zero.
+// newTaskUUID returns a new version 7 UUID whose step bits are zero.
 func newTaskUUID() (vocab.UUID, error) {
 	id, err := uuid.NewV7()
 	if err != nil {
@@ -188,8 +187,8 @@ func newTaskUUID() (vocab.UUID, error) {
 	return vocab.TaskID(vocab.UUID(id)), nil
 }
 
-// create sends a task with the next batch and waits for its commit. It waits
-// for room, too.
+// create sends a task with the next batch and waits for its commit. It also waits for
+// room.
 func (e *Engine) create(ctx context.Context, namespace string, t store.NewTask) (Submitted, error) {
 	r := newRequest(namespace, t)
 	if err := e.queueMany(ctx, r); err != nil {
@@ -198,18 +197,18 @@ func (e *Engine) create(ctx context.Context, namespace string, t store.NewTask) 
 	return e.await(ctx, r)
 }
 
-// sending is a batch on its way: those of it whose submitters still waited when
-// it was sent last.
+// sending is a batch on its way to the database, and those of its requests whose
+// submitters were still waiting when it was last sent.
 type sending struct {
 	batch []*request
 	tasks []store.NewTask
 	byID  map[vocab.UUID]*request
-	// maybe says that a try may have committed without our hearing of it: then
-	// nobody is left out any more, so that everybody gets an answer.
+	// maybe says that an attempt may have committed although its reply was lost. From
+	// then on nobody is left out, so that everybody gets an answer.
 	maybe bool
 }
 
-// begin takes along who still waits.
+// begin collects the requests whose submitters are still waiting.
 func (s *sending) begin() {
 	s.tasks, s.byID = s.tasks[:0], make(map[vocab.UUID]*request, len(s.batch))
 	for _, r := range s.batch {
@@ -220,7 +219,8 @@ func (s *sending) begin() {
 	}
 }
 
-// end notes what a try came to. What was rolled back may be given up again.
+// end notes the result of an attempt. Requests that were rolled back may be given up
+// again.
 func (s *sending) end(err error) {
 	switch store.Classify(err) {
 	case store.Unknown, store.Cancelled:
@@ -235,8 +235,8 @@ func (s *sending) end(err error) {
 	}
 }
 
-// createBatch creates the tasks of a batch and starts their roots. maybe says
-// that they may have been created already.
+// createBatch creates the tasks of a batch and starts their root steps. maybe says that
+// they may have been created already.
 func (e *Engine) createBatch(batch []*request, maybe bool) {
 	s := sending{batch: batch, maybe: maybe}
 	g := e.reserve(e.roots(batch)...)
@@ -262,11 +262,11 @@ func (e *Engine) createBatch(batch []*request, maybe bool) {
 	}
 	e.metrics.createSeconds.Observe(time.Since(began).Seconds())
 	var leases []store.Lease
-	var queued []*request // those of whose roots some wait in a queue
+	var queued []*request // requests with root steps that wait in a queue
 	for i, c := range out {
 		r := s.byID[s.tasks[i].UUID]
 		if c.Outcome == store.CreateDuplicate && c.UUID == r.UUID {
-			c.Outcome = store.CreateDone // by an earlier try of this very call whose reply was lost
+			c.Outcome = store.CreateDone // by an earlier attempt of this very call, whose reply was lost
 		}
 		if c.Outcome == store.CreateDone {
 			e.metrics.created.Inc()
@@ -298,7 +298,7 @@ func (e *Engine) roots(batch []*request) []want {
 	return wants
 }
 
-// createRefused goes on with a batch that could not be created as a whole.
+// createRefused continues with a batch that could not be created as a whole.
 func (e *Engine) createRefused(s *sending, err error) {
 	batch := s.batch
 	switch {
@@ -306,7 +306,7 @@ func (e *Engine) createRefused(s *sending, err error) {
 		e.createBatch(batch[:len(batch)/2], s.maybe)
 		e.createBatch(batch[len(batch)/2:], s.maybe)
 	case (store.Classify(err) == store.BadInput || store.Classify(err) == store.Permanent) && len(batch) > 1 && e.work.Err() == nil:
-		for _, r := range batch { // one of them is refused: each on its own
+		for _, r := range batch { // one of them is refused: send each on its own
 			e.createBatch([]*request{r}, s.maybe)
 		}
 	default:
@@ -319,9 +319,8 @@ func (e *Engine) createRefused(s *sending, err error) {
 	}
 }
 
-// afterRefusal answers a request the database has refused. If the refusal is
-// that the task exists, an earlier try of this very call had committed and its
-// reply was lost.
+// afterRefusal answers a request that the database has refused. If it was refused because
+// the task exists, an earlier attempt of this very call committed and its reply was lost.
 func afterRefusal(r *request, err error) created {
 	if store.IsDuplicate(err) {
 		return created{Created: store.Created{Outcome: store.CreateDone, UUID: r.UUID}}

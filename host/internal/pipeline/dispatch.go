@@ -13,14 +13,14 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
 )
 
-// start takes over leases that a call has brought, ends the call and the grant they
-// came of, and sends the steps on their way. It does not wait for them.
+// start takes over leases that a call has brought, ends the call and its grant, and sends
+// the steps on their way. It does not wait for them.
 func (e *Engine) start(ctx context.Context, g grant, call ticket, leases []store.Lease) {
 	attempts := make([]*attempt, 0, len(leases))
 	for _, l := range leases {
 		plan, err := e.store.Plan(ctx, l.Plan)
 		if err != nil {
-			// The lease is ours and nobody knows: reconcile gives it back.
+			// Nothing in this host knows about the lease: reconcile gives it back.
 			e.log.Error("plan of a leased step cannot be read; the step is given back", "step", l.UUID(), "error", err)
 			e.lost.Store(true)
 			continue
@@ -28,7 +28,7 @@ func (e *Engine) start(ctx context.Context, g grant, call ticket, leases []store
 		attempts = append(attempts, &attempt{Lease: l, plan: plan, steps: e.steps.of(plan.Namespace)})
 	}
 	e.held.add(attempts)
-	e.grants.end(call) // not before: until then reconcile must not take them for lost
+	e.grants.end(call) // no earlier, or reconcile would take them for lost
 	e.capacity.taken(g, attempts)
 	if len(attempts) == 0 {
 		return
@@ -56,8 +56,8 @@ func (e *Engine) start(ctx context.Context, g grant, call ticket, leases []store
 	}
 }
 
-// loadAndRunAll reads the inputs of attempts of one namespace and runs them, as
-// there is memory for them.
+// loadAndRunAll reads the inputs of attempts of one namespace and runs them, as memory
+// becomes available.
 func (e *Engine) loadAndRunAll(attempts []*attempt) {
 	for len(attempts) > 0 {
 		memory := &attempts[0].steps.memory
@@ -74,8 +74,8 @@ func (e *Engine) loadAndRunAll(attempts []*attempt) {
 	}
 }
 
-// loadAndRun reads the inputs of attempts and runs them. If the database cannot
-// be reached it tries again: the leases are ours as long as the host lives.
+// loadAndRun reads the inputs of attempts and runs them. If the database cannot be
+// reached it tries again: the leases are ours as long as the host lives.
 func (e *Engine) loadAndRun(attempts []*attempt) {
 	var all []values
 	err := e.insist(e.work, "load inputs", func(ctx context.Context) (err error) {
@@ -96,8 +96,7 @@ func (e *Engine) loadAndRun(attempts []*attempt) {
 	e.budget.note(len(attempts), bytes)
 }
 
-// enter has an attempt run as soon as the pool of its namespace has an executor
-// for it.
+// enter runs an attempt as soon as the pool of its namespace has an executor for it.
 func (e *Engine) enter(a *attempt, v values) {
 	a.bytes = v.size()
 	e.budget.take(&a.steps.memory, a.bytes)
@@ -121,8 +120,8 @@ func (w *entered) Back(why string) {
 	w.engine.settle(w.attempt, release(neverRan, "it was given back before it ran: "+why))
 }
 
-// cancel ends an attempt: its outcome comes soon. One that waits for its inputs,
-// or is on its way to the runner, finds the reason when it gets there.
+// cancel ends an attempt, whose outcome then arrives soon. An attempt that waits for its
+// inputs, or is on its way to the runner, finds the reason when it gets there.
 func (e *Engine) cancel(a *attempt, reason string) {
 	a.over.CompareAndSwap(nil, &reason)
 	if j := a.job.Load(); j == nil || !a.steps.slots.Drop(j, reason) {
@@ -130,7 +129,7 @@ func (e *Engine) cancel(a *attempt, reason string) {
 	}
 }
 
-// run hands one attempt to the runner.
+// run hands an attempt to the runner.
 func (e *Engine) run(a *attempt, v values) {
 	if why := a.over.Load(); why != nil {
 		a.steps.slots.Leave(a.job.Load(), false)
@@ -150,15 +149,15 @@ func (e *Engine) run(a *attempt, v values) {
 		},
 		Progress: func(p pluginhost.Progress) { e.held.report(a, p) },
 	})
-	if why := a.over.Load(); why != nil { // it came while the runner did not know the step
+	if why := a.over.Load(); why != nil { // cancelled before the runner knew the step
 		e.runner.Cancel(id, *why)
 	}
 }
 
-// stepFor is an attempt as its plugin gets it.
+// stepFor returns an attempt in the form its plugin receives.
 func (e *Engine) stepFor(a *attempt, v values) *pluginv1.Step {
 	s := &a.plan.Steps[a.Number]
-	var room [3 * 36]byte // one text has all three
+	var room [3 * 36]byte // one text holds all three
 	ids := string(a.ID.Append(a.UUID().Append(a.Task.Append(room[:0]))))
 	task, id, lease := ids[:36], ids[36:72], ids[72:]
 	ancestors := e.ancestorsOf(a)
@@ -180,8 +179,8 @@ func (e *Engine) stepFor(a *attempt, v values) *pluginv1.Step {
 	return step
 }
 
-// newStep makes a step and so many dependencies for it, if they are few in one
-// piece.
+// newStep returns a step and the given number of dependencies for it, in one allocation
+// if they are few.
 func newStep(dependencies int) (*pluginv1.Step, []pluginv1.Dependency) {
 	switch {
 	case dependencies == 0:
@@ -199,8 +198,8 @@ func newStep(dependencies int) (*pluginv1.Step, []pluginv1.Dependency) {
 	}
 }
 
-// idempotencyKey is the step's UUID, with the generation behind it once an
-// operator has had the step run anew.
+// idempotencyKey returns the step's UUID, followed by the generation if an operator has
+// made the step run again.
 func idempotencyKey(step string, generation int32) string {
 	if generation == 0 {
 		return step
@@ -208,22 +207,22 @@ func idempotencyKey(step string, generation int32) string {
 	return step + "." + strconv.Itoa(int(generation))
 }
 
-// neverRan is the code of an attempt that this host has given back before any plugin had
+// neverRan is the code of an attempt that this host has given back before any plugin
 // heard of it.
 const neverRan = "never_ran"
 
-// release is the outcome of an attempt that came to nothing through no fault of
-// its handler.
+// release returns the outcome of an attempt that did not run to its end through no fault
+// of its handler.
 func release(code, why string) pluginhost.Outcome {
 	return pluginhost.Outcome{Kind: vocab.OutcomeReleased, Failure: &pluginhost.Failure{Code: code, Message: why}}
 }
 
-// ancestorCache keeps, for the steps of plans, the numbers of the steps whose
-// results they receive.
+// ancestorCache stores, for the steps of plans, the numbers of the steps whose results
+// they receive.
 type ancestorCache struct{ byPlan sync.Map }
 
-// ancestorsOf returns the steps whose results the attempt receives: all its
-// parents, then the nearer ancestors up to the configured number.
+// ancestorsOf returns the steps whose results the attempt receives: all its parents, then
+// the nearest ancestors up to the configured number.
 func (e *Engine) ancestorsOf(a *attempt) []int32 {
 	type key struct{ plan, step int32 }
 	k := key{a.Plan, a.Number}
@@ -235,8 +234,8 @@ func (e *Engine) ancestorsOf(a *attempt) []int32 {
 	return found
 }
 
-// nearestAncestors walks up from a step, nearest first, and stops after the
-// level in which it has found most of them; parents are never left out.
+// nearestAncestors walks up from a step, nearest first, and stops after the level at
+// which it has found at least most steps; parents are never left out.
 func nearestAncestors(plan *store.Plan, step int32, most int) []int32 {
 	var found []int32
 	seen := map[int32]bool{step: true}

@@ -6,16 +6,16 @@ import (
 	"time"
 )
 
-// dueTimes holds when the retries that this host has caused may start: hints
-// when to look at the queues, kept by nobody else. Times of one millisecond
-// count as one.
+// dueTimes holds the times from which the retries caused by this host may start. They are
+// hints when to look at the queues, and kept nowhere else. Times within the same
+// millisecond count as one.
 type dueTimes struct {
 	mu    sync.Mutex
 	times timeHeap
 	known map[int64]bool // milliseconds
 }
 
-// at notes a time.
+// at adds a time.
 func (d *dueTimes) at(t time.Time) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -28,8 +28,8 @@ func (d *dueTimes) at(t time.Time) {
 	}
 }
 
-// reached reports whether times have been reached, and forgets them: whoever asks
-// looks now, whatever else there is to do.
+// reached reports whether any times have been reached, and forgets them: the caller looks
+// now, whatever else there is to do.
 func (d *dueTimes) reached(now time.Time) (some bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -40,8 +40,8 @@ func (d *dueTimes) reached(now time.Time) (some bool) {
 	return some
 }
 
-// within returns how long to wait, at most longest, until the first noted time.
-// It is still noted then: something else may end the wait.
+// within returns how long to wait for the first time, at most longest. The time is kept,
+// since something else may end the wait.
 func (d *dueTimes) within(longest time.Duration, now time.Time) time.Duration {
 	d.mu.Lock()
 	defer d.mu.Unlock()

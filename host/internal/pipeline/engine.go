@@ -20,39 +20,39 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
 )
 
-// Config are the engine's settings. All must be set; see the configuration
-// reference for meaning and defaults. Those marked live may change while the
-// engine runs, see [Engine.Reload].
+// Config holds the engine's settings. All must be set; see the configuration reference
+// for their meaning and defaults. Those marked live may change while the engine runs, see
+// [Engine.Reload].
 type Config struct {
 	Host        store.HostInfo
 	Environment string
-	State       func() string // the host's operational state, for the others to see
+	State       func() string // the host's operational state, shown to the others
 
-	// Plugins are those that run, for the others to see; nil: there are none.
+	// Plugins returns the running plugins, shown to the others; nil: there are none.
 	Plugins func() []readmodel.HostPlugin
 
-	MaxInFlight   int // live: leases held at once at most
+	MaxInFlight   int // live: maximum of leases held at once
 	InputCache    int // bytes
-	Memory        int // bytes of inputs and results under way, about
-	MemoryShare   int // bytes that a namespace may have of it however much the others have
-	MaxDependency int // results of ancestors handed to a step at most; parents always are
+	Memory        int // bytes of inputs and results in progress, approximately
+	MemoryShare   int // bytes of it that a namespace may use regardless of the others
+	MaxDependency int // maximum of ancestors' results handed to a step; parents always are
 
-	// Hands are the pools of executors that take turns, until they are changed.
+	// Hands holds the initial settings of the pools of executors that take turns.
 	Hands map[PoolKind]HandsConfig
 
-	// StepExecutors says how many steps of a namespace run at once, until its pool
-	// is resized.
+	// StepExecutors returns how many steps of a namespace run at once, until its pool is
+	// resized.
 	StepExecutors func(namespace string) int
 
-	Lease         time.Duration // a host that gave no sign of life for so long is dead
+	Lease         time.Duration // a host that gave no sign of life for this long is dead
 	Heartbeat     time.Duration
-	SelfStop      time.Duration // before the lease ends, a host that cannot reach the database stops its steps
+	SelfStop      time.Duration // this long before the lease ends, a host that cannot reach the database stops its steps
 	SweepInterval time.Duration // live: between looks for dead hosts
-	RestAfter     time.Duration // live: a host that had nothing to do for so long rests; 0: never
-	RestBeat      time.Duration // between two signs of life of a host that rests
-	LostAfter     time.Duration // live: a step without a message for so long is enqueued again; also the interval of that look
-	InboxVT       time.Duration // live: a message of an inbox that was read and not answered for comes back after this, whole seconds
-	InboxMaxReads int           // live: after so many reads without an answer a message is set aside
+	RestAfter     time.Duration // live: a host that had nothing to do for this long rests; 0: never
+	RestBeat      time.Duration // between two signs of life of a resting host
+	LostAfter     time.Duration // live: a step without a message for this long is enqueued again; also the interval of that look
+	InboxVT       time.Duration // live: an inbox message that was read but not answered comes back after this, whole seconds
+	InboxMaxReads int           // live: after this many reads without an answer a message is set aside
 
 	RequestQueue string
 	ResultQueue  string
@@ -61,16 +61,16 @@ type Config struct {
 	Payload      payload.Limits  // of contexts
 	Results      payload.Limits  // live: of results and metadata
 
-	Tracer trace.Tracer // nil: nothing is traced
+	Tracer trace.Tracer // nil: no tracing
 }
 
-// HandsConfig is a pool of executors that take turns.
+// HandsConfig configures a pool of executors that take turns.
 type HandsConfig struct {
-	Size int // executors
+	Size int // number of executors
 	Pace pool.Pace
 }
 
-// Store is what the engine asks of the database.
+// Store is what the engine needs from the database.
 type Store interface {
 	reader
 	hostStore
@@ -92,13 +92,12 @@ type Store interface {
 type Runner interface {
 	// Services returns what is served now.
 	Services() []pluginhost.Service
-	// Changed is signalled when Services may answer otherwise.
+	// Changed is signalled when the answer of Services may have changed.
 	Changed() <-chan struct{}
-	// Dispatch runs a step and never blocks. The call's Done is called exactly
-	// once, from any goroutine.
+	// Dispatch runs a step and never blocks. The call's Done is called exactly once, from
+	// any goroutine.
 	Dispatch(call pluginhost.Call)
-	// Cancel ends a running step: its context is cancelled, and its outcome
-	// comes soon.
+	// Cancel ends a running step: its context is cancelled, and its outcome arrives soon.
 	Cancel(stepUUID, reason string)
 }
 
@@ -107,13 +106,13 @@ type Finalizer interface {
 	Finalize(ctx context.Context, task vocab.UUID) (vocab.TaskState, error)
 }
 
-// ErrDraining is returned for work that comes while the host shuts down.
+// ErrDraining is returned for work that arrives while the host is shutting down.
 var ErrDraining = errors.New("the host is shutting down")
 
 // Engine is the pipeline of one host.
 type Engine struct {
 	cfg       Config
-	now       atomic.Pointer[Config] // what is in force of the settings that may change
+	now       atomic.Pointer[Config] // the settings in force
 	store     Store
 	runner    Runner
 	finalizer Finalizer
@@ -130,7 +129,7 @@ type Engine struct {
 	outcomes    *batcher[settlement]
 	requests    *intake
 	ancestors   ancestorCache
-	heard       []vocab.UUID // the revoked leases of the last heartbeat; the heartbeat's alone
+	heard       []vocab.UUID // the revoked leases of the last heartbeat; used only by the heartbeat
 	servedNames atomic.Pointer[[]string]
 	hub         *hub
 	lookout     *lookout                           // where there may be work
@@ -139,18 +138,18 @@ type Engine struct {
 	told        atomic.Pointer[store.WorkerPolicy] // what outside workers were last told
 	plugins     toldPlugins                        // what other hosts were last told; guarded by serving
 	beatNow     chan struct{}
-	serving     sync.Mutex               // held while what is served is read anew
+	serving     sync.Mutex               // held while reading what is served
 	queues      atomic.Pointer[[]string] // that hold steps of the handlers served
 	rest        resting
-	lastBeat    atomic.Int64 // of the last heartbeat that worked, nanoseconds of the monotonic base
+	lastBeat    atomic.Int64 // when the last successful heartbeat was sent, nanoseconds since base (monotonic)
 	base        time.Time
 	paced       chan struct{} // level-triggered: intervals have changed
 	runs        []func()      // the loops
 	hands       []handPool
 	inboxes     []*inbox
-	creators    *pool.Hands  // the one of them that creates tasks
-	watched     []*turns     // one for each of them
-	asked       atomic.Int64 // when a call to the database was last made again, as lastBeat
+	creators    *pool.Hands  // the pool that creates tasks
+	watched     []*turns     // one for each loop
+	asked       atomic.Int64 // when a call to the database was last retried, as lastBeat
 
 	work   context.Context // ended by Stop: everything is given up
 	abort  context.CancelCauseFunc
@@ -159,7 +158,8 @@ type Engine struct {
 	loops  sync.WaitGroup
 }
 
-// New makes an engine; Start starts it. What is submitted before waits for that.
+// New returns an engine, to be started with Start. Submissions made before then wait for
+// it.
 func New(cfg Config, st Store, runner Runner, fin Finalizer, reg prometheus.Registerer, log hclog.Logger) *Engine {
 	e := &Engine{
 		cfg: cfg, store: st, runner: runner, finalizer: fin, log: log, metrics: newMetrics(reg),
@@ -202,9 +202,9 @@ func (e *Engine) Start(ctx context.Context) error {
 	return nil
 }
 
-// Reload puts other values in force of the settings that Config marks as live;
-// it does not look at the rest. What runs is not disturbed: a batch, a wait or a
-// read that has begun ends under the old values.
+// Reload puts new values into force for the settings that Config marks as live, and
+// ignores the rest. Work in progress is not disturbed: a batch, a wait or a read that has
+// begun ends under the old values.
 func (e *Engine) Reload(cfg Config) {
 	e.now.Store(&cfg)
 	e.rest.mu.Lock()
@@ -219,10 +219,10 @@ func (e *Engine) Reload(cfg Config) {
 	e.wake()
 }
 
-// live returns the settings that are in force now.
+// live returns the settings now in force.
 func (e *Engine) live() *Config { return e.now.Load() }
 
-// allLoops returns what the engine runs, each loop watched.
+// allLoops returns the engine's loops, each of them watched.
 func (e *Engine) allLoops() []func() {
 	var all []func()
 	add := func(name string, every func() time.Duration, loop func(*turns)) {
@@ -242,14 +242,14 @@ func (e *Engine) allLoops() []func() {
 	return all
 }
 
-// HostID returns the number the host is registered under.
+// HostID returns the number under which the host is registered.
 func (e *Engine) HostID() int32 { return e.host.Load() }
 
 // InFlight returns the number of leases the host works under.
 func (e *Engine) InFlight() int { return e.held.len() }
 
-// Drain stops taking work and waits until what is held has been settled, or ctx
-// ends. It returns how many leases are still held.
+// Drain stops taking work and waits until everything held has been settled, or ctx ends.
+// It returns how many leases are still held.
 func (e *Engine) Drain(ctx context.Context) int {
 	e.refuse(ErrDraining)
 	e.capacity.close()
@@ -260,17 +260,17 @@ func (e *Engine) Drain(ctx context.Context) int {
 	return e.held.len()
 }
 
-// Cut tells the handlers of all steps that run to end. What does not come to a success
-// in spite of that is given back. Call it after Drain, if there is no more time.
+// Cut tells the handlers of all running steps to end. Steps that do not succeed
+// nevertheless are given back. Call it after Drain, if there is no more time.
 func (e *Engine) Cut() { e.cancelAll(pluginhost.ReasonStopping) }
 
-// Stop ends the engine. What the host still holds is given back: the caller has
-// stopped the runner, which has answered every call. Call Drain first.
+// Stop stops the engine and gives back what the host still holds: the caller must already
+// have stopped the runner, which has answered every call. Call Drain first.
 func (e *Engine) Stop(ctx context.Context) error {
 	e.refuse(ErrDraining)
 	e.capacity.close()
-	// Messages that have been read are answered, while there is time: others would see
-	// those only after a while.
+	// Answer the messages that have been read while there is time: otherwise the others
+	// would not see them for a while.
 	late := e.stopHands(ctx, func(p handPool) bool { return p.queues != nil })
 	select {
 	case <-e.held.empty():
@@ -280,7 +280,7 @@ func (e *Engine) Stop(ctx context.Context) error {
 	if late != nil {
 		e.log.Warn("messages are left that have been read; they come back", "error", late)
 	}
-	// What is left now is short, and is done even if ctx has ended meanwhile.
+	// What remains is short, and is done even if ctx has ended meanwhile.
 	stuck := e.stopHands(context.WithoutCancel(ctx), func(handPool) bool { return true })
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaveTimeout)
 	defer cancel()
@@ -297,7 +297,7 @@ func (e *Engine) Stop(ctx context.Context) error {
 	return errors.Join(stuck, e.leave(last))
 }
 
-// stopHands stops pools, all at once: one that is slow holds up no other.
+// stopHands stops pools concurrently: a slow one does not delay the others.
 func (e *Engine) stopHands(ctx context.Context, which func(p handPool) bool) error {
 	failed := make([]error, len(e.hands))
 	var stopping sync.WaitGroup
@@ -315,8 +315,8 @@ func (e *Engine) stopHands(ctx context.Context, which func(p handPool) bool) err
 	return errors.Join(failed...)
 }
 
-// leave tells the others that this host is gone, and gives back what it holds
-// without waiting for its lease to end.
+// leave tells the others that this host is gone, and gives back what it holds instead of
+// waiting for its lease to expire.
 func (e *Engine) leave(ctx context.Context) error {
 	if _, _, err := e.store.Heartbeat(ctx, e.HostID(), "stopped", nil, 0, nil); err != nil {
 		return fmt.Errorf("leave: %w", err)
@@ -331,8 +331,8 @@ func (e *Engine) leave(ctx context.Context) error {
 	return nil
 }
 
-// leaveTimeout bounds what a stopping engine does at the very end.
+// leaveTimeout bounds the last work of a stopping engine.
 const leaveTimeout = 10 * time.Second
 
-// wake has the claimers look at all queues at once.
+// wake makes the claimers look at all queues at once.
 func (e *Engine) wake() { e.lookout.put(*e.queues.Load()...) }

@@ -10,11 +10,11 @@ import (
 	"github.com/tasker-systems/tasker-host/host/internal/store"
 )
 
-// The kinds of the engine's pools. Their names are those of the reference; what
-// their executors do is this engine's, whose moves are set-based: one executor
-// does a batch in a transaction, so few are needed.
+// The kinds of the engine's pools. Their names are those of the reference, but the work
+// of their executors is specific to this engine, which works on sets: one executor
+// processes a batch in one transaction, so few are needed.
 const (
-	TaskRequestProcessor PoolKind = "task_request_processor" // reads task requests and has the tasks created
+	TaskRequestProcessor PoolKind = "task_request_processor" // reads task requests and passes them on to be created
 	StepEnqueuer         PoolKind = "step_enqueuer"          // creates tasks: their first steps go out
 	TaskClaimer          PoolKind = "task_claimer"           // claims steps from the namespaces' queues
 	StepResultProcessor  PoolKind = "step_result_processor"  // reads what outside workers post
@@ -26,11 +26,11 @@ const (
 type handPool struct {
 	*pool.Hands
 	kind   PoolKind
-	loop   string   // the name under which its executors stand in Loops
-	queues []string // whose messages they answer; nil: none's
+	loop   string   // the name of its executors in Loops
+	queues []string // whose messages they answer; nil: none
 }
 
-// allHands returns the pools of executors that take turns, none of which runs yet.
+// allHands returns the pools of executors that take turns, none of them running yet.
 func (e *Engine) allHands() []handPool {
 	requests, results := e.newInbox(e.cfg.RequestQueue), e.newInbox(e.cfg.ResultQueue)
 	requests.handle, results.handle = requests.handleRequests, results.handleResults
@@ -46,7 +46,7 @@ func (e *Engine) allHands() []handPool {
 			Tuned:  e.lookSoon,
 		}), kind, loop, []string{b.queue}}
 	}
-	var turns atomic.Int64 // of all claimers: each begins with another queue
+	var turns atomic.Int64 // of all claimers: each turn begins with another queue
 	claims := hands(TaskClaimer, pool.Work{
 		New: func(p *pool.Hands) pool.Executor {
 			return &claimer{engine: e, pool: p, turns: &turns, looks: map[string]*look{}}
@@ -67,11 +67,11 @@ func (e *Engine) allHands() []handPool {
 	}
 }
 
-// lastAsked is when a call to the database was last made again: a turn that waits
-// for a database that does not answer, and keeps asking, is not stuck.
+// lastAsked returns when a call to the database was last retried: a turn is not stuck
+// while it keeps retrying because the database does not answer.
 func (e *Engine) lastAsked() time.Time { return e.base.Add(time.Duration(e.asked.Load())) }
 
-// settler records outcomes, a batch at a time, until the engine is stopped.
+// settler records outcomes, one batch at a time, until the engine is stopped.
 type settler struct {
 	engine *Engine
 	pool   *pool.Hands
@@ -103,7 +103,7 @@ func (s settler) Turn() pool.Turned {
 // Leave implements [pool.Executor].
 func (settler) Leave() {}
 
-// creator creates tasks, a batch at a time, until the engine is stopped.
+// creator creates tasks, one batch at a time, until the engine is stopped.
 type creator struct {
 	engine *Engine
 	pool   *pool.Hands
@@ -128,8 +128,8 @@ func (c creator) Turn() pool.Turned {
 // Leave implements [pool.Executor].
 func (creator) Leave() {}
 
-// wait waits for a sign that there is work. What the engine is stopped with is
-// not looked at any more.
+// wait waits for a sign that there is work. It returns false if the engine or the
+// executor is stopped; work left then is not looked at.
 func wait(ctx, work context.Context, ready <-chan struct{}) bool {
 	select {
 	case <-ready:
@@ -140,17 +140,16 @@ func wait(ctx, work context.Context, ready <-chan struct{}) bool {
 	return false
 }
 
-// claimer takes steps from the queues that have a sign, whenever the host has
-// room.
+// claimer takes steps from the queues that have a sign, whenever the host has room.
 type claimer struct {
 	engine *Engine
 	pool   *pool.Hands
 	turns  *atomic.Int64
 	looks  map[string]*look
 	began  bool
-	rest   time.Duration // until the next turn even without a new sign; 0: for ever
-	full   bool          // there is work that may wait for room
-	again  bool          // there may be more to take at once
+	rest   time.Duration // until the next turn even without a new sign; 0: forever
+	full   bool          // there may be work that waits for room
+	again  bool          // more may be available at once
 }
 
 // Wait implements [pool.Executor].
@@ -194,7 +193,7 @@ func (c *claimer) Turn() pool.Turned {
 	return pool.Turned{Items: t.taken}
 }
 
-// Leave implements [pool.Executor]. Signs that are up when it goes may be those it
+// Leave implements [pool.Executor]. Signs that are up when it leaves may be those it
 // meant to return to.
 func (c *claimer) Leave() { c.engine.lookout.remind() }
 
@@ -211,15 +210,15 @@ type inboxExecutor struct {
 	pool  *pool.Hands
 	inbox *inbox
 	began bool
-	rest  time.Duration // as a claimer's
-	again bool          // there may be more to read at once
+	rest  time.Duration // as in claimer
+	again bool          // more may be readable at once
 
-	doubts int // calls that must go well before the queue is left alone, see maxDoubts
+	doubts int // calls that must succeed before the queue is left alone, see maxDoubts
 }
 
-// maxDoubts is how many calls must find a queue empty after one that failed, or
-// was refused by a breaker, before its sign is taken down: a breaker closes only
-// when some calls have gone well.
+// maxDoubts is how many calls must find a queue empty after one that failed, or was
+// refused by a breaker, before its sign is taken down: a breaker closes only after some
+// calls have succeeded.
 const maxDoubts = 5
 
 // Wait implements [pool.Executor].
@@ -264,5 +263,5 @@ func (x *inboxExecutor) Turn() pool.Turned {
 	return pool.Turned{Items: n}
 }
 
-// Leave implements [pool.Executor], as a claimer's.
+// Leave implements [pool.Executor], like claimer's.
 func (x *inboxExecutor) Leave() { x.inbox.engine.lookout.remind() }

@@ -5,25 +5,25 @@ import (
 	"sync"
 )
 
-// ticket is a call that may lease steps to this host. Calls are numbered in the
-// order in which they begin; 0 is none.
+// ticket identifies a call that may lease steps to this host. Calls are numbered in the
+// order in which they begin; 0 means none.
 type ticket uint64
 
-// grants knows which calls that may lease steps to this host are under way: each
-// from before it is sent until what it was given is held, or it has failed. What a
-// call that has failed was given all the same, then or later, nobody will hold. A
-// call that is made again is another one: it is never given what the first was.
+// grants tracks which calls that may lease steps to this host are in progress: each from
+// before it is sent until the leases it brought are held, or it has failed. Leases that a
+// failed call was granted nevertheless, then or later, are never held. A repeated call is
+// a new one: it never receives what the first was granted.
 //
-// A step that the database shows leased was leased by a call that had begun before.
-// So once all calls have ended that began before the answer was there, either the
-// lease has been held, or its reply was lost; how long that takes does not matter.
+// A step that the database shows as leased was leased by a call that had begun before. So
+// once all calls that began before the database answered have ended, either the lease has
+// been held, or its reply was lost; how long that takes does not matter.
 type grants struct {
 	mu   sync.Mutex
-	last ticket   // began last
-	open []ticket // are under way, oldest first
+	last ticket   // the call that began last
+	open []ticket // calls in progress, oldest first
 }
 
-// begin says that a call is about to be sent.
+// begin notes that a call is about to be sent.
 func (g *grants) begin() ticket {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -32,8 +32,8 @@ func (g *grants) begin() ticket {
 	return g.last
 }
 
-// end says that what a call was given is held, or that it has failed. To say so
-// again changes nothing.
+// end notes that the leases a call brought are held, or that it has failed. Calling it
+// again has no effect.
 func (g *grants) end(t ticket) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -49,7 +49,7 @@ func (g *grants) mark() ticket {
 	return g.last
 }
 
-// ended reports whether a call and all that began before it have ended.
+// ended reports whether a call and all calls that began before it have ended.
 func (g *grants) ended(t ticket) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()

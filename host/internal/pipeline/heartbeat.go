@@ -42,13 +42,13 @@ func (e *Engine) register(ctx context.Context) error {
 	return nil
 }
 
-// heartbeatLoop keeps the host's leases alive. If it cannot, the steps are
-// stopped before others may start them: by this host's monotonic clock, counted
-// from before the last heartbeat that worked was sent.
+// heartbeatLoop keeps the host's leases alive. If it cannot, it stops the steps before
+// others may start them. That time is measured with this host's monotonic clock, from
+// before the last successful heartbeat was sent.
 func (e *Engine) heartbeatLoop(t *turns) {
 	tick := time.NewTicker(e.cfg.Heartbeat)
 	defer tick.Stop()
-	var again <-chan time.Time // after one that failed; a single one, however many fail
+	var again <-chan time.Time // after a failure; a single one, however many fail
 	for {
 		select {
 		case <-tick.C:
@@ -74,8 +74,8 @@ func (e *Engine) heartbeatLoop(t *turns) {
 	}
 }
 
-// Announce sends a heartbeat at once: the others see this host's state, and this
-// host sees whether the database answers.
+// Announce sends a heartbeat at once: the others see this host's state, and this host
+// sees whether the database answers.
 func (e *Engine) Announce() { e.beatAtOnce() }
 
 func (e *Engine) beatAtOnce() {
@@ -93,14 +93,14 @@ func (e *Engine) leaseLeft() time.Duration {
 	return lease - (time.Since(e.base) - time.Duration(e.lastBeat.Load()))
 }
 
-// LastHeartbeat returns when the last heartbeat that worked was sent.
+// LastHeartbeat returns when the last successful heartbeat was sent.
 func (e *Engine) LastHeartbeat() time.Time { return e.base.Add(time.Duration(e.lastBeat.Load())) }
 
-// errDeclaredDead is logged when other hosts have given this one up.
+// errDeclaredDead is logged when other hosts have declared this one dead.
 var errDeclaredDead = errors.New("this host was declared dead and its steps were given to others")
 
-// beatTimeout bounds a heartbeat, so that one that hangs and the wait after it end
-// within SelfStop: between two looks at the lease it must not run out.
+// beatTimeout bounds a heartbeat, so that one that hangs and the wait after it end within
+// SelfStop: the lease must not expire between two checks of it.
 func (e *Engine) beatTimeout() time.Duration {
 	if e.cfg.SelfStop == 0 {
 		return e.cfg.Heartbeat
@@ -114,14 +114,14 @@ func (e *Engine) beat() error {
 	return e.beatAs(e.rest.rises)
 }
 
-// beatAs sends a heartbeat of a host that has risen so often from rest. The caller
-// holds the lock of rest.
+// beatAs sends a heartbeat of a host that has risen from rest the given number of times.
+// The caller holds the lock of rest.
 func (e *Engine) beatAs(rises int64) error {
 	ctx, cancel := context.WithTimeout(e.work, e.beatTimeout())
 	defer cancel()
 	lease := e.cfg.Lease
 	if e.Resting() && rises == e.rest.rises {
-		lease = e.restLease() // something is to be told, but the next beat is far
+		lease = e.restLease() // something is to be reported, but the next beat is far away
 	}
 	began := time.Now()
 	alive, revoked, err := e.store.Rise(ctx, e.HostID(), rises, e.cfg.State(), e.Served(), lease, e.heard)
@@ -148,7 +148,7 @@ func (e *Engine) beatAs(rises int64) error {
 	return nil
 }
 
-// Served are the handlers that the runner serves now.
+// Served returns the handlers that the runner serves now.
 func (e *Engine) Served() []string {
 	if p := e.servedNames.Load(); p != nil {
 		return *p
@@ -156,15 +156,15 @@ func (e *Engine) Served() []string {
 	return nil
 }
 
-// cancelAll ends every running step. Their outcomes come in as usual and are
-// refused as stale if the leases are void.
+// cancelAll ends every running step. Their outcomes arrive as usual and are refused as
+// stale if the leases are void.
 func (e *Engine) cancelAll(reason string) {
 	for _, a := range e.held.all() {
 		e.cancel(a, reason)
 	}
 }
 
-// Cancel cancels a task, and at once what this host runs of it.
+// Cancel cancels a task, and at once those of its steps that this host runs.
 func (e *Engine) Cancel(ctx context.Context, task vocab.UUID, o store.Operator) (vocab.TaskState, bool, error) {
 	state, cancelled, err := e.store.CancelTask(ctx, task, o, e.HostID())
 	if store.IsTimeout(err) {

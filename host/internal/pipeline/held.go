@@ -19,28 +19,28 @@ type attempt struct {
 	store.Lease
 	plan    *store.Plan
 	steps   *stepPool                // of its namespace
-	service *group                   // that it was leased for; guarded by capacity; nil: nobody served its handler when it came
-	job     atomic.Pointer[pool.Job] // nil: its inputs are not there yet
+	service *group                   // the service it was leased for; guarded by capacity; nil: none served its handler when it came
+	job     atomic.Pointer[pool.Job] // nil: its inputs are not available yet
 	over    atomic.Pointer[string]   // why it is cancelled; nil: it is not
-	under   *attempt                 // of the same step, whose place it has taken in held; guarded by that
+	under   *attempt                 // an older attempt of the same step, which it has replaced in held; guarded by held
 	bytes   int                      // of its inputs, while they are in memory
 
-	// Of a task that is followed; else empty.
+	// For traced tasks; otherwise empty.
 	trace string // the task's
 	span  trace.Span
 }
 
 func (a *attempt) handlerID() int32 { return a.plan.HandlerIDs[a.Number] }
 
-// held is what the host works under: every lease from the moment a reply
-// brought it until its outcome is recorded or refused.
+// held is what the host works under: every lease from the moment a reply brought it until
+// its outcome is recorded or refused.
 type held struct {
 	mu      sync.Mutex
-	steps   map[store.StepKey]*attempt                   // the latest to come of each step, with those under it; all but one are void
+	steps   map[store.StepKey]*attempt                   // the latest attempt of each step, with older ones under it; all but one are void
 	bare    map[store.Held]struct{}                      // without an attempt: only their outcome is on its way
-	reports map[vocab.UUID]map[int32]pluginhost.Progress // of steps that told some, by task and number
+	reports map[vocab.UUID]map[int32]pluginhost.Progress // of steps that reported progress, by task and number
 	news    news                                         // of the reports: what is not written yet
-	idle    []chan struct{}                              // to be closed when the last one goes
+	idle    []chan struct{}                              // closed when the last attempt goes
 }
 
 func newHeld() *held {
@@ -57,7 +57,7 @@ func (h *held) add(attempts []*attempt) {
 	h.mu.Unlock()
 }
 
-// remove forgets the attempt. One whose place it had taken has it again.
+// remove forgets the attempt. If it had replaced another, that one is restored.
 func (h *held) remove(a *attempt) {
 	h.mu.Lock()
 	switch top := h.steps[a.StepKey]; {
@@ -83,7 +83,7 @@ func (h *held) remove(a *attempt) {
 	h.mu.Unlock()
 }
 
-// report notes how far an attempt is, while it is held.
+// report notes the progress of an attempt, while it is held.
 func (h *held) report(a *attempt, p pluginhost.Progress) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -99,8 +99,7 @@ func (h *held) report(a *attempt, p pluginhost.Progress) {
 	h.news.add(a.ID, p)
 }
 
-// forget forgets what the attempt of a step that is held told. The caller holds
-// the lock.
+// forget drops what the attempt of a held step reported. The caller holds the lock.
 func (h *held) forget(step store.StepKey) {
 	steps := h.reports[step.Task]
 	if _, told := steps[step.Number]; !told {
@@ -113,7 +112,7 @@ func (h *held) forget(step store.StepKey) {
 	h.news.end(h.steps[step].ID)
 }
 
-// progress returns what the steps of a task told.
+// progress returns what the steps of a task reported.
 func (h *held) progress(task vocab.UUID) []StepProgress {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -130,15 +129,15 @@ func (h *held) progress(task vocab.UUID) []StepProgress {
 	return told
 }
 
-// StepProgress is how far a running step says it is.
+// StepProgress is the progress that a running step reports.
 type StepProgress struct {
 	Number int
 	Step   string // its name
 	pluginhost.Progress
 }
 
-// Progress returns what the steps of a task that this host runs have told, in
-// order.
+// Progress returns, in order, what those steps of a task that this host runs have
+// reported.
 func (e *Engine) Progress(task vocab.UUID) []StepProgress { return e.held.progress(task) }
 
 // find returns the attempt under that lease, or nil.
@@ -158,7 +157,7 @@ func (h *held) keep(l store.Held) {
 	h.bare[l] = struct{}{}
 }
 
-// drop says that the outcome under a lease without an attempt has been recorded or
+// drop notes that the outcome under a lease without an attempt has been recorded or
 // refused, or is given up.
 func (h *held) drop(l store.Held) {
 	h.mu.Lock()
@@ -166,7 +165,7 @@ func (h *held) drop(l store.Held) {
 	delete(h.bare, l)
 }
 
-// knows reports whether the host works under a lease, in whatever way.
+// knows reports whether the host works under a lease, with or without an attempt.
 func (h *held) knows(l store.Held) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()

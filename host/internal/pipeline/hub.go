@@ -6,7 +6,7 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
 )
 
-// hub tells those who wait for a task that this host has seen it end. A hint:
+// hub tells those who wait for a task when this host has seen it end. It is only a hint:
 // other hosts end tasks too.
 type hub struct {
 	mu      sync.Mutex
@@ -19,7 +19,7 @@ func newHub() *hub {
 	return &hub{waiting: map[vocab.UUID][]chan vocab.TaskState{}, all: map[int]func(vocab.UUID, vocab.TaskState){}}
 }
 
-// finished tells the waiters of a task its last state.
+// finished tells those who wait for a task its final state.
 func (h *hub) finished(task vocab.UUID, state vocab.TaskState) {
 	h.mu.Lock()
 	waiters := h.waiting[task]
@@ -33,8 +33,8 @@ func (h *hub) finished(task vocab.UUID, state vocab.TaskState) {
 	}
 }
 
-// wait returns a channel that receives the state the task ends in. The caller
-// calls stop when it no longer waits.
+// wait returns a channel that receives the final state of the task. The caller calls stop
+// when it no longer waits.
 func (h *hub) wait(task vocab.UUID) (ended <-chan vocab.TaskState, stop func()) {
 	w := make(chan vocab.TaskState, 1)
 	h.mu.Lock()
@@ -58,14 +58,14 @@ func (h *hub) wait(task vocab.UUID) (ended <-chan vocab.TaskState, stop func()) 
 	}
 }
 
-// Ended returns a channel that receives the task's last state once this host has
-// seen it end; call stop when it is no longer wanted.
+// Ended returns a channel that receives the task's final state once this host has seen it
+// end; call stop when it is no longer needed.
 func (e *Engine) Ended(task vocab.UUID) (ended <-chan vocab.TaskState, stop func()) {
 	return e.hub.wait(task)
 }
 
-// OnFinished calls f for every task this host sees end, until stop is called. f
-// must be quick: settling waits for it.
+// OnFinished calls f for every task this host sees end, until stop is called. f must be
+// quick: settling waits for it.
 func (e *Engine) OnFinished(f func(vocab.UUID, vocab.TaskState)) (stop func()) {
 	h := e.hub
 	h.mu.Lock()

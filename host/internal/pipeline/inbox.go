@@ -10,24 +10,24 @@ import (
 	"github.com/tasker-systems/tasker-host/host/internal/store"
 )
 
-// inboxStore is what the inboxes ask of the database.
+// inboxStore is what the inboxes need from the database.
 type inboxStore interface {
 	ReadMessages(ctx context.Context, queue string, vt time.Duration, most int) ([]pgmq.Message, error)
 	SetAside(ctx context.Context, queue string, id int64, reason, detail string) error
 	SettlePosted(ctx context.Context, host int32, queue string, p store.Policy, batch []store.Posted) (store.Settled, error)
 }
 
-// inbox reads a queue by which others ask something of the host, and hands over
-// its messages. A message is hidden while it is worked on, comes back if nobody
-// answered for it, and is set aside when it cannot be acted on or has come back
-// too often.
+// inbox reads a queue by which others request something from the host, and hands its
+// messages over. A message is hidden while it is being processed, comes back if nobody
+// has answered it, and is set aside when it cannot be processed or has come back too
+// often.
 type inbox struct {
 	engine *Engine
 	queue  string
 	handle func(messages []pgmq.Message)
 
 	mu   sync.Mutex
-	busy map[int64]bool // messages that are being worked on in this host
+	busy map[int64]bool // messages that this host is processing
 }
 
 func (b *inbox) turn(most int) (int, error) {
@@ -57,7 +57,7 @@ func (b *inbox) turn(most int) (int, error) {
 	return len(messages), nil
 }
 
-// begin notes that a message is being worked on; false: it is already.
+// begin notes that a message is being processed; it returns false if it already was.
 func (b *inbox) begin(id int64) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -68,7 +68,7 @@ func (b *inbox) begin(id int64) bool {
 	return true
 }
 
-// idle reports whether no message is being worked on.
+// idle reports whether no message is being processed.
 func (b *inbox) idle() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -83,8 +83,8 @@ func (b *inbox) done(ids ...int64) {
 	}
 }
 
-// setAside moves a message to the dead letters. If that fails the message comes
-// back and is judged again.
+// setAside moves a message to the dead letters. If that fails, the message comes back and
+// is judged again.
 func (b *inbox) setAside(id int64, reason, detail string) {
 	defer b.done(id)
 	e := b.engine

@@ -11,11 +11,10 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
 )
 
-// inputs keeps what steps need to run: contexts of tasks and results of settled
-// steps. Neither ever changes, so a copy is as good as the row; the exception,
-// a step that an operator has run anew, shows as a lease of a generation above
-// 0 and goes past the cache. The least recently used tasks leave when the cache
-// has grown beyond its size.
+// inputs caches what steps need to run: contexts of tasks and results of settled steps.
+// Neither ever changes, so a copy is as good as the row. The exception is a step that an
+// operator has run again: its lease has a generation above 0 and bypasses the cache. When
+// the cache exceeds its size, the least recently used tasks are removed.
 type inputs struct {
 	store reader
 	limit int // bytes
@@ -42,7 +41,7 @@ func newInputs(r reader, limit int) *inputs {
 	return &inputs{store: r, limit: limit, order: list.New(), tasks: map[vocab.UUID]*list.Element{}}
 }
 
-// keepContext notes the context of a task this host has just created.
+// keepContext stores the context of a task this host has just created.
 func (c *inputs) keepContext(task vocab.UUID, raw json.RawMessage, trace string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -53,7 +52,7 @@ func (c *inputs) keepContext(task vocab.UUID, raw json.RawMessage, trace string)
 	}
 }
 
-// keepResult notes the result of a step whose task is in the cache.
+// keepResult stores the result of a step whose task is in the cache.
 func (c *inputs) keepResult(key store.StepKey, raw json.RawMessage) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -62,7 +61,7 @@ func (c *inputs) keepResult(key store.StepKey, raw json.RawMessage) {
 	}
 }
 
-// forget drops a task that is finished.
+// forget drops a finished task.
 func (c *inputs) forget(task vocab.UUID) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -82,7 +81,7 @@ func (c *inputs) entry(task vocab.UUID) *taskInputs {
 	return t
 }
 
-// entryOverhead is about what an entry costs besides its values, in bytes.
+// entryOverhead is the approximate size of an entry without its values, in bytes.
 const entryOverhead = 300
 
 func (c *inputs) put(t *taskInputs, number int32, raw json.RawMessage) {
@@ -117,7 +116,7 @@ type values struct {
 	results []json.RawMessage // of the step's ancestors, in the order of ancestors
 }
 
-// size is about how many bytes they take.
+// size returns their approximate size in bytes.
 func (v values) size() int {
 	n := len(v.context) + len(v.trace)
 	for _, r := range v.results {
@@ -151,8 +150,8 @@ func (c *inputs) cached(a *attempt, ancestors []int32) (values, bool) {
 	return v, true
 }
 
-// load reads the inputs of attempts from the database and keeps them. The
-// answers are in the order of the attempts; a missing context or result is nil.
+// load reads the inputs of attempts from the database and caches them. The answers are in
+// the order of the attempts; a missing context or result is nil.
 func (c *inputs) load(ctx context.Context, attempts []*attempt, ancestors func(*attempt) []int32) ([]values, error) {
 	var contexts []vocab.UUID
 	var results []store.StepKey
@@ -197,7 +196,7 @@ func (c *inputs) load(ctx context.Context, attempts []*attempt, ancestors func(*
 	return all, nil
 }
 
-// traceOf reads a trace as it is stored; nonsense is none.
+// traceOf parses a stored trace; an invalid one yields none.
 func traceOf(raw json.RawMessage) (trace string) {
 	if len(raw) > 0 && json.Unmarshal(raw, &trace) != nil {
 		return ""

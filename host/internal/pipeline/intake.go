@@ -10,22 +10,22 @@ import (
 	"github.com/tasker-systems/tasker-host/host/internal/store"
 )
 
-// Bounds of the line of tasks that wait to be created. Contexts are the user's
-// and may be large, so bytes count beside heads.
+// Bounds of the line of tasks waiting to be created. Contexts are the user's and may be
+// large, so bytes are bounded as well as the number of tasks.
 const (
 	waitingBatches = 20 // of the step enqueuer: beyond that, single submissions are refused
-	bulkBatches    = 2  // bulk submissions wait once so many are in the line, and leave the rest of it to others
+	bulkBatches    = 2  // bulk submissions wait once this many are in the line, and leave the rest of it to others
 	waitingBytes   = 64 << 20
 	batchBytes     = 8 << 20 // of one statement
-	requestBytes   = 1 << 10 // that a request takes beside what its client sent
+	requestBytes   = 1 << 10 // that a request takes besides what its client sent
 )
 
-// ErrBusy is returned for a submission that did not get its turn: the database
-// takes tasks more slowly than they come, or not at all. Nothing was created.
+// ErrBusy is returned for a submission that did not get its turn: tasks arrive faster
+// than the database takes them, or it takes none at all. Nothing was created.
 var ErrBusy = errors.New("more tasks wait to be created than the database takes now")
 
-// ErrUncertain is returned for a submission whose call to the database brought no
-// answer. The task may have been created, or may still be.
+// ErrUncertain is returned for a submission whose database call got no answer. The task
+// may have been created, or may still be.
 var ErrUncertain = errors.New("the database did not answer; the task may have been created")
 
 // request is a task on its way into the database.
@@ -36,8 +36,8 @@ type request struct {
 	state     atomic.Int32
 }
 
-// The states of a request. Its submitter may leave while it waits, and then it
-// is not created; once it is being sent, nobody can say that it is not.
+// The states of a request. Its submitter may leave while it waits, and then it is not
+// created; once it is being sent, nobody can say that it will not be.
 const (
 	requestWaiting int32 = iota
 	requestSending
@@ -55,7 +55,7 @@ func newRequest(namespace string, t store.NewTask) *request {
 
 func (r *request) size() int { return requestBytes + len(r.Context) + len(r.Attributes) }
 
-// hold reports whether the request is to be sent; it cannot be left then.
+// hold reports whether the request is to be sent; its submitter can no longer leave then.
 func (r *request) hold() bool {
 	return r.state.CompareAndSwap(requestWaiting, requestSending) || r.state.Load() == requestSending
 }
@@ -63,17 +63,17 @@ func (r *request) hold() bool {
 // release lets the submitter leave again: what was sent was rolled back.
 func (r *request) release() { r.state.CompareAndSwap(requestSending, requestWaiting) }
 
-// leave gives the request up, and reports whether that is certain: it will not
-// be created.
+// leave gives the request up, and reports whether it is certain that it will not be
+// created.
 func (r *request) leave() bool { return r.state.CompareAndSwap(requestWaiting, requestLeft) }
 
-// intake is the line of tasks that wait to be created, oldest first. It is
-// bounded, so that a database that is slow or away is felt by those who submit
-// and not by the memory of the host.
+// intake is the line of tasks waiting to be created, oldest first. It is bounded, so that
+// a slow or unreachable database is felt by the submitters rather than by the host's
+// memory.
 type intake struct {
 	*line
 	items []*request
-	left  int           // how many of the items have been left, at least
+	left  int           // minimum number of items whose submitters have left
 	room  chan struct{} // closed and replaced when there is room again
 }
 
@@ -81,9 +81,9 @@ func newIntake(l *line) *intake {
 	return &intake{line: l, room: make(chan struct{})}
 }
 
-// offer appends a task unless there are most tasks in the line, or they would take
-// more than so many bytes. A task alone always fits. Else room is closed when
-// there may be room.
+// offer appends a task unless the line already has most tasks, or they would exceed the
+// given bytes. A single task always fits. If the task is not appended, room is closed
+// when there may be room.
 func (q *intake) offer(r *request, most, bytes int) (room <-chan struct{}, ok bool) {
 	q.Lock()
 	defer q.Unlock()
@@ -103,8 +103,8 @@ func (q *intake) offer(r *request, most, bytes int) (room <-chan struct{}, ok bo
 	return nil, true
 }
 
-// forget gives up a task that may be in the line, and reports whether that is
-// certain: it will not be created.
+// forget gives up a task that may be in the line, and reports whether it is certain that
+// it will not be created.
 func (q *intake) forget(r *request) bool {
 	if !r.leave() {
 		return false
@@ -115,7 +115,7 @@ func (q *intake) forget(r *request) bool {
 	return true
 }
 
-// sweep removes the tasks that were left. Callers hold the lock.
+// sweep removes the tasks whose submitters have left. The caller holds the lock.
 func (q *intake) sweep() {
 	q.left = 0
 	q.items = slices.DeleteFunc(q.items, func(r *request) bool {
@@ -127,9 +127,9 @@ func (q *intake) sweep() {
 	})
 }
 
-// take removes and returns up to n tasks whose submitters still wait, as many as
-// fit into one statement; none if there are too few for one more batch beside those
-// under way. Whoever gets some calls done when they are created.
+// take removes and returns up to n tasks whose submitters are still waiting, as many as
+// fit into one statement, or none if there are too few for another batch beside those in
+// progress. The caller must call done once they are created.
 func (q *intake) take(n int) []*request {
 	q.Lock()
 	defer q.Unlock()
@@ -163,21 +163,21 @@ func (q *intake) take(n int) []*request {
 	return batch
 }
 
-// done says that a batch has been created, or refused.
+// done reports that a batch has been created, or refused.
 func (q *intake) done() {
 	q.Lock()
 	defer q.Unlock()
 	q.end()
 }
 
-// len returns the number of tasks that wait.
+// len returns the number of waiting tasks.
 func (q *intake) len() int {
 	q.Lock()
 	defer q.Unlock()
 	return len(q.items)
 }
 
-// queueOne puts a task into the line, or refuses it if that is full.
+// queueOne puts a task into the line, or refuses it if the line is full.
 func (e *Engine) queueOne(r *request) error {
 	if e.accept.Err() != nil {
 		return ErrDraining
@@ -189,8 +189,8 @@ func (e *Engine) queueOne(r *request) error {
 	return nil
 }
 
-// queueMany puts a task of many into the line, and waits for room as long as ctx
-// allows. It leaves most of the line to those who submit one task.
+// queueMany puts one of many tasks into the line, waiting for room as long as ctx allows.
+// It leaves most of the line to those who submit single tasks.
 func (e *Engine) queueMany(ctx context.Context, r *request) error {
 	for {
 		if e.accept.Err() != nil {
@@ -223,7 +223,7 @@ func (e *Engine) await(ctx context.Context, r *request) (Submitted, error) {
 			return Submitted{}, ErrDraining
 		}
 	}
-	select { // its turn had come
+	select { // it was already being sent
 	case c := <-r.done:
 		return c.answer()
 	case <-ctx.Done():

@@ -5,14 +5,13 @@ import (
 	"time"
 )
 
-// lanes decides how many batches are under way at once, of all lines together. A
-// call to the database has a price whatever it does, so one batch of all that came
-// while the last one was under way is better than two small ones side by side: they
-// keep the server busy, and each other waiting. Another lane opens where there is
-// enough for it, or where something has waited for a while, since the call under
-// way may be a long one.
+// lanes decides how many batches are in progress at once, across all lines. Every call to
+// the database has a fixed cost, so one batch of all that arrived during the last one is
+// better than two small ones side by side: they keep the server busy, and delay each
+// other. Another lane opens when there is enough for it, or when something has waited for
+// a while, since the call in progress may be a long one.
 type lanes struct {
-	sync.Mutex // guards the lines, too
+	sync.Mutex // also guards the lines
 	underWay   int
 	lines      []*line
 }
@@ -21,15 +20,15 @@ type lanes struct {
 type line struct {
 	*lanes
 	ready        chan struct{} // level-triggered: a batch may be taken
-	busy         int           // batches of this line that are under way
+	busy         int           // batches of this line in progress
 	items, bytes int           // that wait
 	since        time.Time     // since when something waits that may not be taken yet; zero: nothing does
-	late         *time.Timer   // runs then
+	late         *time.Timer   // runs during that time
 }
 
 const (
-	laneItems    = 100                   // wait, for each batch under way, before another one goes
-	lanePatience = 20 * time.Millisecond // or something has waited for so long
+	laneItems    = 100                   // must wait, for each batch in progress, before another one starts
+	lanePatience = 20 * time.Millisecond // or something has waited for this long
 )
 
 // line adds a line.
@@ -55,14 +54,14 @@ func (l *line) open() bool {
 	}
 }
 
-// idle reports whether nothing waits and nothing is under way.
+// idle reports whether nothing is waiting and nothing is in progress.
 func (l *line) idle() bool {
 	l.Lock()
 	defer l.Unlock()
 	return l.items == 0 && l.busy == 0
 }
 
-// waits says how many items wait now.
+// waits sets how many items are waiting.
 func (l *line) waits(items int) {
 	l.items = items
 	l.announce()
@@ -78,7 +77,7 @@ func (l *line) announce() {
 	}
 }
 
-// begin reports whether a batch may be taken, and notes that it is.
+// begin reports whether a batch may be taken, and if so notes that it is.
 func (l *line) begin() bool {
 	if !l.open() {
 		l.announce() // another line was faster
@@ -91,7 +90,7 @@ func (l *line) begin() bool {
 	return true
 }
 
-// end notes that a batch has come to its end.
+// end notes that a batch has ended.
 func (l *line) end() {
 	l.busy--
 	l.underWay--

@@ -11,12 +11,12 @@ import (
 	"github.com/tasker-systems/tasker-host/host/internal/pool"
 )
 
-// lookout knows in which queues there may be work, so that executors look only
-// there, and at rest one statement asks for all queues together. A sign that
-// work may wait comes from this host, which has just sent some, or from the look
-// at the queues that is taken again and again, at intervals that double from the
-// PollMin of a pool to its PollMax while it finds nothing; and when a retry of this host's own
-// is due. The sign is taken down by whoever has found the queue empty.
+// lookout knows which queues may contain work, so that executors look only there, and an
+// idle host asks for all queues in one statement. There are three sources of such a sign:
+// this host, when it has just sent work; the repeated look at the queues, whose interval
+// doubles from the PollMin of a pool to its PollMax while it finds nothing; and a retry
+// of this host's own that has become due. Whoever finds the queue empty takes the sign
+// down.
 type lookout struct {
 	claim   chan struct{}            // level-triggered: some namespace's queue has a sign
 	inboxes map[string]chan struct{} // likewise, for each inbox
@@ -28,7 +28,7 @@ type lookout struct {
 	signs  map[string]sign
 }
 
-// sign says that work may wait in a queue.
+// sign says that work may be waiting in a queue.
 type sign struct {
 	number uint64 // 0: there is no sign
 	since  time.Time
@@ -45,8 +45,8 @@ func newLookout(inboxes ...string) *lookout {
 	return l
 }
 
-// put puts signs up for queues, and wakes those who look at them. Queues at which
-// nobody looks get none.
+// put puts signs up for queues, and wakes those who look at them. Queues that nobody
+// looks at get none.
 func (l *lookout) put(queues ...string) {
 	l.mu.Lock()
 	now := time.Now()
@@ -92,8 +92,8 @@ func (l *lookout) of(queue string) sign {
 	return l.signs[queue]
 }
 
-// takeDown says that the queue was empty. A sign newer than the one its finder
-// saw before the look stays up.
+// takeDown notes that the queue was empty. A sign newer than the one the caller saw
+// before looking stays up.
 func (l *lookout) takeDown(queue string, seen sign) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -102,7 +102,7 @@ func (l *lookout) takeDown(queue string, seen sign) {
 	}
 }
 
-// serve says at which namespaces' queues claimers look from now on.
+// serve sets the namespaces' queues that claimers look at from now on.
 func (l *lookout) serve(queues []string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -112,15 +112,15 @@ func (l *lookout) serve(queues []string) {
 	})
 }
 
-// standing returns how many signs have been put up, and whether some are.
+// standing returns how many signs have been put up so far, and whether any are up.
 func (l *lookout) standing() (n uint64, some bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.last, len(l.signs) > 0
 }
 
-// unseen returns since when the oldest sign at which somebody should have
-// looked has been up; the zero time if there is none.
+// unseen returns when the oldest of the concerned signs was put up and should have been
+// acted on; the zero time if there is none.
 func (l *lookout) unseen(concerns func(queue string) bool) (since time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -139,7 +139,7 @@ func queuesOf[T any](items []T, namespace func(T) string) []string {
 	for _, item := range items {
 		n := namespace(item)
 		if n == last {
-			continue // most have that of their neighbour
+			continue // most have the same one as their neighbour
 		}
 		last = n
 		if queue := pgmq.QueueOf(n); !slices.Contains(queues, queue) {
@@ -156,23 +156,23 @@ func signal(c chan<- struct{}) {
 	}
 }
 
-// watcher is what is known of the looks for the executors of one pool.
+// watcher is the state of the looks for the executors of one pool.
 type watcher struct {
 	pool   *pool.Hands
 	queues func() []string
-	steps  bool // the queues are of steps, whose retries have their times
+	steps  bool // the queues hold steps, whose retries have their own times
 	rest   time.Duration
 	next   time.Time
 }
 
-// rests lets the next look be after a time, bounded by the pool's pace.
+// rests schedules the next look after d, bounded by the pool's pace.
 func (w *watcher) rests(d time.Duration, now time.Time) {
 	pace := w.pool.Pace()
 	w.rest = min(max(d, pace.PollMin), pace.PollMax)
 	w.next = now.Add(w.rest)
 }
 
-// watchers returns one for each pool that has work in queues.
+// watchers returns one watcher for each pool that has work in queues.
 func (e *Engine) watchers() []*watcher {
 	var all []*watcher
 	for _, p := range e.hands {
@@ -186,7 +186,7 @@ func (e *Engine) watchers() []*watcher {
 	return all
 }
 
-// longestRest is how long the look loop rests at most.
+// longestRest returns the longest rest of the look loop.
 func (e *Engine) longestRest() (longest time.Duration) {
 	for _, p := range e.hands {
 		longest = max(longest, p.Pace().PollMax)
@@ -194,12 +194,12 @@ func (e *Engine) longestRest() (longest time.Duration) {
 	return longest
 }
 
-// lookSoon has the look loop see that times have changed.
+// lookSoon makes the look loop notice that times have changed.
 func (e *Engine) lookSoon() { signal(e.lookout.hurry) }
 
-// lookLoop looks at the queues for all executors, one statement for all pools
-// whose time has come. Pools whose time comes soon are taken along: those with the
-// same pace share all looks.
+// lookLoop looks at the queues for all executors, in one statement for all pools whose
+// time has come. Pools whose time comes soon are included, so that those with the same
+// pace share all looks.
 func (e *Engine) lookLoop(t *turns) {
 	all := e.watchers()
 	for _, w := range all {
@@ -237,7 +237,7 @@ func (e *Engine) lookLoop(t *turns) {
 			case <-e.accept.Done():
 				return
 			}
-			continue // what to do now is what the times say now
+			continue // the times now determine what to do
 		}
 		if e.accept.Err() != nil {
 			return
@@ -246,9 +246,9 @@ func (e *Engine) lookLoop(t *turns) {
 	}
 }
 
-// lookTurn takes one look for the pools whose time has come. Queues that have a
-// sign already are left out, unless a retry is due: their look may have begun too
-// early to find it.
+// lookTurn takes one look for the pools whose time has come. Queues that already have a
+// sign are left out, unless a retry is due: the look in progress may have begun too early
+// to find it.
 func (e *Engine) lookTurn(all []*watcher, due bool) {
 	now := time.Now()
 	var looking []*watcher
@@ -285,8 +285,8 @@ func (e *Engine) lookTurn(all []*watcher, due bool) {
 	e.lookout.put(found...)
 }
 
-// lookAt returns those of some queues in which work waits. One that is missing is
-// among them: its sign stays up, since nobody finds it empty.
+// lookAt returns those of the queues in which work is waiting. A missing queue counts as
+// one of them: its sign stays up, since nobody finds it empty.
 func (e *Engine) lookAt(queues, inboxes []string) ([]string, error) {
 	if len(queues)+len(inboxes) == 0 {
 		return nil, nil

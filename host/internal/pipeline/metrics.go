@@ -9,12 +9,12 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
 )
 
-// metrics are the pipeline's. Label values come from closed sets.
+// metrics holds the pipeline's metrics. Label values come from closed sets.
 type metrics struct {
 	created, leased, retries      prometheus.Counter
 	submissionsRefused            prometheus.Counter
 	outcomes, verdicts            *prometheus.CounterVec
-	successes, recorded           prometheus.Counter // of the two, for nearly all steps
+	successes, recorded           prometheus.Counter // of outcomes and verdicts, for nearly all steps
 	finished, swept, requests     *prometheus.CounterVec
 	setAside, removed             *prometheus.CounterVec
 	settleSeconds, createSeconds  prometheus.Histogram
@@ -67,7 +67,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	return m
 }
 
-// observe registers the gauges that look into the engine.
+// observe registers the gauges that read the engine's state.
 func (m *metrics) observe(reg prometheus.Registerer, e *Engine) {
 	gauge := func(n, help string, f func() float64) {
 		reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "tasker_pipeline_" + n, Help: help}, f))
@@ -89,7 +89,7 @@ func (m *metrics) outcome(o vocab.Outcome, execution time.Duration) {
 	}
 }
 
-// settled notes a batch of outcomes that was recorded.
+// settled notes a batch of recorded outcomes.
 func (m *metrics) settled(outcomes int, took time.Duration) {
 	m.settleSeconds.Observe(took.Seconds())
 	m.settleBatch.Observe(float64(outcomes))

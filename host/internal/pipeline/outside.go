@@ -16,13 +16,13 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
 )
 
-// stepResult is a message of the result queue: what a worker that polls a
-// namespace's queue itself says of a step it ran.
+// stepResult is a message of the result queue: what a worker that polls a namespace's
+// queue itself reports about a step it ran.
 type stepResult struct {
 	StepUUID string          `json:"step_uuid"`
 	TaskUUID string          `json:"task_uuid"`
 	Status   string          `json:"status"`
-	Results  json.RawMessage `json:"results"` // a JSON value, or one as a text
+	Results  json.RawMessage `json:"results"` // a JSON value, or one encoded as a string
 	Error    *struct {
 		Message   string          `json:"message"`
 		Type      string          `json:"error_type"`
@@ -30,8 +30,8 @@ type stepResult struct {
 		Retryable bool            `json:"retryable"`
 		Context   json.RawMessage `json:"context"`
 	} `json:"error"`
-	// LeaseID is the lease under which a worker ran the step. One that claims
-	// nothing leaves it out: its result counts if the step is still enqueued.
+	// LeaseID is the lease under which a worker ran the step. A worker that does not
+	// claim steps omits it: its result counts if the step is still enqueued.
 	LeaseID       string `json:"lease_id"`
 	Orchestration *struct {
 		Headers map[string]string `json:"headers"`
@@ -42,9 +42,9 @@ type stepResult struct {
 	Metadata json.RawMessage `json:"metadata"`
 }
 
-// handleResults records what outside workers have posted. A message ends with the
-// judgement of its result, in one transaction: what comes too late, or names what
-// does not exist, is set aside.
+// handleResults records what outside workers have posted. A message is removed in the
+// transaction that judges its result; if it comes too late, or names something that does
+// not exist, it is set aside.
 func (b *inbox) handleResults(messages []pgmq.Message) {
 	posted := make([]settlement, 0, len(messages))
 	for _, m := range messages {
@@ -65,7 +65,7 @@ func (b *inbox) handleResults(messages []pgmq.Message) {
 	}
 }
 
-// recordPart records results and ends their messages.
+// recordPart records results and removes their messages.
 func (b *inbox) recordPart(batch []settlement) error {
 	e := b.engine
 	began := time.Now()
@@ -101,8 +101,8 @@ func (b *inbox) recordPart(batch []settlement) error {
 	return nil
 }
 
-// leave lets go of results that could not be recorded: their messages come back, to
-// this host or another.
+// leave lets go of results that could not be recorded: their messages come back, to this
+// host or another.
 func (b *inbox) leave(batch []settlement, err error) {
 	b.engine.log.Warn("results not recorded; their messages will be read again", "queue", b.queue, "results", len(batch), "error", err)
 	for i := range batch {
@@ -110,7 +110,7 @@ func (b *inbox) leave(batch []settlement, err error) {
 	}
 }
 
-// parseResult checks a message. A reason comes with every error.
+// parseResult checks a message. It returns a reason with every error.
 func (b *inbox) parseResult(m pgmq.Message) (settlement, string, error) {
 	none := settlement{}
 	body, ok := asObject(m.Body)
@@ -148,7 +148,7 @@ func (b *inbox) parseResult(m pgmq.Message) (settlement, string, error) {
 	return out, "", nil
 }
 
-// outcome translates the status words of the reference.
+// outcome translates the reference's status words.
 func (r *stepResult) outcome() (pluginhost.Outcome, error) {
 	failed := func(kind vocab.Outcome, typ vocab.ErrorType, message string) pluginhost.Outcome {
 		f := &pluginhost.Failure{Type: typ, Message: message, RetryAfter: r.retryAfter(time.Now())}
@@ -179,7 +179,7 @@ func (r *stepResult) outcome() (pluginhost.Outcome, error) {
 	}
 }
 
-// unlessNull takes a null for what is left out.
+// unlessNull treats a null like an omitted value.
 func unlessNull(raw json.RawMessage) json.RawMessage {
 	if string(raw) == "null" {
 		return nil
@@ -187,8 +187,8 @@ func unlessNull(raw json.RawMessage) json.RawMessage {
 	return raw
 }
 
-// unwrapText returns the JSON inside a text: the reference's workers post their
-// results that way. A text that holds no JSON is a result of its own.
+// unwrapText returns the JSON inside a string: the reference's workers post their results
+// that way. A string that contains no JSON is itself the result.
 func unwrapText(raw json.RawMessage) json.RawMessage {
 	var inner string
 	if len(raw) > 0 && raw[0] == '"' && json.Unmarshal(raw, &inner) == nil && json.Valid([]byte(inner)) {
@@ -197,8 +197,8 @@ func unwrapText(raw json.RawMessage) json.RawMessage {
 	return raw
 }
 
-// retryAfter is the wait a worker asked for: its hint, or the Retry-After header
-// it was given, seconds or a date. Zero: none.
+// retryAfter returns the wait a worker asked for: its hint, or the Retry-After header it
+// received, as seconds or a date; zero if none.
 func (r *stepResult) retryAfter(now time.Time) time.Duration {
 	if r.Orchestration == nil {
 		return 0

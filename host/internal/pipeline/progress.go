@@ -10,20 +10,19 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
 )
 
-// listener hears how far steps are.
+// listener is told how far steps are.
 type listener interface {
 	TellProgress(ctx context.Context, host int32, told []store.Told, ended []vocab.UUID) error
 }
 
-// What steps tell of their progress is for those who ask other hosts: a write in
-// so long a time at most, of so many steps at most.
+// Progress reports are written for those who ask other hosts: at most one write per
+// interval, of a bounded number of steps.
 const (
 	tellEvery = time.Second
 	tellMost  = 1000
 )
 
-// progressLoop writes down what steps tell of their progress. While none does it
-// rests.
+// progressLoop writes the progress that steps report. It rests while none do.
 func (e *Engine) progressLoop() {
 	for {
 		select {
@@ -40,7 +39,7 @@ func (e *Engine) progressLoop() {
 	}
 }
 
-// tell writes down what is new. What cannot be written now is written later.
+// tell writes what is new. What cannot be written now is written later.
 func (e *Engine) tell() {
 	told, ended := e.held.unwritten(tellMost)
 	if len(told) == 0 && len(ended) == 0 {
@@ -54,12 +53,12 @@ func (e *Engine) tell() {
 	}
 }
 
-// news is what the database does not know of the progress of steps, by lease.
+// news is what the database does not yet know about the progress of steps, by lease.
 type news struct {
 	come    chan struct{} // signalled when there is some
 	told    map[vocab.UUID]pluginhost.Progress
 	ended   []vocab.UUID            // of which something was written
-	written map[vocab.UUID]struct{} // of which something was, and which have not ended
+	written map[vocab.UUID]struct{} // of which something was written, and which have not ended
 }
 
 func newNews() news {
@@ -80,8 +79,7 @@ func (n *news) end(lease vocab.UUID) {
 	}
 }
 
-// unwritten returns what is to be written now, of most steps at most, as if it
-// were.
+// unwritten returns what to write now, of at most most steps, and marks it as written.
 func (h *held) unwritten(most int) (told []store.Told, ended []vocab.UUID) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -101,7 +99,7 @@ func (h *held) unwritten(most int) (told []store.Told, ended []vocab.UUID) {
 	return told, ended
 }
 
-// writeAgain says that what unwritten returned could not be written.
+// writeAgain notes that what unwritten returned could not be written.
 func (h *held) writeAgain(told []store.Told, ended []vocab.UUID) {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -2,9 +2,9 @@ package pipeline
 
 import "github.com/tasker-systems/tasker-host/sdk/vocab"
 
-// Repaired says that an operator has moved a task, which is in this state now:
-// there may be steps to claim, or the task has ended and what this host still runs
-// of it is void.
+// Repaired reports that an operator has moved a task to the given state: there may be
+// steps to claim, or the task has ended and the steps of it that this host still runs are
+// void.
 func (e *Engine) Repaired(task vocab.UUID, state vocab.TaskState) {
 	if state.Active() {
 		e.wake()
@@ -17,5 +17,5 @@ func (e *Engine) Repaired(task vocab.UUID, state vocab.TaskState) {
 	e.hub.finished(task, state)
 }
 
-// QueueResumed says that steps of a queue that was paused may start again.
+// QueueResumed reports that steps of a paused queue may start again.
 func (e *Engine) QueueResumed() { e.wake() }

@@ -18,10 +18,10 @@ import (
 	"github.com/tasker-systems/tasker-host/host/internal/store"
 )
 
-// taskRequest is a message of the request queue: what a client sends, in its
-// own transaction if it likes, to have a task made. Other keys are ignored.
+// taskRequest is a message of the request queue: what a client sends, possibly in its own
+// transaction, to have a task created. Other keys are ignored.
 type taskRequest struct {
-	RequestID string          `json:"request_id"` // sent twice with the same content, it makes one task
+	RequestID string          `json:"request_id"` // sent twice with the same content, it creates one task
 	Namespace string          `json:"namespace"`
 	Name      string          `json:"task_name"`
 	Version   string          `json:"task_version"`
@@ -61,8 +61,8 @@ func (p *requestPriority) UnmarshalJSON(raw []byte) error {
 	return nil
 }
 
-// handleRequests creates the tasks that messages ask for. Each message is
-// removed in the transaction that creates its task.
+// handleRequests creates the tasks that messages ask for. Each message is removed in the
+// transaction that creates its task.
 func (b *inbox) handleRequests(messages []pgmq.Message) {
 	var all sync.WaitGroup
 	for _, m := range messages {
@@ -106,10 +106,10 @@ func (b *inbox) handleRequest(m pgmq.Message) {
 	}
 }
 
-// parseRequest makes a task of a message. A reason comes with an error that is
-// the message's own fault.
+// parseRequest turns a message into a task. It returns a reason with an error that is the
+// message's own fault.
 func (b *inbox) parseRequest(m pgmq.Message) (t store.NewTask, namespace string, span trace.Span, reason string, err error) {
-	span = trace.SpanFromContext(context.Background()) // of nothing, until there is a request
+	span = trace.SpanFromContext(context.Background()) // a no-op span until the request is read
 	s, reason, err := readRequest(m.Body)
 	if err != nil {
 		return t, "", span, reason, err
@@ -129,7 +129,7 @@ func (b *inbox) parseRequest(m pgmq.Message) (t store.NewTask, namespace string,
 	return t, s.Namespace, span, "", err
 }
 
-// readRequest reads the body of a message. A reason comes with every error.
+// readRequest reads the body of a message. It returns a reason with every error.
 func readRequest(message json.RawMessage) (s Submission, reason string, err error) {
 	body, ok := asObject(message)
 	if !ok {

@@ -12,38 +12,38 @@ import (
 	"github.com/tasker-systems/tasker-host/host/internal/store"
 )
 
-// resting is the rest of a host that has nothing to do; how hosts are roused is told
-// in 00190_rest.sql. It has two depths. A host that is asleep has said in the
-// database that it holds no step and is given none until it has said otherwise, see
-// [Engine.rise], but looks as often as ever, because there is something that it must
-// notice soon: a host that works, or an outside worker. One that rests knows that
-// there is nothing: its loops stand still, and what it tells and asks is one
-// statement each RestBeat, on a connection on which it can be roused.
+// resting is the rest of a host that has nothing to do; 00190_rest.sql describes how
+// hosts are roused. Rest has two depths. A host that is asleep has told the database that
+// it holds no step, and is given none until it says otherwise, see [Engine.rise]; but it
+// looks as often as ever, because there is something it must notice soon: a working host,
+// or an outside worker. A host that rests knows that there is nothing: its loops stand
+// still, and it exchanges just one statement with the database each RestBeat, on a
+// connection on which it can be roused.
 type resting struct {
-	mu    sync.Mutex // held while the host tells the others how it is
+	mu    sync.Mutex // held while the host reports its state to the others
 	rises int64      // how often it has risen; guarded by mu
 	end   func()     // ends the rest, if it rests; guarded by mu
 
 	now      atomic.Bool   // it rests
-	ended    atomic.Int64  // when it last did, nanoseconds since the engine's base
-	risen    chan struct{} // level-triggered: it does no more
-	look     atomic.Bool   // likewise: the queues are to be looked at, at once
-	active   atomic.Bool   // there were tasks that had not ended
-	suspects atomic.Bool   // the database knows of leases that this host does not know of
+	ended    atomic.Int64  // when it last stopped resting, nanoseconds since the engine's base
+	risen    chan struct{} // level-triggered: the host no longer rests
+	look     atomic.Bool   // likewise: the queues must be looked at, at once
+	active   atomic.Bool   // there were unfinished tasks
+	suspects atomic.Bool   // the database shows leases that this host does not know of
 
-	// Of restLoop alone.
+	// Used by restLoop alone.
 	ctx  context.Context // ends with the rest
-	next time.Duration   // from the last beat until a message comes due; 0: there is none
-	told string          // why it cannot rest, as the log knows
+	next time.Duration   // from the last beat until a message is due; 0: there is none
+	told string          // why it cannot rest, as last logged
 }
 
 func newResting() resting { return resting{risen: make(chan struct{}, 1)} }
 
-// Resting reports whether the host rests: it asks the database almost nothing until
+// Resting reports whether the host rests: it makes almost no calls to the database until
 // it is roused.
 func (e *Engine) Resting() bool { return e.rest.now.Load() }
 
-// BeatEvery is the longest time between two heartbeats now.
+// BeatEvery returns the longest time between two heartbeats now.
 func (e *Engine) BeatEvery() time.Duration {
 	every := e.cfg.Heartbeat
 	if e.Resting() || time.Since(e.base)-time.Duration(e.rest.ended.Load()) < every {
@@ -52,12 +52,12 @@ func (e *Engine) BeatEvery() time.Duration {
 	return every
 }
 
-// restLease is how long a host that rests is taken to be alive. It holds no steps, so
-// nothing waits for the end of it.
+// restLease returns how long a resting host is considered alive. It holds no steps, so
+// nothing waits for this lease to expire.
 func (e *Engine) restLease() time.Duration { return max(e.cfg.Lease, 4*e.cfg.RestBeat) }
 
-// reserve is [capacity.reserve] for a host that may be asleep: it wakes it first. If
-// the others cannot be told nothing is granted.
+// reserve is [capacity.reserve] for a host that may be asleep: it wakes the host first.
+// If the others cannot be told, nothing is granted.
 func (e *Engine) reserve(wants ...want) grant {
 	g := e.capacity.reserve(wants...)
 	if !g.sleep {
@@ -71,7 +71,7 @@ func (e *Engine) reserve(wants ...want) grant {
 	return e.capacity.reserve(wants...)
 }
 
-// rise ends the sleep: from now on this host's lease is the usual one, others know
+// rise ends the sleep: from now on this host's lease is the usual one, the others know
 // that it may hold steps, and it may be given some.
 func (e *Engine) rise() error {
 	e.rest.mu.Lock()
@@ -87,7 +87,7 @@ func (e *Engine) rise() error {
 	return nil
 }
 
-// endRest has the loops go on, if they stand still. The caller holds the lock of
+// endRest makes the loops continue, if they stand still. The caller holds the lock of
 // rest.
 func (e *Engine) endRest() (ended bool) {
 	if e.rest.end == nil {
@@ -104,11 +104,11 @@ func (e *Engine) endRest() (ended bool) {
 }
 
 const (
-	restLook    = time.Second      // how often a host that does not rest sees whether it could
-	longestWake = 30 * time.Second // how long one that could not waits at most until it tries again
+	restLook    = time.Second      // how often a working host checks whether it could rest
+	longestWake = 30 * time.Second // longest wait until a host that could not rest tries again
 )
 
-// restLoop has the host rest whenever nothing has happened for RestAfter.
+// restLoop makes the host rest whenever nothing has happened for RestAfter.
 func (e *Engine) restLoop(t *turns) {
 	var seen uint64
 	since, again := time.Now(), time.Time{}
@@ -145,8 +145,8 @@ func (e *Engine) restLoop(t *turns) {
 	}
 }
 
-// activity returns a number that changes with whatever this host does for steps, and
-// whether it has nothing to do now or within a time.
+// activity returns a number that changes with everything this host does for steps, and
+// whether it has nothing to do now or within the given time.
 func (e *Engine) activity(within time.Duration) (n uint64, idle bool) {
 	asked, none := e.capacity.asked()
 	put, signs := e.lookout.standing()
@@ -159,13 +159,13 @@ func (e *Engine) activity(within time.Duration) (n uint64, idle bool) {
 // stateNormal is the operational state in which a host may rest.
 const stateNormal = "normal"
 
-// lieDown falls asleep and, if there is nothing that this host must notice soon,
-// takes a bed; nil: there is.
+// lieDown falls asleep and takes a bed, unless there is something that this host must
+// notice soon: then it returns nil.
 func (e *Engine) lieDown(every time.Duration) *store.Bed {
 	if !e.capacity.sleep() {
 		return nil
 	}
-	// Only now is it certain that nothing here becomes a lease.
+	// Only now is it certain that nothing in this host becomes a lease.
 	if _, idle := e.activity(every); !idle {
 		return nil
 	}
@@ -196,7 +196,7 @@ func (e *Engine) lieDown(every time.Duration) *store.Bed {
 	return bed
 }
 
-// asleep is what a host that is asleep was told.
+// asleep is what a sleeping host was told.
 type asleep struct{ store.Rest }
 
 // quiet reports whether nothing must be noticed soon.
@@ -204,15 +204,15 @@ func (a asleep) quiet(every time.Duration) bool {
 	return a.Known && a.Why == "" && (a.Next == 0 || a.Next > every)
 }
 
-// askAsleep tells the others that this host is asleep, and returns what there is to
-// do all the same.
+// askAsleep tells the others that this host is asleep, and returns what there is to do
+// nevertheless.
 func (e *Engine) askAsleep(ask func(context.Context, store.Resting) (store.Rest, error)) (asleep, error) {
 	e.rest.mu.Lock()
 	defer e.rest.mu.Unlock()
 	return e.askLocked(ask)
 }
 
-// askLocked is askAsleep of who holds the lock of rest.
+// askLocked is askAsleep for a caller that holds the lock of rest.
 func (e *Engine) askLocked(ask func(context.Context, store.Resting) (store.Rest, error)) (asleep, error) {
 	if !e.capacity.sleeps() {
 		return asleep{}, nil // it has risen meanwhile
@@ -227,7 +227,7 @@ func (e *Engine) askLocked(ask func(context.Context, store.Resting) (store.Rest,
 	if err != nil {
 		return asleep{}, err
 	}
-	if !found.Known { // it was declared dead, or an answer was lost: begin anew
+	if !found.Known { // it was declared dead, or an answer was lost: start over
 		if err := e.beatAs(e.rest.rises + 1); err != nil {
 			return asleep{}, err
 		}
@@ -239,7 +239,7 @@ func (e *Engine) askLocked(ask func(context.Context, store.Resting) (store.Rest,
 	return asleep{found}, nil
 }
 
-// tellAwake says once why this host does not rest, unless that is as it should be.
+// tellAwake logs, once, why this host does not rest, unless that is expected.
 func (e *Engine) tellAwake(why string, err error) {
 	if err != nil {
 		why = err.Error()
@@ -250,9 +250,9 @@ func (e *Engine) tellAwake(why string, err error) {
 	}
 }
 
-// beginRest takes the last look, and has the loops stand still if there is nothing to
-// do. The lock is not given up between the two: a heartbeat there would say again that
-// this host is to be heard of soon.
+// beginRest takes the last look, and makes the loops stand still if there is nothing to
+// do. It keeps the lock in between: a heartbeat there would announce again that the next
+// sign of life of this host is due soon.
 func (e *Engine) beginRest(bed *store.Bed, every time.Duration) bool {
 	e.rest.mu.Lock()
 	defer e.rest.mu.Unlock()
@@ -269,8 +269,8 @@ func (e *Engine) beginRest(bed *store.Bed, every time.Duration) bool {
 	return true
 }
 
-// lie rests until the host is roused, it rises, something comes due or must be
-// noticed soon, or the connection is lost. It stays asleep, if it has not risen.
+// lie rests until the host is roused, it rises, something is due or must be noticed soon,
+// or the connection is lost. The host stays asleep unless it has risen.
 func (e *Engine) lie(t *turns, bed *store.Bed) {
 	defer func() {
 		e.rest.mu.Lock()
@@ -279,7 +279,7 @@ func (e *Engine) lie(t *turns, bed *store.Bed) {
 			e.beatAtOnce()
 		}
 	}()
-	go debug.FreeOSMemory() // what the work took; nobody who rouses this host waits for it
+	go debug.FreeOSMemory() // free what the work took; nobody who rouses this host waits for it
 	for began := time.Now(); ; {
 		beat := began.Add(e.cfg.RestBeat)
 		until := beat

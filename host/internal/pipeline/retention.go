@@ -9,7 +9,7 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
 )
 
-// retainer is what retention asks of the database.
+// retainer is what retention needs from the database.
 type retainer interface {
 	OldDays(ctx context.Context, r store.Retention) ([]time.Time, error)
 	DayIsOver(ctx context.Context, day time.Time, r store.Retention) (bool, error)
@@ -25,19 +25,20 @@ type recordKeeper interface {
 
 const (
 	retentionEvery   = time.Minute            // between two turns
-	retentionResting = 10 * time.Minute       // likewise, of a host that rests
-	retentionTurn    = 20 * time.Second       // what each of the two parts of a turn takes at most
-	retentionLock    = 250 * time.Millisecond // for so long the others may have to wait while a partition is dropped
-	retentionAgain   = time.Hour              // until one that holds something to keep is looked at again
+	retentionResting = 10 * time.Minute       // likewise, for a resting host
+	retentionTurn    = 20 * time.Second       // limit for each of the two parts of a turn
+	retentionLock    = 250 * time.Millisecond // how long others may have to wait while a partition is dropped
+	retentionAgain   = time.Hour              // until a partition with something to keep is looked at again
 )
 
-// retention removes what is over its time. One host at a time does, a turn a
-// minute; a turn works half of the time it takes and rests the other half. Tasks and
-// other records have each a part of it: neither waits until the other is done.
+// retention removes what has exceeded its retention time. One host at a time does so, one
+// turn per minute; a turn works for half of its time and rests for the other half. Tasks
+// and other records each get their own part of it, so that neither waits until the other
+// is done.
 type retention struct {
 	engine *Engine
-	looked map[time.Time]time.Time  // by the first day of a partition, when it was last seen to its end; the zero day is the default one
-	goOn   map[time.Time]vocab.UUID // after which of its tasks, where the turn ended before
+	looked map[time.Time]time.Time  // by the first day of a partition, when it was last examined to its end; the zero day is the default partition
+	goOn   map[time.Time]vocab.UUID // the last task examined of each, where the turn ended before the end
 }
 
 func newRetention(e *Engine) *retention {
@@ -59,11 +60,11 @@ func (e *Engine) retentionLoop() {
 		case <-e.accept.Done():
 			return
 		}
-		_ = r.turn(e.accept, retentionTurn) // told
+		_ = r.turn(e.accept, retentionTurn) // part logs the error
 	}
 }
 
-// turn takes a turn, each part of which may take so long.
+// turn takes a turn, with the given limit for each part.
 func (r *retention) turn(ctx context.Context, limit time.Duration) error {
 	mine := false
 	err := r.part(ctx, limit, func(ctx context.Context, _ store.Retention) (err error) {
@@ -76,7 +77,7 @@ func (r *retention) turn(ctx context.Context, limit time.Duration) error {
 	return errors.Join(r.part(ctx, limit, r.tasks), r.part(ctx, limit, r.records))
 }
 
-// part does a part of a turn, and tells if it fails.
+// part does one part of a turn, and logs if it fails.
 func (r *retention) part(ctx context.Context, limit time.Duration, do func(context.Context, store.Retention) error) error {
 	e := r.engine
 	bounded, cancel := context.WithTimeout(ctx, limit)
@@ -92,7 +93,7 @@ func (r *retention) part(ctx context.Context, limit time.Duration, do func(conte
 	return err
 }
 
-// tasks removes tasks. A partition that cannot be had at this moment does not keep those
+// tasks removes tasks. A partition that is locked at the moment does not delay those
 // behind it.
 func (r *retention) tasks(ctx context.Context, keep store.Retention) error {
 	days, err := r.engine.store.OldDays(ctx, keep)
@@ -121,7 +122,7 @@ func (r *retention) due(day time.Time) bool {
 	return !ok || time.Since(at) >= retentionAgain
 }
 
-// day drops the partitions that begin with a day, or deletes of them what is over its time.
+// day drops the partitions that begin with a day, or deletes the expired tasks in them.
 func (r *retention) day(ctx context.Context, day time.Time, keep store.Retention) error {
 	if !r.due(day) {
 		return nil
@@ -148,9 +149,9 @@ func (r *retention) day(ctx context.Context, day time.Time, keep store.Retention
 	return err
 }
 
-// prune deletes the tasks of a day, or of the default partition, that are over their
-// time, in pages. It goes on where it was when its time was over: else it would look
-// at the same tasks each turn, where many are kept, and never come to the others.
+// prune deletes the expired tasks of a day, or of the default partition, in pages. It
+// continues where its last turn ended: otherwise, where many tasks are kept, it would
+// look at the same ones each turn and never reach the others.
 func (r *retention) prune(ctx context.Context, day time.Time, keep store.Retention) error {
 	e, all := r.engine, 0
 	defer func() {

@@ -10,8 +10,8 @@ import (
 	"github.com/tasker-systems/tasker-host/host/internal/store"
 )
 
-// callTimeout bounds one call to the database, the wait for a connection
-// included. A statement has a shorter limit of its own in its session.
+// callTimeout bounds one call to the database, including the wait for a connection. A
+// statement has a shorter limit of its own in its session.
 const callTimeout = 15 * time.Second
 
 const (
@@ -19,17 +19,17 @@ const (
 	retryMax = 2 * time.Second
 )
 
-// insist makes a call until it has an answer: what the database refuses is
-// returned; a rolled back transaction, a broken connection or a database that is
-// not there is tried again, with growing waits, until ctx ends. The call must be
-// repeatable by its keys: it may have committed before its connection broke.
+// insist makes a call until it gets an answer. An error is returned if the database
+// refuses the call; after a rollback, a broken connection or an unreachable database the
+// call is repeated, with growing waits, until ctx ends. Its keys must make the call
+// repeatable, since it may have committed before its connection broke.
 func (e *Engine) insist(ctx context.Context, what string, call func(ctx context.Context) error) error {
 	limit := callTimeout
 	return e.insistWithin(ctx, what, &limit, call)
 }
 
-// insistWithin is insist with a limit for each try, which a call may change for
-// the next one.
+// insistWithin is insist with a limit for each try, which a call may change for the next
+// one.
 func (e *Engine) insistWithin(ctx context.Context, what string, limit *time.Duration, call func(ctx context.Context) error) error {
 	wait := retryMin
 	for try := 1; ; try++ {
@@ -61,12 +61,12 @@ func (e *Engine) insistWithin(ctx context.Context, what string, limit *time.Dura
 	}
 }
 
-// errBatchTooLong is returned for a batch that one statement could not do in the
-// time it has. Nothing of it was done: its halves may fit.
+// errBatchTooLong is returned for a batch that one statement could not process in its
+// time limit. Nothing of it was done: its halves may fit.
 var errBatchTooLong = errors.New("the batch takes longer than a statement may")
 
-// insistBatch is insist for a call about n things. What takes too long and cannot
-// be made smaller is tried again with patience.
+// insistBatch is insist for a call about n things. What takes too long and cannot be made
+// smaller is repeated with patience.
 func (e *Engine) insistBatch(ctx context.Context, what string, n int, call func(ctx context.Context) error) error {
 	tooLong, patient := false, false
 	limit := callTimeout
@@ -90,8 +90,8 @@ func (e *Engine) insistBatch(ctx context.Context, what string, n int, call func(
 	return err
 }
 
-// noteLost remembers that a call may have committed without our hearing of the
-// leases it granted.
+// noteLost remembers that a call may have committed and granted leases although its reply
+// was lost.
 func (e *Engine) noteLost(err error) {
 	if c := store.Classify(err); c == store.Unknown || c == store.Cancelled {
 		e.lost.Store(true)

@@ -16,22 +16,22 @@ import (
 // settlement is an outcome on its way to the database.
 type settlement struct {
 	store.Settlement
-	attempt *attempt // nil: an outside worker has posted it, or the lease's reply was lost
-	message int64    // that it was posted in; 0: none
+	attempt *attempt // nil: an outside worker posted it, or the lease's reply was lost
+	message int64    // the message it was posted in; 0: none
 	bytes   int      // of its result, counted against the budget if it has an attempt
 }
 
-// size is how many bytes the outcome takes in a statement, about.
+// size returns the approximate bytes that the outcome takes in a statement.
 func (s settlement) size() int { return len(s.Result) + len(s.Metadata) + len(s.Error) }
 
-// held is the lease that the outcome ends.
+// held returns the lease that the outcome ends.
 func (s *settlement) held() store.Held { return store.Held{StepKey: s.StepKey, Lease: s.Lease} }
 
-// settle takes the outcome of an attempt. It is called from the runner's
-// goroutines and does not block.
+// settle takes the outcome of an attempt. It is called from the runner's goroutines and
+// does not block.
 func (e *Engine) settle(a *attempt, o pluginhost.Outcome) {
 	if why := a.over.Load(); o.Kind == vocab.OutcomeReleased && why != nil && *why == pluginhost.ReasonStopping {
-		o.Failure = &pluginhost.Failure{Code: *why, Message: o.Failure.Message} // told as cancelled
+		o.Failure = &pluginhost.Failure{Code: *why, Message: o.Failure.Message} // it was reported as cancelled
 	}
 	s := e.settlementOf(a.StepKey, a.ID, o)
 	s.attempt, s.bytes = a, s.size()
@@ -41,8 +41,8 @@ func (e *Engine) settle(a *attempt, o pluginhost.Outcome) {
 	e.outcomes.add(s)
 }
 
-// settlementOf makes of an outcome what can be recorded: a result that does not
-// pass the JSON gate is a permanent failure.
+// settlementOf turns an outcome into what can be recorded: a result that fails the JSON
+// gate becomes a permanent failure.
 func (e *Engine) settlementOf(key store.StepKey, lease vocab.UUID, o pluginhost.Outcome) settlement {
 	s := settlement{Settlement: store.Settlement{
 		StepKey: key, Lease: lease, Outcome: o.Kind, Generation: int64(o.Generation),
@@ -72,8 +72,7 @@ func (e *Engine) settlementOf(key store.StepKey, lease vocab.UUID, o pluginhost.
 	return s
 }
 
-// checkResult is the JSON gate in front of results: what passes, the database
-// stores as it is.
+// checkResult is the JSON gate for results: the database stores what passes as it is.
 func (e *Engine) checkResult(o *pluginhost.Outcome) *pluginhost.Failure {
 	if len(o.Result) > 0 {
 		if err := payload.Check(o.Result, e.live().Results); err != nil {
@@ -88,10 +87,10 @@ func (e *Engine) checkResult(o *pluginhost.Outcome) *pluginhost.Failure {
 	return nil
 }
 
-// maxErrorText bounds what a handler's error text may take in the database.
+// maxErrorText bounds the size of a handler's error text in the database.
 const maxErrorText = 8 << 10
 
-// failureJSON is how a failure is kept in the database.
+// failureJSON is the form in which a failure is stored in the database.
 type failureJSON struct {
 	Type       vocab.ErrorType `json:"type"`
 	Code       string          `json:"code,omitempty"`
@@ -117,10 +116,10 @@ func failureOf(f *pluginhost.Failure) json.RawMessage {
 	return raw
 }
 
-// releaseOf describes why a step is given back. The claim does not count if those ended it
-// who run the host, or if the step never ran: however often a step is interrupted by
-// swaps and shutdowns, or meets a plugin that is away, it is run again. Where it would be
-// given back over and over there is a pause, see settlementOf.
+// releaseOf describes why a step is given back. The attempt does not count if those who
+// run the host ended it, or if the step never ran: however often a step is interrupted by
+// swaps and shutdowns, or finds its plugin unavailable, it is run again. Where it would
+// be given back over and over there is a pause, see settlementOf.
 func releaseOf(f *pluginhost.Failure) json.RawMessage {
 	excused := false
 	switch f.Code {
@@ -134,8 +133,8 @@ func releaseOf(f *pluginhost.Failure) json.RawMessage {
 	return raw
 }
 
-// split parts a batch in successes and the rest: the two lock rows in different
-// orders, and a transaction that did both could wait in a circle with another.
+// split divides a batch into successes and the rest: the two lock rows in different
+// orders, and a transaction that did both could deadlock with another.
 func split(batch []settlement) (successes, others []settlement) {
 	failed := slices.IndexFunc(batch, func(s settlement) bool { return s.Outcome != vocab.OutcomeSuccess })
 	if failed < 0 {
@@ -151,13 +150,13 @@ func split(batch []settlement) (successes, others []settlement) {
 	return successes, others
 }
 
-// record settles one batch and starts what that made ready.
+// record settles one batch and starts the steps it made ready.
 func (e *Engine) record(batch []settlement) { inParts(batch, e.recordPart, e.giveUp) }
 
-// inParts has a batch recorded: by halves, if a statement takes too long for it, and
-// each outcome for itself, if the database refuses one of them. A value that it refuses is
-// recorded as a failure for good. send records a part, and lost is told of one that
-// could not be.
+// inParts records a batch: in halves if a statement takes too long for it, and each
+// outcome on its own if the database refuses one of them. A result that the database
+// refuses is recorded as a permanent failure. send records a part, and lost is called for
+// one that could not be recorded.
 func inParts(batch []settlement, send func(part []settlement) error, lost func(part []settlement, err error)) {
 	err := send(batch)
 	class := store.Classify(err)
@@ -197,27 +196,28 @@ func (e *Engine) recordPart(batch []settlement) error {
 	return nil
 }
 
-// crashPause is how long a step waits after its plugin died under it. The next
-// waits are longer, see tasker_settle_failures: a step that kills its plugin comes
-// seldom enough not to open the breaker of its crash loop.
+// crashPause is how long a step waits after its plugin crashed while running it. Later
+// waits are longer, see tasker_settle_failures, so that a step that kills its plugin runs
+// too rarely to open the breaker of its crash loop.
 const crashPause = 250 * time.Millisecond
 
-// outcomeRefused is why a step is given back whose outcome the database refuses to record,
-// and refusalPause how long it waits then; the next waits are longer, as after a crash.
+// outcomeRefused is the reason for giving back a step whose outcome the database refuses
+// to record, and refusalPause how long the step waits then; later waits are longer, as
+// after a crash.
 const (
 	outcomeRefused = "outcome_refused"
 	refusalPause   = 25 * time.Millisecond
 )
 
-// drainPause is how long a step waits that a plugin has handed back: it is sent to the
-// same one as long as that serves.
+// drainPause is how long a step waits after a plugin has handed it back: it is sent to
+// the same plugin as long as that one serves.
 const drainPause = time.Second
 
-// children returns, for each namespace, how many steps a batch may make ready
-// and how many leases it ends.
+// children returns, for each namespace, how many steps a batch may make ready and how
+// many leases it ends.
 func children(batch []settlement) []want {
 	var wants []want
-	at := -1 // of the namespace of the last one: batches are mostly of one
+	at := -1 // the last one's namespace: most batches have only one
 	for i := range batch {
 		a := batch[i].attempt
 		if a == nil {
@@ -236,10 +236,10 @@ func children(batch []settlement) []want {
 	return wants
 }
 
-// settleBatch sends a batch until the database has answered, and returns the call
-// that was answered, which start ends. A repeated call is harmless: what an earlier
-// one recorded is answered as recorded already. The leases that such a lost reply
-// granted are found by reconcile.
+// settleBatch sends a batch until the database has answered, and returns the call that
+// was answered, which start ends. Repeating the call is harmless: what an earlier one
+// recorded is answered as already recorded. Leases that were granted in a lost reply are
+// found by reconcile.
 func (e *Engine) settleBatch(g grant, batch []settlement) (store.Settled, ticket, error) {
 	slices.SortStableFunc(batch, func(a, b settlement) int { return store.CompareKeys(a.StepKey, b.StepKey) })
 	send := make([]store.Settlement, len(batch))
@@ -258,7 +258,7 @@ func (e *Engine) settleBatch(g grant, batch []settlement) (store.Settled, ticket
 	return out, call, err
 }
 
-// conclude lets go of what a batch settled and tells who waits for it.
+// conclude releases what a batch settled and notifies those who wait for it.
 func (e *Engine) conclude(batch []settlement, out store.Settled) {
 	ended := make([]*attempt, 0, len(batch))
 	for i := range batch {
@@ -277,14 +277,14 @@ func (e *Engine) conclude(batch []settlement, out store.Settled) {
 	e.noteSettled(out)
 	if out.Enqueued > 0 {
 		if slices.ContainsFunc(batch, func(s settlement) bool { return s.attempt == nil }) {
-			e.wake() // of a lease whose reply was lost only the database knows the namespace
+			e.wake() // only the database knows the namespace of a lease whose reply was lost
 		} else {
 			e.lookout.put(queuesOf(batch, func(s settlement) string { return s.attempt.plan.Namespace })...)
 		}
 	}
 }
 
-// noteVerdict notes what the database said of an outcome.
+// noteVerdict notes the database's verdict on an outcome.
 func (e *Engine) noteVerdict(s *settlement, verdict store.Verdict) {
 	if verdict != store.Recorded {
 		e.metrics.verdicts.WithLabelValues(string(verdict)).Inc()
@@ -299,8 +299,8 @@ func (e *Engine) noteVerdict(s *settlement, verdict store.Verdict) {
 	}
 }
 
-// noteSettled tells who waits for it of tasks that a batch has finished, and of retries
-// that it has caused.
+// noteSettled reports the tasks that a batch has finished to those who wait for them, and
+// notes the retries it has caused.
 func (e *Engine) noteSettled(out store.Settled) {
 	for _, f := range out.Finished {
 		e.inputs.forget(f.UUID)
@@ -315,9 +315,10 @@ func (e *Engine) noteSettled(out store.Settled) {
 	}
 }
 
-// giveUp lets go of outcomes that could not be recorded. If the engine was stopped, the
-// leases end with the host, and the steps run again elsewhere. If the database has refused
-// the call the steps are given back, and counted: what it always refuses must end too.
+// giveUp drops outcomes that could not be recorded. If the engine was stopped, the leases
+// end with the host, and the steps run again elsewhere. If the database has refused the
+// call, the steps are given back and the attempts counted, so that steps which it always
+// refuses end too.
 func (e *Engine) giveUp(batch []settlement, err error) {
 	e.log.Error("outcomes not recorded; their steps will run again", "steps", len(batch), "error", err)
 	ended := make([]*attempt, 0, len(batch))

@@ -11,16 +11,16 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/scaler"
 )
 
-// stepPool is the pool of executors that run the steps of one namespace. Its size
-// is how many of them run at once; the host holds leases on a few more, see
-// capacity, so that an executor never waits for a commit.
+// stepPool is the pool of executors that run the steps of one namespace. Its size is how
+// many of them run at once. The host holds leases on a few more, see capacity, so that an
+// executor never waits for a commit.
 type stepPool struct {
 	namespace string
 	slots     *pool.Slots
 	capacity  *capacity
-	memory    usage // by its steps
+	memory    usage // of its steps
 
-	mu     sync.Mutex // held while size or pause changes, so that both parts have the same
+	mu     sync.Mutex // held while size or pause changes, so that both parts agree
 	size   int
 	paused bool
 }
@@ -28,12 +28,12 @@ type stepPool struct {
 // Resize changes how many steps run at once.
 func (p *stepPool) Resize(n int) { p.set(func() { p.size = n }) }
 
-// Pause starts no step of the namespace on this host any more, and gives back
-// those that it holds and has not begun; or lets them start again.
+// Pause stops starting steps of the namespace on this host, and gives back those that it
+// holds but has not begun; or lets steps start again.
 func (p *stepPool) Pause(pause bool) { p.set(func() { p.paused = pause }) }
 
-// Tune changes nothing: executors run one step at a time, and as long as its
-// template allows.
+// Tune does nothing: executors run one step at a time, for as long as its template
+// allows.
 func (p *stepPool) Tune(pool.Pace) {}
 
 func (p *stepPool) set(change func()) {
@@ -58,7 +58,7 @@ func (p *stepPool) Cut(elsewhere int64, oldest time.Duration) (scaler.Sample, bo
 	return p.slots.Cut(elsewhere, oldest)
 }
 
-// stepPools has a pool for each namespace that this host has seen.
+// stepPools holds a pool for each namespace that this host has seen.
 type stepPools struct {
 	capacity *capacity
 	initial  func(namespace string) int
@@ -71,7 +71,7 @@ func newStepPools(c *capacity, initial func(namespace string) int) *stepPools {
 	return &stepPools{capacity: c, initial: initial, pools: map[string]*stepPool{}}
 }
 
-// of returns the pool of a namespace; there is one from the first question on.
+// of returns the pool of a namespace, creating it at the first call.
 func (s *stepPools) of(namespace string) *stepPool {
 	s.mu.RLock()
 	p := s.pools[namespace]
@@ -122,8 +122,8 @@ type Pool struct {
 // PoolKind says what the executors of a pool do.
 type PoolKind string
 
-// Pools returns the pools there are. Those of namespaces come when the host first
-// hears of them.
+// Pools returns the existing pools. Those of namespaces appear when the host first hears
+// of them.
 func (e *Engine) Pools() []Pool {
 	var all []Pool
 	for _, p := range e.hands {

@@ -10,10 +10,10 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
 )
 
-// sweepLoop finds what others left behind: the steps of dead hosts and of outside
-// workers whose leases have run out every SweepInterval; steps without a message,
-// tasks nobody finished and leases of our own that we know nothing of every
-// LostAfter.
+// sweepLoop finds what others left behind. Every SweepInterval it looks for steps of dead
+// hosts and of outside workers whose leases have expired; every LostAfter for steps
+// without a message, tasks nobody finished, and leases of this host that it does not know
+// of.
 func (e *Engine) sweepLoop(t *turns) {
 	tick := time.NewTicker(e.live().SweepInterval)
 	defer tick.Stop()
@@ -23,7 +23,7 @@ func (e *Engine) sweepLoop(t *turns) {
 	for {
 		select {
 		case <-tick.C:
-		case <-e.paced: // at once, since a host that rests sweeps nothing
+		case <-e.paced: // at once, since a resting host sweeps nothing
 			tick.Reset(e.live().SweepInterval)
 			e.turn(t, e.tellOfChange)
 			continue
@@ -33,7 +33,7 @@ func (e *Engine) sweepLoop(t *turns) {
 		due := time.Since(looked) >= e.live().LostAfter
 		resting := e.Resting()
 		if resting && (!due || !e.rest.active.Load() && time.Since(looked) < partitionsEvery) {
-			continue // the rest looks for what it could find, see restLoop
+			continue // restLoop looks for whatever this could find
 		}
 		e.turn(t, func() {
 			if !resting {
@@ -75,7 +75,7 @@ func (e *Engine) sweepHosts() {
 	}
 }
 
-// sweepWorkers ends the leases of outside workers that have run out.
+// sweepWorkers ends the expired leases of outside workers.
 func (e *Engine) sweepWorkers() {
 	e.tellOfChange()
 	swept, err := e.store.SweepWorkerLeases(e.work, e.live().Policy)
@@ -93,14 +93,15 @@ func (e *Engine) sweepWorkers() {
 	}
 }
 
-// tellOfChange is tellWorkers of a host that runs: if it fails, the next sweep tries again.
+// tellOfChange is tellWorkers for a running host: if it fails, the next sweep tries
+// again.
 func (e *Engine) tellOfChange() {
 	if err := e.tellWorkers(e.work); err != nil {
 		e.log.Warn("outside workers are held to an earlier configuration", "error", err)
 	}
 }
 
-// tellWorkers writes down what outside workers are held to, when that changes.
+// tellWorkers writes the policy for outside workers to the database when it changes.
 func (e *Engine) tellWorkers(ctx context.Context) error {
 	cfg := e.live()
 	p := store.WorkerPolicy{Policy: cfg.Policy, MaxResultBytes: cfg.Results.MaxBytes, MaxDepth: cfg.Results.MaxDepth}
@@ -114,9 +115,9 @@ func (e *Engine) tellWorkers(ctx context.Context) error {
 	return err
 }
 
-// sweepLanes looks at some of the entries that lead to messages with a priority,
-// and removes those whose message somebody took past us. It returns where to go
-// on.
+// sweepLanes checks some of the entries that lead to messages with a priority, and
+// removes those whose message somebody took without going through us. It returns where to
+// continue.
 func (e *Engine) sweepLanes(after store.Lane) store.Lane {
 	n, last, err := e.store.SweepLanes(e.work, after)
 	if err != nil {
@@ -158,7 +159,7 @@ func (e *Engine) finalize(task vocab.UUID) {
 	}
 }
 
-// partitionsEvery is how often at least partitions are made.
+// partitionsEvery is the longest time between two creations of partitions.
 const partitionsEvery = time.Hour
 
 func (e *Engine) ensurePartitions() {
@@ -167,19 +168,19 @@ func (e *Engine) ensurePartitions() {
 	}
 }
 
-// suspects are leases that the database says this host holds and that it knew
-// nothing of, each with the last call that could have brought it.
+// suspects are leases that the database says this host holds but that the host did not
+// know of, each with the last call that could have brought it.
 type suspects map[store.Held]ticket
 
-// reconcile gives back leases that the database says this host holds and that it
-// knows nothing of: the reply that brought them was lost. That a look finds one
-// unknown does not say so, since its reply may be on its way, for however long. It
-// is lost if, once every call has ended that could have brought it, the host does
-// not know of it, and then the database still shows it: whatever was brought is
-// held by then, and until the database shows it no more.
+// reconcile gives back leases that the database says this host holds but that it does not
+// know of, because the reply that brought them was lost. One look that finds a lease
+// unknown is not proof, since its reply may still be on its way, for however long. The
+// lease is lost if the host does not know of it once every call that could have brought
+// it has ended, and the database still shows it after that: a lease that was brought is
+// held by then, and stays held until the database no longer shows it.
 func (e *Engine) reconcile(before suspects) suspects {
-	// Before the database is asked: what is brought from now on, or recorded between
-	// its answer and the look at it, is none of these.
+	// This must come before the database is asked: leases brought from now on, or
+	// recorded between its answer and the comparison, cannot be among these.
 	lost := map[store.Held]bool{}
 	for l, last := range before {
 		if e.grants.ended(last) && !e.held.knows(l) {
@@ -194,7 +195,7 @@ func (e *Engine) reconcile(before suspects) suspects {
 		e.lost.Store(true)
 		return before
 	}
-	last := e.grants.mark() // whatever the answer shows was leased by a call up to this one
+	last := e.grants.mark() // whatever the answer shows was leased by this call or an earlier one
 	after := suspects{}
 	for _, l := range leases {
 		since, suspect := before[l]
@@ -212,10 +213,11 @@ func (e *Engine) reconcile(before suspects) suspects {
 	return after
 }
 
-// replyLost is why a lease is given back that the host never heard of.
+// replyLost is the reason for giving back a lease that the host never heard of.
 const replyLost = "reply_lost"
 
-// giveBack gives a lease back that no attempt has any more; the step waits for so long.
+// giveBack gives back a lease that no longer has an attempt; the step waits for the given
+// time.
 func (e *Engine) giveBack(l store.Held, why *pluginhost.Failure, wait time.Duration) {
 	e.held.keep(l) // the next look may come before it is recorded
 	e.outcomes.add(settlement{Settlement: store.Settlement{

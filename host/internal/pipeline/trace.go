@@ -16,16 +16,16 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
 )
 
-// A task that is followed carries the W3C trace context of its creation in its
-// attributes, so that whoever runs its steps, on whichever host, adds to one
-// trace. Tasks that are not followed carry nothing, and cost nothing.
+// A traced task carries the W3C trace context of its creation in its attributes, so that
+// whichever host runs its steps adds to one trace. Tasks that are not traced carry
+// nothing, and cost nothing.
 
-// traceparent is the name of the W3C header, of the attribute, of the header of
-// queue messages and of the key in the step that a plugin gets.
+// traceparent is the name of the W3C header, of the attribute, of the header of queue
+// messages and of the key in the step that a plugin receives.
 const traceparent = "traceparent"
 
-// traceSubmission begins the span of a task's creation and notes it in the
-// submission. The span must be ended.
+// traceSubmission begins the span of a task's creation and notes it in the submission.
+// The caller must end the span.
 func (e *Engine) traceSubmission(ctx context.Context, s *Submission) trace.Span {
 	if e.cfg.Tracer == nil {
 		return trace.SpanFromContext(context.Background())
@@ -58,8 +58,8 @@ func withTrace(attributes json.RawMessage, value string) json.RawMessage {
 	return json.RawMessage("{" + entry)
 }
 
-// traceStep begins the span of an attempt of a task that is followed, and
-// returns what the plugin is told of it.
+// traceStep begins the span of an attempt of a traced task, and returns what the plugin
+// is told of it.
 func (e *Engine) traceStep(a *attempt, parent string) map[string]string {
 	if e.cfg.Tracer == nil || parent == "" {
 		return nil
@@ -73,7 +73,7 @@ func (e *Engine) traceStep(a *attempt, parent string) map[string]string {
 	return map[string]string{traceparent: inject(ctx)}
 }
 
-// traceOutcome notes what came of an attempt; its span ends when that is
+// traceOutcome notes the outcome of an attempt; its span ends when the outcome is
 // recorded.
 func traceOutcome(a *attempt, o pluginhost.Outcome) {
 	if a.span == nil {
@@ -86,8 +86,7 @@ func traceOutcome(a *attempt, o pluginhost.Outcome) {
 	}
 }
 
-// traceSettled ends the spans of a batch, and adds those of the tasks that it
-// finished.
+// traceSettled ends the spans of a batch, and adds those of the tasks that it finished.
 func (e *Engine) traceSettled(batch []settlement, out store.Settled) {
 	if e.cfg.Tracer == nil {
 		return
@@ -126,14 +125,15 @@ func traceLost(a *attempt, err error) {
 	}
 }
 
-// inject writes the trace of a context down.
+// inject encodes the trace of a context.
 func inject(ctx context.Context) string {
 	carrier := propagation.MapCarrier{}
 	propagation.TraceContext{}.Inject(ctx, carrier)
 	return carrier[traceparent]
 }
 
-// extract reads what inject has written, or others; nonsense is no trace.
+// extract decodes what inject, or another program, encoded; invalid input yields no
+// trace.
 func extract(parent string) context.Context {
 	return propagation.TraceContext{}.Extract(context.Background(), propagation.MapCarrier{traceparent: parent})
 }

@@ -5,29 +5,29 @@ import (
 	"time"
 )
 
-// turns is what is known of one of the engine's loops. One that waits for work
-// may rest however long; one that has begun a turn must end it, and one that
-// turns by the clock must begin the next.
+// turns tracks one of the engine's loops. A loop that waits for work may rest
+// indefinitely; but a turn that has begun must end, and a loop that turns by the clock
+// must begin the next turn in time.
 type turns struct {
 	name  string
-	every func() time.Duration // the longest rest between two turns now; nil: it waits for work
+	every func() time.Duration // the longest rest between two turns at present; nil: it waits for work
 	began atomic.Int64         // nanoseconds since the engine's base; 0: at rest
 	ended atomic.Int64
 	over  atomic.Bool // the loop has not started, or has ended as it was told to
 }
 
-// Loop is the standing of one of the engine's loops.
+// Loop is the status of one of the engine's loops.
 type Loop struct {
 	Name string
-	// Stuck is for how long the loop has been overdue, with the end of a turn or
-	// the beginning of the next; zero: it is not.
+	// Stuck is how long the end of a turn, or the beginning of the next one, has been
+	// overdue; zero: it is not.
 	Stuck time.Duration
 }
 
 // turnLimit is how long a turn may take: a few calls to the database.
 const turnLimit = 4 * callTimeout
 
-// started says that the loop begins: from now on it must turn.
+// started notes that the loop begins: from now on it must turn.
 func (t *turns) started(e *Engine) {
 	t.ended.Store(int64(time.Since(e.base)))
 	t.over.Store(false)
@@ -41,8 +41,8 @@ func (e *Engine) turn(t *turns, run func()) {
 	t.began.Store(0)
 }
 
-// Loops returns the standing of the engine's loops. One that waits in a turn for
-// a database that does not answer, and keeps asking, is not stuck.
+// Loops returns the status of the engine's loops. A loop is not stuck while it keeps
+// retrying in a turn because the database does not answer.
 func (e *Engine) Loops() []Loop {
 	now := time.Since(e.base)
 	asked := now - time.Duration(e.asked.Load())
