@@ -10,16 +10,16 @@ import (
 	"github.com/sony/gobreaker/v2"
 )
 
-// crashBreaker decides when a plugin is started again: soon after one exit,
-// later after each more, and much later when it crashes in a loop. An exit is a
-// failure to the breaker, and a process that has served for a while is a
-// success; when the breaker lets a plugin try again, one exit opens it anew.
+// crashBreaker decides when a plugin is restarted: soon after one exit, later after each
+// further one, and much later when it crashes in a loop. To the breaker an exit is a
+// failure, and a process that has served for a while is a success; when the breaker lets
+// a plugin try again, one exit opens it again.
 type crashBreaker struct {
 	cfg Restart
 	cb  *gobreaker.CircuitBreaker[struct{}]
 
-	mu    sync.Mutex // guards the following
-	row   int        // starts in a row that came to nothing
+	mu    sync.Mutex // guards the fields below
+	row   int        // consecutive starts that failed
 	until time.Time  // the breaker is open until then
 }
 
@@ -29,7 +29,7 @@ func newCrashBreaker(plugin string, cfg Restart, log hclog.Logger) *crashBreaker
 	b := &crashBreaker{cfg: cfg}
 	b.cb = gobreaker.NewCircuitBreaker[struct{}](gobreaker.Settings{
 		Name: plugin, MaxRequests: 1,
-		Interval: cfg.Window, BucketPeriod: max(cfg.Window/10, 1), // a window that rolls
+		Interval: cfg.Window, BucketPeriod: max(cfg.Window/10, 1), // a rolling window
 		Timeout:     cfg.Open,
 		ReadyToTrip: func(c gobreaker.Counts) bool { return int(c.TotalFailures) >= cfg.Exits },
 		OnStateChange: func(_ string, from, to gobreaker.State) {
@@ -44,8 +44,8 @@ func newCrashBreaker(plugin string, cfg Restart, log hclog.Logger) *crashBreaker
 	return b
 }
 
-// exited records that a process ended unasked. gobreaker's own error only says
-// that the breaker is open already.
+// exited records that a process ended without being asked to. gobreaker's own error only
+// says that the breaker is already open.
 func (b *crashBreaker) exited() {
 	_, _ = b.cb.Execute(func() (struct{}, error) { return struct{}{}, errExited })
 }
@@ -58,7 +58,7 @@ func (b *crashBreaker) stable() {
 	b.mu.Unlock()
 }
 
-// delay returns how long to wait before the next start: random, so that many
+// delay returns how long to wait before the next start. It is random, so that many
 // plugins, or hosts, that failed together do not start together.
 func (b *crashBreaker) delay() time.Duration {
 	b.mu.Lock()
@@ -78,5 +78,5 @@ func (b *crashBreaker) openFor() time.Duration {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return max(time.Until(b.until), 0) + time.Millisecond // it reopens after, not at, its end
+	return max(time.Until(b.until), 0) + time.Millisecond // it leaves the open state after its end, not at it
 }

@@ -6,24 +6,23 @@ import (
 	pluginv1 "github.com/tasker-systems/tasker-host/sdk/proto/tasker/plugin/v1"
 )
 
-// A batch is cut at this many steps or bytes: more in one message gains
+// A batch is cut at this many steps or bytes: putting more into one message gains
 // nothing, and makes the first step in it wait for the last.
 const (
 	maxBatchSteps = 256
 	maxBatchBytes = 256 << 10
 )
 
-// calls is the state of one Work stream: what waits to be sent and what is in
-// flight. It has no lock and no goroutine; [stream] gives it both.
+// calls is the state of one Work stream: what waits to be sent and what is in flight. It
+// has no lock and no goroutine; [stream] provides both.
 //
-// A call id is the number of the call's place in flight and a counter, so an
-// answer finds its call without a map, and an answer to a call that has ended
-// finds nothing.
+// A call id consists of the number of the call's place and a counter, so an answer finds
+// its call without a map, and an answer to a call that has ended finds nothing.
 type calls struct {
 	window int // places that may be taken
 
 	queue []queued // waiting, oldest first
-	head  int      // of queue
+	head  int      // index of the first in queue
 
 	places  []place
 	free    []uint32 // numbers of free places
@@ -36,7 +35,7 @@ type calls struct {
 
 type queued struct {
 	call Call
-	size int // bytes on the wire, about
+	size int // approximate bytes on the wire
 }
 
 type place struct {
@@ -47,7 +46,7 @@ type place struct {
 	hung      bool // the call has ended here, but not in the plugin
 }
 
-// cancellation says why a call was cancelled; its zero value: it was not.
+// cancellation says why a call was cancelled; the zero value means it was not.
 type cancellation struct {
 	code   string // of the released call
 	reason string
@@ -62,8 +61,8 @@ func (c *calls) waiting() int { return len(c.queue) - c.head }
 // taken counts the places in use, those of hung calls included.
 func (c *calls) taken() int { return len(c.places) - len(c.free) }
 
-// batch moves waiting calls into free places and returns what to send, nil if
-// there is nothing. A call's timeout runs from now on; grace is added to it.
+// batch moves waiting calls into free places and returns what to send, or nil if there is
+// nothing. A call's timeout, to which grace is added, runs from now on.
 func (c *calls) batch(now time.Time, grace time.Duration) *pluginv1.WorkRequest {
 	n, size := 0, 0
 	for limit := min(c.waiting(), c.window-c.taken(), maxBatchSteps); n < limit; n++ {
@@ -89,8 +88,8 @@ func (c *calls) batch(now time.Time, grace time.Duration) *pluginv1.WorkRequest 
 	return request
 }
 
-// compact gives the memory before head back, at a cost that does not depend on
-// how much is waiting.
+// compact releases the memory before head, at a cost that does not depend on how much is
+// waiting.
 func (c *calls) compact() {
 	switch {
 	case c.head == len(c.queue):
@@ -122,9 +121,9 @@ func (c *calls) send(call Call, now time.Time, grace time.Duration) *pluginv1.St
 	return call.Step
 }
 
-// settle ends the call that an answer belongs to and frees its place. It
-// returns nil if there is none, and a place that is hung if the call had been
-// given up. The place is valid until the next call of a method.
+// settle ends the call that an answer belongs to and frees its place. ok is false if
+// there is none; the place is marked hung if the call had been given up. The place is
+// valid until the next method call.
 func (c *calls) settle(id uint64) (settled place, ok bool) {
 	n := id & (1<<placeBits - 1)
 	if id == 0 || n >= uint64(len(c.places)) || c.places[n].id != id {
@@ -143,7 +142,7 @@ func (c *calls) settle(id uint64) (settled place, ok bool) {
 	return settled, true
 }
 
-// progress returns what to call with the progress of a call in flight; nil if
+// progress returns the function to call with the progress of a call in flight; nil if
 // nobody wants it.
 func (c *calls) progress(id uint64) func(Progress) {
 	n := id & (1<<placeBits - 1)
@@ -153,8 +152,8 @@ func (c *calls) progress(id uint64) func(Progress) {
 	return c.places[n].call.Progress
 }
 
-// expire gives up the calls whose deadline has passed. Their places stay taken:
-// the plugin may still be at it.
+// expire gives up the calls whose deadline has passed. Their places stay taken: the
+// plugin may still be working on them.
 func (c *calls) expire(now time.Time) (expired []place) {
 	if c.timed == 0 {
 		return nil
@@ -175,8 +174,8 @@ func (c *calls) expire(now time.Time) (expired []place) {
 	return expired
 }
 
-// cancel ends a step's calls: those that wait are returned, those in flight are
-// told and have until the deadline to answer.
+// cancel ends a step's calls: those that wait are returned; those in flight are told, and
+// have until the deadline to answer.
 func (c *calls) cancel(step, reason string, deadline time.Time) (waiting []Call) {
 	kept := c.queue[c.head:c.head]
 	for _, q := range c.queue[c.head:] {
@@ -218,7 +217,7 @@ func (c *calls) cancelPlace(p *place, why cancellation, deadline time.Time) {
 	}
 }
 
-// reclaim takes the calls that wait.
+// reclaim removes and returns the calls that wait.
 func (c *calls) reclaim() []Call {
 	all := make([]Call, 0, c.waiting())
 	for _, q := range c.queue[c.head:] {
@@ -229,7 +228,7 @@ func (c *calls) reclaim() []Call {
 	return all
 }
 
-// abandon takes all calls that have not ended and forgets everything.
+// abandon returns all calls that have not ended and forgets everything.
 func (c *calls) abandon() []Call {
 	all := make([]Call, 0, c.waiting()+c.taken())
 	for _, q := range c.queue[c.head:] {

@@ -20,8 +20,8 @@ import (
 // The kinds of plugins.
 const (
 	KindHandler = "handler" // runs steps
-	KindScaling = "scaling" // says how many workers there should be
-	KindHealth  = "health"  // says how something is
+	KindScaling = "scaling" // sizes pools
+	KindHealth  = "health"  // checks how something is
 )
 
 var (
@@ -33,47 +33,49 @@ var (
 type Spec struct {
 	Kind string // one of the kinds
 	Name string // unique in its kind; ^[a-z][a-z0-9_-]{0,62}$
-	Path string // of the executable, absolute; empty: it is in the store already
-	// SHA256 is what the executable must hash to, in hexadecimal; empty: anything.
+	Path string // of the executable, absolute; empty: it is already in the store
+	// SHA256 is the expected hash of the executable, in hexadecimal; if empty, any is
+	// accepted.
 	SHA256 string
-	// Required makes Start fail if the plugin does not start. One that is not
-	// required is tried again with back-off.
+	// Required makes Start fail if the plugin does not start. A plugin that is not
+	// required is retried with back-off.
 	Required bool
-	// MaxInFlight is the most steps it gets at once; the plugin may want less.
-	// 1 to 100000; default 64.
+	// MaxInFlight is the most steps it gets at once; the plugin may ask for fewer. 1 to
+	// 100000; default 64.
 	MaxInFlight int
-	// StartTimeout is from exec to ready; default 10s.
+	// StartTimeout limits the time from exec to ready; default 10s.
 	StartTimeout time.Duration
-	// User is who its processes run as, name or name:group; empty: the host's user.
+	// User is the user its processes run as, name or name:group; if empty, the host's
+	// user.
 	User string
 	// Env names the variables of the host's environment that it may see.
 	Env []string
-	// Options is a JSON object for the plugin; empty: none. Config.Options reads
-	// the references in it.
+	// Options is a JSON object for the plugin, or empty. Config.Options resolves the
+	// references in it.
 	Options json.RawMessage
 
-	MaxFiles    uint64 // open files; default 256 and four for each step in flight
+	MaxFiles    uint64 // open files; default 256 plus four for each step in flight
 	MemoryLimit int64  // GOMEMLIMIT in bytes; 0: not set
 	MaxProcs    int    // GOMAXPROCS; 0: not set
-	// Limits are enforced by control groups where the host may make them; where
-	// not, the memory is watched, and a process that has more is ended.
+	// Limits are enforced by control groups where the host may create them; elsewhere the
+	// memory is watched, and a process that exceeds its limit is ended.
 	Limits    process.Limits
 	LogLimits process.LogLimits
 
-	// DrainTimeout is how long the calls of a generation that was replaced may go
-	// on before they are cancelled; default 30s.
+	// DrainTimeout is how long the calls of a replaced generation may continue before
+	// they are cancelled; default 30s.
 	DrainTimeout time.Duration
-	// RollbackWindow is how long a generation that was replaced is kept warm;
-	// default 10m, negative: not at all.
+	// RollbackWindow is how long a replaced generation is kept warm; default 10m,
+	// negative: not at all.
 	RollbackWindow time.Duration
-	// Rollout says how a new generation takes over.
+	// Rollout determines how a new generation takes over.
 	Rollout Rollout
 }
 
 // ID returns the slot that the plugin is for.
 func (s Spec) ID() SlotID { return SlotID{Kind: s.Kind, Name: s.Name} }
 
-// origin says where the executable comes from.
+// origin describes where the executable comes from.
 func (s Spec) origin() string {
 	if s.Path == "" {
 		return "sha256 " + s.SHA256
@@ -81,14 +83,14 @@ func (s Spec) origin() string {
 	return s.Path
 }
 
-// digest identifies what the process is started with, the executable apart.
+// digest identifies what the process is started with, apart from the executable.
 func (s Spec) digest(environment string) string {
 	options := s.Options
 	if len(options) == 0 {
 		options = []byte("{}")
 	}
 	all := []any{environment, string(options), s.Env, s.MaxInFlight, s.MaxFiles, s.MemoryLimit, s.MaxProcs, s.LogLimits, s.Limits}
-	if s.User != "" { // else what was in quarantine before there were users stays there
+	if s.User != "" { // omitted if empty, so that what was quarantined before users existed stays quarantined
 		all = append(all, s.User)
 	}
 	raw, _ := json.Marshal(all) // cannot fail
@@ -96,46 +98,47 @@ func (s Spec) digest(environment string) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// Config is what the host is made from.
+// Config configures a Host.
 type Config struct {
 	Plugins []Spec
-	// StoreDir holds the copies that are executed. It is made if missing.
+	// StoreDir holds the copies that are executed. It is created if missing.
 	StoreDir string
-	// RunDir is where the directory for sockets is made; short, because the path
-	// of a socket is. Default: the system's directory for temporary files.
+	// RunDir is where the directory for sockets is created. Keep it short, because the
+	// length of a socket's path is limited. Default: the system's directory for temporary
+	// files.
 	RunDir string
-	// Environment is told to the plugins: development, test, production, …
+	// Environment is passed to the plugins: development, test, production, …
 	Environment string
-	// NextGeneration gives a number that no host has given before: a database
+	// NextGeneration returns a number that no host has used before, from a database
 	// sequence.
 	NextGeneration func(context.Context) (uint64, error)
 
-	// Options resolves the references to secrets in the options of plugins; nil:
-	// there are none.
+	// Options resolves the references to secrets in the options of plugins; nil: there
+	// are none.
 	Options Options
 
-	// Journal keeps account of what happens to plugins; nil: nobody does.
+	// Journal records what happens to plugins; nil: nothing is recorded.
 	Journal journal.Journal
 
 	// StartParallel is how many plugins are started at once; default 4.
 	StartParallel int
 	Restart       Restart
-	// HealthInterval is between health checks; default 10s. HealthTimeout is for
-	// each; default 5s. A plugin that misses three in a row is killed.
+	// HealthInterval is the time between health checks; default 10s. HealthTimeout limits
+	// each one; default 5s. A plugin that misses three in a row is killed.
 	HealthInterval, HealthTimeout time.Duration
 
-	// patience is how long answers are waited for at least, whatever the limit for
-	// them is. Tests set it, whose machine may stand still.
+	// patience is the minimum time to wait for answers, whatever their limit. Tests set
+	// it, because their machine may stall.
 	patience time.Duration
 }
 
-// Restart says how plugins are started again.
+// Restart configures how plugins are restarted.
 type Restart struct {
-	// Base and Cap bound the wait before the n-th start in a row: random
-	// between nothing and Base·2ⁿ, at most Cap. Default 100ms and 30s.
+	// Base and Cap bound the wait before the n-th consecutive start: random between zero
+	// and Base·2ⁿ, at most Cap. Default 100ms and 30s.
 	Base, Cap time.Duration
-	// Exits within Window open the breaker: the plugin rests for Open, then gets
-	// one try. Default 5 in 60s, 60s.
+	// Exits within Window open the breaker: the plugin rests for Open, then gets one try.
+	// Default 5 in 60s, 60s.
 	Exits        int
 	Window, Open time.Duration
 	// Stable is how long a process must serve for its start to count as a
@@ -151,7 +154,7 @@ var (
 
 const maxWindow = 100_000
 
-// withDefaults fills in what is zero and returns all that is wrong.
+// withDefaults replaces zero values by defaults and returns all errors.
 func (c Config) withDefaults() (Config, error) {
 	setDefault(&c.StartParallel, 4)
 	setDefault(&c.HealthInterval, 10*time.Second)
@@ -181,8 +184,7 @@ func (c Config) withDefaults() (Config, error) {
 	return c, errors.Join(append(errs, err)...)
 }
 
-// completed returns specifications with defaults for what is zero, and all that
-// is wrong with them.
+// completed returns specifications with defaults for zero values, and all errors in them.
 func completed(given []Spec) ([]Spec, error) {
 	var errs []error
 	specs := make([]Spec, len(given))

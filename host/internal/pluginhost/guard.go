@@ -11,7 +11,7 @@ import (
 	"github.com/tasker-systems/tasker-host/host/internal/pluginhost/journal"
 )
 
-// guard watches a generation until its end is wanted or it ends by itself.
+// guard watches a generation until it is told to end or ends on its own.
 func (s *slot) guard(g *generation) {
 	watch, stop := context.WithCancel(s.ctx)
 	var checks sync.WaitGroup
@@ -63,7 +63,7 @@ func (s *slot) stable(g *generation) {
 	}
 }
 
-// trip takes a change back by which calls began to time out or to break.
+// trip reverts a change after which calls began to time out or to break.
 func (s *slot) trip(g *generation) {
 	const reason = "its call breaker opened: calls time out or break"
 	s.log.Error("call breaker of the plugin opened", "generation", g.number)
@@ -73,10 +73,10 @@ func (s *slot) trip(g *generation) {
 	}
 }
 
-// recycle exchanges a process in which calls hang: it falls back to what served
-// before, or a new one of the same sort is started beside it and takes over. The
-// old one gets a moment for the calls that do not hang. If no other starts it
-// stays, and is looked at again.
+// recycle replaces a process in which calls hang. The slot falls back to what served
+// before, or a new process of the same release is started and takes over. The old one
+// gets a moment for the calls that do not hang. If no other starts, it stays, and is
+// looked at again.
 func (s *slot) recycle(g *generation) {
 	s.mu.Lock()
 	phase, want := g.phase, s.want
@@ -86,7 +86,7 @@ func (s *slot) recycle(g *generation) {
 		s.giveUp(g, causeHealth, "calls hang in it: it ignores cancellation")
 		return
 	case phase != journal.Active || !g.runs.same(want):
-		return // it is on its way out
+		return // it is already being retired
 	}
 	s.log.Warn("calls hang in the plugin: it ignores cancellation; replacing the process", "generation", g.number)
 	if s.onTrial(g) && s.backOut(g, causeHealth, "calls hang in it: it ignores cancellation") == nil {
@@ -98,7 +98,7 @@ func (s *slot) recycle(g *generation) {
 		needed := func() bool { return s.primary == g && want.same(s.want) }
 		err = s.host.commit([]promotion{{slot: s, to: next, hung: true, needed: needed}}, nil, journal.ByHost, why, s.host.journal.Later)
 		if err != nil {
-			_ = s.finish(next, ReasonStopping, "never routed") // told by finish
+			_ = s.finish(next, ReasonStopping, "never routed") // finish reports errors
 		}
 	}
 	if err != nil {
@@ -110,9 +110,9 @@ func (s *slot) recycle(g *generation) {
 	s.count(restartHung)
 }
 
-// broken is called by the stream of a generation when nothing can be received
-// any more, before its calls are released: the route goes, so that no more come,
-// and the process with it. It returns what to tell the callers.
+// broken is called by a generation's stream when nothing can be received any more, before
+// its calls are released: it removes the route, so that no more calls arrive, and ends
+// the process. It returns what to tell the callers.
 func (s *slot) broken(g *generation, cause error) string {
 	if s.lose(g) {
 		s.passOn(g)
@@ -125,9 +125,9 @@ func (s *slot) broken(g *generation, cause error) string {
 	return fmt.Sprintf("plugin %s, generation %d: the stream broke: %v", g.plugin, g.number, cause)
 }
 
-// lose takes a generation that has ended out of service. If it was the one that
-// served, the one that is kept warm takes its place in the same moment, or else
-// the one that was about to. It reports whether another serves now.
+// lose takes a generation that has ended out of service. If it was the serving one, the
+// one that is kept warm takes its place in the same moment, or else the one that was
+// about to. It reports whether another serves now.
 func (s *slot) lose(g *generation) (another bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -153,12 +153,12 @@ func (s *slot) lose(g *generation) (another bool) {
 	return true
 }
 
-// lastWords is how long the answers of a process are read that has ended: more than
-// is there could only come from something that it has left behind.
+// lastWords is how long the answers of an ended process are still read: anything later
+// could only come from something that it has left behind.
 const lastWords = 2 * time.Second
 
-// bury cleans up behind a generation that has ended by itself, or is ended for
-// the reason given.
+// bury cleans up after a generation that has ended on its own, or is ended for the given
+// reason.
 func (s *slot) bury(g *generation, why error) {
 	reason := restartCrash
 	if why != nil {
@@ -169,9 +169,9 @@ func (s *slot) bury(g *generation, why error) {
 		g.proc.Kill()
 	}
 	select {
-	case <-g.broken(): // the process is dead or soon will be: its calls are released
+	case <-g.broken(): // the process is dead or soon will be, and its calls are released
 	case <-time.After(lastWords):
-		g.work.cancel() // another process answers in its place
+		g.work.cancel() // another process answers instead
 		<-g.broken()
 	}
 	s.lose(g)
@@ -186,7 +186,7 @@ func (s *slot) bury(g *generation, why error) {
 	s.mu.Unlock()
 	left := g.proc.Stop(0)
 	if !mine {
-		return // its end was wanted
+		return // it was told to end
 	}
 	exit := g.proc.Exit()
 	if why == nil {

@@ -18,22 +18,21 @@ import (
 	"github.com/tasker-systems/tasker-host/host/internal/pluginhost/process"
 )
 
-// pruneAfter is how long a stored executable is kept that no host uses.
+// pruneAfter is how long an unused executable is kept in the store.
 const pruneAfter = 7 * 24 * time.Hour
 
-// Host manages the plugins of one host. Its methods may be called from many
-// goroutines.
+// Host manages the plugins of one host. Its methods are safe for concurrent use.
 type Host struct {
 	cfg     Config
 	log     hclog.Logger
 	metrics *metrics
 	router  *router
-	journal *journal.Log                // of the life that now is; set before its slots run
-	account atomic.Pointer[journal.Log] // the same, for those that know of no life
+	journal *journal.Log                // of the current life; set before its slots run
+	account atomic.Pointer[journal.Log] // the same, for those that do not know the life
 
 	quarantine *quarantine
 
-	slotsMu sync.Mutex // guards slots, in the order of the configuration
+	slotsMu sync.Mutex // guards slots, which are in the order of the configuration
 	slots   []*slot
 	applies sync.Mutex // one Apply at a time
 
@@ -43,32 +42,32 @@ type Host struct {
 	stopping atomic.Bool
 	live     liveSet
 
-	abort     atomic.Pointer[context.CancelCauseFunc] // of a Start under way
-	lifecycle sync.Mutex                              // one Start or Stop at a time; guards the following
+	abort     atomic.Pointer[context.CancelCauseFunc] // cancels a Start in progress
+	lifecycle sync.Mutex                              // one Start or Stop at a time; guards the fields below
 	now       *life                                   // nil: stopped
 }
 
 var _ lifecycle.Service = (*Host)(nil)
 
-// life is what exists between Start and Stop. It is immutable but for errors.
+// life is what exists between Start and Stop. It is immutable except for errors.
 type life struct {
 	store    *artifact.Store
 	runDir   *process.RunDir
 	launcher *process.Launcher
-	groups   func() *process.Groups // found when the first plugin has a limit
-	starts   chan struct{}          // as many places as processes may be started at once
+	groups   func() *process.Groups // created when the first plugin has a limit
+	starts   chan struct{}          // semaphore: processes that may be starting at once
 
 	ctx    context.Context // ends when Stop is called
 	end    context.CancelFunc
 	mu     sync.Mutex // guards errors
-	errors []error    // of the slots' ends
+	errors []error    // from the ends of slots
 }
 
-// errOvertaken ends a Start that a Stop has overtaken.
+// errOvertaken is the cause that ends a Start when Stop is called.
 var errOvertaken = errors.New("the plugin host was stopped while it started")
 
-// New makes a host; Start starts it. The error names all that is wrong with the
-// configuration.
+// New returns a host, to be started with Start. The error names everything that is wrong
+// with the configuration.
 func New(cfg Config, reg prometheus.Registerer, log hclog.Logger) (*Host, error) {
 	cfg, err := cfg.withDefaults()
 	if err != nil {
@@ -85,9 +84,9 @@ func New(cfg Config, reg prometheus.Registerer, log hclog.Logger) (*Host, error)
 	return h, nil
 }
 
-// Start starts all plugins, some at a time. It returns when each has been tried
-// once: with an error, and nothing left running, if one that is required did not
-// start. Others are tried again for as long as the host runs.
+// Start starts all plugins, a few at a time. It returns when each has been tried once; if
+// a required one did not start, it returns an error and leaves nothing running. Others
+// are retried for as long as the host runs.
 func (h *Host) Start(ctx context.Context) error {
 	h.lifecycle.Lock()
 	defer h.lifecycle.Unlock()
@@ -109,7 +108,7 @@ func (h *Host) Start(ctx context.Context) error {
 	h.now = l
 	if err := h.await(ctx); err != nil {
 		give, cancel := context.WithCancel(context.WithoutCancel(ctx))
-		cancel() // nothing to wait for
+		cancel() // there is nothing to wait for
 		return errors.Join(err, h.finish(give))
 	}
 	if err := l.store.Prune(pruneAfter); err != nil {
@@ -118,7 +117,7 @@ func (h *Host) Start(ctx context.Context) error {
 	return nil
 }
 
-// begin makes what the plugins need and sets the slots going.
+// begin creates what the plugins need and starts the slots.
 func (h *Host) begin(ctx context.Context) (*life, error) {
 	store, err := artifact.Open(h.cfg.StoreDir)
 	if err != nil {
@@ -144,7 +143,7 @@ func (h *Host) begin(ctx context.Context) (*life, error) {
 	return l, nil
 }
 
-// lost returns how many events could not be written down in this life.
+// lost returns how many events could not be recorded in this life.
 func (h *Host) lost() int {
 	if l := h.account.Load(); l != nil {
 		return l.Lost()
@@ -159,7 +158,7 @@ func (h *Host) list() []*slot {
 	return slices.Clone(h.slots)
 }
 
-// await waits for the first try of every slot.
+// await waits for the first attempt of every slot.
 func (h *Host) await(ctx context.Context) error {
 	var errs []error
 	for _, s := range h.list() {
@@ -175,9 +174,9 @@ func (h *Host) await(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// Stop takes no more calls, waits for those under way until ctx ends, releases
-// what is left, and ends all plugin processes. It returns ctx's cause if calls
-// were cut short, and what could not be cleaned up.
+// Stop takes no more calls, waits for those in progress until ctx ends, releases what is
+// left, and ends all plugin processes. Its error contains ctx's cause if calls were cut
+// short, and what could not be cleaned up.
 func (h *Host) Stop(ctx context.Context) error {
 	if abort := h.abort.Load(); abort != nil {
 		(*abort)(errOvertaken)
@@ -190,7 +189,7 @@ func (h *Host) Stop(ctx context.Context) error {
 	return h.finish(ctx)
 }
 
-// finish ends the life that now is. The caller holds lifecycle.
+// finish ends the current life. The caller holds lifecycle.
 func (h *Host) finish(ctx context.Context) error {
 	l := h.now
 	h.now = nil
@@ -213,14 +212,14 @@ func (h *Host) finish(ctx context.Context) error {
 	return errors.Join(l.errors...)
 }
 
-// failed notes what went wrong while a slot ended.
+// failed records errors from the end of a slot.
 func (l *life) failed(errs ...error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.errors = append(l.errors, errs...)
 }
 
-// acquire takes a place to start a process in.
+// acquire waits until another process may be started.
 func (l *life) acquire(ctx context.Context) error {
 	select {
 	case l.starts <- struct{}{}:
@@ -232,9 +231,9 @@ func (l *life) acquire(ctx context.Context) error {
 
 func (l *life) release() { <-l.starts }
 
-// Dispatch runs a step. It never blocks: what the plugin has no room for waits
-// here, so the caller bounds how much it dispatches. See [Call.Done] for how the
-// outcome comes.
+// Dispatch runs a step. It never blocks: steps for which the plugin has no room wait
+// here, so the caller must bound how many it dispatches. See [Call.Done] for how the
+// outcome is delivered.
 func (h *Host) Dispatch(call Call) {
 	g, ok := h.router.acquire(call.Handler, call.Step.GetTaskUuid())
 	if !ok {
@@ -248,10 +247,9 @@ func (h *Host) Dispatch(call Call) {
 	g.work.dispatch(call)
 }
 
-// Cancel ends the calls of a step. One that waits is released at once. One that
-// runs is cancelled in the plugin; a success that still comes counts, anything
-// else is released, after two seconds at the latest. It does nothing if there
-// is no such call.
+// Cancel ends the calls of a step. A waiting call is released at once. A running one is
+// cancelled in the plugin; if it still succeeds, that counts, otherwise it is released,
+// after two seconds at the latest. Cancel does nothing if there is no such call.
 func (h *Host) Cancel(stepUUID, reason string) {
 	for _, g := range h.live.all() {
 		if g.work != nil {
@@ -260,8 +258,8 @@ func (h *Host) Cancel(stepUUID, reason string) {
 	}
 }
 
-// Services returns the plugins that serve now, by name. The caller must not
-// change what it gets.
+// Services returns the plugins that serve now, ordered by name. The caller must not
+// modify the result.
 func (h *Host) Services() []Service { return h.router.table.Load().services }
 
 // Handlers returns the handlers that are served now, in order.
@@ -274,8 +272,8 @@ func (h *Host) Handlers() []string {
 	return names
 }
 
-// Changed is ready when Services may answer otherwise than before. It is for
-// one receiver.
+// Changed returns a channel that is ready when the answer of Services may have changed.
+// It supports a single receiver.
 func (h *Host) Changed() <-chan struct{} { return h.router.changed }
 
 // Room returns how many more steps of a handler could run at once now. The
@@ -288,8 +286,7 @@ func (h *Host) Room(handler string) int {
 	return g.work.room()
 }
 
-// Status returns what people see of the plugins, in the order of the
-// configuration.
+// Status returns the status of the plugins, in the order of the configuration.
 func (h *Host) Status() []Status {
 	slots := h.list()
 	all := make([]Status, len(slots))
@@ -299,8 +296,7 @@ func (h *Host) Status() []Status {
 	return all
 }
 
-// liveSet is the generations whose calls may not have ended, retired ones
-// included.
+// liveSet holds the generations whose calls may not have ended, including retired ones.
 type liveSet struct {
 	mu  sync.Mutex
 	set map[*generation]struct{}

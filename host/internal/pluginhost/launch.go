@@ -18,20 +18,20 @@ import (
 	pluginv1 "github.com/tasker-systems/tasker-host/sdk/proto/tasker/plugin/v1"
 )
 
-// release is something that a slot can run: an executable and its settings.
+// release is something a slot can run: an executable and its settings.
 type release struct {
 	spec   Spec
 	stored artifact.Artifact
-	config string // digest of the settings that the process is started with
+	config string // digest of the settings the process is started with
 }
 
-// same reports whether there is nothing to exchange between two releases.
+// same reports whether one release can replace the other without a new process.
 func (r *release) same(other *release) bool {
 	return r != nil && other != nil && r.stored.SHA256 == other.stored.SHA256 && r.config == other.config
 }
 
-// with returns the release with other settings, of those that need no new process.
-// Others may be reading the one that is there.
+// with returns the release with different values for settings that need no new process.
+// It copies the release, since others may be reading it.
 func (r *release) with(settings Spec) *release {
 	tuned := *r
 	tuned.spec = settings
@@ -41,8 +41,8 @@ func (r *release) with(settings Spec) *release {
 // key identifies a release.
 func (r *release) key() string { return r.stored.SHA256 + "/" + r.config }
 
-// wanted returns what should serve. It takes the executable in, once: a process
-// that is started again runs the same bytes, as long as they are still the same.
+// wanted returns what should serve. It takes in the executable once: a restarted process
+// runs the same bytes, as long as they have not changed in the store.
 func (s *slot) wanted(ctx context.Context) (*release, error) {
 	s.mu.Lock()
 	want, spec := s.want, s.spec
@@ -77,7 +77,7 @@ func (s *slot) wanted(ctx context.Context) (*release, error) {
 	return s.want, nil
 }
 
-// take takes the executable of a specification in.
+// take takes in the executable of a specification.
 func (s *slot) take(spec Spec) (*release, error) {
 	r := &release{spec: spec, config: spec.digest(s.host.cfg.Environment)}
 	var err error
@@ -89,9 +89,8 @@ func (s *slot) take(spec Spec) (*release, error) {
 	return r, err
 }
 
-// bring starts a process and makes it ready: handshake, Describe, Configure,
-// Health, SelfTest, stream. It does not route it. On an error nothing is left
-// behind.
+// bring starts a process and makes it ready: handshake, Describe, Configure, Health,
+// SelfTest, stream. It does not route calls to it. On an error nothing is left behind.
 func (s *slot) bring(ctx context.Context, r *release, actor journal.Actor, reason string) (*generation, error) {
 	if err := s.life.acquire(ctx); err != nil {
 		return nil, err
@@ -128,7 +127,7 @@ func (s *slot) bring(ctx context.Context, r *release, actor journal.Actor, reaso
 	return g, nil
 }
 
-// launch executes the process of a generation and talks it into readiness.
+// launch executes the process of a generation and makes it ready.
 func (s *slot) launch(ctx context.Context, g *generation) error {
 	spec := g.runs.spec
 	began := time.Now()
@@ -145,11 +144,11 @@ func (s *slot) launch(ctx context.Context, g *generation) error {
 		Log: s.log.With("generation", g.number), LogLimits: spec.LogLimits,
 		Dropped: func(n int) { s.metrics.dropped.Add(float64(n)) },
 	})
-	if err != nil { // it names the stored copy, if any: say whose it is
+	if err != nil { // the error names the stored copy, if any: say whose it is
 		return fmt.Errorf("%s: %w", spec.origin(), err)
 	}
 	s.mu.Lock()
-	g.proc, g.own = proc, time.Since(began) // people look at it
+	g.proc, g.own = proc, time.Since(began) // status readers see it from now on
 	s.mu.Unlock()
 	if phase, err := s.prepare(ctx, g); err != nil {
 		return fmt.Errorf("%s: %w", spec.origin(), g.proc.Abort(phase, err))
@@ -157,8 +156,8 @@ func (s *slot) launch(ctx context.Context, g *generation) error {
 	return nil
 }
 
-// confine says what the process of a generation may use, and as whom it runs. It
-// returns the control groups that enforce it; nil: none are needed.
+// confine determines what the process of a generation may use, and the user it runs as.
+// It returns the control groups that enforce the limits; nil: none are needed.
 func (s *slot) confine(g *generation, user *runas.User) *process.Groups {
 	limits := g.runs.spec.Limits
 	groups := new(process.Groups)
@@ -173,14 +172,14 @@ func (s *slot) confine(g *generation, user *runas.User) *process.Groups {
 	return groups
 }
 
-// prepare talks the process into readiness. It returns the phase that failed.
+// prepare makes the process ready. It returns the phase that failed.
 func (s *slot) prepare(ctx context.Context, g *generation) (phase string, err error) {
 	spec := g.runs.spec
 	d, err := g.proc.Plugin.Describe(ctx, &pluginv1.DescribeRequest{})
 	if err != nil {
 		return "describe", callError(ctx, err)
 	}
-	s.mu.Lock() // people look at it already
+	s.mu.Lock() // status readers already see it
 	err = g.adopt(d, spec)
 	s.mu.Unlock()
 	if err != nil {
@@ -214,7 +213,7 @@ func (s *slot) prepare(ctx context.Context, g *generation) (phase string, err er
 	return "work", err
 }
 
-// probe asks a plugin how it is and lets it test itself.
+// probe checks a plugin's health and has it test itself.
 func probe(ctx context.Context, g *generation) (phase string, err error) {
 	h, err := g.proc.Plugin.Health(ctx, &pluginv1.HealthRequest{})
 	if err != nil {
@@ -233,15 +232,15 @@ func probe(ctx context.Context, g *generation) (phase string, err error) {
 	return "", nil
 }
 
-// maxSlots is how much a plugin may serve: its names are in the log, in the route
-// table and in what people see of it.
+// maxSlots limits how much a plugin may serve: its names appear in the log, the route
+// table and the status.
 const maxSlots = 4096
 
-// maxShown is how much of a plugin's words goes into an error, in bytes.
+// maxShown limits how much of a plugin's text goes into an error, in bytes.
 const maxShown = 4 << 10
 
-// adopt checks what the plugin says of itself and takes it over. The caller holds
-// the slot's lock.
+// adopt checks the plugin's description of itself and stores it. The caller holds the
+// slot's lock.
 func (g *generation) adopt(d *pluginv1.DescribeResponse, spec Spec) error {
 	if n := len(d.GetSlots()); n > maxSlots {
 		return fmt.Errorf("it says that it serves %d handlers, algorithms and health services, more than %d", n, maxSlots)
@@ -283,8 +282,7 @@ func (g *generation) adopt(d *pluginv1.DescribeResponse, spec Spec) error {
 	return nil
 }
 
-// callError says why a call came to nothing: the end of ctx in our words
-// rather than in gRPC's.
+// callError returns why a call failed: the end of ctx in our words rather than gRPC's.
 func callError(ctx context.Context, err error) error {
 	if cause := context.Cause(ctx); cause != nil && status.Code(err) != codes.Unavailable {
 		return fmt.Errorf("no answer: %w", cause)

@@ -11,19 +11,19 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
 )
 
-// Why a process was started again: the closed set of the label.
+// Why a process was restarted: the closed set of label values.
 const (
 	restartCrash    = "crash"     // it ended, or its stream broke
 	restartFailed   = "failed"    // it did not start
 	restartHung     = "hung"      // too many of its calls hang
 	restartNoAnswer = "no_answer" // it did not answer health checks
-	restartMemory   = "memory"    // it had more memory than it may
+	restartMemory   = "memory"    // it exceeded its memory limit
 )
 
 var restartReasons = []string{restartCrash, restartFailed, restartHung, restartNoAnswer, restartMemory}
 
-// metrics are those of all plugins. Labels are names of configured plugins and
-// words of closed sets.
+// metrics holds the metrics of all plugins. Labels are names of configured plugins and
+// words from closed sets.
 type metrics struct {
 	calls    *prometheus.CounterVec
 	seconds  *prometheus.HistogramVec
@@ -38,7 +38,7 @@ type metrics struct {
 	phases    *prometheus.HistogramVec
 }
 
-// pluginMetrics are those of one plugin, looked up once.
+// pluginMetrics holds the metrics of one plugin, looked up once.
 type pluginMetrics struct {
 	outcomes map[vocab.Outcome]prometheus.Counter
 	seconds  prometheus.Observer
@@ -107,7 +107,7 @@ var (
 	rollbackCauses = []string{causeOperator, causeCrash, causeErrors, causeLatency, causeHealth}
 )
 
-// Why a change was taken back.
+// Why a change was reverted.
 const (
 	causeOperator = "operator"
 	causeCrash    = "crash"
@@ -162,7 +162,7 @@ func (p *pluginMetrics) count(c *outcomeCounts) {
 	}
 }
 
-// collector shows the metrics, and what is read off the plugins when asked.
+// collector exports the metrics, including those read from the plugins on demand.
 type collector struct {
 	host *Host
 }
@@ -204,7 +204,7 @@ func (c collector) Describe(ch chan<- *prometheus.Desc) {
 	}
 }
 
-// Collect reads them.
+// Collect collects them.
 func (c collector) Collect(ch chan<- prometheus.Metric) {
 	for _, m := range c.host.metrics.collectors() {
 		m.Collect(ch)
@@ -231,7 +231,7 @@ func collectSlot(ch chan<- prometheus.Metric, label string, e Explanation, shut 
 	weight := 0
 	for _, g := range e.Generations {
 		if !g.Phase.Running() {
-			continue // a label that nobody needs any more
+			continue // a label that is no longer needed
 		}
 		number := strconv.FormatUint(g.Number, 10)
 		gauge(phaseDesc, 1, number, string(g.Phase))
@@ -254,11 +254,11 @@ func (s *slot) cpu() time.Duration {
 			sum += used
 		}
 	}
-	s.usedAtMost = max(s.usedAtMost, sum) // between the end of a process and the news of it
+	s.usedAtMost = max(s.usedAtMost, sum) // between the end of a process and the accounting for it
 	return s.usedAtMost
 }
 
-// shut reports whether calls to what serves are refused.
+// shut reports whether calls to the serving generation are refused.
 func (s *slot) shut() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -10,17 +10,16 @@ import (
 	pluginv1 "github.com/tasker-systems/tasker-host/sdk/proto/tasker/plugin/v1"
 )
 
-// Options knows more of the options in specifications than this package does.
+// Options knows more about the options in specifications than this package does.
 type Options interface {
-	// Resolve puts secrets in place of references. The secrets appear in no
-	// message.
+	// Resolve replaces references by secrets. No message contains the secrets.
 	Resolve(id SlotID, options json.RawMessage) (resolved json.RawMessage, secrets []string, err error)
-	// Place says where the option at a JSON pointer stands, and what is wrong
-	// with it.
+	// Place describes where the option at a JSON pointer is set, and what is wrong with
+	// it.
 	Place(id SlotID, pointer, message string) string
 }
 
-// verbatim is for options that are what they are.
+// verbatim is the Options of a host whose options contain no references.
 type verbatim struct{}
 
 func (verbatim) Resolve(_ SlotID, options json.RawMessage) (json.RawMessage, []string, error) {
@@ -34,8 +33,8 @@ func (verbatim) Place(_ SlotID, pointer, message string) string {
 	return pointer + ": " + message
 }
 
-// resolve returns the options that a process gets. Those that do not fit the
-// schema that the plugin serves are refused before it sees them.
+// resolve returns the options that a process gets. Options that do not fit the plugin's
+// schema are rejected before the plugin sees them.
 func (s *slot) resolve(options json.RawMessage, schema string) (json.RawMessage, []string, error) {
 	if len(options) == 0 {
 		options = []byte("{}")
@@ -51,8 +50,8 @@ func (s *slot) resolve(options json.RawMessage, schema string) (json.RawMessage,
 	return resolved, secrets, s.optionErrors(faults, secrets)
 }
 
-// checkOptions compares options with a plugin's schema. The error is for a
-// schema that is none.
+// checkOptions compares options with a plugin's schema. It returns an error if the schema
+// is invalid.
 func checkOptions(text string, options json.RawMessage) ([]schema.Fault, error) {
 	if text == "" {
 		return nil, nil
@@ -72,8 +71,8 @@ func faultsOf(fields []*pluginv1.FieldError) []schema.Fault {
 	return faults
 }
 
-// optionErrors says where the operator finds the options that are refused. What
-// is said of them may hold their values, so secrets are taken out of it.
+// optionErrors tells the operator where to find the rejected options. The messages may
+// contain values, so secrets are removed from them.
 func (s *slot) optionErrors(faults []schema.Fault, secrets []string) error {
 	if len(faults) == 0 {
 		return nil

@@ -10,14 +10,14 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/wire"
 )
 
-// What of a failure is kept, in bytes; the SDK sends less.
+// How much of a failure is kept, in bytes; the SDK sends less.
 const (
 	maxFailureText    = 64 << 10
 	maxFailureContext = 256 << 10
 )
 
-// outcomeOf turns a plugin's answer into an outcome. If the step was cancelled a
-// success still counts, and a failure is no verdict.
+// outcomeOf turns a plugin's answer into an outcome. If the step was cancelled, a success
+// still counts, but a failure is no verdict.
 func outcomeOf(o *pluginv1.Outcome, cancelled cancellation, generation uint64) Outcome {
 	out := Outcome{
 		Kind: vocab.OutcomeSuccess, Result: o.GetResult(), Metadata: o.GetMetadata(),
@@ -65,7 +65,7 @@ func succeed(out Outcome) Outcome {
 	return out
 }
 
-// errorType keeps a plugin to the words that are a plugin's to say.
+// errorType restricts a plugin to the error types that plugins may report.
 func errorType(s string) vocab.ErrorType {
 	switch t := vocab.ErrorType(s); t {
 	case vocab.PermanentError, vocab.RetryableError, vocab.ValidationError, vocab.UnexpectedError,

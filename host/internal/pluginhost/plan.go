@@ -16,15 +16,15 @@ import (
 // Action is what a change does to a slot.
 type Action string
 
-// The actions, in the order in which people want to read them.
+// The actions, in the order in which they are shown.
 const (
 	Add         Action = "add"         // a plugin that was not configured before
 	SwapTo      Action = "swap"        // another executable
 	Reconfigure Action = "reconfigure" // the same executable, started with other settings
 	Retune      Action = "retune"      // settings that need no new process
-	Withdraw    Action = "withdraw"    // the rollout under way ends: what serves is asked for again
-	Remove      Action = "remove"      // a plugin that is configured no more
-	Refuse      Action = "refuse"      // it cannot be, Reason says why; what serves stays
+	Withdraw    Action = "withdraw"    // the rollout in progress ends: what serves is wanted again
+	Remove      Action = "remove"      // a plugin that is no longer configured
+	Refuse      Action = "refuse"      // not possible, Reason says why; what serves stays
 	Keep        Action = "keep"        // nothing
 )
 
@@ -34,12 +34,11 @@ type Change struct {
 	Action   Action
 	From, To string // SHA-256 of the executables; empty: none
 	Reason   string // what differs, or why it is refused
-	Err      error  // of Apply: why it was not done
+	Err      error  // from Apply: why it was not done
 }
 
-// Plan says what Apply would do, without doing it. The error names all that is
-// wrong with the specifications; what is wrong with a file is a change that is
-// refused.
+// Plan returns what Apply would do, without doing it. The error names everything that is
+// wrong with the specifications; a problem with a file is reported as a refused change.
 func (h *Host) Plan(specs []Spec) ([]Change, error) {
 	specs, err := completed(specs)
 	if err != nil {
@@ -48,7 +47,7 @@ func (h *Host) Plan(specs []Spec) ([]Change, error) {
 	return h.plan(specs, found), nil
 }
 
-// found returns the checksum of what is there for a specification.
+// found returns the checksum of the file that a specification names now.
 func found(spec Spec) (string, error) {
 	if spec.Path == "" {
 		return spec.SHA256, nil
@@ -60,8 +59,8 @@ func found(spec Spec) (string, error) {
 	return sum, err
 }
 
-// expected is found, but takes a checksum that is known at its word: the intake
-// will see whether it is true, and only of what changes.
+// expected is like found, but trusts a checksum that is given: the intake verifies it,
+// and only for what changes.
 func expected(spec Spec) (string, error) {
 	if spec.SHA256 != "" {
 		return strings.ToLower(spec.SHA256), nil
@@ -69,8 +68,7 @@ func expected(spec Spec) (string, error) {
 	return found(spec)
 }
 
-// plan is Plan of specifications that are complete. What their executables hash
-// to says sum.
+// plan is Plan for complete specifications. sum returns the hash of their executables.
 func (h *Host) plan(specs []Spec, sum func(Spec) (string, error)) []Change {
 	wanted := make(map[SlotID]bool, len(specs))
 	var changes []Change
@@ -114,7 +112,7 @@ func (h *Host) planOne(spec Spec, sum func(Spec) (string, error)) Change {
 	return c
 }
 
-// compare says what must be done for a specification. The caller holds mu.
+// compare returns what must be done for a specification. The caller holds mu.
 func (s *slot) compare(spec Spec, sum string, now *release) (Action, string) {
 	next := &release{spec: spec, config: spec.digest(s.host.cfg.Environment), stored: artifact.Artifact{SHA256: sum}}
 	if now == nil { // it has not been taken in yet
@@ -133,7 +131,7 @@ func (s *slot) compare(spec Spec, sum string, now *release) (Action, string) {
 	case !same:
 		return Reconfigure, "other settings: " + s.differences(now.spec, spec)
 	}
-	if spec.Path == "" { // it stays with the executable that it has
+	if spec.Path == "" { // it keeps its current executable
 		spec.Path = s.spec.Path
 	}
 	if d := s.differences(s.spec, spec); d != "" {
@@ -142,13 +140,13 @@ func (s *slot) compare(spec Spec, sum string, now *release) (Action, string) {
 	return Keep, ""
 }
 
-// differences names the settings that differ, never their values.
+// differences names the settings that differ, but never their values.
 func (s *slot) differences(a, b Spec) string {
 	list := ""
 	va, vb := reflect.ValueOf(a), reflect.ValueOf(b)
 	for i := range va.NumField() {
 		name := va.Type().Field(i).Name
-		if name == "SHA256" || name == "MaxFiles" && a.MaxInFlight != b.MaxInFlight || // it follows from that
+		if name == "SHA256" || name == "MaxFiles" && a.MaxInFlight != b.MaxInFlight || // MaxFiles follows from MaxInFlight
 			reflect.DeepEqual(va.Field(i).Interface(), vb.Field(i).Interface()) {
 			continue
 		}
@@ -168,10 +166,10 @@ var settingNames = map[string]string{
 	"LogLimits": "log limits", "DrainTimeout": "drain_timeout", "RollbackWindow": "rollback_window", "Rollout": "rollout",
 }
 
-// Apply makes the plugins be as specified, while they run: it adds, removes,
-// swaps and reconfigures slots. All that take over at once do so in the same
-// moment. If the specifications are wrong nothing is done. What cannot be done to
-// one slot is in its change and in the error; the others are not held up by it.
+// Apply changes the running plugins to match the specifications: it adds, removes, swaps
+// and reconfigures slots. All immediate takeovers happen in the same moment. If the
+// specifications are invalid, nothing is done. A failure of one slot is reported in its
+// change and in the error; it does not hold up the others.
 func (h *Host) Apply(ctx context.Context, specs []Spec, actor Actor, reason string) ([]Change, error) {
 	h.applies.Lock()
 	defer h.applies.Unlock()
@@ -204,7 +202,7 @@ func (h *Host) Apply(ctx context.Context, specs []Spec, actor Actor, reason stri
 	return a.changes, errors.Join(errs...)
 }
 
-// application is one Apply under way.
+// application is one Apply in progress.
 type application struct {
 	host    *Host
 	life    *life
@@ -213,7 +211,7 @@ type application struct {
 	specs   map[SlotID]Spec
 	changes []Change
 
-	held  []*slot    // no other operation is on them
+	held  []*slot    // no other operation runs on them
 	mu    sync.Mutex // guards ready
 	ready []readied
 }
@@ -224,8 +222,9 @@ type readied struct {
 	p      promotion
 }
 
-// run makes everything ready at once, lets all that is ready take over together,
-// and then removes what is wanted no more. Operations on the slots wait for it.
+// run makes all new generations ready concurrently, lets those that are ready take over
+// together, and then removes what is no longer wanted. Other operations on the slots wait
+// for it.
 func (a *application) run(ctx context.Context) {
 	var preparing sync.WaitGroup
 	a.hold(ctx)
@@ -252,7 +251,7 @@ func (a *application) run(ctx context.Context) {
 	}
 }
 
-// hold keeps other operations from the slots that will change.
+// hold blocks other operations on the slots that will change.
 func (a *application) hold(ctx context.Context) {
 	for i := range a.changes {
 		c := &a.changes[i]
@@ -271,7 +270,7 @@ func (a *application) hold(ctx context.Context) {
 	}
 }
 
-// letGo lets other operations at the slots again, or at all that are held.
+// letGo unblocks the given slots, or all that are held.
 func (a *application) letGo(slots ...*slot) {
 	a.held = slices.DeleteFunc(a.held, func(s *slot) bool {
 		gone := len(slots) == 0 || slices.Contains(slots, s)
@@ -311,8 +310,8 @@ func (a *application) prepare(ctx context.Context, c *Change) error {
 	return nil
 }
 
-// switchOver lets all that is ready take over in one moment. If one of them is
-// the reason that this cannot be, the others take over without it.
+// switchOver lets all that is ready take over in one moment. If one of them makes that
+// impossible, the others take over without it.
 func (a *application) switchOver(ctx context.Context) {
 	all := make([]promotion, len(a.ready))
 	for i, r := range a.ready {
@@ -333,12 +332,12 @@ func (a *application) switchOver(ctx context.Context) {
 			a.host.drop(r.p.slot)
 		}
 		if r.change.Action == Add && r.change.Err == nil {
-			go r.p.slot.run() // its end is waited for by finish and drop
+			go r.p.slot.run() // finish and drop wait for its end
 		}
 	}
 }
 
-// retune takes over settings that need no new process.
+// retune applies settings that need no new process.
 func (a *application) retune(c *Change) error {
 	s, err := a.host.slot(c.Slot)
 	if err != nil {
@@ -349,14 +348,14 @@ func (a *application) retune(c *Change) error {
 	s.spec = a.specs[c.Slot]
 	s.want = s.want.with(s.spec)
 	for _, g := range []*generation{s.primary, s.candidate, s.standby} {
-		if g != nil { // whichever serves next
+		if g != nil { // whichever one serves next
 			g.tuned = g.runs.with(s.spec)
 		}
 	}
 	return nil
 }
 
-// withdraw ends the rollout of what is asked for no more.
+// withdraw ends a rollout that is no longer wanted.
 func (a *application) withdraw(c *Change) error {
 	s, err := a.host.slot(c.Slot)
 	if err != nil {
@@ -366,7 +365,7 @@ func (a *application) withdraw(c *Change) error {
 	return a.retune(c)
 }
 
-// add makes a slot that does not run yet.
+// add creates a slot that does not run yet.
 func (h *Host) add(l *life, spec Spec) *slot {
 	s := newSlot(h, spec)
 	s.reset(l)
@@ -377,7 +376,7 @@ func (h *Host) add(l *life, spec Spec) *slot {
 	return s
 }
 
-// remove ends a slot: what is under way in it may end.
+// remove ends a slot; its calls in progress may end.
 func (a *application) remove(ctx context.Context, id SlotID) error {
 	h := a.host
 	s, err := h.slot(id)
@@ -399,7 +398,7 @@ func (a *application) remove(ctx context.Context, id SlotID) error {
 	}
 	s.mu.Lock()
 	if g := s.primary; g != nil && !g.lost {
-		s.move(g, journal.Draining, a.actor, "removed: "+a.reason) // is recorded already
+		s.move(g, journal.Draining, a.actor, "removed: "+a.reason) // already recorded
 	}
 	s.mu.Unlock()
 	bound, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit)
@@ -415,7 +414,7 @@ func (a *application) remove(ctx context.Context, id SlotID) error {
 	return nil
 }
 
-// drop takes back a slot that was added and never served.
+// drop removes a slot that was added and never served.
 func (h *Host) drop(s *slot) {
 	s.windUp()
 	h.forget(s)
@@ -428,7 +427,7 @@ func (h *Host) forget(s *slot) {
 	h.metrics.forget(s.label)
 }
 
-// reorder puts the slots into the order of the configuration.
+// reorder sorts the slots into the order of the configuration.
 func (h *Host) reorder(specs []Spec) {
 	at := func(s *slot) int {
 		return slices.IndexFunc(specs, func(spec Spec) bool { return spec.ID() == s.id })

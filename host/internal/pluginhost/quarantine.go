@@ -14,23 +14,23 @@ import (
 	"github.com/tasker-systems/tasker-host/host/internal/pluginhost/journal"
 )
 
-// quarantine is what slots do not run any more. The journal has it for good and
-// for all hosts; this is what the host knows of it.
+// quarantine holds what slots no longer run. The journal is the permanent record for all
+// hosts; this is what the host knows of it.
 type quarantine struct {
 	journal journal.Journal
 	log     hclog.Logger
 	write   func() *journal.Log
 
-	mu    sync.Mutex   // guards the following
-	known []Quarantine // that the journal has
-	own   []Quarantine // of this host, that the journal was not seen to have yet
+	mu    sync.Mutex   // guards the fields below
+	known []Quarantine // entries the journal has
+	own   []Quarantine // entries of this host that were not yet seen in the journal
 }
 
-// readTimeout bounds how long the journal is asked what is in quarantine.
+// readTimeout bounds a read of the quarantine from the journal.
 const readTimeout = 2 * time.Second
 
-// refresh reads what other hosts may have added. If it cannot, what is known
-// must do.
+// refresh reads what other hosts may have added. If that fails, the host relies on what
+// it knows.
 func (q *quarantine) refresh(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
@@ -76,9 +76,8 @@ func (q *quarantine) of(id SlotID) []Quarantine {
 	return found
 }
 
-// add keeps a slot from running a release again, and returns the event to
-// record. If instead is the same executable with other settings, the settings
-// are what is wrong.
+// add prevents a slot from running a release again, and returns the event to record. If
+// instead is the same executable with other settings, the settings are at fault.
 func (q *quarantine) add(id SlotID, bad, instead *release, actor Actor, reason string) Event {
 	k := Quarantine{Slot: id, SHA256: bad.stored.SHA256, Since: time.Now(), Actor: actor, Reason: reason}
 	if instead != nil && instead.stored.SHA256 == k.SHA256 {
@@ -93,14 +92,14 @@ func (q *quarantine) add(id SlotID, bad, instead *release, actor Actor, reason s
 	}
 }
 
-// forget takes back what was added and could not be recorded.
+// forget reverts an addition that could not be recorded.
 func (q *quarantine) forget(id SlotID, r *release) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.own = slices.DeleteFunc(q.own, func(k Quarantine) bool { return k.Covers(id, r.stored.SHA256, r.config) })
 }
 
-// release lets executables out.
+// release releases executables from quarantine.
 func (q *quarantine) release(ctx context.Context, id SlotID, sum string, actor Actor, reason string) error {
 	q.refresh(ctx)
 	matches := func(k Quarantine) bool {
@@ -133,8 +132,8 @@ func (q *quarantine) release(ctx context.Context, id SlotID, sum string, actor A
 	return nil
 }
 
-// allowed returns what a starting slot runs: what is configured, or if that is
-// in quarantine, the executable that last served well.
+// allowed returns what a starting slot runs: what is configured or, if that is in
+// quarantine, the executable that last served well.
 func (s *slot) allowed(ctx context.Context, r *release) (*release, error) {
 	s.host.quarantine.refresh(ctx)
 	refused := s.host.quarantine.check(s.id, r)
@@ -149,7 +148,7 @@ func (s *slot) allowed(ctx context.Context, r *release) (*release, error) {
 	return good, nil
 }
 
-// lastGood returns the executable that last served well, with settings.
+// lastGood returns the executable that last served well, with the given settings.
 func (s *slot) lastGood(ctx context.Context, settings Spec) (*release, error) {
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
@@ -173,11 +172,11 @@ type nowhere struct{}
 
 var _ journal.Journal = nowhere{}
 
-// Record forgets events.
+// Record discards events.
 func (nowhere) Record(context.Context, []journal.Event) error { return nil }
 
-// Quarantines knows of none.
+// Quarantines returns none.
 func (nowhere) Quarantines(context.Context) ([]journal.Quarantine, error) { return nil, nil }
 
-// LastGood knows of none.
+// LastGood returns none.
 func (nowhere) LastGood(context.Context, SlotID, string) (string, error) { return "", nil }

@@ -7,15 +7,15 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/wire"
 )
 
-// HealthService is something of kind health that a plugin serves, be that plugin
-// down at the moment.
+// HealthService is something of kind health that a plugin serves, even if that plugin is
+// currently down.
 type HealthService struct {
 	Name            string
 	Checks, Reports bool // what it can do
 }
 
-// HealthServices returns what can be checked and reported to, by name. Of a plugin
-// that is down it returns what it served: silence is no health.
+// HealthServices returns what can be checked and reported to, ordered by name. For a
+// plugin that is down it returns what it used to serve: silence does not mean health.
 func (h *Host) HealthServices() []HealthService {
 	h.router.mu.Lock()
 	defer h.router.mu.Unlock()

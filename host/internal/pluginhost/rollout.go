@@ -14,38 +14,37 @@ type Strategy string
 
 // The strategies.
 const (
-	// Immediate: it takes over as soon as it is ready.
+	// Immediate lets it take over as soon as it is ready.
 	Immediate Strategy = "immediate"
-	// CanarySteps: it gets a growing part of the tasks, and is given up if it
-	// does worse than the one that serves.
+	// CanarySteps gives it a growing share of the tasks, and gives it up if it does worse
+	// than the one that serves.
 	CanarySteps Strategy = "canary"
-	// ShadowFirst: it gets copies of calls, whose answers are compared and thrown
-	// away; when it has answered enough it becomes a canary. Not for plugins of
-	// kind handler, whose calls have effects.
+	// ShadowFirst sends it copies of calls, whose answers are compared and discarded;
+	// when it has answered enough it becomes a canary. Not for plugins of kind handler,
+	// whose calls have effects.
 	ShadowFirst Strategy = "shadow+canary"
 )
 
-// Rollout says how a new generation takes over.
+// Rollout configures how a new generation takes over.
 type Rollout struct {
 	Strategy Strategy // default immediate
-	// Steps are the percents of tasks that a canary gets, one after another;
-	// after the last it takes over. Default 1, 10, 50.
+	// Steps are the percentages of tasks that a canary gets, one after another; after the
+	// last it takes over. Default 1, 10, 50.
 	Steps []int
-	// Hold is how long each step, or the shadowing, lasts at least; default 60s.
+	// Hold is the minimum duration of each step, or of the shadowing; default 60s.
 	Hold time.Duration
-	// MinSamples is how many calls must have ended before two generations are
-	// compared, and before a rollout takes its next step; default 50, or 10 for
-	// the kinds that are called seldom.
+	// MinSamples is how many calls must have ended before two generations are compared,
+	// and before a rollout takes its next step; default 50, or 10 for the kinds that are
+	// called rarely.
 	MinSamples int
-	// Probes is how many health checks and self-tests in a row it must pass;
-	// default 2.
+	// Probes is how many consecutive health checks and self-tests it must pass; default
+	// 2.
 	Probes int
-	// Trial is how long a generation that took over is compared with the one
-	// before, which takes the calls back if it did better; default 60s, negative:
-	// not at all.
+	// Trial is how long a generation that took over is compared with the previous one,
+	// which takes the calls back if it did better; default 60s, negative: not at all.
 	Trial time.Duration
-	// ErrorFloor is a rate of failures, and LatencyFloor is added to latencies,
-	// below which nothing counts as worse; default 0.05 and 50ms.
+	// ErrorFloor is a failure rate below which nothing counts as worse, and LatencyFloor
+	// is added to the latency allowed; default 0.05 and 50ms.
 	ErrorFloor   float64
 	LatencyFloor time.Duration
 }

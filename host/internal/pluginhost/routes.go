@@ -10,33 +10,32 @@ import (
 	"sync/atomic"
 )
 
-// router says which generation serves what. Readers see one immutable table; a
-// change builds a new one and stores it once, so all that a change is about
-// changes over together.
+// router knows which generation serves what. Readers see one immutable table. A change
+// builds a new one and stores it once, so everything affected by a change switches at the
+// same time.
 type router struct {
 	table   atomic.Pointer[routes]
 	changed chan struct{} // level-triggered
 
-	mu sync.Mutex // serializes changes; guards the following
+	mu sync.Mutex // serializes changes; guards the fields below
 	plan
-	version uint64 // of the plan; each change makes another
+	version uint64 // of the plan; each change increments it
 }
 
-// plan is what a table is built from. Its maps are never changed: others take
-// their place.
+// plan is what a table is built from. Its maps are never modified, only replaced.
 type plan struct {
 	slots  map[string]served // by name of the slot
 	owners map[target]string // what is served → the slot that claimed it first
-	// abilities are those that the last generation had which served a target.
+	// abilities holds those of the last generation that served a target.
 	abilities map[target][]string
 }
 
-// target is something that calls are for: a handler, an algorithm, a reporter.
+// target is something that can be called: a handler, an algorithm, a reporter.
 type target struct{ kind, name string }
 
 func (t target) String() string { return fmt.Sprintf("%s %q", t.kind, t.name) }
 
-// served is which generations a slot's calls go to.
+// served holds the generations that a slot's calls go to.
 type served struct {
 	primary *generation // nil: none
 	canary  *generation // gets weight percent of the calls; nil: none
@@ -58,11 +57,11 @@ func newRouter() *router {
 	return r
 }
 
-// acquire takes a lease on a generation that serves a handler: the generation is
-// not retired until release. Calls with the same key go to the same generation
-// while the table stays. The table is read again after the lease is counted; if
-// the route has moved meanwhile, whoever retires the generation may have missed
-// the lease, so it is undone.
+// acquire takes a lease on a generation that serves a handler: the generation is not
+// retired until release. Calls with the same key go to the same generation as long as the
+// table stays the same. The table is read again after the lease is counted: if the route
+// has changed meanwhile, whoever retires the generation may have missed the lease, so it
+// is undone.
 func (r *router) acquire(handler, key string) (*generation, bool) {
 	for {
 		t := r.table.Load()
@@ -78,8 +77,8 @@ func (r *router) acquire(handler, key string) (*generation, bool) {
 	}
 }
 
-// acquireTarget is acquire for any kind. shadow, if it is not nil, wants a copy
-// of the call and is leased too.
+// acquireTarget is acquire for any kind. If shadow is not nil, it should get a copy of
+// the call, and is leased too.
 func (r *router) acquireTarget(to target, key string) (g, shadow *generation) {
 	find := func(t *routes) served {
 		if to.kind == KindHandler {
@@ -108,8 +107,8 @@ func (r *router) acquireTarget(to target, key string) (g, shadow *generation) {
 	}
 }
 
-// answers returns who serves a target now; claimed tells whether it is some
-// slot's, be that down at the moment.
+// answers returns who serves a target now; claimed reports whether it belongs to a slot,
+// even one that is down.
 func (r *router) answers(to target) (g *generation, claimed bool) {
 	if s, ok := r.table.Load().others[to]; ok {
 		return s.primary, true
@@ -128,47 +127,46 @@ func (s served) pick(key string) *generation {
 	return s.primary
 }
 
-// spread maps a key to 0…99, the same on every host and for ever (FNV-1a).
+// spread maps a key to 0…99, the same on every host and forever (FNV-1a).
 func spread(key string) uint32 {
 	h := uint32(2166136261)
 	for i := range len(key) {
 		h = (h ^ uint32(key[i])) * 16777619
 	}
-	h ^= h >> 15 // short keys that differ at their end only would stay together
+	h ^= h >> 15 // short keys that differ only at their end would stay together
 	h *= 0x2c1b3c6d
 	h ^= h >> 12
 	return h % 100
 }
 
-// edit is what becomes of one slot in a change.
+// edit describes what a change does to one slot.
 type edit struct {
 	slot string
 	to   served
-	drop bool // the slot is gone: what it claimed is free
+	drop bool // the slot is gone: its claims are released
 }
 
 var errOwned = errors.New("one name in two slots")
 
-// prepared is a change whose table is built already: what is left of it is one
-// store. It is good for as long as nothing else is changed.
+// prepared is a change whose table has already been built: only one store is left to do.
+// It is valid as long as nothing else changes.
 type prepared struct {
 	edits   []edit
-	version uint64 // of the plan that it was made from
+	version uint64 // of the plan it was made from
 	plan    plan
 	table   *routes
 }
 
-// prepare builds the table for edits, before they are made.
+// prepare builds the table for edits before they are made.
 func (r *router) prepare(edits ...edit) (*prepared, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.build(edits)
 }
 
-// change makes all edits at once, or none: if a name would be served by two
-// slots. The first slot to claim a name keeps it, also while its plugin is
-// restarted. What was prepared for just these edits spares the work; it may be
-// nil, or overtaken.
+// change makes all edits at once, or none if a name would be served by two slots. The
+// first slot to claim a name keeps it, even while its plugin is restarted. ready,
+// prepared for just these edits, saves the work; it may be nil or outdated.
 func (r *router) change(ready *prepared, edits ...edit) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -182,7 +180,7 @@ func (r *router) change(ready *prepared, edits ...edit) error {
 	return nil
 }
 
-// build makes the plan and the table for edits. The caller holds mu.
+// build builds the plan and the table for edits. The caller holds mu.
 func (r *router) build(edits []edit) (*prepared, error) {
 	next := plan{slots: clone(r.slots), owners: clone(r.owners), abilities: clone(r.abilities)}
 	for _, e := range edits {
@@ -229,8 +227,8 @@ func (e edit) claims() []target {
 	return e.to.primary.targets()
 }
 
-// remove takes a generation out of the table. If it was a slot's primary and
-// next is not nil, next takes its place in the same moment.
+// remove takes a generation out of the table. If it was a slot's primary and next is not
+// nil, next takes its place in the same moment.
 func (r *router) remove(g, next *generation) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -254,7 +252,7 @@ func (r *router) remove(g, next *generation) {
 	r.store(left, left.table())
 }
 
-// clear empties the table and forgets who owns what.
+// clear empties the table and forgets all claims.
 func (r *router) clear() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -269,9 +267,8 @@ func (r *router) store(p plan, t *routes) {
 	signal(r.changed)
 }
 
-// table builds what readers see. A name that only the primary serves goes to it
-// whatever the canary's weight; one that only the canary serves is not served
-// yet.
+// table builds what readers see. A name that only the primary serves goes to it whatever
+// the canary's weight; one that only the canary serves is not served yet.
 func (p plan) table() *routes {
 	t := &routes{handlers: make(map[string]served, len(p.owners)), others: make(map[target]served)}
 	for _, name := range slices.Sorted(maps.Keys(p.slots)) {

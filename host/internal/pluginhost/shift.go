@@ -17,9 +17,9 @@ type promotion struct {
 	to   *generation
 	keep bool // the one that served is kept warm
 	hung bool // the one that served has calls that hang
-	// needed says in the moment of the change, with the slot's lock held, whether it
-	// is still wanted; nil: it is. What the host does by itself takes time to get
-	// ready, and an operator may have been quicker.
+	// needed reports at the moment of the change, with the slot's lock held, whether it
+	// is still wanted; nil: it is. What the host does on its own initiative takes time to
+	// prepare, and an operator may have been quicker.
 	needed func() bool
 }
 
@@ -28,8 +28,7 @@ var (
 	errNotNeeded = errors.New("another generation was quicker")
 )
 
-// promote writes the promotions down and then makes them: all in one moment, or
-// none.
+// promote records the promotions and then makes them: all at the same moment, or none.
 func (h *Host) promote(ctx context.Context, all []promotion, actor journal.Actor, reason string) error {
 	h.switching.Lock()
 	defer h.switching.Unlock()
@@ -88,7 +87,7 @@ func (h *Host) promote(ctx context.Context, all []promotion, actor journal.Actor
 	return err
 }
 
-// written names an edge that was written down before it was taken.
+// written identifies a transition that was recorded before it was made.
 type written struct {
 	generation uint64
 	to         journal.Phase
@@ -96,13 +95,13 @@ type written struct {
 
 func writtenAs(e journal.Event) written { return written{e.Generation, e.To} }
 
-// inOrder puts promotions into the order in which their slots are locked.
+// inOrder sorts promotions into the order in which their slots are locked.
 func inOrder(all []promotion) {
 	slices.SortFunc(all, func(a, b promotion) int { return cmp.Compare(a.slot.label, b.slot.label) })
 }
 
-// commit makes promotions: the route table, which may have been prepared, is
-// exchanged once for all of them. What served before drains.
+// commit makes promotions: the route table, which may have been prepared, is replaced
+// once for all of them. What served before drains.
 func (h *Host) commit(all []promotion, ready *prepared, actor journal.Actor, reason string, record func(...journal.Event)) error {
 	inOrder(all)
 	edits := make([]edit, len(all))
@@ -129,14 +128,14 @@ func (h *Host) commit(all []promotion, ready *prepared, actor journal.Actor, rea
 	return nil
 }
 
-// beside returns what is routed when a generation serves: it, and a candidate
-// that goes on its way. The caller holds mu.
+// beside returns what is routed when a generation serves: the generation itself, and a
+// candidate that continues its rollout. The caller holds mu.
 func (s *slot) beside(g *generation) served {
 	to := served{primary: g}
 	if c := s.candidate; c != nil && c != g {
 		switch c.phase {
 		case journal.Canary:
-			to.canary, to.weight = c, uint32(c.weight) // a percent
+			to.canary, to.weight = c, uint32(c.weight) // a percentage
 		case journal.Shadow:
 			to.shadow = c
 		}
@@ -174,24 +173,24 @@ func (s *slot) promoted(p promotion, actor journal.Actor, reason string, record 
 		since := old.moved
 		s.tasks.Go(func() { s.drain(old, p, g.number, since) })
 	}
-	if older != nil && older != g && older != s.standby && older.phase == journal.Standby { // else it still drains, and ends then
-		s.tasks.Go(func() { _ = s.finish(older, ReasonReplaced, "a newer generation is kept warm") }) // told by finish
+	if older != nil && older != g && older != s.standby && older.phase == journal.Standby { // otherwise it is still draining, and ends after that
+		s.tasks.Go(func() { _ = s.finish(older, ReasonReplaced, "a newer generation is kept warm") }) // finish reports errors
 	}
 	signal(s.lacking)
 }
 
 const wantedAgain = "it is wanted again"
 
-// warm takes a generation that is still draining, and is to serve again, through
-// the phase between. The caller holds mu.
+// warm moves a generation that is still draining, and is to serve again, through the
+// phase in between. The caller holds mu.
 func (s *slot) warm(g *generation) {
 	if g.phase == journal.Draining {
 		s.host.journal.Later(s.move(g, journal.Standby, journal.ByHost, wantedAgain))
 	}
 }
 
-// passOn gives the calls that a generation was not sent yet to the one that
-// serves now.
+// passOn passes the calls that a generation has not been sent yet to the one that serves
+// now.
 func (s *slot) passOn(g *generation) {
 	if g.work == nil {
 		return
@@ -205,12 +204,12 @@ func (s *slot) passOn(g *generation) {
 	}
 }
 
-// hungDrain is what calls get that do not hang, in a process in which others do.
+// hungDrain is the time that healthy calls get in a process in which others hang.
 const hungDrain = 5 * time.Second
 
-// drain sees a generation off that serves no more: what it was not sent goes to
-// its successor, what it has may end. What has not ended when the time is over
-// is cancelled, and then released.
+// drain retires a generation that no longer serves: calls it was not sent go to its
+// successor, and those it has may end. Calls that have not ended when the time is over
+// are cancelled, and then released.
 func (s *slot) drain(g *generation, p promotion, successor uint64, since time.Time) {
 	drains := func() bool { // it may serve again, or be gone, or drain once more
 		s.mu.Lock()
@@ -231,14 +230,14 @@ func (s *slot) drain(g *generation, p promotion, successor uint64, since time.Ti
 		s.log.Warn("the drain is over; what the generation still runs is cancelled and handed back", "generation", g.number, "steps", g.leases.Load())
 		g.work.cancelAll(ReasonReplaced, message)
 		last, cancel := context.WithTimeout(s.ctx, callGrace+2*deadlineTick)
-		_ = g.wait(last) // what ignores that is released by finish
+		_ = g.wait(last) // finish releases what ignores that
 		cancel()
 	}
 	if !drains() {
 		return
 	}
 	s.metrics.drains.Observe(time.Since(since).Seconds())
-	s.host.switching.Lock() // a promotion that is being written down counts on the phase
+	s.host.switching.Lock() // a promotion that is being recorded relies on the phase
 	defer s.host.switching.Unlock()
 	s.mu.Lock()
 	if g.phase != journal.Draining || !g.moved.Equal(since) {
@@ -247,7 +246,7 @@ func (s *slot) drain(g *generation, p promotion, successor uint64, since time.Ti
 	}
 	if err != nil || s.standby != g || settings.RollbackWindow <= 0 {
 		s.mu.Unlock()
-		s.tasks.Go(func() { _ = s.finish(g, ReasonReplaced, message) }) // told by finish
+		s.tasks.Go(func() { _ = s.finish(g, ReasonReplaced, message) }) // finish reports errors
 		return
 	}
 	s.host.journal.Later(s.move(g, journal.Standby, journal.ByHost, "its calls have ended; it is kept warm"))
@@ -256,7 +255,7 @@ func (s *slot) drain(g *generation, p promotion, successor uint64, since time.Ti
 	s.tasks.Go(func() { s.expire(g, moved) })
 }
 
-// expire ends a generation that was kept warm for long enough.
+// expire ends a generation that has been kept warm for long enough.
 func (s *slot) expire(g *generation, since time.Time) {
 	timer := time.NewTimer(time.Until(since.Add(s.settings().RollbackWindow)))
 	defer timer.Stop()
@@ -271,6 +270,6 @@ func (s *slot) expire(g *generation, since time.Time) {
 	over := g.phase == journal.Standby && g.moved.Equal(since)
 	s.mu.Unlock()
 	if over {
-		_ = s.finish(g, ReasonReplaced, "the rollback window is over") // told by finish
+		_ = s.finish(g, ReasonReplaced, "the rollback window is over") // finish reports errors
 	}
 }

@@ -12,17 +12,17 @@ import (
 )
 
 const (
-	missesAllowed = 3         // health checks in a row
-	keepInterval  = time.Hour // between signs that the stored executable is in use
-	remembered    = 8         // generations that have ended and are still shown
+	missesAllowed = 3         // consecutive health checks
+	keepInterval  = time.Hour // between updates that mark the stored executable as used
+	remembered    = 8         // ended generations that are still shown
 )
 
-// slot keeps one configured plugin alive, and changes what it runs. Three sorts
-// of goroutines work on it, and what they share is guarded by mu:
+// slot keeps one configured plugin alive, and changes what it runs. Three kinds of
+// goroutines work on it, and mu guards what they share:
 //
-//   - run, the supervisor, starts what should serve and does not;
-//   - guard watches one generation and cleans up behind it;
-//   - whoever holds op changes what should serve: a swap, a rollback.
+//   - run, the supervisor, starts what should serve but does not;
+//   - guard watches one generation and cleans up after it;
+//   - the holder of op changes what should serve: a swap, a rollback.
 type slot struct {
 	host    *Host
 	id      SlotID
@@ -34,29 +34,29 @@ type slot struct {
 	// Set by reset, before run.
 	ctx     context.Context // ends when the slot does
 	end     context.CancelFunc
-	bound   context.Context // for the last calls; set before ctx ends
+	bound   context.Context // bounds the last calls; set before ctx ends
 	life    *life
-	first   chan error    // what came of the first launch
+	first   chan error    // result of the first launch
 	lacking chan struct{} // level-triggered: what should serve does not
 	tasks   sync.WaitGroup
 	ended   chan struct{} // closed when nothing of it is left
 
-	mu         sync.Mutex // guards the following
+	mu         sync.Mutex // guards the fields below
 	spec       Spec
-	want       *release    // that should serve; nil: not taken in yet
-	good       *release    // that served before
-	primary    *generation // that serves; nil: none
-	candidate  *generation // on its way to serve; nil: none
-	standby    *generation // that served before and is kept warm; nil: none
+	want       *release    // what should serve; nil: not taken in yet
+	good       *release    // what served before
+	primary    *generation // serves; nil: none
+	candidate  *generation // being rolled out; nil: none
+	standby    *generation // served before and is kept warm; nil: none
 	shown      []*generation
 	state      State
 	since      time.Time
 	restarts   int
 	lastErr    string
 	used       time.Duration            // processor time of the processes that have ended
-	usedAtMost time.Duration            // and what was told of it; it never falls
+	usedAtMost time.Duration            // the most reported so far: the metric never decreases
 	breakers   map[string]*crashBreaker // by digest
-	attempts   map[string]tries         // by release: what did not start
+	attempts   map[string]tries         // by release: failed starts
 	trial      trial
 }
 
@@ -69,8 +69,8 @@ func newSlot(h *Host, spec Spec) *slot {
 	}
 }
 
-// reset makes the slot ready for a life of the host. A new life takes the
-// executable in anew.
+// reset prepares the slot for a life of the host. A new life takes in the executable
+// again.
 func (s *slot) reset(l *life) {
 	s.life, s.first, s.lacking, s.ended = l, make(chan error, 1), make(chan struct{}, 1), make(chan struct{})
 	s.ctx, s.end = context.WithCancel(l.ctx)
@@ -80,7 +80,7 @@ func (s *slot) reset(l *life) {
 	s.want, s.good, s.restarts, s.lastErr, s.shown, s.bound = nil, nil, 0, "", nil, nil
 }
 
-// run keeps what should serve serving until the slot ends and all of it has
+// run keeps what should serve serving until the slot ends and everything in it has
 // drained.
 func (s *slot) run() {
 	defer s.windUp()
@@ -109,9 +109,9 @@ func (s *slot) run() {
 	}
 }
 
-// windUp ends the slot when all of it has drained. A change that is under way
-// ends first, for its context has: what it was starting is gone by then or is one
-// of the generations that drain, and nothing is left to others that clean up.
+// windUp ends the slot when everything in it has drained. A change in progress ends
+// first, because its context has ended: what it was starting is gone by then or is one of
+// the draining generations, and nothing is left for other cleaners.
 func (s *slot) windUp() {
 	s.end()
 	s.op <- struct{}{}
@@ -122,7 +122,7 @@ func (s *slot) windUp() {
 	close(s.ended)
 }
 
-// lacks reports whether something else serves than should, or nothing.
+// lacks reports whether something other than what should serve does, or nothing.
 func (s *slot) lacks() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -136,7 +136,7 @@ func (s *slot) wants() *release {
 	return s.want
 }
 
-// breaker returns the crash-loop breaker of what is run.
+// breaker returns the crash-loop breaker of a release.
 func (s *slot) breaker(r *release) *crashBreaker {
 	key := ""
 	if r != nil {
@@ -150,8 +150,8 @@ func (s *slot) breaker(r *release) *crashBreaker {
 	return s.breakers[key]
 }
 
-// settings returns the settings as they are now: those that need no new process
-// may differ from those of the processes.
+// settings returns the current settings: those that need no new process may differ from
+// those of the processes.
 func (s *slot) settings() Spec {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -166,8 +166,8 @@ func (s *slot) report(err error) {
 	}
 }
 
-// revive starts what should serve and routes calls to it. It does not wait for
-// the journal: calls come first.
+// revive starts what should serve and routes calls to it. It does not wait for the
+// journal: calls come first.
 func (s *slot) revive(ctx context.Context) error {
 	s.mu.Lock()
 	if s.primary == nil {
@@ -192,13 +192,12 @@ func (s *slot) revive(ctx context.Context) error {
 	return err
 }
 
-// missing tells whether a release is what should serve, and does not.
+// missing returns a function that reports whether a release should serve but does not.
 func (s *slot) missing(r *release) func() bool {
 	return func() bool { return r.same(s.want) && (s.primary == nil || !r.same(s.primary.runs)) }
 }
 
-// rest waits until the plugin may be started again; false means that the slot
-// ends.
+// rest waits until the plugin may be restarted; false means that the slot ends.
 func (s *slot) rest() bool {
 	breaker := s.breaker(s.wants())
 	state, delay := BackingOff, breaker.delay()
@@ -217,7 +216,7 @@ func (s *slot) rest() bool {
 		select {
 		case <-timer.C:
 			return true
-		case <-s.lacking: // an operation may have ended the need
+		case <-s.lacking: // an operation may have removed the need
 			if !s.lacks() {
 				return true
 			}
@@ -227,7 +226,7 @@ func (s *slot) rest() bool {
 	}
 }
 
-// operate runs one change of what the slot runs, alone.
+// operate runs one change of what the slot runs, exclusively.
 func (s *slot) operate(ctx context.Context, change func(context.Context) error) error {
 	if s.host.account.Load() == nil {
 		return ErrStopping // it has not started
@@ -249,8 +248,8 @@ func (s *slot) operate(ctx context.Context, change func(context.Context) error) 
 	return change(ctx)
 }
 
-// move takes a generation along an edge and returns the event to record. The
-// caller holds mu.
+// move moves a generation to another phase and returns the event to record. The caller
+// holds mu.
 func (s *slot) move(g *generation, to journal.Phase, actor journal.Actor, reason string) journal.Event {
 	if !journal.Can(g.phase, to) {
 		s.log.Error("illegal change of a generation", "generation", g.number, "from", string(g.phase), "to", string(to))
@@ -260,9 +259,9 @@ func (s *slot) move(g *generation, to journal.Phase, actor journal.Actor, reason
 	return e
 }
 
-// event describes an edge that a generation is about to take. One that has left
-// the route table because it ended left its phase then, however late whoever
-// moves it comes.
+// event describes a transition that a generation is about to make. A generation that left
+// the route table because it ended left its phase at that time, however late the move is
+// made.
 func (s *slot) event(g *generation, to journal.Phase, actor journal.Actor, reason string) journal.Event {
 	at := time.Now()
 	if g.lost && g.phase.Routed() && g.lostAt.After(g.moved) {
@@ -281,7 +280,7 @@ func (s *slot) event(g *generation, to journal.Phase, actor journal.Actor, reaso
 	return e
 }
 
-// note moves a generation as the host's own doing, and has that recorded.
+// note moves a generation on the host's own initiative, and has that recorded.
 func (s *slot) note(g *generation, to journal.Phase, reason string) {
 	s.mu.Lock()
 	e := s.move(g, to, journal.ByHost, reason)
@@ -289,7 +288,7 @@ func (s *slot) note(g *generation, to journal.Phase, reason string) {
 	s.host.journal.Later(e)
 }
 
-// show remembers a generation for people. The caller holds mu.
+// show keeps a generation visible in the status. The caller holds mu.
 func (s *slot) show(g *generation) {
 	s.shown = append(s.shown, g)
 	for i := 0; len(s.shown) > remembered && i < len(s.shown); {
@@ -338,8 +337,8 @@ func (s *slot) drainAll() {
 	for _, g := range s.shown {
 		switch g.phase {
 		case journal.Discovered, journal.Verified, journal.Starting:
-			// Its launch is under way in a guard. It has no process that could be asked:
-			// the launch fails, and cleans up.
+			// A guard is launching it. It has no process that could be asked to end: the
+			// launch fails, and cleans up.
 		default:
 			if !g.phase.Over() {
 				all = append(all, g)
@@ -377,7 +376,7 @@ func (s *slot) leave(g *generation) {
 	}
 }
 
-// forget clears where the slot names a generation. The caller holds mu.
+// forget clears the slot's references to a generation. The caller holds mu.
 func (s *slot) forget(g *generation) {
 	for _, place := range []**generation{&s.primary, &s.candidate, &s.standby} {
 		if *place == g {
@@ -386,11 +385,11 @@ func (s *slot) forget(g *generation) {
 	}
 }
 
-// finish ends the process of a generation that is out of service, once: one that
-// serves is left alone. What has not ended in it is released with the reason.
+// finish ends the process of a generation that is out of service, once; a serving one is
+// left alone. Calls that have not ended in it are released with the reason.
 func (s *slot) finish(g *generation, reason, message string) error {
 	s.mu.Lock()
-	mine := !g.cleanup && !g.phase.Over() && g != s.primary // which has just got the calls back
+	mine := !g.cleanup && !g.phase.Over() && g != s.primary // it has just got the calls back
 	if mine {
 		g.cleanup = true
 		s.forget(g)
@@ -414,7 +413,7 @@ func (s *slot) over(g *generation, to journal.Phase, reason string, at time.Time
 	exit := g.proc.Exit()
 	s.mu.Lock()
 	if at.Before(g.moved) {
-		at = g.moved // somebody moved it meanwhile, not knowing
+		at = g.moved // somebody moved it meanwhile without knowing
 	}
 	e := s.move(g, to, journal.ByHost, reason)
 	s.used += exit.CPU

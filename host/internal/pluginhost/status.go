@@ -28,13 +28,13 @@ const (
 
 var states = []State{Stopped, Starting, Serving, BackingOff, Failed, Draining}
 
-// Status is what people see of a plugin.
+// Status is the visible state of a plugin.
 type Status struct {
 	Kind, Name string
 	State      State
 	Since      time.Time // in this state
 	Version    string    // as the plugin describes itself
-	SHA256     string    // of what runs, or ran last
+	SHA256     string    // of what runs, or last ran
 	Generation uint64    // the process that serves; 0: none
 	PID        int
 	StartedAt  time.Time // of that process; zero: none
@@ -43,46 +43,46 @@ type Status struct {
 	InFlight   int      // calls that have not ended
 	Window     int
 	Restarts   int    // since the host started
-	LastError  string // why it last failed; empty: it never has
+	LastError  string // why it last failed; empty: it never did
 	Required   bool
-	Next       uint64 // the generation that is being rolled out; 0: none
-	Limits     string // of what serves, its user if it has one, and what is not enforced, in few words; empty: there are none
+	Next       uint64 // the generation being rolled out; 0: none
+	Limits     string // of what serves, in brief: its user if it has one, and what is not enforced; empty: there are none
 }
 
-// GenerationStatus is what people see of one generation.
+// GenerationStatus is the visible state of one generation.
 type GenerationStatus struct {
 	Number   uint64
 	Phase    Phase
 	Since    time.Time // in this phase
-	Reason   string    // of the last change of phase
+	Reason   string    // for the last phase change
 	SHA256   string
 	Path     string // where the executable was taken in from; empty: it was in the store
 	Version  string
 	PID      int
 	Started  time.Time
 	InFlight int
-	Weight   int // percent of the tasks, of a canary
-	// Of a canary or a shadow: the calls, or copies of calls, of this step of its
-	// rollout, how many there must be, and how many copies it answered differently.
+	Weight   int // percent of the tasks, for a canary
+	// For a canary or a shadow: the calls, or copies of calls, in this step of its
+	// rollout, how many are needed, and how many copies it answered differently.
 	Compared, Needed, Differed int
 	Limits                     string // its user, if it has one, and how the limits of the process are enforced
 }
 
-// Explanation is all that the host knows of a slot.
+// Explanation is everything the host knows about a slot.
 type Explanation struct {
 	Status
 	Rollout     Rollout
-	Generations []GenerationStatus // that run, and some that ended lately; oldest first
+	Generations []GenerationStatus // running ones, and some that ended recently; oldest first
 	Quarantined []Quarantine
-	// OnTrialUntil is when the generation that serves stops being compared with
-	// the one before; zero: it is not on trial.
+	// OnTrialUntil is when the comparison of the serving generation with the previous one
+	// ends; zero: it is not on trial.
 	OnTrialUntil time.Time
-	// StandbyUntil is until when the generation that served before is kept warm;
-	// zero: none is.
+	// StandbyUntil is how long the generation that served before is kept warm; zero: none
+	// is.
 	StandbyUntil time.Time
 }
 
-// Explain returns all that the host knows of a slot.
+// Explain returns everything the host knows about a slot.
 func (h *Host) Explain(id SlotID) (Explanation, error) {
 	s, err := h.slot(id)
 	if err != nil {
@@ -108,7 +108,7 @@ func (s *slot) explain() Explanation {
 	return e
 }
 
-// status is what people see. The caller holds the slot's lock.
+// status returns the visible state. The caller holds the slot's lock.
 func (g *generation) status() GenerationStatus {
 	st := GenerationStatus{
 		Number: g.number, Phase: g.phase, Since: g.moved, Reason: g.reason, SHA256: g.runs.stored.SHA256,

@@ -16,48 +16,48 @@ import (
 )
 
 const (
-	// A plugin enforces timeouts itself; the host waits this much longer before
-	// it does. As long has a cancelled step to come back.
+	// A plugin enforces timeouts itself; the host waits this much longer before it does.
+	// A cancelled step has the same time to come back.
 	callGrace = 2 * time.Second
-	// How often deadlines are looked at.
+	// How often deadlines are checked.
 	deadlineTick = 100 * time.Millisecond
 	// A process is replaced when this many of its calls hang, or a quarter of
 	// its window if that is less.
 	maxHung = 8
-	// For how long a plugin may hand calls back because it ends. One that is made with
-	// our SDK ends within a quarter of that.
+	// How long a plugin may hand back calls because it is ending. One built with our SDK
+	// ends within a quarter of that.
 	returnsFor = time.Minute
 )
 
-// stream carries the calls of one process. Three goroutines serve it: one
-// sends, one receives, one watches deadlines. All end with the stream's context.
+// stream carries the calls of one process. Three goroutines serve it: one sends, one
+// receives, one watches deadlines. All end with the stream's context.
 //
-// Whatever waits when the sender gets to it goes out in one message: many steps
-// when there are many, one at once when there is one.
+// Everything that is waiting when the sender gets to it goes out in one message: many
+// steps under load, and a single one at once otherwise.
 type stream struct {
 	generation uint64
 	rpc        grpc.BidiStreamingClient[pluginv1.WorkRequest, pluginv1.WorkResponse]
 	cancel     context.CancelFunc
 	metrics    *pluginMetrics
 	record     *rollout.Record
-	finished   func(n int) // n calls have ended, before their Done is called
+	finished   func(n int) // n calls have ended; called before their Done
 	wake       chan struct{}
 	hanging    chan struct{} // signalled when too many calls hang
 	onBreak    func(error) string
 	broken     chan struct{} // closed when nothing can be received any more and all calls have ended
-	obituary   string        // what onBreak said; readable once broken is closed
+	obituary   string        // what onBreak returned; readable once broken is closed
 	goroutines sync.WaitGroup
-	returns    time.Time // when the plugin first handed back a call without being asked; the receiver's alone
+	returns    time.Time // when the plugin first handed back a call without being asked; used only by the receiver
 
-	mu     sync.Mutex // guards the following
+	mu     sync.Mutex // guards the fields below
 	calls  calls
 	most   int      // the window never grows beyond this
-	closed *Failure // set by end: nothing is taken any more
+	closed *Failure // set by end: no more calls are taken
 }
 
-// openStream opens the stream to a generation's process. The stream lives until
-// end. Should it break, onBreak is called with the reason, and the calls that
-// have not ended are released with what it returns.
+// openStream opens the stream to a generation's process. The stream lives until end. If
+// it breaks, onBreak is called with the reason, and the calls that have not ended are
+// released with what it returns.
 func openStream(g *generation, m *pluginMetrics, onBreak func(error) string) (*stream, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	rpc, err := g.proc.Handler.Work(ctx)
@@ -76,7 +76,7 @@ func openStream(g *generation, m *pluginMetrics, onBreak func(error) string) (*s
 	return s, nil
 }
 
-// dispatch takes a call. It does not block.
+// dispatch accepts a call. It does not block.
 func (s *stream) dispatch(call Call) {
 	size := stepSize(call.Step)
 	if size > wire.MaxMessageBytes-1024 {
@@ -97,7 +97,8 @@ func (s *stream) dispatch(call Call) {
 	signal(s.wake)
 }
 
-// stepSize is about what a step takes on the wire, never less.
+// stepSize returns the approximate size of a step on the wire, never less than the actual
+// size.
 func stepSize(step *pluginv1.Step) int {
 	const frame = 1024 // identifiers and names: at most a hundred bytes each
 	n := frame + len(step.GetContext()) + len(step.GetConfig())
@@ -121,7 +122,7 @@ func (s *stream) send() {
 		}
 		for request := s.next(); request != nil; request = s.next() {
 			if err := s.rpc.Send(request); err != nil {
-				return // receive learns the reason
+				return // receive gets the reason
 			}
 		}
 	}
@@ -218,8 +219,9 @@ func (s *stream) conclude(answers []answer) {
 	s.metrics.count(&counts)
 }
 
-// drains reports whether a plugin that hands back a call may be on its way out, as after
-// a SIGTERM. One that goes on for longer than it may take to end does not drain.
+// drains reports whether a plugin that hands back a call may be about to end, as after a
+// SIGTERM. A plugin that keeps doing so for longer than its end may take does not count
+// as draining.
 func (s *stream) drains(now time.Time) bool {
 	if s.returns.IsZero() {
 		s.returns = now
@@ -255,13 +257,13 @@ func (s *stream) expire(now time.Time) {
 	expired := s.calls.expire(now)
 	hung, window := s.calls.hung, s.calls.window
 	s.mu.Unlock()
-	if hung >= max(1, min(maxHung, window/4)) { // also when the window has become smaller
+	if hung >= max(1, min(maxHung, window/4)) { // also after the window has shrunk
 		signal(s.hanging)
 	}
 	if len(expired) == 0 {
 		return
 	}
-	signal(s.wake) // the cancels
+	signal(s.wake) // send the cancels
 	for _, p := range expired {
 		if p.cancelled.code != "" {
 			s.finish(p.call, released(p.cancelled.code, p.cancelled.reason, s.generation))
@@ -316,7 +318,7 @@ func (s *stream) room() int {
 	return max(0, s.calls.window-s.calls.taken()-s.calls.waiting())
 }
 
-// breaks ends the calls of a stream that has broken by itself.
+// breaks ends the calls of a stream that broke on its own.
 func (s *stream) breaks(err error) {
 	s.mu.Lock()
 	wanted := s.closed != nil
@@ -327,7 +329,7 @@ func (s *stream) breaks(err error) {
 	}
 }
 
-// end closes the stream: what has not ended is released with the reason. It
+// end closes the stream: calls that have not ended are released with the reason. It
 // returns when the stream's goroutines have ended; later calls do nothing.
 func (s *stream) end(reason, message string) {
 	s.abandon(reason, message)
@@ -352,8 +354,8 @@ func (s *stream) abandon(reason, message string) {
 	}
 }
 
-// unsent is the reason for which a call is released that the process never saw: it
-// cannot have killed it.
+// unsent returns the reason for releasing a call that the process never saw, and which
+// therefore cannot have killed it.
 func unsent(reason string) string {
 	if reason == ReasonCrashed {
 		return ReasonNoPlugin

@@ -20,32 +20,33 @@ type Event = journal.Event
 // Phase is what a generation is doing.
 type Phase = journal.Phase
 
-// Quarantine is an executable that a slot does not run any more.
+// Quarantine is an executable that a slot no longer runs.
 type Quarantine = journal.Quarantine
 
-// What the errors of changes are.
+// Errors of changes.
 var (
-	// ErrNoSlot: no plugin of this name is configured.
+	// ErrNoSlot means that no plugin of this name is configured.
 	ErrNoSlot = errors.New("no such plugin")
-	// ErrStopping: the host stops or has not started, or the plugin was removed.
+	// ErrStopping means that the host stops or has not started, or the plugin was
+	// removed.
 	ErrStopping = errors.New("the plugin host does not run")
-	// ErrQuarantined: the slot does not run this executable any more.
+	// ErrQuarantined means that the slot no longer runs this executable.
 	ErrQuarantined = errors.New("it is in quarantine")
-	// ErrNothingToDo: there is nothing to roll back, to promote or to release.
+	// ErrNothingToDo means that there is nothing to roll back, to promote or to release.
 	ErrNothingToDo = errors.New("nothing to do")
-	// ErrNotRecorded: the change could not be written down, so it was not made.
+	// ErrNotRecorded means that the change could not be recorded, so it was not made.
 	ErrNotRecorded = journal.ErrNotRecorded
 )
 
 // Source is where an executable comes from: a file, or the plugin store.
 type Source struct {
 	Path   string // absolute; empty: it is in the store
-	SHA256 string // what it must hash to; may be empty if there is a path
+	SHA256 string // the expected hash; may be empty if there is a path
 }
 
-// Swap gives a slot another executable with the settings it has. It returns when
-// the new generation serves, or is on its way there by steps if the slot's
-// rollout says so. Until then, and if anything fails, the old one serves.
+// Swap gives a slot another executable, keeping its settings. It returns when the new
+// generation serves or, if the slot's rollout has steps, has begun them. Until then, and
+// if anything fails, the old one serves.
 func (h *Host) Swap(ctx context.Context, id SlotID, from Source, actor Actor, reason string) error {
 	s, err := h.slot(id)
 	if err != nil {
@@ -65,9 +66,9 @@ func (h *Host) Swap(ctx context.Context, id SlotID, from Source, actor Actor, re
 	return nil
 }
 
-// Rollback takes the last change of a slot back: a rollout that is under way is
-// given up; else what served before takes over, at once if it is still warm. What
-// is rolled back goes to quarantine.
+// Rollback reverts the last change of a slot: a rollout in progress is given up;
+// otherwise what served before takes over, at once if it is still warm. The reverted
+// release is quarantined.
 func (h *Host) Rollback(ctx context.Context, id SlotID, actor Actor, reason string) error {
 	s, err := h.slot(id)
 	if err != nil {
@@ -79,7 +80,7 @@ func (h *Host) Rollback(ctx context.Context, id SlotID, actor Actor, reason stri
 	return nil
 }
 
-// Promote ends a rollout that is under way: the new generation serves.
+// Promote ends a rollout in progress: the new generation serves.
 func (h *Host) Promote(ctx context.Context, id SlotID, actor Actor, reason string) error {
 	s, err := h.slot(id)
 	if err != nil {
@@ -100,8 +101,8 @@ func (h *Host) Promote(ctx context.Context, id SlotID, actor Actor, reason strin
 	return nil
 }
 
-// Release lets an executable out of a slot's quarantine; an empty sha256 lets
-// all out. It starts nothing.
+// Release releases an executable from a slot's quarantine; an empty sha256 releases all.
+// It starts nothing.
 func (h *Host) Release(ctx context.Context, id SlotID, sha256 string, actor Actor, reason string) error {
 	if _, err := h.slot(id); err != nil {
 		return err
@@ -112,7 +113,7 @@ func (h *Host) Release(ctx context.Context, id SlotID, sha256 string, actor Acto
 	return nil
 }
 
-// slot finds a configured slot.
+// slot returns a configured slot.
 func (h *Host) slot(id SlotID) (*slot, error) {
 	h.slotsMu.Lock()
 	defer h.slotsMu.Unlock()
@@ -128,8 +129,8 @@ func (h *Host) slot(id SlotID) (*slot, error) {
 	return nil, fmt.Errorf("%s: %w%s", id, ErrNoSlot, others)
 }
 
-// labelOf returns how a slot is called in logs, metrics and messages: a handler
-// plugin by its name, any other by kind and name.
+// labelOf returns the name of a slot in logs, metrics and messages: the name of a handler
+// plugin, kind and name for any other.
 func labelOf(id SlotID) string {
 	if id.Kind == KindHandler {
 		return id.Name

@@ -17,7 +17,7 @@ func (s *slot) swap(ctx context.Context, spec Spec, actor Actor, reason string) 
 	return s.swapped(g, err)
 }
 
-// ready takes an executable in, starts it and makes it ready.
+// ready takes in an executable, starts it and makes it ready.
 func (s *slot) ready(ctx context.Context, spec Spec, actor Actor, reason string) (*generation, error) {
 	next, err := s.take(spec)
 	if err != nil {
@@ -43,17 +43,17 @@ func (s *slot) ready(ctx context.Context, spec Spec, actor Actor, reason string)
 	return g, err
 }
 
-// maxTries is how often the configuration may ask for the same thing that does
-// not start: a file that is watched would have it tried again and again.
+// maxTries is how often the configuration may ask for the same thing if it does not
+// start: otherwise a watched file would cause endless attempts.
 const maxTries = 2
 
-// tries is how often something did not start, in a row, and why at last.
+// tries counts consecutive failed starts of something, with the last error.
 type tries struct {
 	failed int
 	last   error
 }
 
-// futile returns an error if the configuration asks for what has failed too
+// futile returns an error if the configuration asks for something that has failed too
 // often. People may try as often as they like.
 func (s *slot) futile(r *release, actor Actor) error {
 	s.mu.Lock()
@@ -65,7 +65,7 @@ func (s *slot) futile(r *release, actor Actor) error {
 	return fmt.Errorf("it did not start %d times with these settings and is not tried again: change it, or swap by hand; at last: %w", t.failed, t.last)
 }
 
-// tried notes what came of a start.
+// tried notes the result of a start.
 func (s *slot) tried(r *release, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -77,7 +77,7 @@ func (s *slot) tried(r *release, err error) {
 	}
 }
 
-// roll lets a generation that is ready take over as the rollout says.
+// roll lets a ready generation take over as the rollout specifies.
 func (s *slot) roll(ctx context.Context, g *generation, actor Actor, reason string) error {
 	s.mu.Lock()
 	serves := s.primary
@@ -101,7 +101,7 @@ func (s *slot) roll(ctx context.Context, g *generation, actor Actor, reason stri
 	return nil
 }
 
-// takeOver lets a generation that is ready serve at once.
+// takeOver lets a ready generation serve at once.
 func (s *slot) takeOver(ctx context.Context, g *generation, actor Actor, reason string) error {
 	s.mu.Lock()
 	serves, fresh := s.primary, g.phase == journal.Probing
@@ -112,7 +112,7 @@ func (s *slot) takeOver(ctx context.Context, g *generation, actor Actor, reason 
 	return s.host.promote(ctx, []promotion{{slot: s, to: g, keep: true}}, actor, reason)
 }
 
-// swapped counts a swap, and ends the new generation if it came to nothing.
+// swapped counts a swap, and ends the new generation if the swap failed.
 func (s *slot) swapped(g *generation, err error) error {
 	if err == nil {
 		s.metrics.swaps["done"].Inc()
@@ -121,13 +121,13 @@ func (s *slot) swapped(g *generation, err error) error {
 	result := "refused"
 	if g != nil {
 		result = "failed"
-		_ = s.finish(g, ReasonStopping, "it never took over: "+err.Error()) // told by finish
+		_ = s.finish(g, ReasonStopping, "it never took over: "+err.Error()) // finish reports errors
 	}
 	s.metrics.swaps[result].Inc()
 	return err
 }
 
-// rollback takes the last change back. The caller holds op.
+// rollback reverts the last change. The caller holds op.
 func (s *slot) rollback(ctx context.Context, actor Actor, reason string) error {
 	s.mu.Lock()
 	next, serves := s.candidate, s.want
@@ -137,7 +137,7 @@ func (s *slot) rollback(ctx context.Context, actor Actor, reason string) error {
 			s.host.quarantine.forget(s.id, next.runs)
 			return err
 		}
-		if s.abandon(next, actor, reason) || !next.runs.same(s.wants()) { // it is gone; else it has taken over
+		if s.abandon(next, actor, reason) || !next.runs.same(s.wants()) { // it is gone; otherwise it has taken over
 			s.metrics.rollbacks[causeOperator].Inc()
 			return nil
 		}
@@ -162,14 +162,14 @@ func (s *slot) rollback(ctx context.Context, actor Actor, reason string) error {
 		return err
 	}
 	if err := s.backTo(ctx, g, bad, actor, reason); err != nil {
-		_ = s.finish(g, ReasonStopping, "it never took over: "+err.Error()) // told by finish
+		_ = s.finish(g, ReasonStopping, "it never took over: "+err.Error()) // finish reports errors
 		return err
 	}
 	s.metrics.rollbacks[causeOperator].Inc()
 	return nil
 }
 
-// before finds in the journal what served before a release.
+// before looks up in the journal what served before a release.
 func (s *slot) before(ctx context.Context, settings Spec, bad *release) (*release, error) {
 	if bad == nil {
 		return nil, fmt.Errorf("%w: nothing has served yet", ErrNothingToDo)
@@ -185,8 +185,7 @@ func (s *slot) before(ctx context.Context, settings Spec, bad *release) (*releas
 	return s.take(settings)
 }
 
-// backTo makes a generation serve in place of a release that is put into
-// quarantine.
+// backTo makes a generation serve instead of a release, which is quarantined.
 func (s *slot) backTo(ctx context.Context, g *generation, bad *release, actor Actor, reason string) error {
 	if err := s.host.promote(ctx, []promotion{{slot: s, to: g}}, actor, reason); err != nil {
 		return err

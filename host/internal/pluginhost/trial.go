@@ -10,17 +10,17 @@ import (
 	"github.com/tasker-systems/tasker-host/host/internal/pluginhost/rollout"
 )
 
-// trial is the time after a generation took over in which the one before takes
-// the calls back if it did better.
+// trial is the time after a takeover in which the previous generation takes the calls
+// back if it did better.
 type trial struct {
 	of    *generation // nil: none
 	until time.Time
 	began time.Time
-	old   rollout.Sums // of the last minute before
+	old   rollout.Sums // of the minute before
 }
 
-// beginTrial begins the trial of a generation that takes over from another. The
-// caller holds mu.
+// beginTrial begins the trial of a generation that takes over from another. The caller
+// holds mu.
 func (s *slot) beginTrial(g, old *generation) {
 	s.trial = trial{}
 	length := s.spec.Rollout.Trial
@@ -33,7 +33,7 @@ func (s *slot) beginTrial(g, old *generation) {
 	s.tasks.Go(func() { s.watchTrial(t, length) })
 }
 
-// watchTrial compares a generation on trial with what was before.
+// watchTrial compares a generation on trial with the previous one.
 func (s *slot) watchTrial(t trial, length time.Duration) {
 	tick := time.NewTicker(lookEvery(length))
 	defer tick.Stop()
@@ -58,13 +58,13 @@ func (s *slot) watchTrial(t trial, length time.Duration) {
 	}
 }
 
-// lookEvery is how often something that lasts so long is looked at.
+// lookEvery returns how often to check something that lasts the given time.
 func lookEvery(length time.Duration) time.Duration {
 	return min(max(length/20, 10*time.Millisecond), time.Second)
 }
 
-// enroll lets a candidate have a part of the calls, or copies of them, once that
-// is written down.
+// enroll lets a candidate have a share of the calls, or copies of them, once that is
+// recorded.
 func (s *slot) enroll(ctx context.Context, g *generation, to Phase, weight int, actor Actor, reason string) error {
 	s.mu.Lock()
 	e := s.event(g, to, actor, reason)
@@ -92,17 +92,16 @@ func (s *slot) enroll(ctx context.Context, g *generation, to Phase, weight int, 
 		return err
 	}
 	s.candidate, g.weight = g, weight
-	s.move(g, to, actor, reason) // is written already
+	s.move(g, to, actor, reason) // already recorded
 	s.log.Info("rollout of a plugin", "generation", g.number, "phase", string(to), "percent", weight, "reason", reason)
 	return nil
 }
 
-// comparison compares a candidate with the generation that serves, from a moment
-// on.
+// comparison compares a candidate with the serving generation, from a certain moment on.
 type comparison struct {
-	mine, other   *generation // other: nil, there is nothing to compare with
+	mine, other   *generation // other: nil if there is nothing to compare with
 	began         time.Time
-	before, since rollout.Sums // what mine and other had been called until then
+	before, since rollout.Sums // the calls of mine and other until then
 }
 
 func compare(mine, other *generation) comparison {
@@ -113,9 +112,9 @@ func compare(mine, other *generation) comparison {
 	return c
 }
 
-// judge says whether the candidate is worse, by the calls of the last minute, and
-// by all since the beginning, which may be too few in a minute. It returns how
-// many of the candidate's have ended since.
+// judge reports whether the candidate is worse, judging by the calls of the last minute,
+// and by all since the beginning, because one minute may have too few. It returns how
+// many of the candidate's calls have ended since.
 func (c *comparison) judge(limits rollout.Limits) (calls int, cause rollout.Cause, why string) {
 	now := time.Now()
 	recent, all := c.mine.recent.Sum(now, c.began), c.mine.recent.Total().Without(c.before)
@@ -136,8 +135,8 @@ func (s *slot) serves() *generation {
 	return s.primary
 }
 
-// watchCanary takes a canary from step to step, and gives it up if it does worse
-// than the generation that serves.
+// watchCanary takes a canary from step to step, and gives it up if it does worse than the
+// serving generation.
 func (s *slot) watchCanary(g *generation, actor Actor) {
 	plan := g.runs.spec.Rollout
 	c := compare(g, s.serves())
@@ -155,7 +154,8 @@ func (s *slot) watchCanary(g *generation, actor Actor) {
 			return
 		}
 		g.compared.Store(int64(calls))
-		// What is called seldom, for few pools or checks, may have none in the share.
+		// A plugin that is called rarely, for few pools or checks, may have no calls in
+		// its share.
 		enough := calls >= plan.MinSamples || calls == 0 && s.id.Kind != KindHandler
 		if time.Since(c.began) >= plan.Hold && enough && s.step(g, step, actor) {
 			step, c = step+1, compare(g, serves)
@@ -163,7 +163,7 @@ func (s *slot) watchCanary(g *generation, actor Actor) {
 	}
 }
 
-// step lets a canary have the next part of the calls; all, after the last.
+// step gives a canary the next share of the calls or, after the last step, all of them.
 func (s *slot) step(g *generation, step int, actor Actor) bool {
 	err := s.operate(s.ctx, func(ctx context.Context) error {
 		s.mu.Lock()
@@ -187,8 +187,8 @@ func (s *slot) step(g *generation, step int, actor Actor) bool {
 	return err == nil
 }
 
-// watchShadow makes a shadow a canary when it has answered enough copies. How
-// its answers differ is for people to judge; if it breaks it is given up.
+// watchShadow turns a shadow into a canary when it has answered enough copies. People
+// must judge how its answers differ; if it breaks it is given up.
 func (s *slot) watchShadow(g *generation, actor Actor) {
 	plan := g.runs.spec.Rollout
 	c := compare(g, nil)
@@ -199,7 +199,7 @@ func (s *slot) watchShadow(g *generation, actor Actor) {
 		}
 		copies := int(g.mirrored.Load())
 		g.compared.Store(int64(copies))
-		// Reports are not copied: what does nothing else gets none.
+		// Reports are not copied, so a plugin that does nothing else gets none.
 		if time.Since(c.began) >= plan.Hold && (copies >= plan.MinSamples || copies == 0) && s.step(g, 0, actor) {
 			s.watchCanary(g, actor)
 			return
@@ -207,8 +207,7 @@ func (s *slot) watchShadow(g *generation, actor Actor) {
 	}
 }
 
-// looks waits for the next look at a candidate; false means that it is one no
-// more.
+// looks waits for the next look at a candidate; false means that it no longer is one.
 func (s *slot) looks(g *generation, phase Phase, every time.Duration) bool {
 	timer := time.NewTimer(every)
 	defer timer.Stop()
@@ -231,8 +230,8 @@ func (s *slot) onTrial(g *generation) bool {
 	return s.trial.of == g && time.Now().Before(s.trial.until)
 }
 
-// backOut takes the change back by which a generation came to serve. It does not
-// wait for the journal.
+// backOut reverts the change by which a generation came to serve. It does not wait for
+// the journal.
 func (s *slot) backOut(g *generation, cause, reason string) error {
 	s.mu.Lock()
 	old := s.standby
@@ -250,7 +249,7 @@ func (s *slot) backOut(g *generation, cause, reason string) error {
 	return nil
 }
 
-// tookBack notes that a release was taken back for another.
+// tookBack notes that a release was reverted in favor of another.
 func (s *slot) tookBack(bad, good *release, cause, reason string) {
 	s.mu.Lock()
 	s.good, s.trial = nil, trial{}
@@ -271,7 +270,7 @@ func (s *slot) giveUp(g *generation, cause, reason string) {
 	}
 }
 
-// giveUpRollout ends the rollout that is under way, if one is.
+// giveUpRollout ends the rollout in progress, if any.
 func (s *slot) giveUpRollout(actor Actor, reason string) {
 	s.mu.Lock()
 	g := s.candidate
@@ -281,9 +280,9 @@ func (s *slot) giveUpRollout(actor Actor, reason string) {
 	}
 }
 
-// abandon takes a candidate out of service and ends it when its calls have. It
-// reports false, and does nothing, if it is none any more: it may have taken over
-// meanwhile because what served has ended.
+// abandon takes a candidate out of service and ends it when its calls have ended. If it
+// is no longer a candidate, abandon does nothing and reports false: it may have taken
+// over meanwhile because the serving generation ended.
 func (s *slot) abandon(g *generation, actor Actor, reason string) bool {
 	s.mu.Lock()
 	if s.candidate != g {
@@ -301,13 +300,13 @@ func (s *slot) abandon(g *generation, actor Actor, reason string) bool {
 		ctx, cancel := context.WithTimeout(s.ctx, s.settings().DrainTimeout)
 		defer cancel()
 		_ = g.wait(ctx)                                      // or the rest is released
-		_ = s.finish(g, ReasonReplaced, "given up: "+reason) // told by finish
+		_ = s.finish(g, ReasonReplaced, "given up: "+reason) // finish reports errors
 	})
 	return true
 }
 
-// crashed decides what a crash means beyond a new start: on trial, or on its way
-// to serve, it is the end of a release.
+// crashed decides what a crash means besides a restart: on trial, or during its rollout,
+// it is the end of a release.
 func (s *slot) crashed(g *generation, was Phase, why string) {
 	s.mu.Lock()
 	instead := s.want
@@ -322,9 +321,8 @@ func (s *slot) crashed(g *generation, was Phase, why string) {
 	}
 }
 
-// fallBack puts what crashes in a loop into quarantine, if something else has
-// served before: that is started instead. It reports whether something else is wanted
-// now.
+// fallBack quarantines what crashes in a loop, if something else has served before: that
+// is started instead. It reports whether something else is wanted now.
 func (s *slot) fallBack() bool {
 	s.mu.Lock()
 	bad, good, settings := s.want, s.good, s.spec
@@ -353,7 +351,7 @@ func (s *slot) fallBack() bool {
 		s.want, s.spec = good, good.spec
 	}
 	s.mu.Unlock()
-	if wanted { // else an operator was quicker
+	if wanted { // otherwise an operator was quicker
 		s.tookBack(bad, good, causeCrash, "it crashes in a loop")
 	}
 	return true

@@ -13,26 +13,25 @@ import (
 	pluginv1 "github.com/tasker-systems/tasker-host/sdk/proto/tasker/plugin/v1"
 )
 
-// What the errors of Scale, Check and Report are: the caller decides what to do
-// without an answer.
+// Errors of Scale, Check and Report: the caller decides what to do without an answer.
 var (
-	// ErrNoPlugin: no plugin serves the name now.
+	// ErrNoPlugin means that no plugin serves the name now.
 	ErrNoPlugin = errors.New("no plugin serves it now")
-	// ErrTimeout: the plugin did not answer in time.
+	// ErrTimeout means that the plugin did not answer in time.
 	ErrTimeout = errors.New("the plugin did not answer in time")
-	// ErrBroken: the plugin ended, or what it answers cannot be used.
+	// ErrBroken means that the plugin ended, or that its answer cannot be used.
 	ErrBroken = errors.New("the plugin is broken")
 )
 
-// How long plugins have to answer.
+// Time limits for the answers of plugins.
 const (
 	scaleTimeout  = 5 * time.Second
 	checkTimeout  = 10 * time.Second
 	reportTimeout = 10 * time.Second
 )
 
-// Scale asks an algorithm how large pools should be. A pool must be in one call
-// at a time. The errors wrap one of those above, or the end of ctx.
+// Scale asks an algorithm how large pools should be. A pool must not be in more than one
+// call at a time. The errors wrap one of those above, or the end of ctx.
 func (h *Host) Scale(ctx context.Context, r *pluginv1.DecideRequest) (*pluginv1.DecideResponse, error) {
 	q := query[*pluginv1.DecideResponse]{
 		to: target{KindScaling, r.GetAlgorithm()}, limit: scaleTimeout,
@@ -63,9 +62,9 @@ func (h *Host) Scale(ctx context.Context, r *pluginv1.DecideRequest) (*pluginv1.
 	return ask(ctx, h, q)
 }
 
-// Algorithm tells which plugin and which generation of it answers Scale for an
-// algorithm now; 0: none does. known tells whether some plugin is there for it,
-// if only it were well.
+// Algorithm returns which plugin, and which generation of it, answers Scale for an
+// algorithm now; 0: none does. known reports whether there is a plugin for it, even if it
+// is down.
 func (h *Host) Algorithm(name string) (plugin string, generation uint64, known bool) {
 	g, known := h.router.answers(target{KindScaling, name})
 	if g == nil {
@@ -83,7 +82,7 @@ func refused(d *pluginv1.DecideResponse) (n int) {
 	return n
 }
 
-// Check asks a reporter how something is.
+// Check asks a reporter about the health of something.
 func (h *Host) Check(ctx context.Context, name string) (*pluginv1.CheckResponse, error) {
 	return ask(ctx, h, query[*pluginv1.CheckResponse]{
 		to: target{KindHealth, name}, key: name, limit: checkTimeout,
@@ -100,7 +99,7 @@ func (h *Host) Check(ctx context.Context, name string) (*pluginv1.CheckResponse,
 	})
 }
 
-// worst is the worst status of a check, unknown being the best.
+// worst returns the worst status of a check, unknown being the best.
 func worst(c *pluginv1.CheckResponse) (w pluginv1.CheckResult_Status) {
 	for _, r := range c.GetResults() {
 		if s := r.GetStatus(); s != pluginv1.CheckResult_STATUS_UNKNOWN {
@@ -110,8 +109,8 @@ func worst(c *pluginv1.CheckResponse) (w pluginv1.CheckResult_Status) {
 	return w
 }
 
-// Report hands events to a reporter. No shadow gets a copy: reports are seen
-// outside.
+// Report passes events to a reporter. No shadow gets a copy, because reports have outside
+// effects.
 func (h *Host) Report(ctx context.Context, r *pluginv1.ReportRequest) (*pluginv1.ReportResponse, error) {
 	return ask(ctx, h, query[*pluginv1.ReportResponse]{
 		to: target{KindHealth, r.GetName()}, key: r.GetName(), limit: reportTimeout,
@@ -122,18 +121,18 @@ func (h *Host) Report(ctx context.Context, r *pluginv1.ReportRequest) (*pluginv1
 	})
 }
 
-// query is a call that has an answer, and no effect that lasts.
+// query is a call that has an answer but no lasting effect.
 type query[T any] struct {
 	to     target
 	key    string        // calls with the same key go to the same generation
 	limit  time.Duration // for the answer
 	ask    func(context.Context, *generation) (T, error)
-	failed func(T) bool     // whether the answer says that it came to nothing
-	differ func(a, b T) int // in how much; nil: no shadow gets a copy
+	failed func(T) bool     // whether the answer means that the call failed
+	differ func(a, b T) int // in how many points; nil: no shadow gets a copy
 }
 
-// ask takes a lease on the generation that serves, and calls it under a deadline
-// and its breaker.
+// ask takes a lease on the serving generation, and calls it under a deadline and its
+// breaker.
 func ask[T any](ctx context.Context, h *Host, q query[T]) (T, error) {
 	q.limit = max(q.limit, h.cfg.patience)
 	g, shadow := h.router.acquireTarget(q.to, q.key)
@@ -174,7 +173,7 @@ func askOne[T any](ctx context.Context, g *generation, q query[T]) (answer T, er
 	return answer, err
 }
 
-// classify says what an error of a call means.
+// classify maps the error of a call to one of those above.
 func classify(ctx, limited context.Context, err error) error {
 	switch {
 	case err == nil || errors.Is(err, ErrBroken):
@@ -192,13 +191,13 @@ func classify(ctx, limited context.Context, err error) error {
 	}
 }
 
-// ours reports whether an error speaks against the process rather than against
-// what it was asked.
+// ours reports whether an error is the fault of the process rather than of what it was
+// asked.
 func ours(err error) bool { return errors.Is(err, ErrTimeout) || errors.Is(err, ErrBroken) }
 
-// newCallBreaker opens when calls time out or break: half of at least twenty
-// within ten seconds, or five in a row. trip is called when it opens, and must not
-// block.
+// newCallBreaker returns a breaker that opens when calls time out or break: half of at
+// least twenty within ten seconds, or five in a row. trip is called when it opens, and
+// must not block.
 func newCallBreaker(name string, trip func()) *gobreaker.CircuitBreaker[struct{}] {
 	return gobreaker.NewCircuitBreaker[struct{}](gobreaker.Settings{
 		Name: name, MaxRequests: 3, Interval: 10 * time.Second, BucketPeriod: time.Second, Timeout: 5 * time.Second,
@@ -215,12 +214,11 @@ func newCallBreaker(name string, trip func()) *gobreaker.CircuitBreaker[struct{}
 	})
 }
 
-// mirrors is how many copies of calls a shadow has at once; what is more is not
+// mirrors is how many copies of calls a shadow processes at once; further calls are not
 // copied.
 const mirrors = 8
 
-// mirror gives a shadow a copy of a call and compares the answers. Nobody waits
-// for it.
+// mirror sends a shadow a copy of a call and compares the answers. Nobody waits for it.
 func mirror[T any](h *Host, shadow *generation, q query[T], want T, failure error) {
 	select {
 	case shadow.mirror <- struct{}{}:
@@ -252,7 +250,7 @@ func mirror[T any](h *Host, shadow *generation, q query[T], want T, failure erro
 // maxPools is how many pools are carried over from one generation to the next.
 const maxPools = 1000
 
-// learn notes of which pools a generation has learned something.
+// learn notes the pools that a generation has learned something about.
 func (g *generation) learn(r *pluginv1.DecideRequest) {
 	g.poolsMu.Lock()
 	defer g.poolsMu.Unlock()
@@ -263,11 +261,11 @@ func (g *generation) learn(r *pluginv1.DecideRequest) {
 	}
 }
 
-// carryTimeout is for all snapshots together.
+// carryTimeout bounds all snapshots together.
 const carryTimeout = 5 * time.Second
 
-// carryOver gives what a generation has learned to its successor. What cannot be
-// carried over is learned anew.
+// carryOver passes what a generation has learned to its successor. What cannot be carried
+// over is learned again.
 func (s *slot) carryOver(ctx context.Context, from, to *generation) {
 	ctx, cancel := context.WithTimeout(ctx, max(carryTimeout, s.host.cfg.patience))
 	defer cancel()

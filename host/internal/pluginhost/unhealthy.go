@@ -12,15 +12,15 @@ import (
 	pluginv1 "github.com/tasker-systems/tasker-host/sdk/proto/tasker/plugin/v1"
 )
 
-// How many health checks in a row, missed or answered with "unhealthy", cost a
-// generation its calls. One that misses missesAllowed is killed; one that answers
-// is left to get well.
+// How many consecutive health checks, missed or answered with "unhealthy", cost a
+// generation its calls. One that misses missesAllowed is killed; one that answers is left
+// to recover.
 const checksAllowed = 2
 
-// ail takes the calls from a generation that is not well: the one that is kept
-// warm gets them, or nobody, so that steps wait in their queues rather than in a
-// process that does not run them. What it has begun it may end. It gets the calls
-// back when it is well again.
+// ail takes the calls from an unhealthy generation. The one that is kept warm gets them,
+// or nobody, so that steps wait in their queues rather than in a process that does not
+// run them. The unhealthy one may finish what it has begun, and gets the calls back when
+// it has recovered.
 func (s *slot) ail(g *generation, why string) {
 	s.mu.Lock()
 	if s.primary != g || g.phase != journal.Active || g.lost || g.cleanup {
@@ -43,8 +43,8 @@ func (s *slot) ail(g *generation, why string) {
 	s.passOn(g)
 }
 
-// takeover makes a generation serve that the route table has in the place of
-// another already. The caller holds mu.
+// takeover makes a generation serve that has already replaced another in the route table.
+// The caller holds mu.
 func (s *slot) takeover(next *generation, reason string) {
 	s.forget(next)
 	s.primary = next
@@ -59,8 +59,8 @@ func (s *slot) takeover(next *generation, reason string) {
 	s.log.Warn("a warm generation takes over", "generation", next.number, "reason", reason)
 }
 
-// well gives a generation that was not well the calls back, on trial as when it
-// took them over; it ends if something else serves that is wanted as much.
+// well returns the calls to a recovered generation, on trial as when it took them over;
+// it ends if something else serves that is wanted as much.
 func (s *slot) well(g *generation) {
 	s.mu.Lock()
 	if g.phase != journal.Unhealthy || g.lost || g.cleanup {
@@ -92,12 +92,12 @@ func (s *slot) well(g *generation) {
 }
 
 const (
-	stopCheck    = 400 * time.Millisecond // between looks whether the process is stopped; two in a row count
-	missInterval = time.Second            // to the next health check after one that went badly
+	stopCheck    = 400 * time.Millisecond // between checks whether the process is stopped; two in a row count
+	missInterval = time.Second            // to the next health check after a bad one
 )
 
-// watchHealth asks the plugin how it is. It reports once if the plugin does not
-// answer several times in a row, or is stopped: it is of no use.
+// watchHealth checks the plugin's health. It reports once if the plugin fails to answer
+// several times in a row, or is stopped: it is of no use then.
 func (s *slot) watchHealth(ctx context.Context, g *generation, silent chan<- error) {
 	ctx, cancel := context.WithCancel(ctx)
 	var asking sync.WaitGroup
@@ -115,7 +115,7 @@ func (s *slot) watchHealth(ctx context.Context, g *generation, silent chan<- err
 		select {
 		case <-ctx.Done():
 			return
-		case <-look.C: // also while an answer is waited for
+		case <-look.C: // also while waiting for an answer
 			err = p.look()
 		case <-check.C:
 			if time.Since(kept) > keepInterval {
@@ -139,7 +139,7 @@ func (s *slot) watchHealth(ctx context.Context, g *generation, silent chan<- err
 	}
 }
 
-// answered is what came of a health check.
+// answered is the result of a health check.
 type answered struct {
 	health *pluginv1.HealthResponse
 	err    error
@@ -152,15 +152,15 @@ func (s *slot) askHealth(ctx context.Context, g *generation) answered {
 	return answered{h, err}
 }
 
-// pulse is what was found out of the health of one generation.
+// pulse is what is known about the health of one generation.
 type pulse struct {
 	slot *slot
 	of   *generation
 
-	misses    int  // checks in a row without an answer
-	complaint int  // in a row in which it says that it is not well
+	misses    int  // consecutive checks without an answer
+	complaint int  // consecutive checks in which it reported that it is unhealthy
 	stopped   bool // at the last look
-	greedy    bool // at the last look it had more memory than it may
+	greedy    bool // it exceeded its memory limit at the last look
 	ailing    bool // it has lost its calls
 }
 
@@ -169,8 +169,8 @@ var (
 	errGreedy    = errors.New("it has more memory than max_memory allows")
 )
 
-// look sees whether the process is stopped, or has too much memory. It returns an
-// error if that was so at the last look too.
+// look checks whether the process is stopped, or uses too much memory. It returns an
+// error if that was also so at the last look.
 func (p *pulse) look() error {
 	if most := p.of.runs.spec.Limits.Memory; most > 0 {
 		has, _ := process.Resident(p.of.proc.Pid())
@@ -193,8 +193,8 @@ func (p *pulse) look() error {
 	return nil
 }
 
-// heard takes what came of a check. It returns an error if there were too many
-// without an answer.
+// heard handles the result of a check. It returns an error if there were too many without
+// an answer.
 func (p *pulse) heard(a answered) error {
 	const unhealthy = pluginv1.HealthResponse_STATUS_UNHEALTHY
 	switch {
@@ -222,13 +222,13 @@ func (p *pulse) heard(a answered) error {
 	return nil
 }
 
-// complains takes that the generation says it is not well.
+// complains handles a generation's report that it is unhealthy.
 func (p *pulse) complains(why string) {
 	p.complaint++
 	if p.complaint == 1 {
 		p.slot.log.Warn("the plugin is not well", "generation", p.of.number, "reason", why)
 		if p.slot.onTrial(p.of) {
-			_ = p.slot.backOut(p.of, causeHealth, why) // told there
+			_ = p.slot.backOut(p.of, causeHealth, why) // backOut reports errors
 		}
 	}
 	if p.complaint < checksAllowed {

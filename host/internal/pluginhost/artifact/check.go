@@ -63,8 +63,8 @@ func checkFile(path string, f *os.File) error {
 	return nil
 }
 
-// checkParent refuses a directory in which others could replace the file. A
-// sticky one, such as /tmp, is fine: there only the owner can.
+// checkParent rejects a directory in which others could replace the file. A sticky one,
+// such as /tmp, is fine: only the owner can do so there.
 func checkParent(path string) error {
 	dir := filepath.Dir(path)
 	info, err := os.Stat(dir)
@@ -80,8 +80,8 @@ func checkParent(path string) error {
 	return nil
 }
 
-// owned reports whether a file belongs to the user of this process, or to root
-// if that is allowed too.
+// owned reports whether a file belongs to the user of this process or, if orRoot is set,
+// to root.
 func owned(info fs.FileInfo, orRoot bool) bool {
 	st, ok := info.Sys().(*syscall.Stat_t)
 	return ok && (int(st.Uid) == os.Geteuid() || orRoot && st.Uid == 0)
@@ -94,8 +94,8 @@ var machines = map[string]elf.Machine{
 	"riscv64": elf.EM_RISCV, "s390x": elf.EM_S390,
 }
 
-// checkExecutable looks at the first bytes: an ELF file for this machine, or a
-// script that names its interpreter. It leaves the file at its beginning.
+// checkExecutable checks the first bytes: an ELF file for this machine, or a script that
+// names its interpreter. It leaves the file at its beginning.
 func checkExecutable(path string, f *os.File) error {
 	head := make([]byte, 20)
 	n, err := f.ReadAt(head, 0)

@@ -13,10 +13,10 @@ import (
 // AnyPlatform is the platform of a script.
 const AnyPlatform = "any"
 
-// ThisPlatform is what this host executes beside scripts.
+// ThisPlatform is what this host executes besides scripts.
 const ThisPlatform = runtime.GOOS + "/" + runtime.GOARCH
 
-// Inspected is what a file is that nobody has taken in yet.
+// Inspected describes a file that has not been taken in.
 type Inspected struct {
 	Path     string
 	SHA256   string // 64 hexadecimal digits in lower case
@@ -24,9 +24,9 @@ type Inspected struct {
 	Platform string // such as linux/amd64, or AnyPlatform
 }
 
-// Inspect checks a file as [Store.Intake] does, but takes it from any platform
-// and copies nothing. Whoever wants to see the bytes that are hashed gives a
-// function that wraps their reader; nil: nobody does.
+// Inspect checks a file as [Store.Intake] does, but accepts any platform and copies
+// nothing. wrap, if not nil, wraps the reader of the file, for callers that want to see
+// the hashed bytes.
 func Inspect(path string, wrap func(io.Reader) io.Reader) (Inspected, error) {
 	f, err := open(path)
 	if err != nil {
@@ -52,11 +52,11 @@ func Inspect(path string, wrap func(io.Reader) io.Reader) (Inspected, error) {
 	return Inspected{Path: path, SHA256: hex.EncodeToString(h.Sum(nil)), Size: size, Platform: platform}, nil
 }
 
-// platformOf says for which platform a file is built. A file that is no
-// executable at all is refused in the words of checkExecutable.
+// platformOf returns the platform that a file is built for. A file that is not an
+// executable is rejected with the errors of checkExecutable.
 func platformOf(path string, f *os.File) (string, error) {
 	head := make([]byte, 20)
-	n, _ := f.ReadAt(head, 0) // what is missing is told below
+	n, _ := f.ReadAt(head, 0) // a short file is reported below
 	if n >= 2 && string(head[:2]) == "#!" {
 		return AnyPlatform, nil
 	}
@@ -67,7 +67,7 @@ func platformOf(path string, f *os.File) (string, error) {
 		}
 		machine := elf.Machine(order.Uint16(head[18:]))
 		for arch, m := range machines {
-			// ppc64 and ppc64le differ by their byte order alone.
+			// ppc64 and ppc64le differ only in their byte order.
 			if m == machine && (m != elf.EM_PPC64 || (arch == "ppc64le") == (order == binary.LittleEndian)) {
 				return "linux/" + arch, nil
 			}

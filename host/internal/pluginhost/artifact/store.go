@@ -16,14 +16,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// MaxBytes is the largest executable that is taken in.
+// MaxBytes is the size of the largest executable that is accepted.
 const MaxBytes = 1 << 30
 
 const tempPrefix = ".intake-"
 
 // Artifact is an executable in the store.
 type Artifact struct {
-	// Path is the copy in the store. It is what to execute.
+	// Path is the copy in the store, which is what to execute.
 	Path string
 	// SHA256 is the hash of the copy, 64 hexadecimal digits in lower case.
 	SHA256 string
@@ -44,7 +44,7 @@ var _ error = (*Error)(nil)
 // Error returns path, reason and fix in one line.
 func (e *Error) Error() string {
 	s := e.Path + ": " + e.Reason
-	if e.Err != nil && e.Err != fs.ErrNotExist { // that one itself says no more than the reason does
+	if e.Err != nil && e.Err != fs.ErrNotExist { // that one says no more than the reason does
 		s += ": " + e.Err.Error()
 	}
 	if e.Fix != "" {
@@ -56,15 +56,13 @@ func (e *Error) Error() string {
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }
 
-// Store is a private directory of executables. Its methods may be called from
-// many goroutines.
+// Store is a private directory of executables. Its methods are safe for concurrent use.
 type Store struct {
 	dir string
 }
 
-// Open returns the store in a directory, which is made if it is missing. A
-// directory that others may write to, or that belongs to another user, is
-// refused.
+// Open returns the store in a directory, which is created if missing. A directory that
+// others may write to, or that belongs to another user, is rejected.
 func Open(dir string) (*Store, error) {
 	abs, err := filepath.Abs(dir)
 	if err != nil {
@@ -88,9 +86,9 @@ func Open(dir string) (*Store, error) {
 	return &Store{dir: abs}, nil
 }
 
-// Intake checks an executable, copies it into the store and returns the copy.
-// With want, 64 hexadecimal digits, the hash must be that one; an empty want
-// takes any. The file is opened once and not followed if it is a symbolic link.
+// Intake checks an executable, copies it into the store and returns the copy. If want is
+// not empty, the hash must be want, 64 hexadecimal digits. The file is opened once and
+// not followed if it is a symbolic link.
 func (s *Store) Intake(path, want string) (Artifact, error) {
 	if err := checkDigest(path, want); err != nil {
 		return Artifact{}, err
@@ -141,8 +139,8 @@ func (s *Store) Get(sum string) (Artifact, error) {
 	return a, s.Verify(a)
 }
 
-// Digest checks an executable as Intake does, and returns its hash; the store
-// stays as it is.
+// Digest checks an executable as Intake does, and returns its hash; it does not change
+// the store.
 func Digest(path string) (string, error) {
 	f, err := open(path)
 	if err != nil {
@@ -177,7 +175,7 @@ func (s *Store) Verify(a Artifact) error {
 	return nil
 }
 
-// Keep says that the artifact is in use: Prune counts from now.
+// Keep marks the artifact as in use: Prune counts its age from now.
 func (s *Store) Keep(a Artifact) error {
 	now := time.Now()
 	if err := os.Chtimes(a.Path, now, now); err != nil {
@@ -186,9 +184,9 @@ func (s *Store) Keep(a Artifact) error {
 	return nil
 }
 
-// Prune removes files that were neither taken in nor kept for longer than age,
-// and what broken intakes left behind. Processes that run from a removed file
-// are not disturbed.
+// Prune removes files that were neither taken in nor kept for longer than age, and what
+// interrupted intakes left behind. Processes that run from a removed file are not
+// disturbed.
 func (s *Store) Prune(age time.Duration) error {
 	entries, err := os.ReadDir(s.dir)
 	if err != nil {
@@ -207,10 +205,9 @@ func (s *Store) Prune(age time.Duration) error {
 	return errors.Join(errs...)
 }
 
-// copy writes src to a temporary file of the store and returns its name, hash
-// and size. The read lock on ForkLock keeps any other goroutine from forking a
-// child that would hold the file open for writing: the kernel refuses to
-// execute such a file (ETXTBSY).
+// copy writes src to a temporary file of the store and returns its name, hash and size.
+// The read lock on ForkLock keeps other goroutines from forking a child that would hold
+// the file open for writing: the kernel refuses to execute such a file (ETXTBSY).
 func (s *Store) copy(src *os.File) (temp, sum string, size int64, err error) {
 	syscall.ForkLock.RLock()
 	defer syscall.ForkLock.RUnlock()

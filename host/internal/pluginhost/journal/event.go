@@ -14,8 +14,8 @@ type SlotID struct {
 // String returns kind/name, as people write it.
 func (s SlotID) String() string { return s.Kind + "/" + s.Name }
 
-// Actor says who did something: the host itself, its configuration, or a person
-// or program by name.
+// Actor is who did something: the host itself, its configuration, or a person or program
+// by name.
 type Actor string
 
 // The actors that have no name.
@@ -24,17 +24,17 @@ const (
 	ByConfig Actor = "config"
 )
 
-// Operator returns the actor for somebody who asked for it.
+// Operator returns the actor for someone who requested something.
 func Operator(name string) Actor { return Actor("operator:" + name) }
 
-// IsOperator reports whether somebody asked for it.
+// IsOperator reports whether the actor is someone who requested something.
 func (a Actor) IsOperator() bool { return strings.HasPrefix(string(a), "operator:") }
 
-// Event is one edge of one generation, or of an executable: then it has no
+// Event is one transition of a generation, or of an executable, in which case it has no
 // generation.
 type Event struct {
 	ID         int64     // set when it is read
-	At         time.Time // when it was
+	At         time.Time // when it happened
 	Host       string    // set when it is read
 	Slot       SlotID
 	Generation uint64
@@ -43,7 +43,7 @@ type Event struct {
 	Reason     string
 	SHA256     string // of the executable; empty: not known yet
 	Config     string // digest of the settings it was started with
-	Weight     int    // percent of the calls that it gets from now on: of a canary, below 100
+	Weight     int    // percent of the calls that it gets from now on; for a canary, below 100
 	Version    string // as it describes itself; empty: not known
 	SDKVersion string
 	End        *End // set when the process has ended
@@ -57,7 +57,7 @@ type End struct {
 	CPU      time.Duration // used
 }
 
-// Quarantine is an executable that a slot does not run any more.
+// Quarantine is an executable that a slot no longer runs.
 type Quarantine struct {
 	Slot   SlotID
 	SHA256 string
@@ -67,7 +67,7 @@ type Quarantine struct {
 	Reason string
 }
 
-// Covers reports whether the quarantine is of an executable with settings.
+// Covers reports whether the quarantine covers an executable with the given settings.
 func (q *Quarantine) Covers(slot SlotID, sha256, config string) bool {
 	return q.Slot == slot && q.SHA256 == sha256 && (q.Config == "" || q.Config == config)
 }

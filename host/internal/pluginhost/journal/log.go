@@ -10,18 +10,18 @@ import (
 	"github.com/hashicorp/go-hclog"
 )
 
-// Journal keeps events for good. A batch is written as a whole or not at all.
+// Journal stores events permanently. A batch is written as a whole or not at all.
 type Journal interface {
 	Record(ctx context.Context, events []Event) error
 	// Quarantines returns what is in quarantine now.
 	Quarantines(ctx context.Context) ([]Quarantine, error)
-	// LastGood returns the executable that last served in a slot and is not in
-	// quarantine, nor the one given; empty if there is none.
+	// LastGood returns the executable that last served in a slot and is neither in
+	// quarantine nor the one given; empty if there is none.
 	LastGood(ctx context.Context, slot SlotID, but string) (sha256 string, err error)
 }
 
 const (
-	maxPending   = 4096            // events that wait to be written; the oldest are lost first
+	maxPending   = 4096            // events waiting to be written; the oldest are dropped first
 	writeTimeout = 2 * time.Second // for one batch
 	retryAfter   = 250 * time.Millisecond
 	maxBatch     = 256
@@ -35,34 +35,34 @@ type Log struct {
 	quit    chan struct{}
 	done    sync.WaitGroup
 
-	mu      sync.Mutex // guards the following
+	mu      sync.Mutex // guards the fields below
 	pending []entry
 	lost    int
-	closed  bool // nothing is taken any more
-	writing int  // of pending, from the front
+	closed  bool // nothing is accepted any more
+	writing int  // number of entries in pending, from the front
 }
 
-// entry is what is written together.
+// entry holds events that are written together.
 type entry struct {
 	events  []Event
 	written chan error // nil: nobody waits
 }
 
-// ErrNotRecorded is in the error of a change that was not made because it could
-// not be written down.
+// ErrNotRecorded is in the error of a change that was not made because it could not be
+// recorded.
 var ErrNotRecorded = errors.New("the change could not be recorded, so it was not made")
 
 var errClosed = errors.New("the host stops")
 
-// NewLog starts the goroutine. Close ends it.
+// NewLog starts the goroutine, which Close ends.
 func NewLog(j Journal, log hclog.Logger) *Log {
 	l := &Log{journal: j, log: log, wake: make(chan struct{}, 1), quit: make(chan struct{})}
 	l.done.Go(l.run)
 	return l
 }
 
-// Close writes what is pending, if that can be done before ctx ends, and ends
-// the goroutine. It returns how many events were lost.
+// Close writes what is pending, if that can be done before ctx ends, and ends the
+// goroutine. It returns how many events were lost.
 func (l *Log) Close(ctx context.Context) int {
 	_ = l.Must(ctx) // behind all others
 	close(l.quit)
@@ -80,8 +80,8 @@ func (l *Log) Close(ctx context.Context) int {
 // Later has events written soon. It does not block.
 func (l *Log) Later(events ...Event) { l.add(entry{events: events}) }
 
-// Must has events written, after those that were given before. If it returns an
-// error they are not and will not be written.
+// Must writes events, after those given before. If it returns an error, they were not and
+// will not be written.
 func (l *Log) Must(ctx context.Context, events ...Event) error {
 	e := entry{events: events, written: make(chan error, 1)}
 	l.add(e)
@@ -95,7 +95,7 @@ func (l *Log) Must(ctx context.Context, events ...Event) error {
 	if l.withdraw(e) {
 		return wrapRefusal(context.Cause(ctx))
 	}
-	return wrapRefusal(<-e.written) // being written: bounded by writeTimeout
+	return wrapRefusal(<-e.written) // already being written: bounded by writeTimeout
 }
 
 func wrapRefusal(err error) error {
@@ -133,7 +133,7 @@ func (l *Log) add(e entry) {
 	}
 }
 
-// withdraw takes back what is not being written yet.
+// withdraw removes an entry that is not being written yet.
 func (l *Log) withdraw(e entry) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -177,8 +177,8 @@ func (l *Log) run() {
 	}
 }
 
-// take marks the entries at the front as being written: up to the first that
-// somebody waits for, so that its failure is its own.
+// take marks the entries at the front as being written: up to the first one that has a
+// waiter, so that its failure concerns it alone.
 func (l *Log) take() []Event {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -199,7 +199,7 @@ func (l *Log) take() []Event {
 	return batch
 }
 
-// ended ends a write. After a failure, what nobody waits for stays.
+// ended ends a write. After a failure, entries without a waiter stay.
 func (l *Log) ended(err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -11,26 +11,26 @@ type Phase string
 // The phases of a generation.
 const (
 	Discovered  Phase = "discovered"  // a file was named
-	Verified    Phase = "verified"    // it is in the store, and is what it should be
+	Verified    Phase = "verified"    // it is in the store and has the expected hash
 	Starting    Phase = "starting"    // executed, no handshake yet
 	Handshaken  Phase = "handshaken"  // it has described itself
 	Configured  Phase = "configured"  // it has taken its options
 	Probing     Phase = "probing"     // it tests itself
-	Shadow      Phase = "shadow"      // it gets copies; its answers are thrown away
-	Canary      Phase = "canary"      // it gets a part of the calls
+	Shadow      Phase = "shadow"      // it gets copies; its answers are discarded
+	Canary      Phase = "canary"      // it gets a share of the calls
 	Active      Phase = "active"      // it gets the calls
 	Unhealthy   Phase = "unhealthy"   // it has lost the calls, and may get them back
 	Draining    Phase = "draining"    // it gets no more calls and finishes those it has
 	Standby     Phase = "standby"     // it is kept warm, to take the calls back
 	Stopping    Phase = "stopping"    // it is told to end
-	Stopped     Phase = "stopped"     // it has ended, as it was told
-	Crashed     Phase = "crashed"     // it has ended by itself
+	Stopped     Phase = "stopped"     // it has ended, as it was told to
+	Crashed     Phase = "crashed"     // it has ended on its own
 	Failed      Phase = "failed"      // it did not become ready
-	Rejected    Phase = "rejected"    // of an executable: it is not taken in
-	Quarantined Phase = "quarantined" // of an executable: the slot does not run it again
+	Rejected    Phase = "rejected"    // for an executable: it is not taken in
+	Quarantined Phase = "quarantined" // for an executable: the slot does not run it again
 )
 
-// edges is the state machine: from each phase those that may follow.
+// edges is the state machine: the phases that may follow each phase.
 var edges = map[Phase][]Phase{
 	Discovered:  {Verified, Rejected},
 	Verified:    {Starting, Rejected, Quarantined},
@@ -52,11 +52,11 @@ var edges = map[Phase][]Phase{
 	Failed:      nil,
 }
 
-// Phases returns all phases, in order of their names.
+// Phases returns all phases, sorted by name.
 func Phases() []Phase { return slices.Sorted(maps.Keys(edges)) }
 
-// Can reports whether a generation may go from one phase to another. The empty
-// phase is before the first.
+// Can reports whether a generation may go from one phase to another. The empty phase
+// precedes the first.
 func Can(from, to Phase) bool {
 	if from == "" {
 		return to == Discovered
@@ -64,8 +64,8 @@ func Can(from, to Phase) bool {
 	return slices.Contains(edges[from], to)
 }
 
-// Running reports whether a generation in the phase has a process that may get
-// calls, or has got some.
+// Running reports whether a generation in the phase has a process that may get calls, or
+// has had some.
 func (p Phase) Running() bool {
 	switch p {
 	case Shadow, Canary, Active, Unhealthy, Draining, Standby:
@@ -79,7 +79,7 @@ func (p Phase) Running() bool {
 // phase.
 func (p Phase) Routed() bool { return p == Active || p == Canary || p == Shadow }
 
-// Over reports whether the phase is an end: the process is gone or never was.
+// Over reports whether the phase is final: the process is gone or never existed.
 func (p Phase) Over() bool {
 	switch p {
 	case Stopped, Crashed, Rejected, Failed:

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// Route is what a slot's calls went to.
+// Route is where a slot's calls went.
 type Route struct {
 	Primary uint64 // generation; 0: none
 	Canary  uint64
@@ -14,9 +14,9 @@ type Route struct {
 	Shadow  uint64
 }
 
-// Replay returns the route table as it was at a moment: the slots that had a
-// generation then. The events may come in any order; those of one host only,
-// since each host has a route table of its own.
+// Replay returns the route table at a given moment: the slots that had a generation then.
+// The events may come in any order, but must be those of one host, since each host has
+// its own route table.
 func Replay(events []Event, at time.Time) map[SlotID]Route {
 	sorted := slices.Clone(events)
 	slices.SortStableFunc(sorted, func(a, b Event) int {
@@ -44,7 +44,7 @@ func Replay(events []Event, at time.Time) map[SlotID]Route {
 	return table
 }
 
-// leave takes a generation out of where it was.
+// leave removes a generation from the route.
 func (r *Route) leave(generation uint64) {
 	if r.Primary == generation {
 		r.Primary = 0

@@ -17,15 +17,14 @@ import (
 	"github.com/tasker-systems/tasker-host/host/internal/pluginhost/runas"
 )
 
-// Limits are what a process and all that it starts may use; 0: as much as there
-// is.
+// Limits bound what a process and everything it starts may use; 0: unlimited.
 type Limits struct {
 	Memory    int64   // bytes
-	Processes int     // threads count, too
-	CPUs      float64 // processors, 0.5 is half of one
+	Processes int     // including threads
+	CPUs      float64 // processors; 0.5 is half of one
 }
 
-// Any reports whether there is a limit at all.
+// Any reports whether there is any limit.
 func (l Limits) Any() bool { return l != Limits{} }
 
 // String lists the limits.
@@ -59,30 +58,29 @@ func (l Limits) without(controllers []string) (left Limits, missing []string) {
 	return left, missing
 }
 
-// The names of groups: of a process, with the host's process id, and of the host
+// The names of groups: for a process, with the host's process id, and for the host
 // itself.
 const (
 	groupPrefix = "tasker-plugin-"
 	hostPrefix  = "tasker-host-"
 )
 
-// Groups are the control groups (version 2) that the host may make for processes,
-// below its own. It is used from many goroutines.
+// Groups creates control groups (version 2) for processes below the host's own group. It
+// is safe for concurrent use.
 type Groups struct {
-	base        string // the host's own; empty: it cannot make any
+	base        string // the host's own; empty: it cannot create any
 	controllers []string
-	why         string // there are none, or controllers are missing
+	why         string // why there are none, or controllers are missing
 	remove      func(string) error
 
 	mu   sync.Mutex // guards next
 	next int
 }
 
-// FindGroups looks what the host may do: in the file system of control groups,
-// /sys/fs/cgroup, and in the list of the host's own, /proc/self/cgroup. What a
-// host that has ended left there is ended and removed. If controllers must be
-// turned on, the host moves into a group beside those of its processes, as the
-// kernel demands.
+// FindGroups determines what the host may do, from the file system of control groups,
+// /sys/fs/cgroup, and the list of the host's own, /proc/self/cgroup. It ends and removes
+// what dead hosts left there. If controllers must be enabled, the host moves into a group
+// beside those of its processes, as the kernel requires.
 func FindGroups(root, own string) *Groups {
 	g := LookForGroups(root, own)
 	if g.base == "" {
@@ -99,8 +97,8 @@ func FindGroups(root, own string) *Groups {
 	return g
 }
 
-// LookForGroups is FindGroups, but changes nothing: whether the host may do what
-// it finds is not known.
+// LookForGroups is like FindGroups, but changes nothing, so it cannot tell whether the
+// host is allowed to use what it finds.
 func LookForGroups(root, own string) *Groups {
 	g := &Groups{remove: syscall.Rmdir}
 	if g.why = g.find(root, own); g.why != "" {
@@ -154,7 +152,7 @@ func (g *Groups) find(root, own string) string {
 	return "no control groups of version 2 in " + root
 }
 
-// enable turns the controllers on for groups below the host's own.
+// enable enables the controllers for groups below the host's own.
 func (g *Groups) enable() {
 	wanted := g.controllers
 	on := func() bool {
@@ -168,7 +166,7 @@ func (g *Groups) enable() {
 		return os.WriteFile(filepath.Join(g.base, "cgroup.subtree_control"), []byte("+"+strings.Join(wanted, " +")), 0o644)
 	}
 	err := turnOn()
-	if errors.Is(err, unix.EBUSY) { // a group with processes of its own has no controllers for those below
+	if errors.Is(err, unix.EBUSY) { // a group that contains processes cannot have controllers for those below
 		pid := []byte(strconv.Itoa(os.Getpid()))
 		leaf := filepath.Join(g.base, hostPrefix+string(pid))
 		if err = os.Mkdir(leaf, 0o755); err == nil {
@@ -177,7 +175,7 @@ func (g *Groups) enable() {
 		if err == nil {
 			err = turnOn()
 		}
-		if err != nil { // others are in it, too
+		if err != nil { // other processes are in it, too
 			_ = os.WriteFile(filepath.Join(g.base, "cgroup.procs"), pid, 0o644)
 			_ = g.remove(leaf)
 		}
@@ -188,7 +186,7 @@ func (g *Groups) enable() {
 	}
 }
 
-// sweep ends what hosts that have ended left behind.
+// sweep ends what dead hosts left behind.
 func (g *Groups) sweep() {
 	left, _ := filepath.Glob(filepath.Join(g.base, groupPrefix+"*"))
 	hosts, _ := filepath.Glob(filepath.Join(g.base, hostPrefix+"*"))
@@ -202,7 +200,7 @@ func (g *Groups) sweep() {
 	}
 }
 
-// Report says how limits are enforced on a process of a user; nil: the host's.
+// Report describes how limits are enforced on a process of a user; nil: the host's.
 func (g *Groups) Report(l Limits, u *runas.User) string {
 	const rlimits = "rlimits only (open files, no core dumps)"
 	switch {
@@ -234,8 +232,8 @@ func (g *Groups) report(l Limits, rlimits string) string {
 	return s
 }
 
-// Brief is Report in few words, for a table: the user, the limits, and what of
-// them is not enforced. Empty: there are none, and the user is the host's.
+// Brief is a short form of Report, for a table: the user, the limits, and which of them
+// are not enforced. Empty: there are none, and the user is the host's.
 func (g *Groups) Brief(l Limits, u *runas.User) string {
 	limits := l.String()
 	_, missing := l.without(g.controllers)
@@ -266,8 +264,8 @@ type group struct {
 	remove func(string) error
 }
 
-// make makes a group with the limits that can be enforced; nil if the host cannot
-// make any.
+// make creates a group with the limits that can be enforced; nil if the host cannot
+// create any.
 func (g *Groups) make(l Limits) (*group, error) {
 	if g == nil || g.base == "" || !l.Any() {
 		return nil, nil
@@ -289,7 +287,7 @@ func (g *Groups) make(l Limits) (*group, error) {
 	}
 	if l.Memory > 0 {
 		set("memory.max", strconv.FormatInt(l.Memory, 10))
-		_ = os.WriteFile(filepath.Join(dir, "memory.swap.max"), []byte("0"), 0o644) // is there if there is swap
+		_ = os.WriteFile(filepath.Join(dir, "memory.swap.max"), []byte("0"), 0o644) // exists if there is swap
 	}
 	if l.Processes > 0 {
 		set("pids.max", strconv.Itoa(l.Processes))
@@ -309,8 +307,7 @@ func (g *Groups) make(l Limits) (*group, error) {
 	return made, nil
 }
 
-// kill ends all processes of the group, also those that have left the process
-// group.
+// kill ends all processes of the group, even those that have left the process group.
 func (g *group) kill() {
 	if g != nil {
 		_ = os.WriteFile(filepath.Join(g.dir, "cgroup.kill"), []byte("1"), 0o644)
@@ -339,7 +336,7 @@ func (g *group) close() {
 	if g.handle != nil {
 		_ = g.handle.Close()
 	}
-	for range 50 { // the kernel takes a moment to bury them
+	for range 50 { // the kernel takes a moment to remove them
 		g.kill()
 		if err := g.remove(g.dir); err == nil || errors.Is(err, os.ErrNotExist) {
 			return

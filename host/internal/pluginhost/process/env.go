@@ -9,10 +9,10 @@ import (
 
 const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-// environment returns all that the plugin sees: the variables of the handshake,
-// a path, a language, its own directory for temporary files, the limits of the
-// Go runtime, and those of the host's variables that are allowed by name. Each is there
-// once: of two some programs would take the first and others the last.
+// environment returns everything the plugin sees: the variables of the handshake, a path,
+// a language, its own directory for temporary files, the limits of the Go runtime, and
+// those of the host's variables that are allowed by name. Each appears once: of two, some
+// programs would use the first and others the last.
 func environment(cfg Config, handshake []string, dir string) []string {
 	env := append(slices.Clone(handshake),
 		"PATH="+lookupOr("PATH", defaultPath),

@@ -20,13 +20,13 @@ type Exit struct {
 	Starved bool
 	// Stderr is the end of its standard error, at most 4 KiB.
 	Stderr string
-	// MaxRSS is the most memory it had, in bytes.
+	// MaxRSS is its peak memory use, in bytes.
 	MaxRSS int64
 	// CPU is the processor time it used.
 	CPU time.Duration
 }
 
-// String says how the process ended in a few words.
+// String describes briefly how the process ended.
 func (e Exit) String() string {
 	switch {
 	case e.Starved && !e.Asked:
@@ -58,7 +58,7 @@ type StartError struct {
 
 var _ error = (*StartError)(nil)
 
-// Error returns all of it; the end of standard error comes last.
+// Error returns everything; the end of standard error comes last.
 func (e *StartError) Error() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "start plugin %s: %s", e.Plugin, e.Reason)

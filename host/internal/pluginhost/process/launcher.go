@@ -35,15 +35,14 @@ type launchReply struct {
 
 var errLauncherClosed = errors.New("the launcher is closed")
 
-// NewLauncher starts the thread. Close ends it.
+// NewLauncher starts the thread, which Close ends.
 func NewLauncher() *Launcher {
 	l := &Launcher{jobs: make(chan launchJob), quit: make(chan struct{})}
 	l.wg.Go(l.run)
 	return l
 }
 
-// Close ends the thread, and with it any process that still runs: stop them
-// before.
+// Close ends the thread, and with it any process that is still running: stop them first.
 func (l *Launcher) Close() {
 	l.once.Do(func() { close(l.quit) })
 	l.wg.Wait()
@@ -51,8 +50,8 @@ func (l *Launcher) Close() {
 
 func (l *Launcher) run() {
 	runtime.LockOSThread() // never unlocked: the thread ends with this goroutine
-	// What rights a service manager gave the host beside its user's, no process may
-	// inherit from this thread. A kernel that knows none has none to clear.
+	// Processes must not inherit from this thread the extra rights that a service manager
+	// gave the host. A kernel that knows no ambient capabilities has none to clear.
 	_ = unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
 	for {
 		select {
@@ -65,9 +64,9 @@ func (l *Launcher) run() {
 	}
 }
 
-// fork starts the process. "Text file busy" means that another process, forked
-// while the executable was being written, still holds it open for writing; it
-// lets go as soon as it executes something else.
+// fork starts the process. "Text file busy" means that another process, forked while the
+// executable was being written, still holds it open for writing; it lets go as soon as it
+// executes something else.
 func fork(job launchJob) (*os.Process, error) {
 	for try := range 4 {
 		proc, err := os.StartProcess(job.path, job.argv, job.attr)

@@ -18,13 +18,13 @@ import (
 )
 
 const (
-	maxLogLine = 8 << 10 // bytes of a line that are kept
+	maxLogLine = 8 << 10 // bytes kept of a line
 	tailBytes  = 4 << 10 // of standard error, for error messages
-	// How often it is said that lines were dropped.
+	// How often dropped lines are reported.
 	dropNotice = 5 * time.Second
 )
 
-// LogLimits caps what a plugin may log.
+// LogLimits limits what a plugin may log.
 type LogLimits struct {
 	LinesPerSecond int // default 2000
 	BytesPerSecond int // default 1 MiB
@@ -40,14 +40,14 @@ func (l LogLimits) withDefaults() LogLimits {
 	return l
 }
 
-// logSink turns a plugin's output into log lines of the host. It never makes
-// the plugin wait: what is over the limits is counted and dropped.
+// logSink turns a plugin's output into log lines of the host. It never makes the plugin
+// wait: what exceeds the limits is counted and dropped.
 type logSink struct {
 	log     hclog.Logger
 	limits  LogLimits
 	dropped func(lines int)
 
-	mu        sync.Mutex // guards the following
+	mu        sync.Mutex // guards the fields below
 	tail      []byte     // the end of standard error
 	lines     float64    // tokens left
 	bytes     float64
@@ -68,8 +68,8 @@ func newLogSink(log hclog.Logger, limits LogLimits, dropped func(int)) *logSink 
 	}
 }
 
-// stream returns a writer for one of the plugin's outputs; keepTail is for
-// standard error.
+// stream returns a writer for one of the plugin's outputs; keepTail is set for standard
+// error.
 func (s *logSink) stream(name string, keepTail bool) *logStream {
 	return &logStream{sink: s, name: name, keepTail: keepTail}
 }
@@ -81,8 +81,8 @@ func (s *logSink) stderrTail() string {
 	return printable(s.tail[max(0, len(s.tail)-tailBytes):])
 }
 
-// printable makes a plugin's output fit to be shown: valid UTF-8 and no control
-// characters, with which it could play tricks on a terminal.
+// printable makes a plugin's output safe to show: valid UTF-8 without control characters,
+// which could manipulate a terminal.
 func printable(b []byte) string {
 	return strings.Map(func(r rune) rune {
 		if unicode.IsControl(r) && r != '\n' && r != '\t' {
@@ -144,7 +144,7 @@ func (s *logSink) take(n int) bool {
 	return true
 }
 
-// notice returns how many dropped lines to speak of now. The caller holds mu.
+// notice returns how many dropped lines to report now. The caller holds mu.
 func (s *logSink) notice() int {
 	if s.unsaid == 0 || time.Since(s.noticed) < dropNotice {
 		return 0
@@ -199,8 +199,8 @@ func (s *logSink) emitJSON(line []byte) bool {
 	return true
 }
 
-// key is a plugin's key as it stands in the log: one word, and none of the host's,
-// which say of whom the line is.
+// key returns the form of a plugin's key in the log: one word, and none of the host's,
+// which identify the line's origin.
 func (s *logSink) key(name string) string {
 	name = strings.Map(func(r rune) rune {
 		if r == '-' || r == '.' || unicode.IsLetter(r) || unicode.IsDigit(r) {
@@ -208,7 +208,7 @@ func (s *logSink) key(name string) string {
 		}
 		return '_'
 	}, name)
-	implied := s.log.ImpliedArgs() // keys and values by turns
+	implied := s.log.ImpliedArgs() // keys and values alternate
 	for i := 0; i < len(implied); i += 2 {
 		if implied[i] == name {
 			return "own_" + name
@@ -217,7 +217,7 @@ func (s *logSink) key(name string) string {
 	return name
 }
 
-// clean makes what a plugin logs beside its message printable.
+// clean makes the values that a plugin logs with its message printable.
 func clean(value any) any {
 	switch v := value.(type) {
 	case string:
@@ -241,13 +241,13 @@ type logStream struct {
 	sink     *logSink
 	name     string
 	keepTail bool
-	partial  []byte // of a line whose end has not come; only Write uses it
+	partial  []byte // of an incomplete line; used only by Write
 }
 
 var _ io.Writer = (*logStream)(nil)
 
-// Write logs the complete lines in p and keeps the rest for the next call. It
-// is for one writer at a time.
+// Write logs the complete lines in p and keeps the rest for the next call. It supports
+// one writer at a time.
 func (w *logStream) Write(p []byte) (int, error) {
 	n := len(p)
 	for {
@@ -265,8 +265,8 @@ func (w *logStream) Write(p []byte) (int, error) {
 	}
 }
 
-// readFrom logs what comes from r until it ends. A line longer than the buffer
-// is cut: the rest of it is passed over.
+// readFrom logs what it reads from r until the end. A line longer than the buffer is cut,
+// and the rest of it skipped.
 func (w *logStream) readFrom(r *bufio.Reader) {
 	cut := false
 	for {

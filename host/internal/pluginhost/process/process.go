@@ -25,37 +25,37 @@ import (
 const (
 	// How long go-plugin may take to return after its process was killed.
 	unwind = 2 * time.Second
-	// How long the news of an exit may lag behind a broken call.
+	// How long the notice of an exit may lag behind a broken call.
 	exitNotice = 200 * time.Millisecond
 
 	defaultStartTimeout = 10 * time.Second
 	defaultMaxFiles     = 256
 )
 
-// Config says what to run and in which box.
+// Config specifies what to run and in which sandbox.
 type Config struct {
 	Name   string   // for messages
 	Path   string   // the executable: an absolute path nobody else can write to
-	Args   []string // beside the path
+	Args   []string // besides the path
 	RunDir string   // of a [RunDir]; the process gets a directory in it
-	// User is who the process runs as; nil: the host's user.
+	// User is the user the process runs as; nil: the host's user.
 	User *runas.User
 
 	StartTimeout time.Duration // until the process can be called; default 10s
 	MaxFiles     uint64        // open files; default 256
 	MemoryLimit  int64         // GOMEMLIMIT in bytes; 0: not set
 	MaxProcs     int           // GOMAXPROCS; 0: not set
-	Limits       Limits        // enforced by Groups, as far as they can
+	Limits       Limits        // enforced by Groups, as far as possible
 	Groups       *Groups       // nil: none
 	PassEnv      []string      // names of the host's variables that it may see
 
-	Log       hclog.Logger // what the process prints goes here
+	Log       hclog.Logger // receives what the process prints
 	LogLimits LogLimits
 	Dropped   func(lines int) // called for lines that were not logged; may be nil
 }
 
-// Process is a running plugin process that has made the handshake. Its methods
-// may be called from many goroutines.
+// Process is a running plugin process that has completed the handshake. Its methods are
+// safe for concurrent use.
 type Process struct {
 	*wire.Client
 
@@ -67,9 +67,8 @@ type Process struct {
 	stopErr error
 }
 
-// Launch starts a process and makes the handshake. The process outlives ctx;
-// a ctx that ends before the handshake ends the process too. On an error
-// nothing is left behind.
+// Launch starts a process and performs the handshake. The process outlives ctx, but if
+// ctx ends before the handshake, so does the process. On an error nothing is left behind.
 func Launch(ctx context.Context, l *Launcher, cfg Config) (*Process, error) {
 	if cfg.StartTimeout <= 0 {
 		cfg.StartTimeout = defaultStartTimeout
@@ -116,7 +115,7 @@ func (p *Process) clientConfig(cfg Config) *plugin.ClientConfig {
 		SkipHostEnv:      true,
 		UnixSocketConfig: &plugin.UnixSocketConfig{TempDir: cfg.RunDir},
 		StartTimeout:     cfg.StartTimeout,
-		Logger:           hclog.NewNullLogger(), // all that matters is said here
+		Logger:           hclog.NewNullLogger(), // everything relevant is reported here
 		SyncStdout:       prints.stream("stdout", false),
 		SyncStderr:       prints.stream("stderr", true),
 		RunnerFunc: func(_ hclog.Logger, cmd *exec.Cmd, dir string) (runner.Runner, error) {
@@ -144,8 +143,8 @@ func (p *Process) connect() error {
 	return nil
 }
 
-// startError cleans up and says what went wrong, in the order of what explains
-// most.
+// startError cleans up and returns what went wrong, trying the most informative
+// explanation first.
 func (p *Process) startError(cfg Config, cause error) error {
 	cleanup := p.Stop(0)
 	ran, exit, garbage, startErr := p.runner.outcome()
@@ -154,7 +153,7 @@ func (p *Process) startError(cfg Config, cause error) error {
 		e.Exit = &exit
 	}
 	switch {
-	case startErr != nil && !errors.Is(startErr, errStopped): // else it was too late for a start
+	case startErr != nil && !errors.Is(startErr, errStopped): // otherwise it was too late for a start
 		e.Reason, e.Err = "execute "+cfg.Path, startErr
 		if errors.Is(startErr, os.ErrPermission) {
 			e.Hint = "is the plugin store on a file system mounted noexec?"
@@ -167,14 +166,14 @@ func (p *Process) startError(cfg Config, cause error) error {
 	case errors.Is(cause, ErrTimeout):
 		e.Reason = fmt.Sprintf("no handshake within %s", cfg.StartTimeout)
 		e.Hint = "it hangs, or the machine is overloaded: raise start_timeout"
-	case ran && exit.Signal != syscall.SIGKILL: // which is how it is ended here
+	case ran && exit.Signal != syscall.SIGKILL: // SIGKILL is how it is ended here
 		e.Reason = "it ended before the handshake: " + exit.String()
 		if strings.Contains(exit.Stderr, "This binary is a plugin") {
 			e.Hint = "it is a plugin of another product: rebuild it with this SDK"
 		}
 	default:
 		e.Reason, e.Err = "handshake", cause
-		if strings.Contains(cause.Error(), "incompatible") { // go-plugin has no error for it
+		if strings.Contains(cause.Error(), "incompatible") { // go-plugin has no error value for it
 			e.Hint = "it speaks another version of the contract than this host: build it with the SDK of the host's version"
 		}
 	}
@@ -187,7 +186,7 @@ func (p *Process) startError(cfg Config, cause error) error {
 // Pid returns the process id.
 func (p *Process) Pid() int { return p.runner.proc.Pid }
 
-// Resident returns how much memory a process has; false if it has ended.
+// Resident returns how much memory a process uses; false if it has ended.
 func Resident(pid int) (bytes int64, ok bool) {
 	raw, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/statm")
 	if err != nil {
@@ -207,7 +206,7 @@ func CPU(pid int) (used time.Duration, ok bool) {
 		return 0, false
 	}
 	_, after, _ := strings.Cut(string(raw[bytes.LastIndexByte(raw, ')')+1:]), " ")
-	fields := strings.Fields(after) // the third of stat is the first of these
+	fields := strings.Fields(after) // the first of these is the third field of stat
 	if len(fields) < 13 {
 		return 0, false
 	}
@@ -217,8 +216,8 @@ func CPU(pid int) (used time.Duration, ok bool) {
 	return time.Duration(user+system) * tick, err == nil && err2 == nil
 }
 
-// Suspended reports whether the process is stopped by a signal, and so cannot
-// answer. A debugger's stop does not count.
+// Suspended reports whether the process is stopped by a signal, and so cannot answer. A
+// debugger's stop does not count.
 func (p *Process) Suspended() bool {
 	stat, err := os.ReadFile("/proc/" + strconv.Itoa(p.Pid()) + "/stat")
 	if err != nil {
@@ -228,7 +227,7 @@ func (p *Process) Suspended() bool {
 	return end >= 0 && strings.HasPrefix(string(stat[end:]), ") T")
 }
 
-// Exited is closed when the process has ended.
+// Exited returns a channel that is closed when the process has ended.
 func (p *Process) Exited() <-chan struct{} { return p.runner.exited }
 
 // Exit returns how the process ended. It is complete once Exited is closed.
@@ -237,14 +236,13 @@ func (p *Process) Exit() Exit {
 	return exit
 }
 
-// Kill ends the process and its group at once. Stop is still to be called.
+// Kill ends the process and its group at once. Stop must still be called.
 func (p *Process) Kill() { p.runner.kill() }
 
-// Stop asks the process to end, kills its group after grace, and frees what
-// was held for it. Calls in flight fail. It returns within grace and a few
-// seconds even if the process is stopped or stuck, and is fit to be called
-// after the process has ended; a second call does nothing. An error means that
-// something was left behind.
+// Stop asks the process to end, kills its group after grace, and frees what was held for
+// it. Calls in flight fail. It returns within grace and a few seconds even if the process
+// is stopped or stuck, and may be called after the process has ended; a second call does
+// nothing. An error means that something was left behind.
 func (p *Process) Stop(grace time.Duration) error {
 	p.stop.Do(func() { p.stopErr = p.end(grace) })
 	return p.stopErr
@@ -279,8 +277,8 @@ func (p *Process) end(grace time.Duration) error {
 	return err
 }
 
-// connections remembers the gRPC connections that go-plugin opened: it forgets
-// one if the process ends while it connects.
+// connections remembers the gRPC connections that go-plugin opened, because go-plugin
+// forgets one if the process ends while it connects.
 type connections struct {
 	mu  sync.Mutex
 	all map[*grpc.ClientConn]struct{}
@@ -300,13 +298,13 @@ func (c *connections) close() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for cc := range c.all {
-		_ = cc.Close() // closed already, as a rule
+		_ = cc.Close() // usually already closed
 	}
 }
 
-// Ended reports whether the process has ended. News of an exit may lag a little
-// behind a call that broke by it, so it waits a moment; if it has, until its last
-// words are read.
+// Ended reports whether the process has ended. The notice of an exit may lag a little
+// behind a call broken by it, so Ended waits a moment; if the process has ended, until
+// its last output is read.
 func (p *Process) Ended() bool {
 	select {
 	case <-p.runner.gone:
@@ -317,9 +315,9 @@ func (p *Process) Ended() bool {
 	}
 }
 
-// Abort ends a process that made the handshake but is of no use, and returns
-// the reason as a *[StartError]: phase says what was tried. A process that has
-// ended by itself explains the failure better than the cause does.
+// Abort ends a process that completed the handshake but is of no use, and returns the
+// reason as a *[StartError]: phase says what was tried. If the process ended on its own,
+// its exit explains the failure better than the cause does.
 func (p *Process) Abort(phase string, cause error) error {
 	ended := p.Ended()
 	cleanup := p.Stop(0)

@@ -21,22 +21,22 @@ const (
 	maxSocketPath = 107
 	socketSuffix  = len("/plugin-dir4294967295/plugin4294967295")
 
-	// A directory this old without a live owner is left over: a host takes the
-	// lock on its own right after it has made it.
+	// A directory this old without a live owner is left over: a host locks its own
+	// directory right after creating it.
 	staleAfter = 5 * time.Second
 )
 
-// RunDir is a directory for the sockets of one host's plugins: private, short,
-// and gone when the host is.
+// RunDir is a directory for the sockets of one host's plugins: private, with a short
+// path, and removed with the host.
 type RunDir struct {
 	path string
 	lock *os.File
 }
 
-// NewRunDir makes a directory below parent, or below the system's directory for
-// temporary files if parent is empty. Directories there that belonged to hosts
-// which were killed are removed, and what plugins of theirs left running is
-// killed: each host holds a lock on its own.
+// NewRunDir creates a directory below parent, or below the system's directory for
+// temporary files if parent is empty. It removes directories there that belonged to
+// killed hosts, and kills what their plugins left running; each host holds a lock on its
+// own directory.
 func NewRunDir(parent string) (*RunDir, error) {
 	if parent == "" {
 		if parent = os.TempDir(); tooLong(parent) {
@@ -68,7 +68,7 @@ func NewRunDir(parent string) (*RunDir, error) {
 // Path returns the directory.
 func (d *RunDir) Path() string { return d.path }
 
-// Remove removes the directory and all that is in it.
+// Remove removes the directory and everything in it.
 func (d *RunDir) Remove() error {
 	if err := errors.Join(os.RemoveAll(d.path), d.lock.Close()); err != nil {
 		return fmt.Errorf("remove run directory: %w", err)
@@ -80,8 +80,8 @@ func tooLong(parent string) bool {
 	return len(parent)+1+len(runDirPrefix)+10+socketSuffix > maxSocketPath
 }
 
-// lockDir takes the lock that tells other hosts that the directory is in use.
-// The kernel drops it with the process.
+// lockDir takes the lock that tells other hosts that the directory is in use. The kernel
+// releases it when the process ends.
 func lockDir(path string) (*os.File, error) {
 	f, err := os.OpenFile(filepath.Join(path, lockName), os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
@@ -93,8 +93,8 @@ func lockDir(path string) (*os.File, error) {
 	return f, nil
 }
 
-// sweepRunDirs removes directories without a live owner. It is best effort: what
-// belongs to other users stays.
+// sweepRunDirs removes directories without a live owner. It is best effort: what belongs
+// to other users stays.
 func sweepRunDirs(parent string) {
 	dirs, err := filepath.Glob(filepath.Join(parent, runDirPrefix+"*"))
 	if err != nil {
@@ -113,11 +113,11 @@ func sweepRunDirs(parent string) {
 	}
 }
 
-// killUsersOf kills what runs with dir, or a directory in it, as its TMPDIR: a child
-// of a plugin that left the plugin's process group and so outlived it. The name of
-// the directory is random and was given to nobody else. The process is held by a file
-// descriptor while its environment is read, so that its number cannot be
-// somebody else's by the time it is killed.
+// killUsersOf kills processes that have dir, or a directory in it, as their TMPDIR:
+// children of a plugin that left its process group and so outlived it. The name of the
+// directory is random and was given to nobody else. The process is held by a file
+// descriptor while its environment is read, so that its number cannot belong to another
+// process by the time it is killed.
 func killUsersOf(dir string) {
 	processes, err := filepath.Glob("/proc/[0-9]*/environ")
 	if err != nil {

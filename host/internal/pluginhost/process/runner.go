@@ -21,8 +21,8 @@ import (
 
 const (
 	maxHandshake = 16 << 10 // bytes of the handshake line
-	// How long output is read on after the process has ended: something that
-	// left the process group may hold the pipes open for ever.
+	// How long output is still read after the process has ended: something that left the
+	// process group may hold the pipes open forever.
 	drainOutput = 500 * time.Millisecond
 )
 
@@ -30,9 +30,9 @@ var handshakeLine = regexp.MustCompile(`^\d+\|\d+\|(unix|tcp)\|[^|]+`)
 
 var errStopped = errors.New("stopped before it was started")
 
-// processRunner runs the process for go-plugin. It reads the real outputs
-// itself and shows go-plugin the handshake line and nothing else; so nothing
-// that holds a pipe open can keep go-plugin from seeing the exit.
+// processRunner runs the process for go-plugin. It reads the real outputs itself and
+// shows go-plugin only the handshake line, so that nothing which holds a pipe open can
+// keep go-plugin from seeing the exit.
 type processRunner struct {
 	cfg      Config
 	launcher *Launcher
@@ -45,13 +45,13 @@ type processRunner struct {
 	handshakeW *io.PipeWriter
 	outputs    sync.WaitGroup // the readers of the two outputs
 	gone       chan struct{}  // closed when the process has ended
-	exited     chan struct{}  // closed when its last words are read, too, and exit is set
+	exited     chan struct{}  // closed when its last output has been read, too, and exit is set
 
 	group *group // set by Start; nil: none
 
-	mu      sync.Mutex // guards the following
+	mu      sync.Mutex // guards the fields below
 	proc    *os.Process
-	reaped  bool   // the process id may belong to somebody else by now
+	reaped  bool   // the process id may belong to another process by now
 	asked   bool   // we ended it
 	garbage string // what it printed instead of the handshake
 	err     error  // of the start
@@ -70,8 +70,8 @@ func newRunner(cfg Config, l *Launcher) *processRunner {
 	return r
 }
 
-// prepare is go-plugin's RunnerFunc: cmd is only the carrier of the handshake's
-// variables. It never fails: go-plugin would forget dir.
+// prepare is go-plugin's RunnerFunc: cmd only carries the handshake's variables. It never
+// fails: go-plugin would forget dir.
 func (r *processRunner) prepare(cmd *exec.Cmd, dir string) {
 	r.dir = dir
 	r.env = environment(r.cfg, cmd.Env, dir)
@@ -136,8 +136,8 @@ func (r *processRunner) start() (err error) {
 	return nil
 }
 
-// fork starts the process, in a control group if it is to have one. Without, it
-// is started all the same: the report of limits says why.
+// fork starts the process, in a control group if it is to have one. If that fails it is
+// started without one, and the report of limits says why.
 func (r *processRunner) fork(b *box) (*os.Process, error) {
 	group, err := r.cfg.Groups.make(r.cfg.Limits)
 	if err != nil {
@@ -159,11 +159,11 @@ func (r *processRunner) fork(b *box) (*os.Process, error) {
 	return r.launcher.start(b.path, argv, attr)
 }
 
-// limit caps open files and core dumps; it never raises a limit. A plugin that
-// ended meanwhile is not an error here.
+// limit limits open files and core dumps; it never raises a limit. It is not an error
+// here if the plugin has ended meanwhile.
 func (r *processRunner) limit() {
 	if u := r.cfg.User; u != nil && u.Unlimited {
-		return // it is in the report of limits
+		return // the report of limits says so
 	}
 	for resource, n := range map[int]uint64{unix.RLIMIT_NOFILE: r.cfg.MaxFiles, unix.RLIMIT_CORE: 0} {
 		var old unix.Rlimit
@@ -178,9 +178,9 @@ func (r *processRunner) limit() {
 	}
 }
 
-// wait waits for the process, kills what is left of its group, and records how
-// it ended. The process stays a zombie until the group is killed, so that its
-// number cannot be somebody else's.
+// wait waits for the process, kills what is left of its group, and records how it ended.
+// The process stays a zombie until the group is killed, so that its number cannot belong
+// to another process.
 func (r *processRunner) wait(outputs ...*os.File) {
 	for {
 		err := unix.Waitid(unix.P_PID, r.proc.Pid, nil, unix.WEXITED|unix.WNOWAIT, nil)
@@ -237,7 +237,7 @@ func (r *processRunner) guardStdout(f *os.File) {
 		r.refuse(line)
 		return
 	}
-	// A copy: go-plugin reads it while the buffer is used again.
+	// A copy: go-plugin reads it while the buffer is reused.
 	go func(line string) {
 		_, _ = io.WriteString(r.handshakeW, line)
 		_ = r.handshakeW.Close()
@@ -245,8 +245,8 @@ func (r *processRunner) guardStdout(f *os.File) {
 	r.sink.stream("stdout", false).readFrom(in)
 }
 
-// refuse ends a process that printed something else than the handshake. If it
-// printed nothing its output has just ended.
+// refuse ends a process that printed something other than the handshake. If it printed
+// nothing, its output has just ended.
 func (r *processRunner) refuse(line []byte) {
 	if len(line) > 0 {
 		r.mu.Lock()
@@ -257,15 +257,15 @@ func (r *processRunner) refuse(line []byte) {
 	_ = r.handshakeW.CloseWithError(io.EOF)
 }
 
-// ask notes that the process is being ended by the host, so that its exit is
-// not taken for a crash.
+// ask notes that the host is ending the process, so that its exit is not taken for a
+// crash.
 func (r *processRunner) ask() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.asked = true
 }
 
-// kill ends the process and its group, or keeps it from being started.
+// kill ends the process and its group, or prevents it from being started.
 func (r *processRunner) kill() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -279,7 +279,7 @@ func (r *processRunner) kill() {
 func (r *processRunner) signalGroup() {
 	if r.proc != nil && !r.reaped {
 		r.group.kill()
-		_ = unix.Kill(-r.proc.Pid, unix.SIGKILL) // ESRCH: all of it is gone
+		_ = unix.Kill(-r.proc.Pid, unix.SIGKILL) // ESRCH: the whole group is gone
 	}
 }
 
@@ -305,7 +305,7 @@ func (r *processRunner) Wait(context.Context) error {
 // Kill ends the process and its group.
 func (r *processRunner) Kill(context.Context) error { r.kill(); return nil }
 
-// Stdout carries the handshake line and ends.
+// Stdout returns the handshake line and then ends.
 func (r *processRunner) Stdout() io.ReadCloser { return r.handshakeR }
 
 // Stderr is empty: the host logs it without go-plugin.
@@ -314,7 +314,7 @@ func (r *processRunner) Stderr() io.ReadCloser { return io.NopCloser(strings.New
 // Name returns the plugin's name.
 func (r *processRunner) Name() string { return r.cfg.Name }
 
-// ID is never empty: go-plugin cleans up only behind a runner with an ID.
+// ID is never empty: go-plugin cleans up only after a runner with an ID.
 func (r *processRunner) ID() string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -324,15 +324,15 @@ func (r *processRunner) ID() string {
 	return strconv.Itoa(r.proc.Pid)
 }
 
-// Diagnose adds nothing: [StartError] says it better.
+// Diagnose adds nothing: [StartError] explains it better.
 func (r *processRunner) Diagnose(context.Context) string { return "" }
 
-// PluginToHost returns the address as it is: both live in one file system.
+// PluginToHost returns the address unchanged: both live in one file system.
 func (r *processRunner) PluginToHost(network, addr string) (string, string, error) {
 	return network, addr, nil
 }
 
-// HostToPlugin returns the address as it is.
+// HostToPlugin returns the address unchanged.
 func (r *processRunner) HostToPlugin(network, addr string) (string, string, error) {
 	return network, addr, nil
 }

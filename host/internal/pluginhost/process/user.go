@@ -11,27 +11,27 @@ import (
 	"github.com/tasker-systems/tasker-host/host/internal/pluginhost/runas"
 )
 
-// box is how a process is started, its control group apart.
+// box is how a process is started, apart from its control group.
 type box struct {
 	path  string // what to execute
 	sys   syscall.SysProcAttr
 	files []*os.File // its first file descriptors
 }
 
-// close closes what is only for the start.
+// close closes what is only needed for the start.
 func (b *box) close() {
 	for _, f := range b.files[3:] {
 		_ = f.Close()
 	}
 }
 
-// box makes what a process needs beside its environment: standard input and two
+// box prepares what a process needs besides its environment; standard input and two
 // outputs are given.
 //
-// One of another user gets its directory and its outputs for its own; and as it
-// cannot enter the store, it gets its executable as an open file, which is what
-// it executes. The kernel allows that as it allows the file itself, and the
-// directories around it keep everybody else out.
+// A process of another user becomes the owner of its directory and its outputs. As it
+// cannot enter the store, it gets its executable as an open file, and executes that. The
+// kernel allows this if the file's mode does, and the directories around the file keep
+// everybody else out.
 func (r *processRunner) box(files ...*os.File) (*box, error) {
 	b := &box{path: r.cfg.Path, files: files, sys: syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}}
 	u := r.cfg.User
@@ -49,14 +49,14 @@ func (r *processRunner) box(files ...*os.File) (*box, error) {
 		return nil, errors.Join(fmt.Errorf("run it as %s: %w", u.Name, err), exe.Close())
 	}
 	b.path, b.files = fmt.Sprintf("/proc/self/fd/%d", len(files)), append(slices.Clone(files), exe)
-	b.sys.Credential = &syscall.Credential{Uid: u.UID, Gid: u.GID} // and no groups beside it
+	b.sys.Credential = &syscall.Credential{Uid: u.UID, Gid: u.GID} // without supplementary groups
 	return b, nil
 }
 
-// admit gives a user the directory of its process, which stays closed to all
-// others but root, and its outputs, which it may open again by their names.
+// admit gives a user the directory of its process, which stays closed to everyone else
+// but root, and its outputs, which it may reopen by name.
 func (r *processRunner) admit(u runas.User, outputs ...*os.File) error {
-	if err := os.Chmod(r.cfg.RunDir, 0o711); err != nil { // what is in it is closed to others
+	if err := os.Chmod(r.cfg.RunDir, 0o711); err != nil { // its contents are closed to others
 		return err
 	}
 	if dir := barrier(filepath.Dir(r.cfg.RunDir), u); dir != "" {
@@ -69,8 +69,8 @@ func (r *processRunner) admit(u runas.User, outputs ...*os.File) error {
 	return errors.Join(errs...)
 }
 
-// barrier returns the directory on the way to dir that a user may not enter;
-// empty: there is none. Whatever else than modes decides is left to the kernel.
+// barrier returns the directory on the way to dir that a user may not enter; empty: there
+// is none. Anything other than modes is left to the kernel.
 func barrier(dir string, u runas.User) string {
 	var on string
 	if dir != "/" && dir != "." {

@@ -8,14 +8,14 @@ import (
 	"time"
 )
 
-// Limits say what counts as worse.
+// Limits define what counts as worse.
 type Limits struct {
 	MinSamples   int           // calls of the new generation before it is judged
-	ErrorFloor   float64       // a rate of failures that is always good enough
+	ErrorFloor   float64       // a failure rate that is always good enough
 	LatencyFloor time.Duration // added to what is allowed
 }
 
-// Cause says in what respect a generation is worse.
+// Cause is the respect in which a generation is worse.
 type Cause string
 
 // The causes.
@@ -26,15 +26,15 @@ const (
 )
 
 const (
-	factor = 1.5  // what is allowed, of the old one's rate and latency
-	tail   = .99  // of the calls must not be slower than is allowed
-	sure   = 1.96 // standard deviations: chance explains one verdict in forty at the bound itself
+	factor = 1.5  // multiple of the old one's rate and latency that is allowed
+	tail   = .99  // fraction of the calls that must not be slower than allowed
+	sure   = 1.96 // standard deviations: chance explains one verdict in forty at the limit itself
 )
 
-// Judge says whether the new generation is worse than the old, and why: if more
-// of all its calls fail, or if one name fails more often or is slower. The time
-// of a call is compared with that of the same name only: a share of slow calls
-// that grows or shrinks says nothing.
+// Judge reports whether the new generation is worse than the old, and why: if more of all
+// its calls fail, or if one name fails more often or is slower. The duration of a call is
+// compared only with that of the same name: a growing or shrinking share of slow calls
+// means nothing.
 func Judge(now, old Sums, limits Limits) (Cause, string) {
 	if cause, why := failures(&now.All, &old.All, limits); cause != NotWorse {
 		return cause, why
@@ -51,14 +51,14 @@ func Judge(now, old Sums, limits Limits) (Cause, string) {
 	return NotWorse, ""
 }
 
-// compare judges the calls of one name. With few calls of the old one the floors
-// alone count.
+// compare judges the calls of one name. If the old one has few calls, only the floors
+// count.
 func compare(now, old *Sample, limits Limits) (Cause, string) {
 	if cause, why := failures(now, old, limits); cause != NotWorse {
 		return cause, why
 	}
 	if now.Calls == 0 || now.Calls < limits.MinSamples || old.Calls < limits.MinSamples {
-		return NotWorse, "" // nothing says how long calls should take
+		return NotWorse, "" // nothing shows how long calls should take
 	}
 	before := old.Quantile(tail)
 	most := time.Duration(factor*float64(before)) + limits.LatencyFloor
@@ -80,8 +80,7 @@ func failures(now, old *Sample, limits Limits) (Cause, string) {
 	return NotWorse, ""
 }
 
-// atLeast is the lower bound of the rate that so many of so many calls speak for
-// (Wilson).
+// atLeast returns the lower bound of the rate that failed of calls suggests (Wilson).
 func atLeast(failed, calls int) float64 {
 	if failed == 0 {
 		return 0

@@ -11,17 +11,17 @@ const (
 	buckets = 12
 	span    = 5 * time.Second // of a bucket; so a window is a minute
 
-	// Latencies are counted by powers of two of a microsecond, each cut in four:
-	// a bound is at most a fifth too high.
+	// Latencies are counted by powers of two of a microsecond, each divided into four: a
+	// bound is at most a fifth too high.
 	octaves = 36
 	classes = octaves * 4
 )
 
 // Sample counts calls that have ended.
 type Sample struct {
-	Calls  int // of which a handler gave a verdict, or should have
-	Failed int // of Calls: it failed, for whatever reason of its own
-	Broken int // of Calls: no verdict, for it hung or broke
+	Calls  int // for which a handler gave a verdict, or should have
+	Failed int // of Calls: it failed, for a reason of its own
+	Broken int // of Calls: no verdict, because it hung or broke
 	slow   [classes]uint32
 }
 
@@ -40,7 +40,7 @@ func (s *Sample) AddBroken() {
 	s.Broken++
 }
 
-// without returns the calls that were not counted yet when s was before.
+// without returns the calls counted since s was before.
 func (s *Sample) without(before *Sample) Sample {
 	left := Sample{Calls: s.Calls - before.Calls, Failed: s.Failed - before.Failed, Broken: s.Broken - before.Broken}
 	for i, n := range s.slow {
@@ -58,7 +58,7 @@ func (s *Sample) merge(o *Sample) {
 	}
 }
 
-// Rate is the part of the calls that failed or broke.
+// Rate returns the fraction of the calls that failed or broke.
 func (s *Sample) Rate() float64 {
 	if s.Calls == 0 {
 		return 0
@@ -66,7 +66,7 @@ func (s *Sample) Rate() float64 {
 	return float64(s.Failed+s.Broken) / float64(s.Calls)
 }
 
-// Quantile returns a time that the part q of the calls did not exceed.
+// Quantile returns a duration that the fraction q of the calls did not exceed.
 func (s *Sample) Quantile(q float64) time.Duration {
 	total := uint64(0)
 	for _, n := range s.slow {
@@ -102,8 +102,7 @@ func bound(class int) time.Duration {
 	return time.Duration(uint64(5+quarter)<<(octave-2)) * time.Microsecond // below 2^37
 }
 
-// slower counts the calls that took longer than d; those of d's own class do
-// not count.
+// slower counts the calls that took longer than d; those in d's own class do not count.
 func (s *Sample) slower(d time.Duration) (n int) {
 	for i := class(d) + 1; i < classes; i++ {
 		n += int(s.slow[i])
@@ -111,19 +110,19 @@ func (s *Sample) slower(d time.Duration) (n int) {
 	return n
 }
 
-// verdicts counts the calls whose time is known.
+// verdicts counts the calls whose duration is known.
 func (s *Sample) verdicts() int { return s.Calls - s.Broken }
 
-// window is what came of the calls of the last minute, and of all. What was never
-// called takes next to no room.
+// window holds the results of the calls of the last minute, and of all. A name that was
+// never called takes almost no memory.
 type window struct {
 	mu      sync.Mutex
 	all     Sample
 	samples [buckets]*Sample
-	at      [buckets]int64 // the number of the span that a sample is of
+	at      [buckets]int64 // the number of the span that a sample covers
 }
 
-// now returns the sample of a moment. The caller holds mu.
+// now returns the sample for a moment. The caller holds mu.
 func (w *window) now(now time.Time) *Sample {
 	n := now.UnixNano() / int64(span)
 	i := n % buckets
@@ -151,13 +150,13 @@ func (w *window) sum(now, since time.Time) Sample {
 	return sum
 }
 
-// Record is what came of the calls of a generation, all of them and those of the
-// last minute, by the names that it serves. Its methods may be called from many goroutines.
+// Record holds the results of the calls of a generation, all of them and those of the
+// last minute, by the names that it serves. Its methods are safe for concurrent use.
 type Record struct {
 	windows map[string]*window
 }
 
-// NewRecord makes a record for names; calls of others are not counted.
+// NewRecord returns a record for names; calls of other names are not counted.
 func NewRecord(names []string) *Record {
 	r := &Record{windows: make(map[string]*window, len(names))}
 	for _, name := range names {
@@ -213,8 +212,8 @@ func (r *Record) Total() Sums {
 	return sums
 }
 
-// Without returns the calls of a total that an earlier one of the same record does
-// not have.
+// Without returns the calls of a total that are not in an earlier total of the same
+// record.
 func (s Sums) Without(before Sums) Sums {
 	left := Sums{Each: make(map[string]*Sample, len(s.Each)), All: s.All.without(&before.All)}
 	for name, now := range s.Each {
@@ -229,7 +228,7 @@ func (s Sums) Without(before Sums) Sums {
 	return left
 }
 
-// Sums are samples by name, and of all together.
+// Sums holds samples by name, and of all names together.
 type Sums struct {
 	All  Sample
 	Each map[string]*Sample // those that were called

@@ -11,16 +11,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// User is a user, and the group, that a process runs as.
+// User is the user, and the group, that a process runs as.
 type User struct {
 	Name     string // as it was named
 	UID, GID uint32
-	// Unlimited is set if the host cannot limit the process's open files and core
-	// dumps: that takes CAP_SYS_RESOURCE if the process is of another user.
+	// Unlimited is set if the host cannot limit the process's open files and core dumps:
+	// for a process of another user that takes CAP_SYS_RESOURCE.
 	Unlimited bool
 }
 
-// String says who it is in few words, for a table.
+// String briefly describes the user, for a table.
 func (u User) String() string {
 	s := "user " + u.Name
 	if u.Unlimited {
@@ -29,7 +29,7 @@ func (u User) String() string {
 	return s
 }
 
-// Report says who it is.
+// Report describes the user.
 func (u User) Report() string {
 	return fmt.Sprintf("runs as %s (user %d, group %d, no other groups)", u.Name, u.UID, u.GID)
 }
@@ -55,9 +55,9 @@ func (e *Error) Error() string {
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }
 
-// Find finds a user, name or name:group, each by name or number; without a group
-// it is the user's own. It returns nil if that is who the host is. Errors are of
-// type *[Error].
+// Find finds a user, given as name or name:group, each by name or number; without a group
+// it uses the user's own. It returns nil if that is the host's user. Errors are of type
+// *[Error].
 func Find(text string) (*User, error) {
 	if text == "" {
 		return nil, nil
@@ -76,7 +76,7 @@ func Find(text string) (*User, error) {
 	return u, u.allow(held)
 }
 
-// needed are the capabilities without which there are no processes of others.
+// needed lists the capabilities needed for processes of other users.
 var needed = []struct {
 	bit  int
 	name string
@@ -88,8 +88,8 @@ var needed = []struct {
 	{unix.CAP_KILL, "CAP_KILL"},
 }
 
-// allow says whether a host with such capabilities may start processes of the
-// user, and notes what it cannot do to them.
+// allow returns an error if a host with the given capabilities must not start processes
+// of the user, and notes what it cannot do to them.
 func (u *User) allow(held uint64) error {
 	var missing []string
 	for _, c := range needed {
@@ -107,7 +107,7 @@ func (u *User) allow(held uint64) error {
 	return nil
 }
 
-// capabilities returns those that are in effect, a bit for each.
+// capabilities returns the effective capabilities, one bit each.
 func capabilities() (uint64, error) {
 	var data [2]unix.CapUserData
 	if err := unix.Capget(&unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}, &data[0]); err != nil {
@@ -148,14 +148,14 @@ func lookup(text string) (*User, error) {
 	return found, nil
 }
 
-// unknown reports whether a user was looked for and is not there.
+// unknown reports whether the error means that a user does not exist.
 func unknown(err error) bool {
 	var byName user.UnknownUserError
 	var byID user.UnknownUserIdError
 	return errors.As(err, &byName) || errors.As(err, &byID)
 }
 
-// number reads an identifier; the largest stands for none.
+// number parses an identifier; the largest value means none.
 func number(text string) (uint32, bool) {
 	n, err := strconv.ParseUint(text, 10, 32)
 	return uint32(n), err == nil && n < 1<<32-1
