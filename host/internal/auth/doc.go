@@ -1,13 +1,12 @@
-// Package auth says who asks and what they may do: principals and their
-// permissions, the bearer tokens that the host makes itself, the JSON Web
-// Tokens of an identity provider, and how much one client may ask for.
+// Package auth determines who makes a request and what they may do: principals and their
+// permissions, the bearer tokens that the host issues itself, the JSON Web Tokens of an
+// identity provider, and rate limits for clients.
 //
-// It knows nothing of HTTP routes (package api has the table of routes and
-// permissions) and nothing of SQL: tokens come through [TokenSource]. A request
-// carries its principal in its context; [From] reads it wherever code must know
-// who acts.
+// It knows nothing about HTTP routes (package api has the table of routes and
+// permissions) or SQL: tokens come through [TokenSource]. A request carries its principal
+// in its context; [From] reads it wherever code must know who acts.
 //
-// Errors: a bearer that is no good gives an error that wraps [ErrRefused], whose
-// text may be shown; if it cannot be checked now the error is another. Nothing
-// is accepted in doubt.
+// Errors: an invalid bearer causes an error that wraps [ErrRefused], whose text may be
+// shown; if it cannot be checked now, the error is a different one. In case of doubt
+// nothing is accepted.
 package auth

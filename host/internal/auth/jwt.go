@@ -13,7 +13,7 @@ import (
 	"github.com/go-jose/go-jose/v4/jwt"
 )
 
-// JWTConfig says which JSON Web Tokens are accepted.
+// JWTConfig defines which JSON Web Tokens are accepted.
 type JWTConfig struct {
 	Issuer, Audience string
 	KeysURL          string // JWKS of the issuer
@@ -32,8 +32,8 @@ type JWT struct {
 	now        func() time.Time
 }
 
-// NewJWT returns a recognizer. Keys in a file are read now, those of a URL with
-// the first token.
+// NewJWT returns a recognizer. Keys in a file are read now, those at a URL with the first
+// token.
 func NewJWT(cfg JWTConfig, now func() time.Time) (*JWT, error) {
 	j := &JWT{cfg: cfg, now: now, keys: &keySet{cfg: cfg, now: now}}
 	for _, a := range cfg.Algorithms {
@@ -47,9 +47,9 @@ func NewJWT(cfg JWTConfig, now func() time.Time) (*JWT, error) {
 	return j, nil
 }
 
-// Authenticate returns the principal of a token. The algorithm must be one of
-// those configured and fit the key; where the token says its keys are is never
-// looked at. It must name an expiry.
+// Authenticate returns the principal of a token. The algorithm must be one of those
+// configured and match the key; the token's own claim of where its keys are is ignored.
+// The token must have an expiry.
 func (j *JWT) Authenticate(ctx context.Context, bearer string) (Principal, error) {
 	token, err := jwt.ParseSigned(bearer, j.algorithms)
 	if err != nil || len(token.Headers) != 1 {
@@ -97,10 +97,10 @@ func (j *JWT) principal(claims jwt.Claims, all map[string]json.RawMessage) (Prin
 	}, nil
 }
 
-// maxSubject bounds what a principal is called.
+// maxSubject bounds the length of a principal's name.
 const maxSubject = 255
 
-// words reads a claim that is a list of texts, or one text with spaces.
+// words reads a claim that is a list of strings, or one string with spaces.
 func words(raw json.RawMessage) []string {
 	var list []string
 	if json.Unmarshal(raw, &list) == nil {
@@ -113,8 +113,8 @@ func words(raw json.RawMessage) []string {
 	return nil
 }
 
-// Any recognizes a bearer by the first that may have made it: the host's own
-// tokens by their form, everything else by the identity provider.
+// Any recognizes a bearer by its form: the host's own tokens have a form of their own,
+// and everything else goes to the identity provider.
 type Any struct {
 	Tokens *Tokens
 	JWT    *JWT // nil: none are accepted

@@ -20,9 +20,9 @@ const (
 	keysTimeout  = 10 * time.Second
 	maxKeysBytes = 1 << 20
 
-	// unknownKeyRefresh is the least time between two looks at the issuer's keys
-	// because a token names one that is not there: strangers cannot make the host
-	// ask more often.
+	// unknownKeyRefresh is the minimum time between two reads of the issuer's keys caused
+	// by a token that names an unknown key: strangers cannot make the host ask more
+	// often.
 	unknownKeyRefresh = 10 * time.Second
 )
 
@@ -37,8 +37,8 @@ type keySet struct {
 	readAt  time.Time
 }
 
-// find returns the keys that may have signed a token that names a key; a key
-// without a name may have signed any.
+// find returns the keys that may have signed a token that names a key; a key without a
+// name may have signed any token.
 func (s *keySet) find(ctx context.Context, id string) ([]jose.JSONWebKey, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -46,7 +46,7 @@ func (s *keySet) find(ctx context.Context, id string) ([]jose.JSONWebKey, error)
 	now := s.now()
 	old := now.Sub(s.readAt)
 	if old >= s.cfg.KeysRefresh || (len(found) == 0 && now.Sub(s.triedAt) >= unknownKeyRefresh) {
-		// An issuer that is away for a moment does not lock everybody out.
+		// An issuer that is briefly unavailable must not lock everybody out.
 		if err := s.readAgain(ctx, now); err != nil && (len(found) == 0 || old >= 4*s.cfg.KeysRefresh) {
 			return nil, err
 		}
@@ -55,7 +55,7 @@ func (s *keySet) find(ctx context.Context, id string) ([]jose.JSONWebKey, error)
 	return found, nil
 }
 
-// readAgain reads the keys. If that fails, it is not tried with every request.
+// readAgain reads the keys. After a failure it does not retry with every request.
 func (s *keySet) readAgain(ctx context.Context, now time.Time) error {
 	if now.Sub(s.triedAt) < unknownKeyRefresh/10 {
 		return errors.New("the keys of the issuer could not be read a moment ago")
@@ -97,7 +97,7 @@ func (s *keySet) readFile() error {
 }
 
 func (s *keySet) fetch(ctx context.Context) error {
-	// The keys serve everybody: a client that leaves must not end the reading.
+	// The keys serve everybody: a client that disconnects must not end the reading.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), keysTimeout)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.cfg.KeysURL, http.NoBody)
@@ -127,8 +127,8 @@ func (s *keySet) fetch(ctx context.Context) error {
 	return nil
 }
 
-// parseKeys reads a JWKS, or public keys in PEM form. Only public keys that sign
-// count: a secret that is shared would let everybody who knows it sign.
+// parseKeys reads a JWKS, or public keys in PEM form. Only public signing keys count: a
+// shared secret would let everybody who knows it sign.
 func parseKeys(src []byte) ([]jose.JSONWebKey, error) {
 	var keys []jose.JSONWebKey
 	if block, rest := pem.Decode(src); block != nil {
@@ -149,7 +149,7 @@ func parseKeys(src []byte) ([]jose.JSONWebKey, error) {
 	}
 	for _, raw := range set.Keys {
 		var k jose.JSONWebKey
-		// A key of a kind that is not known here is left out: sets grow.
+		// Keys of an unknown kind are skipped, since sets grow.
 		if k.UnmarshalJSON(raw) == nil && k.IsPublic() && k.Valid() && (k.Use == "" || k.Use == "sig") {
 			keys = append(keys, k)
 		}

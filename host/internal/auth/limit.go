@@ -10,8 +10,7 @@ import (
 // maxClients bounds how many clients a limiter remembers.
 const maxClients = 10_000
 
-// Limiter bounds how often each client may do something. Safe for concurrent
-// use.
+// Limiter bounds how often each client may do something. It is safe for concurrent use.
 type Limiter struct {
 	limit rate.Limit
 	burst int
@@ -26,8 +25,8 @@ func NewLimiter(perSecond, burst int, now func() time.Time) *Limiter {
 	return &Limiter{limit: rate.Limit(perSecond), burst: burst, now: now, clients: map[string]*rate.Limiter{}}
 }
 
-// Allow takes one from the client's account. wait is how long a client that has
-// none left should stay away; 0: it may go on.
+// Allow takes one token from the client's bucket. wait is how long a client without
+// tokens should stay away; 0: it may proceed.
 func (l *Limiter) Allow(client string) (wait time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -47,9 +46,9 @@ func (l *Limiter) Allow(client string) (wait time.Duration) {
 	return wait
 }
 
-// forget drops the clients whose account is full again: nothing is lost with
-// them. If nearly all are busy, some of them are dropped, and a tenth of the places
-// is free: it is not for each newcomer that all are looked at.
+// forget drops the clients whose bucket is full again, which loses nothing. If nearly all
+// are busy, it drops some of them until a tenth of the places is free, so that not every
+// newcomer causes a scan of all clients.
 func (l *Limiter) forget(now time.Time) {
 	for name, c := range l.clients {
 		if c.TokensAt(now) >= float64(l.burst) {

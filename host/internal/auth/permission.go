@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// Resource is a kind of thing that permissions are about.
+// Resource is a kind of thing that permissions apply to.
 type Resource string
 
 // The resources.
@@ -22,18 +22,18 @@ const (
 	Token    Resource = "token"
 )
 
-// Resources lists all of them, in the order in which they are shown.
+// Resources lists all resources, in display order.
 var Resources = []Resource{Task, Template, Queue, Worker, Plugin, Config, Host, Token}
 
-// Level is how much may be done. Each includes those before it.
+// Level is how much may be done. Each level includes those before it.
 type Level int
 
 // The levels.
 const (
 	Nothing    Level = iota
-	Read             // look
-	Operate          // what the work of a day needs: submit, cancel, retry
-	Administer       // what changes for everybody: templates, plugins, tokens
+	Read             // view
+	Operate          // daily work: submit, cancel, retry
+	Administer       // changes that affect everybody: templates, plugins, tokens
 )
 
 var levels = []string{Read: "read", Operate: "operate", Administer: "administer"}
@@ -55,13 +55,13 @@ type Permission struct {
 // String returns resource:level.
 func (p Permission) String() string { return string(p.Resource) + ":" + p.Level.String() }
 
-// Permissions are what a principal may do: the highest level on each resource.
+// Permissions is what a principal may do: the highest level on each resource.
 type Permissions map[Resource]Level
 
-// everything is the resource that stands for all in the text of a permission.
+// everything stands for all resources in the text of a permission.
 const everything = "*"
 
-// Everything returns the permission to do all there is.
+// Everything returns the permission to do everything.
 func Everything() Permissions {
 	p := Permissions{}
 	for _, r := range Resources {
@@ -70,7 +70,7 @@ func Everything() Permissions {
 	return p
 }
 
-// ParsePermissions reads permissions such as task:operate or *:read.
+// ParsePermissions parses permissions such as task:operate or *:read.
 func ParsePermissions(texts []string) (Permissions, error) {
 	p := Permissions{}
 	for _, text := range texts {
@@ -82,8 +82,8 @@ func ParsePermissions(texts []string) (Permissions, error) {
 	return p, nil
 }
 
-// KnownPermissions reads the permissions among texts and ignores the rest, as
-// the claims of others may hold scopes of other services.
+// KnownPermissions parses the permissions among texts and ignores the rest, since claims
+// of other issuers may contain scopes of other services.
 func KnownPermissions(texts []string) Permissions {
 	p := Permissions{}
 	for _, text := range texts {
@@ -119,7 +119,7 @@ func resourceNames() string {
 	return strings.Join(names, ", ")
 }
 
-// Allows reports whether the permission is among them.
+// Allows reports whether the permissions include need.
 func (p Permissions) Allows(need Permission) bool {
 	return need.Level > Nothing && p[need.Resource] >= need.Level
 }

@@ -2,27 +2,27 @@ package auth
 
 import "context"
 
-// Kind says how a principal was recognized.
+// Kind is how a principal was recognized.
 type Kind string
 
 // The kinds of principals.
 const (
-	Local     Kind = "local"     // opened the unix socket; its file's mode decides who may
+	Local     Kind = "local"     // opened the unix socket; the file's mode decides who may
 	Anonymous Kind = "anonymous" // over loopback without authentication
-	ByToken   Kind = "token"     // showed a token that the host made
-	ByJWT     Kind = "jwt"       // showed a token of the identity provider
+	ByToken   Kind = "token"     // presented a token issued by the host
+	ByJWT     Kind = "jwt"       // presented a token of the identity provider
 	System    Kind = "system"    // the host itself
 )
 
-// Principal is who acts. The zero value is the host itself, as far as names go,
-// and may do nothing through the API.
+// Principal is who acts. The zero value stands for the host itself when it is named, but
+// may do nothing through the API.
 type Principal struct {
 	Kind        Kind
 	Name        string // of the user, the token, or the subject
 	Permissions Permissions
 }
 
-// String returns kind and name, as audit and logs show them: token:deploy.
+// String returns kind and name, as shown in audits and logs: token:deploy.
 func (p Principal) String() string {
 	switch {
 	case p.Kind == "":
@@ -36,13 +36,12 @@ func (p Principal) String() string {
 
 type principalKey struct{}
 
-// With returns a context of a request that p makes.
+// With returns a context for a request made by p.
 func With(ctx context.Context, p Principal) context.Context {
 	return context.WithValue(ctx, principalKey{}, p)
 }
 
-// From returns who makes the request of ctx; a context of no request is the
-// host's own.
+// From returns who makes the request of ctx; without a request it is the host itself.
 func From(ctx context.Context) Principal {
 	p, _ := ctx.Value(principalKey{}).(Principal)
 	return p
@@ -50,16 +49,16 @@ func From(ctx context.Context) Principal {
 
 type subjectKey struct{}
 
-// WithSubject returns a context in which [SetSubject] says what a request is
-// about; read returns what it said.
+// WithSubject returns a context in which [SetSubject] sets what a request is about; read
+// returns what was set.
 func WithSubject(ctx context.Context) (_ context.Context, read func() string) {
 	subject := new(string)
 	return context.WithValue(ctx, subjectKey{}, subject), func() string { return *subject }
 }
 
 // SetSubject names what the request of ctx changes, for the audit: template
-// shop/order@1.0.0. Without it the audit shows the path of the request. To be
-// called by the goroutine that answers the request.
+// shop/order@1.0.0. Without it the audit shows the path of the request. Call it from the
+// goroutine that answers the request.
 func SetSubject(ctx context.Context, subject string) {
 	if s, ok := ctx.Value(subjectKey{}).(*string); ok {
 		*s = subject

@@ -12,14 +12,14 @@ import (
 	"time"
 )
 
-// ErrRefused is wrapped by errors about a bearer that is no good.
+// ErrRefused is wrapped by errors about an invalid bearer.
 var ErrRefused = errors.New("refused")
 
 func refused(text string) error { return fmt.Errorf("%w: %s", ErrRefused, text) }
 
-// A token is tsk_ID_SECRET: the identifier finds its row, the secret proves it.
-// The secret has 130 random bits, so that a plain hash of it cannot be searched
-// for; only the hash is stored.
+// A token is tsk_ID_SECRET: the identifier finds its row, the secret proves it. The
+// secret has 130 random bits, so that a plain hash of it cannot be found by search; only
+// the hash is stored.
 const (
 	tokenPrefix  = "tsk_"
 	tokenIDLen   = 12
@@ -27,15 +27,14 @@ const (
 	maxBearerLen = 16 << 10
 )
 
-// NewToken makes a token. bearer is shown to its owner once; id and hash are
-// kept.
+// NewToken generates a token. bearer is shown to its owner once; id and hash are stored.
 func NewToken() (id, bearer string, hash []byte) {
 	id = strings.ToLower(rand.Text()[:tokenIDLen])
 	secret := strings.ToLower(rand.Text())
 	return id, tokenPrefix + id + "_" + secret, hashOf(secret)
 }
 
-// splitToken returns the parts of a token that the host may have made.
+// splitToken returns the parts of a token that the host may have issued.
 func splitToken(bearer string) (id, secret string, ok bool) {
 	rest, ok := strings.CutPrefix(bearer, tokenPrefix)
 	if !ok || len(rest) != tokenIDLen+1+secretLen || rest[tokenIDLen] != '_' {
@@ -49,7 +48,7 @@ func hashOf(secret string) []byte {
 	return h[:]
 }
 
-// StoredToken is what is kept of a token.
+// StoredToken is what is stored of a token.
 type StoredToken struct {
 	ID, Name    string
 	Hash        []byte
@@ -62,8 +61,8 @@ type TokenSource interface {
 	LiveTokens(ctx context.Context) ([]StoredToken, error)
 }
 
-// Tokens recognizes the host's own tokens. It knows all there are and asks
-// again when that is older than the refresh, so that a wrong token costs the
+// Tokens recognizes the host's own tokens. It keeps all of them in memory and reads them
+// again when they are older than the refresh interval, so that a wrong token costs the
 // database nothing.
 type Tokens struct {
 	source  TokenSource
@@ -75,11 +74,11 @@ type Tokens struct {
 	readAt time.Time
 }
 
-// unknownRefresh is how old the tokens are at most when one is found unknown: a
-// token made by another host a moment ago is good.
+// unknownRefresh is the maximum age of the tokens when one is found unknown: a token just
+// issued by another host must work.
 const unknownRefresh = time.Second
 
-// NewTokens returns a recognizer of the tokens of a source.
+// NewTokens returns a recognizer for the tokens of a source.
 func NewTokens(source TokenSource, refresh time.Duration, now func() time.Time) *Tokens {
 	return &Tokens{source: source, refresh: refresh, now: now}
 }
@@ -94,7 +93,8 @@ func (t *Tokens) Authenticate(ctx context.Context, bearer string) (Principal, er
 	if err != nil {
 		return Principal{}, err
 	}
-	// Compared also if there is none: an answer tells nothing by its time.
+	// The comparison is also made if there is no such token, so that the time of an
+	// answer reveals nothing.
 	same := subtle.ConstantTimeCompare(hashOf(secret), stored.Hash) == 1
 	if !known || !same {
 		return Principal{}, refused("the token is unknown, expired or revoked")
@@ -119,7 +119,7 @@ func (t *Tokens) find(ctx context.Context, id string) (StoredToken, bool, error)
 	return stored, known, nil
 }
 
-// Forget has the tokens read again before the next is checked: one was made or
+// Forget makes the tokens be read again before the next check, because one was issued or
 // revoked here.
 func (t *Tokens) Forget() {
 	t.mu.Lock()

@@ -23,31 +23,31 @@ const (
 // States lists all states.
 var States = []State{Closed, HalfOpen, Open, ForcedOpen}
 
-// Outcome is what a call that was let through came to.
+// Outcome is the result of a call that was let through.
 type Outcome int
 
 // The outcomes of calls.
 const (
 	Success Outcome = iota // the dependency answered
-	Failure                // it did not, or could not do what it is there for
-	Ignored                // the call tells nothing of it
+	Failure                // it did not, or could not do its job
+	Ignored                // the call says nothing about it
 )
 
-// Config is when a breaker opens and closes.
+// Config defines when a breaker opens and closes.
 type Config struct {
-	Failures int           // in a row open it; at least 1
-	Timeout  time.Duration // it stays open for so long at most
-	Probes   int           // that must succeed to close it, and that are let through at once; at least 1
+	Failures int           // consecutive failures that open it; at least 1
+	Timeout  time.Duration // longest time it stays open
+	Probes   int           // successes needed to close it, and calls let through at once; at least 1
 }
 
 // ErrOpen is wrapped by the refusals of all breakers.
 var ErrOpen = errors.New("circuit breaker is open")
 
-// OpenError is a refusal.
+// OpenError is returned for a refused call.
 type OpenError struct {
 	Name  string
 	State State
-	Retry time.Duration // when it is worth trying again, at the earliest; 0: unknown
+	Retry time.Duration // earliest time after which trying again is worthwhile; 0: unknown
 }
 
 // Error names the breaker.
@@ -66,30 +66,30 @@ var (
 	errIgnored = errors.New("ignored")
 )
 
-// Change is one move of a breaker.
+// Change is one transition of a breaker.
 type Change struct {
 	Name     string
 	From, To State
 	Reason   string // by whom and why, if an operator moved it
 }
 
-// Breaker guards one dependency, or one class of its operations. Safe for
+// Breaker guards one dependency, or one class of its operations. It is safe for
 // concurrent use.
 type Breaker struct {
 	name, kind string
 	class      string
 	set        *Set
 
-	mu       sync.Mutex // guards all below
+	mu       sync.Mutex // guards the fields below
 	inner    *gobreaker.TwoStepCircuitBreaker[struct{}]
-	tripped  bool  // it opened, and nobody has looked yet
-	state    State // as last told
+	tripped  bool  // it opened, and look has not run yet
+	state    State // as last reported
 	until    time.Time
 	forced   string // why an operator holds it open
 	since    time.Time
 	reason   string
 	lastErr  string
-	failures int    // in a row, while it was closed
+	failures int    // consecutive ones, while it was closed
 	refused  uint64 // calls, since the host started
 	pending  []Change
 }
@@ -100,14 +100,14 @@ func newBreaker(s *Set, id ID) *Breaker {
 	return b
 }
 
-// renew puts a closed gobreaker in place. It is called with mu held, or before
-// others know the breaker.
+// renew installs a closed gobreaker. It is called with mu held, or before others know the
+// breaker.
 func (b *Breaker) renew() {
 	b.failures, b.tripped = 0, false
 	b.inner = gobreaker.NewTwoStepCircuitBreaker[struct{}](gobreaker.Settings{
 		Name:        b.name,
 		MaxRequests: uint32(max(b.set.config(b.kind).Probes, 1)),
-		// The wait is ours; gobreaker is half-open as soon as we ask it again.
+		// We time the wait ourselves; gobreaker is half-open as soon as we ask it again.
 		Timeout: time.Nanosecond,
 		ReadyToTrip: func(c gobreaker.Counts) bool {
 			b.failures = int(c.ConsecutiveFailures) // gobreaker forgets them when it opens
@@ -115,7 +115,7 @@ func (b *Breaker) renew() {
 		},
 		IsSuccessful: func(err error) bool { return err == nil },
 		IsExcluded:   func(err error) bool { return errors.Is(err, errIgnored) },
-		OnStateChange: func(_ string, _, to gobreaker.State) { // called with mu held, as all of gobreaker is
+		OnStateChange: func(_ string, _, to gobreaker.State) { // called with mu held, like all of gobreaker
 			b.tripped = b.tripped || to == gobreaker.StateOpen
 		},
 	})
@@ -124,8 +124,8 @@ func (b *Breaker) renew() {
 // Name returns the breaker's name.
 func (b *Breaker) Name() string { return b.name }
 
-// Allow lets a call through, or refuses it with an *[OpenError]. done must be
-// called once, when the call has ended; err is its error, for people to see.
+// Allow lets a call through, or refuses it with an *[OpenError]. done must be called
+// once, when the call has ended; err is its error, to be shown to people.
 func (b *Breaker) Allow() (done func(o Outcome, err error), err error) {
 	if !b.set.Enabled() {
 		return func(Outcome, error) {}, nil
@@ -157,8 +157,8 @@ func (b *Breaker) refuse(now time.Time) error {
 	return e
 }
 
-// end reports what a call came to, to the gobreaker that let it through. If an
-// operator has closed or reset the breaker since, that counts no more.
+// end reports the result of a call to the gobreaker that let it through. If an operator
+// has closed or reset the breaker since, the result no longer counts.
 func (b *Breaker) end(inner *gobreaker.TwoStepCircuitBreaker[struct{}], report func(error), o Outcome, err error) {
 	b.mu.Lock()
 	defer b.tell()
@@ -184,8 +184,8 @@ func (b *Breaker) end(inner *gobreaker.TwoStepCircuitBreaker[struct{}], report f
 	b.look(b.set.now())
 }
 
-// look follows what gobreaker has decided. It is called with mu held, after each
-// call to gobreaker: its own open state lasts a nanosecond.
+// look adopts what gobreaker has decided. It is called with mu held, after each call to
+// gobreaker, whose own open state lasts a nanosecond.
 func (b *Breaker) look(now time.Time) {
 	if b.forced != "" {
 		return
@@ -199,8 +199,8 @@ func (b *Breaker) look(now time.Time) {
 	b.follow(now)
 }
 
-// follow moves on with time, and with what gobreaker has decided. What a breaker
-// was opened for is over when it is closed. It is called with mu held.
+// follow updates the state for the current time and for what gobreaker has decided. The
+// reason for which a breaker opened is dropped when it closes. It is called with mu held.
 func (b *Breaker) follow(now time.Time) {
 	if to := b.now(now); to == Closed {
 		b.move(to, "")
@@ -209,7 +209,7 @@ func (b *Breaker) follow(now time.Time) {
 	}
 }
 
-// now returns the state as it is to be called. It is called with mu held.
+// now returns the state to report. It is called with mu held.
 func (b *Breaker) now(at time.Time) State {
 	switch {
 	case b.forced != "":
@@ -223,7 +223,7 @@ func (b *Breaker) now(at time.Time) State {
 	}
 }
 
-// move notes a change, to be told once mu is free. It is called with mu held.
+// move records a change, to be reported once mu is released. It is called with mu held.
 func (b *Breaker) move(to State, reason string) {
 	if b.state == to {
 		return
@@ -233,7 +233,7 @@ func (b *Breaker) move(to State, reason string) {
 	b.state, b.since, b.reason = to, b.set.now(), reason
 }
 
-// tell tells of changes. It is called without mu.
+// tell reports changes. It is called without mu.
 func (b *Breaker) tell() {
 	b.mu.Lock()
 	pending := b.pending
@@ -244,9 +244,8 @@ func (b *Breaker) tell() {
 	}
 }
 
-// Recovered says that the dependency was seen to work, by a call that asks no
-// breaker. An open breaker is half-open from then on; one that an operator holds
-// open stays so.
+// Recovered reports that the dependency was seen to work, by a call that bypasses the
+// breakers. An open breaker becomes half-open; one that an operator holds open stays so.
 func (b *Breaker) Recovered() {
 	b.mu.Lock()
 	defer b.tell()
@@ -270,7 +269,7 @@ func (b *Breaker) ForceOpen(reason string) {
 	b.reason = reason
 }
 
-// Close lets all calls through at once, and counts anew.
+// Close lets all calls through at once, and restarts the count.
 func (b *Breaker) Close(reason string) {
 	b.mu.Lock()
 	defer b.tell()
@@ -280,8 +279,8 @@ func (b *Breaker) Close(reason string) {
 	b.move(Closed, reason)
 }
 
-// Reset ends what an operator has forced, and leaves it to the breaker: one that
-// is not closed is half-open then, and probes decide.
+// Reset ends what an operator has forced and returns control to the breaker: if it is not
+// closed it becomes half-open, and probes decide.
 func (b *Breaker) Reset(reason string) {
 	b.mu.Lock()
 	defer b.tell()
@@ -305,19 +304,19 @@ func (b *Breaker) trip() {
 	b.tripped = false
 }
 
-// Status is what is to be seen of a breaker.
+// Status is the visible state of a breaker.
 type Status struct {
 	Name     string
 	State    State
 	Since    time.Time
-	Reason   string // of the state; empty: it is closed as ever
-	Failures int    // in a row, while it was closed
+	Reason   string // of the state; empty: it is closed and nothing has happened
+	Failures int    // consecutive ones, while it was closed
 	Refused  uint64 // calls, since the host started
 	Retry    time.Duration
 	Config   Config
 }
 
-// Status returns what is to be seen.
+// Status returns the visible state.
 func (b *Breaker) Status() Status {
 	b.mu.Lock()
 	defer b.tell()

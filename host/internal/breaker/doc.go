@@ -1,6 +1,6 @@
-// Package breaker keeps the host from asking what does not answer. A [Set] holds
-// one [Breaker] for each dependency, and for each queue and class of operation,
-// so that one bad queue stops neither the others nor what settles its work.
+// Package breaker keeps the host from calling what does not answer. A [Set] holds one
+// [Breaker] for each dependency, and for each queue and class of operation, so that one
+// bad queue stops neither the others nor what settles its work.
 //
 //	          failures in a row                timeout, or proof of life
 //	closed ──────────────────────► open ──────────────────────────────► half_open
@@ -9,14 +9,14 @@
 //	   └─────────────────────────────┴──────────────────────────────────────┘
 //	any ──► forced_open, by an operator, until an operator ends it
 //
-// gobreaker counts, and bounds the probes of the half-open state: no more are let
-// through than successes are needed. How long it stays open is decided here,
-// because a dependency that is proved to be back (see [Breaker.Recovered]) need
-// not wait for the end of the timeout.
+// gobreaker counts, and bounds the probes of the half-open state: no more are let through
+// than successes are needed. How long a breaker stays open is decided here, because a
+// dependency that has proved to be back (see [Breaker.Recovered]) need not wait for the
+// end of the timeout.
 //
-// Which errors are failures is the caller's to say: what a dependency answers,
-// be it a refusal, is no failure of the dependency.
+// The caller decides which errors are failures: an answer from a dependency, even a
+// refusal, is not a failure of the dependency.
 //
-// The package knows neither databases nor queues, starts nothing and keeps no
-// state over a restart. Refusals wrap [ErrOpen].
+// The package knows nothing about databases or queues, starts nothing and keeps no state
+// over a restart. Refusals wrap [ErrOpen].
 package breaker

@@ -2,11 +2,11 @@ package breaker
 
 import "github.com/prometheus/client_golang/prometheus"
 
-// outcomes are the words of outcomes.
+// outcomes maps outcomes to their labels.
 var outcomes = map[Outcome]string{Success: "success", Failure: "failure", Ignored: "ignored"}
 
-// metrics count by dependency and class of operations, not by queue: their
-// labels stay as few as they are, however many namespaces there are.
+// metrics count by dependency and class of operations, not by queue, so that the number
+// of labels stays fixed however many namespaces there are.
 type metrics struct {
 	calls, refused, transitions *prometheus.CounterVec
 }

@@ -20,14 +20,14 @@ type Class string
 const (
 	Claim  Class = "claim"  // take steps to run
 	Read   Class = "read"   // read messages
-	Settle Class = "settle" // remove or set aside what was acted on
+	Settle Class = "settle" // remove or set aside what was processed
 )
 
-// Classes lists all of them.
+// Classes lists all classes.
 var Classes = []Class{Claim, Read, Settle}
 
-// ID names a breaker: of the database, if it is zero, or of a class of operations
-// on a queue.
+// ID identifies a breaker: of the database, if it is zero, or of a class of operations on
+// a queue.
 type ID struct {
 	Queue string
 	Class Class
@@ -36,7 +36,7 @@ type ID struct {
 // Database is the breaker of the database as a whole.
 var Database = ID{}
 
-// The kinds of dependencies, which are labels of metrics.
+// The kinds of dependencies, which are metric labels.
 const (
 	kindDatabase = "database"
 	kindQueue    = "queue"
@@ -67,7 +67,7 @@ func (id ID) String() string {
 
 var queueName = regexp.MustCompile(`^[a-z_][a-z0-9_]{0,62}$`)
 
-// Parse reads a name.
+// Parse parses a name.
 func Parse(name string) (ID, error) {
 	if name == kindDatabase {
 		return Database, nil
@@ -80,15 +80,15 @@ func Parse(name string) (ID, error) {
 
 // Limits are the settings of a set.
 type Limits struct {
-	Enabled  bool   // else every call passes and nothing is counted
+	Enabled  bool   // if false, every call passes and nothing is counted
 	Database Config // of the dependency as a whole
 	Queue    Config // of each class of operations on each queue
 }
 
-// most bounds the breakers: queues beyond it are not guarded.
+// most bounds the number of breakers: queues beyond it are not guarded.
 const most = 1000
 
-// Set is all breakers of a host. Safe for concurrent use.
+// Set holds all breakers of a host. It is safe for concurrent use.
 type Set struct {
 	limits  atomic.Pointer[Limits]
 	now     func() time.Time
@@ -99,9 +99,9 @@ type Set struct {
 	all map[ID]*Breaker
 }
 
-// New returns a set whose breaker of the database exists; the others come with
-// their first use. onMove is told of every change, one at a time for each
-// breaker; it must not block.
+// New returns a set with the database's breaker; the others are created at their first
+// use. onMove is called for every change, one at a time for each breaker, and must not
+// block.
 func New(l Limits, onMove func(Change), reg prometheus.Registerer, now func() time.Time) *Set {
 	s := &Set{now: now, onMove: onMove, all: map[ID]*Breaker{}}
 	s.metrics = newMetrics(reg, s)
@@ -110,8 +110,8 @@ func New(l Limits, onMove func(Change), reg prometheus.Registerer, now func() ti
 	return s
 }
 
-// Reload puts other settings in force. What is open stays open for as long as it
-// was to be; another number of probes counts from the next Close or Reset on.
+// Reload puts other settings in force. An open breaker stays open for as long as planned;
+// a new number of probes applies from the next Close or Reset on.
 func (s *Set) Reload(l Limits) { s.limits.Store(&l) }
 
 // Enabled reports whether breakers act.
@@ -126,7 +126,7 @@ func (s *Set) config(kind string) Config {
 
 func (s *Set) changed(c Change) { s.onMove(c) }
 
-// Of returns the breaker of an id; nil: there are too many already.
+// Of returns the breaker of an id; nil: there are already too many.
 func (s *Set) Of(id ID) *Breaker {
 	s.mu.RLock()
 	b := s.all[id]
@@ -144,8 +144,7 @@ func (s *Set) Of(id ID) *Breaker {
 	return b
 }
 
-// Status returns what is to be seen of all breakers, the database's first, then
-// by name.
+// Status returns the status of all breakers, the database's first, then by name.
 func (s *Set) Status() []Status {
 	s.mu.RLock()
 	every := make([]*Breaker, 0, len(s.all))

@@ -18,44 +18,46 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/scaler"
 )
 
-// Config are the coordinator's settings.
+// Config holds the coordinator's settings.
 type Config struct {
 	Enabled  bool          // false: pools keep the size they have, within their bounds
 	Interval time.Duration // between two decisions about a pool
 	Timeout  time.Duration // for an algorithm to answer
 	Policy   scaling.Policy
 
-	// Settings returns what the configuration says of a pool.
+	// Settings returns the configured settings of a pool.
 	Settings func(kind, namespace string) Settings
-	// Enforce refuses what resources do not bear; otherwise it is warned of.
+	// Enforce refuses settings that exceed the resources; otherwise there is only a
+	// warning.
 	Enforce bool
-	// Share of the free memory that more executors may take, 0 to 1.
+	// MemoryShare is the fraction of the free memory that additional executors may use, 0
+	// to 1.
 	MemoryShare float64
-	// LongestPoll is the most that a pool may rest between two looks.
+	// LongestPoll is the longest rest of a pool between two looks.
 	LongestPoll time.Duration
 	// Resting reports whether the host leaves the database alone; nil: it never does.
 	Resting func() bool
 }
 
-// Settings are those of one pool.
+// Settings are the settings of one pool.
 type Settings struct {
 	Min, Max  int
 	Algorithm string // its name, with options as JSON behind an equals sign
-	Shadow    string // as Algorithm; empty: none
+	Shadow    string // like Algorithm; empty: none
 	Pace      pool.Pace
 }
 
 // Pool is a pool as its owner shows it.
 type Pool struct {
-	Kind, Namespace string   // the namespace is empty but for step execution
+	Kind, Namespace string   // the namespace is empty except for step execution
 	Queues          []string // where work waits that no host has taken
-	Useful          int      // more executors than this are of no use now; 0: not known
-	Connections     int      // of the database that an executor needs
-	Memory          int64    // bytes that an executor needs, about
+	Useful          int      // more executors than this are of no use now; 0: unknown
+	Connections     int      // database connections that an executor needs
+	Memory          int64    // approximate bytes that an executor needs
 	Executors
 }
 
-// Name is the pool's name, unique in its host.
+// Name returns the pool's name, unique in its host.
 func (p *Pool) Name() string {
 	if p.Namespace == "" {
 		return p.Kind
@@ -72,33 +74,33 @@ type Executors interface {
 	Cut(elsewhere int64, oldest time.Duration) (scaler.Sample, bool)
 }
 
-// Backlog is the work that waits in a queue and that no host has taken: as much
-// of it as falls to this host.
+// Backlog is this host's share of the work that waits in a queue and that no host has
+// taken.
 type Backlog struct {
 	Waiting int64
 	Oldest  time.Duration
 }
 
-// World is what the coordinator asks of the rest of the host.
+// World is what the coordinator needs from the rest of the host.
 type World interface {
-	// Pools returns the pools there are now. One that is there stays.
+	// Pools returns the pools there are now. A pool never disappears.
 	Pools() []Pool
-	// Backlogs returns what waits in queues. One that is not in the answer is not
-	// known.
+	// Backlogs returns what waits in queues. If a queue is missing from the answer, its
+	// backlog is unknown.
 	Backlogs(ctx context.Context, queues []string) (map[string]Backlog, error)
-	// Algorithm makes the scaler of a pool. The error says what is wrong with the
-	// name or the options. A [Named] one tells who answered.
+	// Algorithm returns the scaler of a pool. The error says what is wrong with the name
+	// or the options. A [Named] scaler tells who answered.
 	Algorithm(spec string) (scaler.Scaler, error)
-	// Facts returns what the resources are.
+	// Facts returns the available resources.
 	Facts(ctx context.Context) (Facts, error)
-	// State is the host's operational state.
+	// State returns the host's operational state.
 	State() opstate.State
 }
 
 // Named tells who gave the last answer: a plugin's process, or the host itself.
 type Named interface{ By() string }
 
-// ErrNoPool is returned for a name that no pool has.
+// ErrNoPool is returned if no pool has the given name.
 var ErrNoPool = errors.New("there is no such pool")
 
 // RefusedError says why a change is not made.
@@ -112,7 +114,7 @@ func (e *RefusedError) Error() string {
 	return e.Problems[0]
 }
 
-// Coordinator is the coordinator of one host. It is safe for concurrent use.
+// Coordinator sizes the pools of one host. It is safe for concurrent use.
 type Coordinator struct {
 	cfg     atomic.Pointer[Config]
 	world   World
@@ -120,23 +122,23 @@ type Coordinator struct {
 	metrics *metrics
 	now     func() time.Time
 
-	mu    sync.Mutex // guards the following and what managed says it guards
+	mu    sync.Mutex // guards the fields below and the fields of managed that say so
 	pools map[string]*managed
 	facts Facts
-	known bool // facts were read
+	known bool // facts have been read
 
 	ticked   time.Time      // the last tick of Run
-	changing sync.Mutex     // one change of settings at a time: it is checked against the others
-	asking   sync.WaitGroup // the decisions under way
+	changing sync.Mutex     // one change of settings at a time, because each is checked against the others
+	asking   sync.WaitGroup // the decisions in progress
 }
 
-// managed is a pool and what is known of it.
+// managed is a pool and what is known about it.
 type managed struct {
 	Pool // Useful and Memory are guarded by mu
 	name string
 
 	// Guarded by Coordinator.mu.
-	base      Settings // what the configuration says
+	base      Settings // from the configuration
 	settings  Settings // what is in force
 	target    int
 	paused    *Pause
@@ -146,7 +148,7 @@ type managed struct {
 
 	journal *scaling.Journal
 
-	// Of the goroutine that ticks.
+	// Used only by the goroutine that ticks.
 	window  *scaling.Window
 	depth   int64 // of the queues, at the last cut
 	measure bool  // depth is known
@@ -154,7 +156,7 @@ type managed struct {
 	samples samples // guarded by Coordinator.mu
 	strain  strain  // likewise
 
-	// Of the goroutine that has the token of busy.
+	// Used only by the goroutine that holds the token of busy.
 	busy   chan struct{}
 	lead   governed
 	shadow governed
@@ -175,22 +177,20 @@ type Pause struct {
 }
 
 const (
-	windowSpan  = 2 * time.Minute // of samples that algorithms see
-	historySize = 500             // decisions kept of each pool, and as many that changed something
+	windowSpan  = 2 * time.Minute // of samples shown to algorithms
+	historySize = 500             // decisions kept per pool, and as many that changed something
 	restPace    = 5 * time.Second // between two ticks while there is nothing to decide
 )
 
-// New makes a coordinator. Its pools have the sizes they were made with until it
-// runs.
+// New returns a coordinator. Its pools keep their initial sizes until it runs.
 func New(cfg Config, world World, reg prometheus.Registerer, log hclog.Logger) *Coordinator {
 	c := &Coordinator{world: world, log: log, metrics: newMetrics(reg), now: time.Now, pools: map[string]*managed{}}
 	c.cfg.Store(&cfg)
 	return c
 }
 
-// Run decides at intervals until ctx ends, seldom while there is nothing to decide,
-// and not at all while the host rests as well.
-// It is made for a lifecycle.Runner.
+// Run decides at intervals until ctx ends: rarely while there is nothing to decide, and
+// not at all while the host rests as well. It is meant for a lifecycle.Runner.
 func (c *Coordinator) Run(ctx context.Context) error {
 	defer c.asking.Wait()
 	for {
@@ -211,8 +211,8 @@ func (c *Coordinator) resting() bool {
 	return resting != nil && resting()
 }
 
-// Reload puts another configuration in force. Pools whose settings in it are
-// others than before get them; what was changed at run time stays otherwise.
+// Reload puts another configuration in force. Pools whose settings it changes get the new
+// ones; otherwise run-time changes are kept.
 func (c *Coordinator) Reload(cfg Config) {
 	c.changing.Lock()
 	defer c.changing.Unlock()
@@ -230,9 +230,9 @@ func (c *Coordinator) Reload(cfg Config) {
 // Config returns the configuration in force.
 func (c *Coordinator) Config() Config { return *c.cfg.Load() }
 
-// atRest reports whether a tick would come to nothing: no pool works or has work
-// that waits, and none is larger than it must be. What waits in the database for a
-// host at rest is found by its claims, not by asking for its amount all the time.
+// atRest reports whether a tick would have no effect: no pool is working or has waiting
+// work, and none is larger than its minimum. A host at rest finds what waits in the
+// database by its claims, not by constantly asking how much there is.
 func (c *Coordinator) atRest() bool {
 	pools, enabled := c.world.Pools(), c.cfg.Load().Enabled
 	c.mu.Lock()
@@ -243,7 +243,8 @@ func (c *Coordinator) atRest() bool {
 			return false
 		}
 		least, _ := m.bounds()
-		// The executors of the other kinds look for work, which is none by itself.
+		// The executors of the other kinds look for work, which by itself does not count
+		// as work.
 		at := p.State()
 		if enabled && m.paused == nil && m.target > least || at.Waiting > 0 || at.Running > 0 && p.Namespace != "" {
 			return false
@@ -252,8 +253,8 @@ func (c *Coordinator) atRest() bool {
 	return true
 }
 
-// Tick measures every pool and begins a decision about each. It does not wait
-// for algorithms.
+// Tick measures every pool and begins a decision about each. It does not wait for
+// algorithms.
 func (c *Coordinator) Tick(ctx context.Context) {
 	cfg := c.cfg.Load()
 	pools := c.adopt()
@@ -275,14 +276,13 @@ func (c *Coordinator) Tick(ctx context.Context) {
 				defer func() { <-m.busy }()
 				c.decide(ctx, m, o)
 			})
-		default: // the last question is not answered yet
+		default: // the last question has not been answered yet
 			c.metrics.late.Inc()
 		}
 	}
 }
 
-// adopt takes in pools that are new, and what is new about the others, and returns
-// all.
+// adopt adds new pools, updates the others, and returns all.
 func (c *Coordinator) adopt() []*managed {
 	cfg := c.cfg.Load()
 	c.mu.Lock()
@@ -307,7 +307,8 @@ func (c *Coordinator) adopt() []*managed {
 	return all
 }
 
-// fit brings a pool's target within its bounds, and its pace to what it shall be. The caller holds the lock.
+// fit brings a pool's target within its bounds, and sets its pace. The caller holds the
+// lock.
 func (c *Coordinator) fit(m *managed) {
 	if to := min(max(m.target, m.settings.Min), m.settings.Max); to != m.target {
 		m.target, m.changedAt = to, c.now()
@@ -341,8 +342,8 @@ func (c *Coordinator) readBacklogs(ctx context.Context, pools []*managed) map[st
 	return backlogs
 }
 
-// measure cuts a sample of a pool. Without knowing what waits there is none: what
-// is missing is missing and never zero.
+// measure cuts a sample of a pool. If it is unknown what waits, there is no sample:
+// missing data is never taken for zero.
 func (c *Coordinator) measure(m *managed, backlogs map[string]Backlog) {
 	var all Backlog
 	for _, q := range m.Queues {
@@ -372,20 +373,20 @@ func (c *Coordinator) measure(m *managed, backlogs map[string]Backlog) {
 	}
 }
 
-// strain is how long a pool has been as large as it may be, and at work, while what
-// waits for it has grown. Executors that have nothing to do wait for no others of
-// their kind: what waits then is work of somebody else, such as the steps that
-// outside workers run in the same namespace.
+// strain is how long a pool has been at its maximum and working while its backlog has
+// grown. If its executors are idle, more of them would not help: what waits then is work
+// for someone else, such as steps that outside workers run in the same namespace.
 type strain struct {
 	since      time.Time // zero: it is not
-	low, depth int64     // what waited then, and waits now
+	low, depth int64     // what waited then, and what waits now
 }
 
-// strainedBusy is the share of their time from which on executors are short.
+// strainedBusy is the fraction of busy time from which a pool counts as short of
+// executors.
 const strainedBusy = 0.5
 
-// note takes a sample in. What waits may go up and down, but once it is less than
-// when the strain began the pool keeps up.
+// note adds a sample. The backlog may go up and down, but once it is smaller than when
+// the strain began the pool keeps up.
 func (s *strain) note(one scaler.Sample, atMost bool) {
 	switch {
 	case !atMost || one.QueueDepth == 0 || one.Utilization < strainedBusy:
@@ -409,7 +410,8 @@ func (c *Coordinator) observe(m *managed) scaler.Observation {
 	}
 }
 
-// bounds are those in force: no more than is of use. The caller holds the lock.
+// bounds returns the bounds in force, limited to what is useful. The caller holds the
+// lock.
 func (m *managed) bounds() (least, most int) {
 	least, most = m.settings.Min, m.settings.Max
 	if m.Useful > 0 {
@@ -418,7 +420,7 @@ func (m *managed) bounds() (least, most int) {
 	return least, most
 }
 
-// decide asks a pool's algorithm and brings the pool to what came of it.
+// decide asks a pool's algorithm and applies the resulting decision to the pool.
 func (c *Coordinator) decide(ctx context.Context, m *managed, o scaler.Observation) {
 	cfg := c.cfg.Load()
 	c.mu.Lock()
@@ -438,7 +440,7 @@ func (c *Coordinator) decide(ctx context.Context, m *managed, o scaler.Observati
 		d.Shadow = m.shadowed(ctx, c.world, settings.Shadow, cfg, o)
 	}
 	if ctx.Err() != nil {
-		return // the host stops: that says nothing about the algorithm
+		return // the host is stopping: that says nothing about the algorithm
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -457,9 +459,8 @@ func (c *Coordinator) decide(ctx context.Context, m *managed, o scaler.Observati
 	m.Resize(d.To)
 }
 
-// prepare makes the governor of an algorithm, if it is another one than before. A
-// governor that is made anew remembers nothing: with the policy changes what its
-// memory is for.
+// prepare creates the governor of an algorithm, if it differs from the previous one. A
+// new governor remembers nothing, because a new policy changes the meaning of its memory.
 func (g *governed) prepare(w World, spec string, p scaling.Policy) error {
 	if g.governor != nil && g.spec == spec && g.policy == p {
 		return nil
@@ -481,7 +482,7 @@ func (g *governed) prepare(w World, spec string, p scaling.Policy) error {
 	return nil
 }
 
-// decide comes to a decision in any case.
+// decide always comes to a decision.
 func (g *governed) decide(ctx context.Context, limit time.Duration, o scaler.Observation, problem string) scaling.Decision {
 	if g.governor == nil {
 		return scaling.Decision{

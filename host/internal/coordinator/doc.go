@@ -6,16 +6,16 @@
 //	  └───────────────────────────────────────────────────── history
 //
 // At every interval it cuts a sample of each pool, adds what waits for it in the
-// database, and asks the pool's algorithm, each pool beside the others: one that
-// is slow holds its own pool only. The algorithm is never trusted, see package
-// scaling. What it advises, which rules changed it and why is kept as the pool's
-// history. A pool's algorithm may have a shadow, whose advice is recorded beside.
+// database, and asks the pool's algorithm, concurrently for all pools: a slow one delays
+// only its own pool. The algorithm is never trusted, see package scaling. Its advice, the
+// rules that changed it and the reasons are kept as the pool's history. A pool's
+// algorithm may have a shadow, whose advice is recorded as well.
 //
-// Bounds, algorithm and pause of a pool can be changed while it runs; what the
-// resources of the host and the database's server do not bear is refused or
-// warned of.
+// Bounds, algorithm and pause of a pool can be changed while it runs. Settings that
+// exceed the resources of the host or the database server are refused, or cause a
+// warning.
 //
-// The package knows neither what executors do nor where algorithms come from nor
-// the database: core gives it the pools, the algorithms and the facts. Core runs
-// and stops it. Errors: [ErrNoPool], [*RefusedError].
+// The package does not know what executors do, where algorithms come from, or the
+// database: core provides the pools, the algorithms and the facts, and runs and stops it.
+// Errors: [ErrNoPool], [*RefusedError].
 package coordinator

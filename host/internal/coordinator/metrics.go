@@ -7,8 +7,8 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/scaler"
 )
 
-// metrics are labelled with the kind of a pool, never with a namespace: those of
-// one kind are added up.
+// metrics are labelled with the kind of a pool, never with a namespace: pools of one kind
+// are summed.
 type metrics struct {
 	size, busy, depth  *prometheus.GaugeVec
 	lost, paused       *prometheus.GaugeVec

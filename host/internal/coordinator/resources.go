@@ -12,17 +12,17 @@ import (
 // Facts are the resources that pools share.
 type Facts struct {
 	Connections    int   // of this host's own pool of connections
-	ServerMax      int   // connections that the server gives to clients; 0: not known
-	OtherHosts     int   // living hosts beside this one
-	OthersTake     int   // connections that these may have together
-	MemoryFree     int64 // bytes that this host may still take; 0: not known
+	ServerMax      int   // connections that the server accepts from clients; 0: unknown
+	OtherHosts     int   // living hosts besides this one
+	OthersTake     int   // connections that these may use together
+	MemoryFree     int64 // bytes that this host may still use; 0: unknown
 	MemoryFreeText string
 }
 
-// Finding is something that the resources do not bear, or bear badly.
+// Finding is something that exceeds the resources, or nearly does.
 type Finding struct {
 	Fatal   bool
-	Message string // with the arithmetic
+	Message string // including the arithmetic
 }
 
 func messages(all []Finding) []string {
@@ -33,8 +33,8 @@ func messages(all []Finding) []string {
 	return out
 }
 
-// Reserve is how many of a number of connections executors leave alone: for
-// heartbeats, sweeps, claims and people.
+// Reserve returns how many of n connections are kept from executors, for heartbeats,
+// sweeps, claims and people.
 func Reserve(n int) int {
 	r := int(math.Round(0.2 * float64(n)))
 	switch {
@@ -49,7 +49,7 @@ func Reserve(n int) int {
 	}
 }
 
-// demand is what the resources must bear.
+// demand is what one pool may require of the resources.
 type demand struct {
 	name        string
 	min, max    int
@@ -57,7 +57,7 @@ type demand struct {
 	memory      int64
 }
 
-// checkResources compares what pools may take with what there is.
+// checkResources compares what pools may use with what is available.
 func checkResources(f Facts, known bool, memoryShare float64, pools []demand) []Finding {
 	var found []Finding
 	say := func(fatal bool, format string, args ...any) {
@@ -105,8 +105,8 @@ func checkResources(f Facts, known bool, memoryShare float64, pools []demand) []
 	return found
 }
 
-// CheckResources compares what the pools may take with what there is. With
-// enforcement, what is fatal is the error, a [*RefusedError].
+// CheckResources compares what the pools may use with what is available. With
+// enforcement, fatal findings are returned as the error, a [*RefusedError].
 func (c *Coordinator) CheckResources(ctx context.Context) ([]string, error) {
 	c.adopt()
 	found := c.checkWith(ctx, "", Settings{})
@@ -140,8 +140,8 @@ func (c *Coordinator) checkWith(ctx context.Context, name string, other Settings
 	return checkResources(c.facts, c.known, c.cfg.Load().MemoryShare, demands)
 }
 
-// budget is how many more executors of a pool the resources bear; negative: not
-// known. The caller holds the lock.
+// budget returns how many more executors of a pool the resources allow; negative:
+// unknown. The caller holds the lock.
 func (c *Coordinator) budget(m *managed) int {
 	if !c.known {
 		return -1

@@ -13,10 +13,10 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/scaler"
 )
 
-// MaxExecutors is the most that any pool may have.
+// MaxExecutors is the largest size of any pool.
 const MaxExecutors = 100_000
 
-// Change is what to change of a pool's settings; nil: as it is.
+// Change holds changes of a pool's settings; nil: unchanged.
 type Change struct {
 	Min, Max                 *int
 	Batch                    *int
@@ -25,26 +25,26 @@ type Change struct {
 	Algorithm, Shadow        *string
 }
 
-// Status is what people see of a pool.
+// Status is the visible state of a pool.
 type Status struct {
 	Name, Kind, Namespace string
 	Settings
 	pool.State
 	Target    int
-	Useful    int // more executors than this are of no use now; 0: not known
+	Useful    int // more executors than this are of no use now; 0: unknown
 	ChangedAt time.Time
 	Pause     *Pause
-	Sample    *scaler.Sample    // the last; nil: nothing was measured
+	Sample    *scaler.Sample    // the last one; nil: nothing was measured
 	Last      *scaling.Decision // nil: none yet
 	Problem   string            // with the algorithm; empty: none
-	Overrides bool              // the settings are others than those of the configuration
-	// StrainedSince is since when the pool has been as large as it may be while
-	// what waits for it has grown to Backlog; zero: it is not.
+	Overrides bool              // the settings differ from those of the configuration
+	// StrainedSince is since when the pool has been at its maximum while its backlog has
+	// grown to Backlog; zero: it is not strained.
 	StrainedSince time.Time
 	Backlog       int64
 }
 
-// Pools returns the status of all pools, by name.
+// Pools returns the status of all pools, ordered by name.
 func (c *Coordinator) Pools() []Status {
 	c.adopt()
 	c.mu.Lock()
@@ -68,7 +68,7 @@ func (c *Coordinator) Pool(name string) (Status, error) {
 	return m.status(), nil
 }
 
-// status needs the lock.
+// status returns the status. The caller holds the lock.
 func (m *managed) status() Status {
 	s := Status{
 		Name: m.name, Kind: m.Kind, Namespace: m.Namespace, Settings: m.settings, State: m.State(), Target: m.target,
@@ -93,8 +93,8 @@ func (c *Coordinator) find(name string) (*managed, error) {
 	return nil, fmt.Errorf("pool %q: %w; there are %s", name, ErrNoPool, strings.Join(slices.Sorted(maps.Keys(c.pools)), ", "))
 }
 
-// History returns the last decisions about a pool, the newest first: all, or
-// those that changed it.
+// History returns the last decisions about a pool, newest first: all, or those that
+// changed it.
 func (c *Coordinator) History(name string, most int, changes bool) ([]scaling.Decision, error) {
 	m, err := c.find(name)
 	if err != nil {
@@ -106,8 +106,7 @@ func (c *Coordinator) History(name string, most int, changes bool) ([]scaling.De
 	return m.journal.Latest(most), nil
 }
 
-// Samples returns what was measured of a pool after a time, the oldest first, at
-// most so many.
+// Samples returns at most most samples of a pool taken after a time, oldest first.
 func (c *Coordinator) Samples(name string, after time.Time, most int) ([]scaler.Sample, error) {
 	m, err := c.find(name)
 	if err != nil {
@@ -118,9 +117,9 @@ func (c *Coordinator) Samples(name string, after time.Time, most int) ([]scaler.
 	return m.samples.after(after, most), nil
 }
 
-// Set changes settings of a pool, at once. It returns what was warned of. What
-// contradicts itself is refused with a [*RefusedError], and so is what the
-// resources do not bear, if they are enforced: then nothing is changed.
+// Set changes settings of a pool at once, and returns the warnings. It refuses
+// contradictory settings with a [*RefusedError], and so, with enforcement, settings that
+// exceed the resources: then nothing is changed.
 func (c *Coordinator) Set(ctx context.Context, name string, change Change) (Status, []string, error) {
 	m, err := c.find(name)
 	if err != nil {
@@ -170,8 +169,8 @@ func set[T any](field *T, value *T) {
 	}
 }
 
-// check refuses settings that make no sense. base is the configured pace: what
-// it lacks the pool does not have.
+// check refuses settings that make no sense. base is the configured pace: the pool lacks
+// whatever base lacks.
 func (c *Coordinator) check(base pool.Pace, s Settings) error {
 	var problems []string
 	wrong := func(format string, args ...any) { problems = append(problems, fmt.Sprintf(format, args...)) }
@@ -203,7 +202,7 @@ func (c *Coordinator) check(base pool.Pace, s Settings) error {
 	return nil
 }
 
-// The limits of a pace, as the configuration has them.
+// The limits of a pace, as in the configuration.
 const (
 	maxBatch = 10_000
 	minPoll  = time.Millisecond
@@ -240,8 +239,8 @@ func (c *Coordinator) checkPace(base, p pool.Pace, wrong func(format string, arg
 	within("poll_min", p.PollMin, minPoll, p.PollMax)
 }
 
-// Pause lets a pool's executors begin nothing any more, or go on. Pausing again
-// renews who and why.
+// Pause makes a pool's executors stop beginning work, or continue. Pausing again updates
+// who and why.
 func (c *Coordinator) Pause(name string, pause bool, by, reason string) (Status, error) {
 	m, err := c.find(name)
 	if err != nil {
@@ -260,7 +259,7 @@ func (c *Coordinator) Pause(name string, pause bool, by, reason string) (Status,
 		m.paused = nil
 	}
 	c.mu.Unlock()
-	m.Executors.Pause(pause) // work comes back from it: not under the lock
+	m.Executors.Pause(pause) // the pool gives work back: not under the lock
 	c.log.Info("pool paused or resumed", "pool", name, "paused", pause, "by", by, "reason", reason)
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -273,7 +272,7 @@ func algorithmName(spec string) string {
 	return strings.TrimSpace(name)
 }
 
-// samples keeps what was measured for about an hour, for who records it.
+// samples keeps about an hour of measurements, for whoever records them.
 type samples struct{ kept []scaler.Sample }
 
 const keptSamples = 7200

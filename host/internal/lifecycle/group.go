@@ -9,38 +9,38 @@ import (
 	"time"
 )
 
-// rollbackTime is what the members that had started get to stop when a later
-// one does not start.
+// rollbackTime is the time that started members get to stop when a later one fails to
+// start.
 const rollbackTime = 10 * time.Second
 
-// errStopping is the cause that ends a Start which Stop overtakes.
+// errStopping is the cause that ends a Start when Stop is called.
 var errStopping = errors.New("stopped while starting")
 
-// Member is a service and the name by which errors speak of it.
+// Member is a service and its name in errors.
 type Member struct {
 	Name    string
 	Service Service
 }
 
-// Group starts its members in order and stops them in reverse. It is a Service
-// itself, so groups nest.
+// Group starts its members in order and stops them in reverse. It is a Service itself, so
+// groups nest.
 type Group struct {
 	members []Member
 
-	mu      sync.Mutex // held while Start or Stop is at work
+	mu      sync.Mutex // held while Start or Stop is in progress
 	running int        // members[:running] run
 
 	abortMu sync.Mutex
-	abort   context.CancelCauseFunc // ends the Start at work, if there is one
+	abort   context.CancelCauseFunc // ends the Start in progress, if any
 }
 
 var _ Service = (*Group)(nil)
 
-// NewGroup makes a group of members in the order in which they start.
+// NewGroup returns a group of members in the order in which they start.
 func NewGroup(members ...Member) *Group { return &Group{members: slices.Clone(members)} }
 
-// Start starts the members one after another. When one fails, those that run
-// are stopped in reverse and the errors of both come back together.
+// Start starts the members one after another. If one fails, those that run are stopped in
+// reverse and the errors of both are returned together.
 func (g *Group) Start(ctx context.Context) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -63,8 +63,8 @@ func (g *Group) Start(ctx context.Context) error {
 	return nil
 }
 
-// rollback stops what runs after a failed start. The start's context may be
-// over, so the time for it is its own.
+// rollback stops what runs after a failed start. It has its own time limit, since the
+// start's context may be over.
 func (g *Group) rollback(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), rollbackTime,
 		fmt.Errorf("stopping after a failed start took longer than %s", rollbackTime))
@@ -72,10 +72,10 @@ func (g *Group) rollback(ctx context.Context) error {
 	return g.stopRunning(ctx)
 }
 
-// Stop stops the members that run in reverse order. Each gets an equal share of
-// the time that is left until the context's deadline; what it does not need
-// goes to the others. Every member is asked, whatever the ones before it
-// returned. A Start at work is ended first.
+// Stop stops the running members in reverse order. Each gets an equal share of the time
+// left until the context's deadline, and what it does not need goes to the others. Every
+// member is stopped, whatever the ones before it returned. A Start in progress is ended
+// first.
 func (g *Group) Stop(ctx context.Context) error {
 	g.abortMu.Lock()
 	if g.abort != nil {
@@ -99,8 +99,8 @@ func (g *Group) stopRunning(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// stopWithin stops a service in its share of the time: one part of as many as
-// there are members left.
+// stopWithin stops a service in its share of the time: one part of as many as there are
+// members left.
 func stopWithin(ctx context.Context, service Service, left int) error {
 	if deadline, ok := ctx.Deadline(); ok && left > 1 {
 		share := time.Until(deadline) / time.Duration(left)

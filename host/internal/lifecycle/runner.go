@@ -9,10 +9,10 @@ import (
 )
 
 // ErrStopped is the cause of a Runner's context once Stop has been called: it
-// tells a wanted end from a broken one.
+// distinguishes an intended end from a failure.
 var ErrStopped = errors.New("stopped")
 
-// Runner is a Service made of one blocking function on a goroutine of its own.
+// Runner is a Service that runs one blocking function on its own goroutine.
 type Runner struct {
 	name string
 	run  func(context.Context) error
@@ -31,11 +31,11 @@ type execution struct {
 
 var _ Service = (*Runner)(nil)
 
-// NewRunner makes a service that calls run at Start. Run works until its
-// context ends and then returns soon; the context carries the values of the one
-// given to Start, and ErrStopped as its cause. Should run end by itself or
-// panic, died is called once with the reason, from run's goroutine: whoever
-// owns the service decides what that means. Died may be nil.
+// NewRunner returns a service that calls run at Start. Run works until its context ends
+// and then returns soon; the context carries the values of the one given to Start, and
+// ErrStopped as its cause. If run ends on its own or panics, died is called once with the
+// reason, from run's goroutine: the owner of the service decides what that means. Died
+// may be nil.
 func NewRunner(name string, run func(context.Context) error, died func(error)) *Runner {
 	if died == nil {
 		died = func(error) {}
@@ -86,10 +86,9 @@ func (r *Runner) guarded(ctx context.Context) (err error) {
 	return r.run(ctx)
 }
 
-// Stop ends the function's context and waits until it has returned. It returns
-// the function's error, unless that is the cancellation, or ctx's cause if the
-// function takes longer: then it goes on without anybody waiting, and a later
-// Stop waits again.
+// Stop ends the function's context and waits until it has returned. It returns the
+// function's error, unless that is the cancellation, or ctx's cause if the function takes
+// longer: then it continues with nobody waiting, and a later Stop waits again.
 func (r *Runner) Stop(ctx context.Context) error {
 	r.mu.Lock()
 	e := r.now

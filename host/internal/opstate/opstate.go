@@ -1,7 +1,6 @@
-// Package opstate is the operational state of a host: what it may do now. Core
-// owns the one Machine and moves it; the parts read it before they claim, swap
-// or scale, and watch it to learn of changes. The package knows no part and
-// does nothing by itself.
+// Package opstate is the operational state of a host: what it may do now. Core owns the
+// single Machine and moves it. The parts read it before they claim, swap or scale, and
+// watch it for changes. The package knows none of the parts and does nothing by itself.
 //
 //	startup ──► normal ──► graceful_shutdown ──► stopped
 //	   │           │               │
@@ -23,19 +22,19 @@ type State string
 
 // The operational states.
 const (
-	Startup          State = "startup"           // loads plugins, opens nothing to the outside yet
+	Startup          State = "startup"           // loads plugins, accepts nothing from outside yet
 	Normal           State = "normal"            // does everything
 	GracefulShutdown State = "graceful_shutdown" // finishes what it has, takes nothing new
-	Emergency        State = "emergency"         // cancels, hands its leases back
+	Emergency        State = "emergency"         // cancels steps and hands its leases back
 	Stopped          State = "stopped"           // does nothing
 )
 
 // States lists all states in the order of a host's life.
 var States = []State{Startup, Normal, GracefulShutdown, Emergency, Stopped}
 
-// Edges is the table of legal transitions. A state may also be set again, which
-// changes nothing. SIGTERM may come while the host still starts: hence
-// startup → graceful_shutdown.
+// Edges is the table of legal transitions. A state may also be set again, which changes
+// nothing. SIGTERM may arrive while the host is still starting, hence startup →
+// graceful_shutdown.
 var Edges = map[State][]State{
 	Startup:          {Normal, GracefulShutdown, Emergency, Stopped},
 	Normal:           {GracefulShutdown, Emergency, Stopped},
@@ -44,7 +43,7 @@ var Edges = map[State][]State{
 	Stopped:          {Startup},
 }
 
-// duties is what a state lets a host do.
+// duties is what a state allows a host to do.
 type duties struct {
 	claims, finishes, finalizes, swaps, scales, handsBack, ready, live bool
 }
@@ -60,7 +59,7 @@ var table = map[State]duties{
 // ClaimsWork reports whether the host takes new work: requests and steps.
 func (s State) ClaimsWork() bool { return table[s].claims }
 
-// FinishesWork reports whether steps that run go on and are settled.
+// FinishesWork reports whether running steps continue and are settled.
 func (s State) FinishesWork() bool { return table[s].finishes }
 
 // Finalizes reports whether the host finalizes tasks.
@@ -82,14 +81,14 @@ func (s State) Ready() bool { return table[s].ready }
 // Live is the answer to a liveness probe.
 func (s State) Live() bool { return table[s].live }
 
-// Change is one move of the machine.
+// Change is one transition of the machine.
 type Change struct {
 	From, To State
 	Reason   string // why, for people: "SIGTERM", "plugin arithmetic does not start"
 	At       time.Time
 }
 
-// TransitionError says that there is no edge between two states.
+// TransitionError is returned if there is no transition between two states.
 type TransitionError struct{ From, To State }
 
 // Error names both states.
@@ -101,12 +100,12 @@ func (e *TransitionError) Error() string {
 type Machine struct {
 	now func() time.Time
 
-	mu      sync.RWMutex // guards all below
+	mu      sync.RWMutex // guards the fields below
 	last    Change
 	changed chan struct{} // closed and replaced at every change
 }
 
-// New returns a machine in Startup. now gives the times of changes.
+// New returns a machine in Startup. now provides the times of changes.
 func New(now func() time.Time) *Machine {
 	return &Machine{
 		now:     now,
@@ -122,9 +121,9 @@ func (m *Machine) State() State {
 	return m.last.To
 }
 
-// To moves to a state and tells why. Setting the current state again changes
-// nothing. Without an edge it returns a *TransitionError and the change that
-// led to the current state, which stays.
+// To moves to a state for the given reason. Setting the current state again changes
+// nothing. If the transition is illegal, To returns a *TransitionError and the change
+// that led to the current state, which stays.
 func (m *Machine) To(state State, reason string) (Change, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -141,9 +140,9 @@ func (m *Machine) To(state State, reason string) (Change, error) {
 	return m.last, nil
 }
 
-// Watch returns the change that led to the current state and a channel that is
-// closed at the next one. A watcher that loops over it sees the latest state
-// however late it comes; states it was too slow for are passed over.
+// Watch returns the change that led to the current state and a channel that is closed at
+// the next one. A watcher that loops over it always sees the latest state, but may skip
+// states that it was too slow for.
 func (m *Machine) Watch() (Change, <-chan struct{}) {
 	m.mu.RLock()
 	defer m.mu.RUnlock()

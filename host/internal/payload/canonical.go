@@ -8,10 +8,10 @@ import (
 	"unicode/utf8"
 )
 
-// Identity returns what a request is recognised by: the SHA-256, in hexadecimal,
-// of the canonical JSON {"context":…,"name":…,"namespace":…,"version":…}. An
-// empty context counts as {}. The context should have passed [Check]; the
-// identity of one that would not is that of its bytes, as a string.
+// Identity returns the identity of a request: the SHA-256, in hexadecimal, of the
+// canonical JSON {"context":…,"name":…,"namespace":…,"version":…}. An empty context
+// counts as {}. The context should have passed [Check]; one that would not pass is hashed
+// by its bytes, as a string.
 func Identity(namespace, name, version string, context []byte) string {
 	out := make([]byte, 0, len(context)+len(namespace)+len(name)+len(version)+64)
 	out = append(out, `{"context":`...)
@@ -30,24 +30,24 @@ func Identity(namespace, name, version string, context []byte) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// canonical appends the one text of a checked document that all its spellings
-// share: keys sorted by their bytes, no white space, the shortest escapes. Numbers
-// stay as they are written, so 1 and 1.0 differ.
+// canonical appends the canonical form of a checked document, which all its spellings
+// share: keys sorted by their bytes, no white space, the shortest escapes. Numbers stay
+// as written, so 1 and 1.0 differ.
 func canonical(dst, raw []byte) []byte {
 	c := canon{raw: raw, out: dst}
 	c.value()
 	return c.out
 }
 
-// canon rewrites a checked document. It descends as deep as the document is
-// nested, which the check has bounded.
+// canon rewrites a checked document. It recurses as deep as the document is nested, which
+// the check has bounded.
 type canon struct {
 	raw []byte
 	i   int
 	out []byte
 }
 
-// pair is one member of an object: where its key and all of it stand in
+// pair is one member of an object, given by the positions of its key and its end in
 // canon.out.
 type pair struct{ start, keyEnd, end int }
 
@@ -113,9 +113,9 @@ func (c *canon) object() {
 	c.out = append(c.out, '}')
 }
 
-// sort puts the members of an object, which begin at start, in order. Their
-// keys are compared without the closing quote, which would come before longer
-// keys' characters only by luck.
+// sort sorts the members of an object, which begin at start. It compares their keys
+// without the closing quote, which would sort before the characters of longer keys only
+// by luck.
 func (c *canon) sort(start int, pairs []pair) {
 	byKey := func(a, b pair) int { return bytes.Compare(c.key(a), c.key(b)) }
 	if slices.IsSortedFunc(pairs, byKey) {
@@ -149,8 +149,8 @@ func (c *canon) space() {
 	}
 }
 
-// AppendString appends text as a JSON string with no more escapes than it
-// needs. Bytes that are not UTF-8 become U+FFFD.
+// AppendString appends text as a JSON string with no more escapes than necessary. Bytes
+// that are not UTF-8 become U+FFFD.
 func AppendString[T string | []byte](dst []byte, text T) []byte {
 	const hexDigits = "0123456789abcdef"
 	dst = append(dst, '"')

@@ -9,13 +9,13 @@ import (
 	"slices"
 )
 
-// Check reports whether raw is one JSON value that jsonb stores as it is:
-// valid JSON in UTF-8, without NUL, lone surrogates or duplicate keys, with
-// numbers in the range of numeric, within lim. The error is an [*Error] and
-// names the first fault. Valid documents of ordinary shape cost no allocation.
+// Check reports whether jsonb stores raw unchanged as one JSON value: valid JSON in
+// UTF-8, without NUL, lone surrogates or duplicate keys, with numbers in the range of
+// numeric, within lim. The error is an [*Error] and names the first fault. Valid
+// documents of ordinary shape cost no allocation.
 func Check(raw []byte, lim Limits) error { return check(raw, lim, false) }
 
-// CheckObject is [Check] for what must be a JSON object.
+// CheckObject is like [Check], but requires a JSON object.
 func CheckObject(raw []byte, lim Limits) error { return check(raw, lim, true) }
 
 func check(raw []byte, lim Limits, object bool) error {
@@ -38,16 +38,16 @@ type member struct {
 	escaped    bool
 }
 
-// smallKeys is how many keys of open objects are kept without allocating.
+// smallKeys is how many keys of open objects are stored without allocating.
 const smallKeys = 32
 
-// scanner reads a document once, front to back. It keeps its own stack, so the
-// depth of a document costs no Go stack. Its buffers are arrays, not slices of
-// arrays, because only so they stay off the heap.
+// scanner reads a document once, front to back. It keeps its own stack, so the depth of a
+// document costs no Go stack. Its buffers are arrays rather than slices, because only
+// then do they stay off the heap.
 type scanner struct {
 	raw    []byte
 	lim    Limits
-	budget int // bytes that numbers may still grow by when written out
+	budget int // bytes by which numbers may still grow when written out
 	seed   maphash.Seed
 	seeded bool
 
@@ -59,7 +59,7 @@ type scanner struct {
 	many  []member // instead of few, once it was full
 }
 
-// push keeps a key.
+// push stores a key.
 func (s *scanner) push(m member) {
 	switch {
 	case s.many != nil:
@@ -72,7 +72,7 @@ func (s *scanner) push(m member) {
 	s.count++
 }
 
-// keys returns the keys from the one with the number given.
+// keys returns the keys from index from on.
 func (s *scanner) keys(from int32) []member {
 	if s.many != nil {
 		return s.many[from:s.count]
@@ -104,8 +104,8 @@ func (s *scanner) document(object bool) *fault {
 	}
 }
 
-// value reads a scalar, an empty container, or the opening of a container up
-// to its first value, which is then read next.
+// value reads a scalar, an empty container, or the opening of a container up to its first
+// value, which is read next.
 func (s *scanner) value(i int) (int, *fault) {
 	for {
 		if i >= len(s.raw) {
@@ -136,8 +136,8 @@ func (s *scanner) value(i int) (int, *fault) {
 	}
 }
 
-// enter opens the container at i. It returns where its first value begins, or,
-// if it is empty, where it ends.
+// enter opens the container at i. It returns where its first value begins or, if it is
+// empty, where it ends.
 func (s *scanner) enter(i int, object bool) (next int, empty bool, _ *fault) {
 	if s.depth >= s.lim.MaxDepth {
 		return i, false, &fault{TooDeep, i, fmt.Sprintf("nested deeper than %d levels: flatten the data", s.lim.MaxDepth)}
@@ -159,8 +159,8 @@ func (s *scanner) enter(i int, object bool) (next int, empty bool, _ *fault) {
 	return next, false, f
 }
 
-// after reads what follows a value: the ends of containers, and the comma (and
-// key) before the next value.
+// after reads what follows a value: the ends of containers, and the comma (and key)
+// before the next value.
 func (s *scanner) after(i int) (int, *fault) {
 	for {
 		i = s.space(i)
@@ -219,7 +219,7 @@ func (s *scanner) key(i int) (int, *fault) {
 }
 
 func (s *scanner) member(start, end int, escaped bool) member {
-	if !s.seeded { // a fresh seed for each document: nobody can make keys collide
+	if !s.seeded { // a new seed for each document, so that nobody can make keys collide
 		s.seed, s.seeded = maphash.MakeSeed(), true
 	}
 	m := member{start: int32(start), end: int32(end), escaped: escaped} // bounded by HardMaxBytes
@@ -233,10 +233,10 @@ func (s *scanner) member(start, end int, escaped bool) member {
 	return m
 }
 
-// pairwise is how many keys are compared each with each; more are sorted.
+// pairwise is the largest number of keys compared pairwise; more are sorted.
 const pairwise = 12
 
-// unique finds the first key that is there twice. It may reorder the keys.
+// unique finds the first duplicate key. It may reorder the keys.
 func (s *scanner) unique(keys []member) *fault {
 	if len(keys) <= pairwise {
 		for j := 1; j < len(keys); j++ {
@@ -277,7 +277,7 @@ func (s *scanner) same(a, b member) bool {
 	return bytes.Equal(keyA, keyB)
 }
 
-// duplicate is the fault of a key whose text starts there.
+// duplicate returns the fault of a key whose text starts at start.
 func duplicate(start int32) *fault {
 	return &fault{DuplicateKey, int(start) - 1, "the key is there twice in one object: remove one, readers would disagree which counts"}
 }

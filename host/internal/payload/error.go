@@ -6,22 +6,22 @@ import (
 	"strings"
 )
 
-// Code is a stable word for why a document was refused.
+// Code is a stable identifier of the reason for rejecting a document.
 type Code string
 
 // The codes.
 const (
 	Syntax       Code = "syntax"        // not JSON
 	Encoding     Code = "encoding"      // not UTF-8, or a lone surrogate
-	NUL          Code = "nul"           // holds the character NUL, which text in PostgreSQL cannot
-	DuplicateKey Code = "duplicate_key" // readers would disagree which one counts
+	NUL          Code = "nul"           // contains the character NUL, which text in PostgreSQL cannot
+	DuplicateKey Code = "duplicate_key" // readers would disagree on which one counts
 	TooDeep      Code = "too_deep"
 	TooLarge     Code = "too_large"
 	NumberRange  Code = "number_range" // beyond PostgreSQL's numeric
-	NotObject    Code = "not_object"   // JSON, but not an object where only an object will do
+	NotObject    Code = "not_object"   // JSON, but not an object where one is required
 )
 
-// Error says where a document was refused, why, and what to do.
+// Error says where a document was rejected, why, and what to do.
 type Error struct {
 	Code    Code
 	Pointer string // RFC 6901, "" is the whole document
@@ -37,16 +37,15 @@ func (e *Error) Error() string {
 	return "at " + e.Pointer + ": " + e.Message
 }
 
-// fault is what the scanner knows of an error: no more than it can know without
-// allocating.
+// fault is what the scanner records about an error without allocating.
 type fault struct {
 	code    Code
 	offset  int
 	message string
 }
 
-// locate makes an error of a fault. It walks the document again, which up to
-// the fault is known to be well formed.
+// locate turns a fault into an error. It walks the document again, which is known to be
+// well formed up to the fault.
 func (f *fault) locate(raw []byte) error {
 	return &Error{Code: f.code, Pointer: pointer(raw, f.offset), Offset: f.offset, Message: f.message}
 }
@@ -85,7 +84,7 @@ func pointer(raw []byte, offset int) string {
 		}
 		i++
 	}
-	// The fault may be the key itself, that of a duplicate.
+	// The fault may be the key itself, if it is a duplicate.
 	if n := len(stack); n > 0 && !stack[n-1].array && stack[n-1].key == nil && end < len(raw) && raw[end] == '"' {
 		if next := stringEnd(raw, end); next <= len(raw) {
 			stack[n-1].key = raw[end:next]
@@ -107,8 +106,8 @@ func pointer(raw []byte, offset int) string {
 	return b.String()
 }
 
-// stringEnd returns the offset after the string that begins at raw[i], or more
-// than len(raw) if it does not end.
+// stringEnd returns the offset after the string that begins at raw[i], or more than
+// len(raw) if it does not end.
 func stringEnd(raw []byte, i int) int {
 	for i++; i < len(raw); i++ {
 		switch raw[i] {
@@ -129,7 +128,7 @@ func pointerEscape(quoted []byte) string {
 	return Text(strings.NewReplacer("~", "~0", "/", "~1").Replace(string(key)), 128)
 }
 
-// quoteByte names a byte in a message.
+// quoteByte formats a byte for a message.
 func quoteByte(c byte) string {
 	if c >= 0x20 && c < 0x7f {
 		return fmt.Sprintf("%q", c)

@@ -5,8 +5,8 @@ import (
 	"strconv"
 )
 
-// Integer reads a JSON number that is whole, in whatever way it is written: 1e2 and
-// 100.0 are 100. What may not be exact, from 2^53 on, must be plain digits.
+// Integer reads a whole JSON number, however it is written: 1e2 and 100.0 are 100.
+// Numbers that may be inexact, from 2^53 on, must be plain digits.
 func Integer(raw []byte) (n int64, ok bool) {
 	if n, err := strconv.ParseInt(string(raw), 10, 64); err == nil {
 		return n, true
@@ -19,14 +19,14 @@ func Integer(raw []byte) (n int64, ok bool) {
 	return int64(f), true
 }
 
-// The range of PostgreSQL's numeric, of which the numbers in jsonb are.
+// The range of PostgreSQL's numeric, which is the type of numbers in jsonb.
 const (
 	maxWhole    = 131072    // digits before the decimal point
-	maxFraction = 16383     // digits after it, trailing zeros included
-	maxExponent = 1<<30 - 2 // what its parser takes, even for zero
+	maxFraction = 16383     // digits after it, including trailing zeros
+	maxExponent = 1<<30 - 2 // what its parser accepts, even for zero
 )
 
-// number reads the number at i and checks that numeric holds it.
+// number reads the number at i and checks that numeric can hold it.
 func (s *scanner) number(i int) (int, *fault) {
 	raw, start := s.raw, i
 	if raw[i] == '-' {
@@ -49,7 +49,7 @@ func (s *scanner) number(i int) (int, *fault) {
 	}
 	if i == len(raw) || raw[i]|0x20 != 'e' {
 		if point-whole <= maxWhole && i-point-1 <= maxFraction {
-			return i, nil // the ordinary case
+			return i, nil // the common case
 		}
 		return i, s.numeric(start, whole, point, i, 0)
 	}
@@ -64,16 +64,15 @@ func (s *scanner) number(i int) (int, *fault) {
 	return i, s.grow(start, whole, point, end, exponent, i)
 }
 
-// numeric checks a number's mantissa, whole digits raw[whole:point] and
-// fraction up to end, times ten to the exponent. It counts as PostgreSQL does:
-// zeros in front are free, zeros at the end are not, and zero has no size but
-// its fraction.
+// numeric checks a number's mantissa, whole digits raw[whole:point] and fraction up to
+// end, times ten to the exponent. It counts as PostgreSQL does: leading zeros are free,
+// trailing ones are not, and zero has no size but its fraction.
 func (s *scanner) numeric(start, whole, point, end, exponent int) *fault {
 	fraction := max(end-point-1, 0)
 	if exponent > maxExponent || exponent < -maxExponent || fraction-exponent > maxFraction {
 		return outOfRange(start)
 	}
-	lead := whole // the first digit that is not zero
+	lead := whole // the first nonzero digit
 	for lead < end && (s.raw[lead] == '0' || s.raw[lead] == '.') {
 		lead++
 	}
@@ -90,8 +89,8 @@ func (s *scanner) numeric(start, whole, point, end, exponent int) *fault {
 	return nil
 }
 
-// grow takes from the budget what the number needs more when it is written
-// without an exponent, as jsonb writes it.
+// grow charges the budget for the extra bytes that the number needs when written without
+// an exponent, as jsonb writes it.
 func (s *scanner) grow(start, whole, point, end, exponent, next int) *fault {
 	fraction := max(end-point-1, 0)
 	written := max(point-whole+exponent, 1) + max(fraction-exponent, 0)
@@ -106,8 +105,8 @@ func outOfRange(offset int) *fault {
 	return &fault{NumberRange, offset, "the number is out of range: at most 131072 digits before the decimal point and 16383 after it; send it as a string"}
 }
 
-// readExponent reads the sign and digits of an exponent. What is beyond
-// maxExponent is returned as something beyond it.
+// readExponent reads the sign and digits of an exponent. A value beyond maxExponent is
+// returned as some value beyond it.
 func readExponent(raw []byte, i int) (exponent, next int, ok bool) {
 	negative := false
 	if i < len(raw) && (raw[i] == '+' || raw[i] == '-') {

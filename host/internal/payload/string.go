@@ -7,23 +7,23 @@ import (
 	"unicode/utf8"
 )
 
-// Eight bytes at a time: the bytes of a word that end the fast path of a string.
+// Masks for processing eight bytes at a time: the bytes of a word that end the fast path
+// of a string.
 const (
 	ones  = 0x0101010101010101
 	highs = 0x8080808080808080
 )
 
-// special returns non-zero if a byte of the word is a control character, a
-// quote, a backslash or not ASCII. It may be non-zero without cause behind the
-// first such byte, never before it.
+// special returns nonzero if a byte of the word is a control character, a quote, a
+// backslash or not ASCII. It may report false positives after the first such byte, never
+// before it.
 func special(w uint64) uint64 {
 	quote := w ^ (ones * '"')
 	slash := w ^ (ones * '\\')
 	return (w | (w - ones*0x20) | (quote - ones) | (slash - ones)) & highs
 }
 
-// text reads the string at i and returns where it ends and whether it holds
-// escapes.
+// text reads the string at i and returns where it ends and whether it contains escapes.
 func (s *scanner) text(i int) (end int, escaped bool, _ *fault) {
 	raw := s.raw
 	for i++; ; {
@@ -113,8 +113,8 @@ func hex4(raw []byte, i int) (rune, bool) {
 	return r, true
 }
 
-// unquote appends the characters of a checked string, given without its
-// quotes. It is not ok if there is an escape it cannot read.
+// unquote appends the characters of a checked string, given without its quotes. ok is
+// false if there is an escape it cannot read.
 func unquote(dst, text []byte) (_ []byte, ok bool) {
 	for i := 0; i < len(text); {
 		c := text[i]

@@ -7,14 +7,13 @@ import (
 	"unicode/utf8"
 )
 
-// ellipsis ends a text that was cut.
+// ellipsis ends a shortened text.
 const ellipsis = "…"
 
-// Text makes foreign text (error messages, log lines) fit to store and to show
-// on a terminal: at most limit bytes, cut at a character and then ended by "…";
-// NUL dropped; control characters, line ends and marks that turn the direction
-// of writing escaped; bytes that are not UTF-8 replaced by U+FFFD. Text that is
-// clean is returned as it is.
+// Text makes foreign text (error messages, log lines) safe to store and to show on a
+// terminal: at most limit bytes, cut at a character boundary and then ended by "…"; NUL
+// dropped; control characters, line ends and marks that change the writing direction
+// escaped; bytes that are not UTF-8 replaced by U+FFFD. Clean text is returned unchanged.
 func Text(s string, limit int) string {
 	if len(s) <= limit && clean(s) {
 		return s
@@ -64,7 +63,7 @@ func clean(s string) bool {
 	return true
 }
 
-// storable reports whether a character stays as it is.
+// storable reports whether a character is kept as it is.
 func storable(r rune) bool {
 	switch {
 	case r >= 0x20 && r < 0x7f:

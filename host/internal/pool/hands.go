@@ -10,76 +10,75 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/scaler"
 )
 
-// Executor takes turns at some work. Its calls come one after another.
+// Executor takes turns at some work. Its methods are not called concurrently.
 type Executor interface {
-	// Wait waits until there may be work, and reports whether there may be. false:
-	// there will be none any more, or ctx has ended. After true a turn is taken in
-	// any case: what the wait took in for it is not lost.
+	// Wait waits until there may be work, and reports whether there may be. It returns
+	// false if there will be no more, or ctx has ended. After true a turn always follows,
+	// so what Wait has taken in for it is not lost.
 	Wait(ctx context.Context) bool
-	// Turn does what there is.
+	// Turn does the available work.
 	Turn() Turned
-	// Leave is called once, after the last turn: what this executor alone knows there
-	// is to do is others' from then on.
+	// Leave is called once, after the last turn: the others now take over any work that
+	// only this executor knows of.
 	Leave()
 }
 
-// Turned is what a turn has done.
+// Turned is the result of a turn.
 type Turned struct {
-	Items  int // pieces of work that ended, errors included
+	Items  int // pieces of work that ended, including errors
 	Failed int // those that ended in an error
 }
 
-// Work is what a pool of hands does.
+// Work defines what a pool of hands does.
 type Work struct {
-	New     func(p *Hands) Executor // makes one executor of the pool
-	Waiting func() int              // pieces of work that wait in this host; nil: none ever does
-	Sign    func() time.Time        // when what turns wait for last gave a sign of life: until then none of them is stuck; nil: it gives none
-	Called  func() time.Time        // since when there is work that those at rest should have begun; zero: there is none; nil: they cannot miss any
-	Tuned   func()                  // is told that the pace has changed; nil: nobody is
+	New     func(p *Hands) Executor // returns a new executor of the pool
+	Waiting func() int              // pieces of work waiting in this host; nil: none ever does
+	Sign    func() time.Time        // when what turns wait for last gave a sign of life: their limit counts from then at the earliest; nil: it gives none
+	Called  func() time.Time        // since when resting executors should have begun waiting work; zero: there is none; nil: they cannot miss any
+	Tuned   func()                  // called when the pace has changed; nil: nobody is told
 }
 
-// Pace is how the executors of a pool take their turns. What does not apply to a
+// Pace defines how the executors of a pool take their turns. What does not apply to a
 // pool is zero.
 type Pace struct {
-	Batch       int           // pieces of work in a turn at most
-	PollMin     time.Duration // rest between two looks for work, at first; it doubles
-	PollMax     time.Duration // and at most. 0: nobody looks, work wakes them
-	TurnTimeout time.Duration // an executor whose turn, or whose rest while work calls beyond PollMax, takes longer is stuck
+	Batch       int           // maximum pieces of work per turn
+	PollMin     time.Duration // initial rest between two looks for work; it doubles
+	PollMax     time.Duration // longest rest; 0: nobody looks, work wakes them
+	TurnTimeout time.Duration // an executor is stuck if its turn takes longer, or its rest exceeds this plus PollMax while work is waiting
 	StopTimeout time.Duration // how long a stop waits for turns to end
 }
 
-// Hands is a pool of goroutines, each with an executor. It is safe for concurrent
-// use.
+// Hands is a pool of goroutines, each with an executor. It is safe for concurrent use.
 type Hands struct {
 	work Work
 	now  func() time.Time
 
-	mu       sync.Mutex // guards the following
+	mu       sync.Mutex // guards the fields below
 	target   int
 	pace     Pace
 	paused   bool
 	started  bool
 	stopped  bool
-	hands    map[*hand]struct{} // that run, those that are told to go included
+	hands    map[*hand]struct{} // running ones, including those told to go
 	restarts int
 	busy     int
 	meter    *scaling.Meter
 	counted  time.Time
-	lastWait int // what waited in this host, at the last cut
+	lastWait int // what waited in this host at the last cut
 
 	running sync.WaitGroup
 }
 
-// hand is one goroutine. Its fields are guarded by Hands.mu, but go.
+// hand is one goroutine. Its fields are guarded by Hands.mu, except go.
 type hand struct {
 	dismiss context.CancelFunc
 	leaves  bool      // it goes after its turn
 	lost    bool      // it is stuck and was replaced
-	since   time.Time // its turn, or its rest, began
+	since   time.Time // when its turn, or its rest, began
 	busy    bool
 }
 
-// NewHands makes a pool that has no executors until it is started.
+// NewHands returns a pool that has no executors until it is started.
 func NewHands(size int, pace Pace, work Work, now func() time.Time) *Hands {
 	at := now()
 	return &Hands{work: work, now: now, target: size, pace: pace, hands: map[*hand]struct{}{}, meter: scaling.NewMeter(at), counted: at}
@@ -93,9 +92,8 @@ func (p *Hands) Start() {
 	p.fit()
 }
 
-// Stop tells all executors to go after their turn and waits for them until ctx
-// or the pace's StopTimeout ends; then it returns an error that says how many are
-// left.
+// Stop tells all executors to go after their turn and waits for them until ctx or the
+// pace's StopTimeout ends; then it returns an error that says how many are left.
 func (p *Hands) Stop(ctx context.Context) error {
 	p.mu.Lock()
 	p.stopped = true
@@ -115,8 +113,8 @@ func (p *Hands) Stop(ctx context.Context) error {
 	}
 }
 
-// Resize changes how many executors there are. Those that are too many go after
-// their turn; nobody waits for them.
+// Resize changes the number of executors. Surplus ones go after their turn; nobody waits
+// for them.
 func (p *Hands) Resize(n int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -132,7 +130,7 @@ func (p *Hands) Pace() Pace {
 	return p.pace
 }
 
-// Tune puts another pace in force; turns that have begun end under the one before.
+// Tune puts another pace in force; turns in progress end under the previous one.
 func (p *Hands) Tune(pace Pace) {
 	p.mu.Lock()
 	changed := pace != p.pace
@@ -143,7 +141,7 @@ func (p *Hands) Tune(pace Pace) {
 	}
 }
 
-// Pause lets all executors go after their turn, or brings them back.
+// Pause makes all executors go after their turn, or brings them back.
 func (p *Hands) Pause(pause bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -152,7 +150,7 @@ func (p *Hands) Pause(pause bool) {
 	p.fit()
 }
 
-// fit hires and dismisses. The caller holds the lock.
+// fit hires and dismisses executors. The caller holds the lock.
 func (p *Hands) fit() {
 	want := p.target
 	if !p.started || p.stopped || p.paused {
@@ -178,7 +176,7 @@ func (p *Hands) fit() {
 	}
 }
 
-// hire starts one more. The caller holds the lock.
+// hire starts one more executor. The caller holds the lock.
 func (p *Hands) hire() {
 	ctx, dismiss := context.WithCancel(context.Background())
 	h := &hand{dismiss: dismiss, since: p.now()}
@@ -225,8 +223,8 @@ func (p *Hands) rest(h *hand) {
 	}
 }
 
-// bye takes a hand out that has ended, by a panic too: that goes on, and ends the
-// process, as it did before there were pools.
+// bye removes a hand that has ended, even by a panic: the panic continues and ends the
+// process.
 func (p *Hands) bye(h *hand) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -246,9 +244,9 @@ func (p *Hands) count() {
 	}
 }
 
-// Overdue replaces executors that are stuck, and returns for how long each of the
-// others has been overdue, with the end of a turn or the beginning of the next;
-// zero: it is not. More than zero: no replacement helps.
+// Overdue replaces stuck executors, and returns for each of the others how long the end
+// of its turn, or the beginning of the next one, has been overdue; zero: it is not. Where
+// it is more than zero, replacing executors does not help.
 func (p *Hands) Overdue() []time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -292,10 +290,9 @@ func (p *Hands) overdue(h *hand, now time.Time) bool {
 	return now.Sub(since) > limit
 }
 
-// supervise replaces executors that are stuck. One that is lost goes as soon as
-// its turn ends, if it ever does. There are never more lost ones than the pool has
-// executors: what makes all of them hang would make the next ones hang too. The
-// caller holds the lock.
+// supervise replaces stuck executors. A lost one goes as soon as its turn ends, if it
+// ever does. There are never more lost ones than the pool has executors: what makes all
+// of them hang would make their replacements hang too. The caller holds the lock.
 func (p *Hands) supervise() {
 	lost := 0
 	for h := range p.hands {
@@ -330,9 +327,8 @@ func (p *Hands) State() State {
 	return s
 }
 
-// Cut returns what happened since the last cut, and replaces executors that are
-// stuck. elsewhere is the work that is ready and that no host has taken, oldest how
-// long the oldest of it waits.
+// Cut returns what happened since the last cut, and replaces stuck executors. elsewhere
+// is the ready work that no host has taken, oldest how long the oldest of it has waited.
 func (p *Hands) Cut(elsewhere int64, oldest time.Duration) (scaler.Sample, bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -343,7 +339,7 @@ func (p *Hands) Cut(elsewhere int64, oldest time.Duration) (scaler.Sample, bool)
 		waiting = p.work.Waiting()
 	}
 	s, ok := p.meter.Cut(p.counted, len(p.hands), elsewhere+int64(waiting), oldest)
-	// What ended, or waits and did not before, has arrived.
+	// What ended, or is newly waiting, has arrived.
 	s.Arrivals = max(s.Completions+int64(waiting-p.lastWait), 0)
 	p.lastWait = waiting
 	return s, ok

@@ -8,11 +8,11 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/scaler"
 )
 
-// Job is a piece of work that needs a slot. Its fields belong to the Slots it
-// was given to.
+// Job is a piece of work that needs a slot. Its fields belong to the Slots it was given
+// to.
 type Job struct {
 	task  Task
-	since time.Time // it came
+	since time.Time // when it came
 	state jobState
 }
 
@@ -25,42 +25,42 @@ const (
 	jobDropped
 )
 
-// Task is what a job is about.
+// Task is the work of a job.
 type Task interface {
-	// Run begins the work and must not block; whoever knows that the work has
-	// ended calls [Slots.Leave], from any goroutine and from within Run if need be.
+	// Run begins the work and must not block. When the work has ended, [Slots.Leave] must
+	// be called, from any goroutine, even from within Run.
 	Run()
-	// Back is called instead of Run if the work does not begin: the slots were
+	// Back is called instead of Run if the work does not begin because the slots were
 	// paused, or the job was dropped.
 	Back(reason string)
 }
 
-// NewJob makes a job of a task.
+// NewJob returns a job for a task.
 func NewJob(t Task) *Job { return &Job{task: t} }
 
-// Slots lets so many jobs run at once. It is safe for concurrent use.
+// Slots limits how many jobs run at once. It is safe for concurrent use.
 type Slots struct {
 	now func() time.Time
 
-	mu      sync.Mutex // guards the following
+	mu      sync.Mutex // guards the fields below
 	size    int
 	running int
 	paused  bool
 	waiting queue
-	dropped int  // of those that wait in the queue
-	pumping bool // somebody starts what waits
+	dropped int  // of those still in the queue
+	pumping bool // a goroutine is starting waiting jobs
 	meter   *scaling.Meter
-	counted time.Time // until when the meter knows the time that was worked
+	counted time.Time // the meter includes the time worked until then
 }
 
-// NewSlots makes slots of a size.
+// NewSlots returns the given number of slots.
 func NewSlots(size int, now func() time.Time) *Slots {
 	at := now()
 	return &Slots{now: now, size: size, meter: scaling.NewMeter(at), counted: at}
 }
 
-// Enter runs a job as soon as there is a slot for it: at once, on the caller's
-// goroutine, if there is one.
+// Enter runs a job as soon as a slot is free: at once, on the caller's goroutine, if one
+// is.
 func (s *Slots) Enter(j *Job) {
 	s.mu.Lock()
 	s.count()
@@ -76,18 +76,18 @@ func (s *Slots) Enter(j *Job) {
 		s.running++
 		s.mu.Unlock()
 		j.task.Run()
-	default: // who frees a slot while something waits starts it
+	default: // whoever frees a slot while something waits starts it
 		j.state = jobWaits
 		s.waiting.push(j)
 		s.mu.Unlock()
 	}
 }
 
-// ReasonPaused is why a job comes back from slots that are paused.
+// ReasonPaused is the reason with which paused slots return a job.
 const ReasonPaused = "pool_paused"
 
-// Leave says that the work of a job has ended. A job that did not run has no
-// slot to leave: nothing happens.
+// Leave notes that the work of a job has ended. It does nothing for a job that did not
+// run, since that has no slot to leave.
 func (s *Slots) Leave(j *Job, failed bool) {
 	s.mu.Lock()
 	if j.state != jobRuns {
@@ -105,8 +105,8 @@ func (s *Slots) Leave(j *Job, failed bool) {
 	}
 }
 
-// Drop takes back a job that still waits, and calls its back. It reports whether
-// it did: otherwise the job runs, or has ended.
+// Drop takes back a job that is still waiting, and calls its Back. It returns false if
+// the job runs, or has ended.
 func (s *Slots) Drop(j *Job, reason string) bool {
 	s.mu.Lock()
 	if j.state != jobWaits {
@@ -120,8 +120,7 @@ func (s *Slots) Drop(j *Job, reason string) bool {
 	return true
 }
 
-// Resize changes how many jobs may run at once. Those that run beyond it end as
-// they would.
+// Resize changes how many jobs may run at once. Running jobs beyond that end as usual.
 func (s *Slots) Resize(n int) {
 	s.mu.Lock()
 	s.count()
@@ -130,8 +129,8 @@ func (s *Slots) Resize(n int) {
 	s.pump()
 }
 
-// Pause lets no job run any more and gives back those that wait; those that run
-// end as they would. Or lets them run again.
+// Pause stops starting jobs and gives back those that wait, while running ones end as
+// usual; or lets jobs run again.
 func (s *Slots) Pause(pause bool) {
 	s.mu.Lock()
 	s.count()
@@ -152,8 +151,9 @@ func (s *Slots) Pause(pause bool) {
 	}
 }
 
-// pump starts what waits, as far as there are slots. One at a time does it, and
-// sees what the others have freed: so a run that ends at once does not nest.
+// pump starts waiting jobs, as far as there are slots. Only one goroutine does so at a
+// time, and notices what the others have freed, so that a run that ends at once does not
+// nest.
 func (s *Slots) pump() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -191,18 +191,18 @@ func (s *Slots) count() {
 	}
 }
 
-// State is what people see of slots.
+// State is the visible state of a pool.
 type State struct {
 	Size    int // as it was set
 	Running int // executors at work; more than Size while the pool shrinks
 	Waiting int // pieces of work that the host holds and that wait for an executor
 	Paused  bool
-	// Lost counts executors that are stuck in a turn and were replaced, Restarts
-	// all that ever were.
+	// Lost counts executors that are stuck in a turn and were replaced, Restarts all that
+	// ever were.
 	Lost, Restarts int
 }
 
-// Current returns how many executors there are, those that go included.
+// Current returns how many executors there are, including those about to go.
 func (s State) Current() int { return max(s.Size, s.Running) }
 
 // State returns what the slots are doing.
@@ -212,8 +212,8 @@ func (s *Slots) State() State {
 	return State{Size: s.size, Running: s.running, Waiting: s.waiting.len() - s.dropped, Paused: s.paused}
 }
 
-// Cut returns what happened since the last cut. elsewhere is the work that is
-// ready and that no host has taken, oldest how long the oldest of it waits.
+// Cut returns what happened since the last cut. elsewhere is the ready work that no host
+// has taken, oldest how long the oldest of it has waited.
 func (s *Slots) Cut(elsewhere int64, oldest time.Duration) (scaler.Sample, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -253,7 +253,7 @@ func (q *queue) pop() *Job {
 	return j
 }
 
-// first returns the first that was pushed and not popped; nil: there is none.
+// first returns the job at the head of the queue; nil: there is none.
 func (q *queue) first() *Job {
 	if q.len() == 0 {
 		return nil

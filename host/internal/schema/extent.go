@@ -7,14 +7,15 @@ import (
 	"strings"
 )
 
-// A schema may be so deep, and say so much, all that it refers to counted as often as
-// it does: the host works through it, and nothing but its end ends that.
+// Limits on the depth and the size of a schema, where everything it refers to counts as
+// often as it is referred to: the host works through all of it, and nothing can interrupt
+// that.
 const (
 	maxDepth = 64
 	maxSays  = 50_000
 )
 
-// extent measures how much a schema says.
+// extent measures the size of a schema.
 type extent struct {
 	root any
 	of   map[string]int // by reference; 1 while it is being measured
@@ -54,8 +55,8 @@ func (e *extent) measure(schema any, depth int) (n int, err error) {
 	return n, nil
 }
 
-// follow measures what a reference stands for. What a schema says of itself again
-// it says of what is further inside the options, which have an end.
+// follow measures what a reference stands for. A recursive reference is allowed: it
+// applies to values further inside the options, which are finite.
 func (e *extent) follow(key, to string, depth int) (int, error) {
 	pointer, inside := strings.CutPrefix(to, "#")
 	switch {
@@ -74,7 +75,7 @@ func (e *extent) follow(key, to string, depth int) (int, error) {
 }
 
 // at returns what a pointer points to; nil if there is nothing, which the compiler
-// finds too.
+// reports too.
 func (e *extent) at(pointer string) any {
 	at := e.root
 	if plain, err := url.PathUnescape(pointer); err == nil {

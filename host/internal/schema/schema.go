@@ -1,5 +1,5 @@
-// Package schema compiles the JSON schemas that come from outside, those of templates'
-// inputs and of plugins' options, within bounds, and tells what does not fit them.
+// Package schema compiles JSON schemas that come from outside, those of templates' inputs
+// and of plugins' options, within limits, and reports what does not match them.
 package schema
 
 import (
@@ -23,13 +23,13 @@ import (
 // Schema is a compiled schema. It is safe for concurrent use.
 type Schema struct{ compiled *jsonschema.Schema }
 
-// Fault is one place where a value does not fit, or where a schema is none.
+// Fault is one place where a value does not match, or where a schema is invalid.
 type Fault struct {
 	Pointer string // JSON pointer into the value or the schema; "" is the whole
 	Message string
 }
 
-// InvalidError says where a schema is none.
+// InvalidError says where a schema is invalid.
 type InvalidError struct{ Faults []Fault }
 
 var _ error = (*InvalidError)(nil)
@@ -43,12 +43,12 @@ func (e *InvalidError) Error() string {
 	return strings.Join(texts, "; ")
 }
 
-// place names a schema for the compiler. It is nowhere.
+// place is the name of a schema for the compiler. It does not exist.
 const place = "schema:///"
 
-// Compile compiles a schema of draft 2020-12, or of the one that it names. Formats (email,
-// date-time, …) are enforced. It refers to its own parts only, by JSON pointers; nothing
-// is loaded. The error is in one line; an [*InvalidError] says where.
+// Compile compiles a schema of draft 2020-12, or of the draft that it names. Formats
+// (email, date-time, …) are enforced. A schema may refer only to its own parts, by JSON
+// pointers; nothing is loaded. The error is one line; an [*InvalidError] says where.
 func Compile(raw []byte) (*Schema, error) {
 	doc, err := jsonschema.UnmarshalJSON(bytes.NewReader(raw))
 	if err != nil {
@@ -72,7 +72,7 @@ func Compile(raw []byte) (*Schema, error) {
 	return s, s.checkLoops()
 }
 
-// told makes of the compiler's error one for people.
+// told turns the compiler's error into one for people.
 func told(err error) error {
 	if of, ok := errors.AsType[*jsonschema.SchemaValidationError](err); ok {
 		if invalid, ok := errors.AsType[*jsonschema.ValidationError](of.Err); ok {
@@ -82,8 +82,8 @@ func told(err error) error {
 	return errors.New(strings.ReplaceAll(strings.ReplaceAll(err.Error(), place, ""), "\n", " "))
 }
 
-// checkLoops finds a reference that leads back to itself: it compiles, and then refuses
-// every value.
+// checkLoops finds a reference that leads back to itself: such a schema compiles, but
+// then rejects every value.
 func (s *Schema) checkLoops() error {
 	err := s.compiled.Validate(map[string]any{})
 	invalid, ok := errors.AsType[*jsonschema.ValidationError](err)
@@ -98,7 +98,7 @@ func (s *Schema) checkLoops() error {
 	return nil
 }
 
-// noLoader loads schemas from nowhere.
+// noLoader refuses to load schemas.
 type noLoader struct{}
 
 var _ jsonschema.URLLoader = noLoader{}
@@ -107,8 +107,8 @@ func (noLoader) Load(string) (any, error) {
 	return nil, errors.New("schemas are not loaded from elsewhere: define it under $defs")
 }
 
-// Validate returns what of a JSON value does not fit, ordered by place. Numbers are
-// compared exactly; what bounds the arithmetic is the bounds of the value's numbers.
+// Validate returns the parts of a JSON value that do not match, ordered by place. Numbers
+// are compared exactly; the arithmetic is bounded by the limits on the value's numbers.
 func (s *Schema) Validate(value json.RawMessage) []Fault {
 	v, err := jsonschema.UnmarshalJSON(bytes.NewReader(value))
 	if err != nil {
@@ -124,10 +124,10 @@ func (s *Schema) Validate(value json.RawMessage) []Fault {
 	return []Fault{{Message: err.Error()}}
 }
 
-// maxFaults bounds how many faults of a value are told.
+// maxFaults bounds how many faults of a value are reported.
 const maxFaults = 50
 
-// faults tells the leaves of a validation error.
+// faults returns the leaves of a validation error.
 func faults(e *jsonschema.ValidationError) []Fault {
 	var out []Fault
 	printer := message.NewPrinter(language.English)
@@ -141,8 +141,8 @@ func faults(e *jsonschema.ValidationError) []Fault {
 	return slices.Compact(out)
 }
 
-// leaves goes through what a validation error is about: its inner nodes only
-// say that something below them is wrong.
+// leaves iterates over the actual faults of a validation error: its inner nodes only say
+// that something below them is wrong.
 func leaves(e *jsonschema.ValidationError) iter.Seq[*jsonschema.ValidationError] {
 	return func(yield func(*jsonschema.ValidationError) bool) {
 		for open := []*jsonschema.ValidationError{e}; len(open) > 0; {
@@ -177,11 +177,11 @@ func describe(fault jsonschema.ErrorKind, printer *message.Printer) string {
 }
 
 const (
-	maxText   = 500 // bytes that are told of one fault: it may quote the value
-	maxDigits = 60  // that are told of a number
+	maxText   = 500 // bytes shown of one fault, which may quote the value
+	maxDigits = 60  // shown of a number
 )
 
-// exact writes a number with all its digits, as long as they can be read.
+// exact formats a number with all its digits, as long as that is readable.
 func exact(r *big.Rat) string {
 	digits, _ := r.FloatPrec()
 	text := r.FloatString(digits)

@@ -7,7 +7,7 @@ import (
 	"github.com/tasker-systems/tasker-host/host/internal/payload"
 )
 
-// maxEdges bounds the dependencies of a template altogether.
+// maxEdges bounds the total number of dependencies of a template.
 const maxEdges = 1_000_000
 
 // builder reads a template and compiles it.
@@ -17,12 +17,11 @@ type builder struct {
 
 	edges   int       // dependencies read so far
 	configs int       // bytes of configurations written so far
-	order   []int     // the steps' indices in src.steps, topologically
+	order   []int     // the steps' indices in src.steps, in topological order
 	parents [][]int32 // of the ordered steps, by number
 }
 
-// build compiles what was read. The plans are of use only if there are no
-// problems.
+// build compiles what was read. The plans are valid only if there are no problems.
 func (b *builder) build() []Plan {
 	if len(b.src.steps) == 0 {
 		return nil
@@ -67,7 +66,7 @@ func (b *builder) stepNames() []string {
 	return names
 }
 
-// checkOverrides finds overrides of steps that do not exist.
+// checkOverrides reports overrides of steps that do not exist.
 func (b *builder) checkOverrides(byName map[string]int) {
 	for _, e := range b.src.environments {
 		for _, p := range e.patches {
@@ -78,7 +77,7 @@ func (b *builder) checkOverrides(byName map[string]int) {
 	}
 }
 
-// link resolves the dependencies and finds the order of the steps.
+// link resolves the dependencies and determines the order of the steps.
 func (b *builder) link(byName map[string]int) {
 	parents := make([][]int, len(b.src.steps))
 	for i := range b.src.steps {
@@ -106,8 +105,8 @@ func (b *builder) link(byName map[string]int) {
 	b.order, b.parents = order, renumber(order, parents)
 }
 
-// addCycle reports a cycle where its first step in the source names the last
-// of the cycle as its parent.
+// addCycle reports a cycle where its first step in the source names the last one of the
+// cycle as its parent.
 func (b *builder) addCycle(cycle []int) {
 	first, last := &b.src.steps[cycle[0]], &b.src.steps[cycle[len(cycle)-1]]
 	at, path := first.position, first.path
@@ -131,7 +130,7 @@ func (b *builder) addCycle(cycle []int) {
 // maxCycleShown bounds how many steps of a cycle are named.
 const maxCycleShown = 50
 
-// plan compiles the plan of an environment; nil is the base.
+// plan compiles the plan of an environment; nil means the base plan.
 func (b *builder) plan(e *environmentSource) Plan {
 	p := Plan{
 		Namespace: b.src.namespace, Name: b.src.name, Version: b.src.version, Description: b.src.description,
@@ -152,8 +151,8 @@ func (b *builder) plan(e *environmentSource) Plan {
 	return p
 }
 
-// overrides returns what the environment says about the step of a name, the
-// words for all steps first.
+// overrides returns a function that returns what the environment says about a step,
+// starting with the entry for all steps.
 func (e *environmentSource) overrides() func(step string) []*patchOf {
 	if e == nil {
 		return func(string) []*patchOf { return nil }
@@ -173,8 +172,8 @@ func (e *environmentSource) overrides() func(step string) []*patchOf {
 	}
 }
 
-// compile resolves one step: built-in defaults, the template's, the step's own
-// words, then the environment's.
+// compile resolves one step, applying in order the built-in defaults, the template's
+// defaults, the step's own values and the environment's.
 func (b *builder) compile(s *stepSource, overrides []*patchOf) Step {
 	step := Step{Name: s.name, Config: json.RawMessage("{}"), Retry: DefaultRetry()}
 	b.src.defaults.apply(&step)
@@ -201,10 +200,10 @@ func (b *builder) compile(s *stepSource, overrides []*patchOf) Step {
 	return step
 }
 
-// merged writes a configuration that an environment has changed.
+// merged writes a configuration with the changes of an environment applied.
 func (b *builder) merged(config *node, by *patchOf, step string) json.RawMessage {
 	if len(b.list) > 0 {
-		return nil // enough is known to be wrong
+		return nil // the template is already known to be invalid
 	}
 	w := jsonWriter{limit: b.lim.MaxConfig}
 	w.value(config, by.path, 0)
@@ -216,8 +215,8 @@ func (b *builder) merged(config *node, by *patchOf, step string) json.RawMessage
 	return w.out
 }
 
-// checkRetries checks what no single key of a retry policy can tell, wherever
-// one of the keys concerned is written.
+// checkRetries checks the rules of a retry policy that involve several keys, wherever one
+// of those keys is written.
 func (b *builder) checkRetries() {
 	var defaults Step
 	defaults.Retry = DefaultRetry()
@@ -254,7 +253,7 @@ func (b *builder) checkRetry(s *Step, p *retryPatch) {
 	b.add(p.position, p.path, "the cap%s (%s) is less than the base (%s): raise cap or lower base", of, brief(s.Retry.Cap), brief(s.Retry.Base))
 }
 
-// apply lays a patch over a step, all but its configuration.
+// apply applies a patch to a step, except for its configuration.
 func (p *patch) apply(s *Step) {
 	set(&s.Description, p.description)
 	set(&s.Handler, p.handler)

@@ -11,16 +11,16 @@ import (
 // maxMerged bounds the entries that merge keys copy.
 const maxMerged = 200_000
 
-// converter makes nodes of the parser's tree. It descends as deep as the
-// document is nested, which checkShape has bounded.
+// converter turns the parser's tree into nodes. It recurses as deep as the document is
+// nested, which checkShape has bounded.
 type converter struct {
 	problems *problems
 	anchors  map[string]*node
 	merged   int
 }
 
-// node converts a value. Where it finds a problem it returns a lost scalar, so
-// that the rest can still be read.
+// node converts a value. If it finds a problem it returns a lost scalar, so that the rest
+// can still be read.
 func (c *converter) node(n ast.Node) *node {
 	switch n := n.(type) {
 	case *ast.MappingNode:
@@ -35,7 +35,7 @@ func (c *converter) node(n ast.Node) *node {
 		return out
 	case *ast.AnchorNode:
 		out := c.node(n.Value)
-		c.anchors[nameOf(n.Name)] = out // only now: an anchor cannot hold itself
+		c.anchors[nameOf(n.Name)] = out // only now: an anchor cannot contain itself
 		return out
 	case *ast.AliasNode:
 		return c.alias(n)
@@ -106,7 +106,7 @@ func (c *converter) mapping(n *ast.MappingNode) *node {
 	return out
 }
 
-// key converts a key; nil if it is none that a template may have.
+// key converts a key; it returns nil for one that a template must not have.
 func (c *converter) key(k ast.MapKeyNode) *node {
 	at := placeAt(k.GetToken())
 	if explicit, ok := k.(*ast.MappingKeyNode); ok {
@@ -125,8 +125,8 @@ func (c *converter) key(k ast.MapKeyNode) *node {
 	}
 }
 
-// merge applies a merge key (<<): the entries of one mapping or of several, of
-// which the earlier win; explicit keys win over all.
+// merge applies a merge key (<<): the entries of one mapping or of several, of which the
+// earlier take precedence; explicit keys take precedence over all.
 func (c *converter) merge(out *node, at map[string]int, value ast.Node) {
 	source := c.node(value)
 	sources := []*node{source}

@@ -5,8 +5,8 @@ import (
 	"slices"
 )
 
-// Ancestors returns the steps that must be complete before step n may run,
-// each once, nearest first: ordered by the shortest way to n, then by number.
+// Ancestors returns the steps that must be complete before step n may run, each once,
+// nearest first: ordered by the shortest path to n, then by number.
 func (p *Plan) Ancestors(n int) []int32 {
 	seen := make([]bool, len(p.Steps))
 	var out []int32
@@ -31,9 +31,9 @@ func (p *Plan) Ancestors(n int) []int32 {
 	return out
 }
 
-// topological orders the nodes of a graph, given by their parents, so that
-// parents come first and, of those that could come next, the lowest (Kahn's
-// algorithm). What lies on a cycle or below one is not ordered: rest.
+// topological orders the nodes of a graph, given by their parents, so that parents come
+// first and, of several possible next nodes, the lowest (Kahn's algorithm). Nodes on a
+// cycle or below one are not ordered but returned in rest.
 func topological(parents [][]int) (order, rest []int) {
 	children := make([][]int, len(parents))
 	waits := make([]int, len(parents))
@@ -46,7 +46,7 @@ func topological(parents [][]int) (order, rest []int) {
 	var ready lowestFirst
 	for n, w := range waits {
 		if w == 0 {
-			ready = append(ready, n) // ascending, so a heap
+			ready = append(ready, n) // ascending, so it is a heap
 		}
 	}
 	order = make([]int, 0, len(parents))
@@ -67,11 +67,11 @@ func topological(parents [][]int) (order, rest []int) {
 	return order, rest
 }
 
-// maxCycles bounds how many cycles are told.
+// maxCycles bounds how many cycles are reported.
 const maxCycles = 10
 
-// cycles returns cycles among the nodes that topological could not order, no
-// node in two of them. Each is in the order of running, the lowest node first.
+// cycles returns cycles among the nodes that topological could not order, with no node in
+// two of them. Each is in execution order, the lowest node first.
 func cycles(parents [][]int, rest []int) [][]int {
 	var found [][]int
 	for len(rest) > 0 && len(found) < maxCycles {
@@ -82,19 +82,19 @@ func cycles(parents [][]int, rest []int) [][]int {
 	return found
 }
 
-// cycleIn finds a cycle: every node of rest has a parent in rest, so who walks
-// from parent to parent comes back.
+// cycleIn finds a cycle: every node of rest has a parent in rest, so walking from parent
+// to parent eventually returns to a node.
 func cycleIn(parents [][]int, rest []int) []int {
 	in := make(map[int]bool, len(rest))
 	for _, n := range rest {
 		in[n] = true
 	}
-	at := map[int]int{} // where on the walk a node is
+	at := map[int]int{} // position of each node on the walk
 	var walk []int
 	for n := rest[0]; ; {
 		if start, seen := at[n]; seen {
 			cycle := slices.Clone(walk[start:])
-			slices.Reverse(cycle) // from children to parents: turn it round
+			slices.Reverse(cycle) // the walk went from children to parents
 			lowest := slices.Index(cycle, slices.Min(cycle))
 			return slices.Concat(cycle[lowest:], cycle[:lowest])
 		}
@@ -105,8 +105,8 @@ func cycleIn(parents [][]int, rest []int) []int {
 	}
 }
 
-// without returns the nodes of rest that still cannot be ordered when the
-// nodes of a cycle are taken away.
+// without returns the nodes of rest that still cannot be ordered when the nodes of a
+// cycle are removed.
 func without(parents [][]int, rest, cycle []int) []int {
 	number := make(map[int]int, len(rest))
 	for i, n := range rest {
@@ -131,8 +131,8 @@ func without(parents [][]int, rest, cycle []int) []int {
 	return out
 }
 
-// renumber returns the parents of each ordered node by their places in the
-// order, ascending.
+// renumber returns the parents of each ordered node by their position in the order,
+// ascending.
 func renumber(order []int, parents [][]int) [][]int32 {
 	place := make([]int32, len(parents))
 	for n, i := range order {

@@ -9,8 +9,8 @@ import (
 	"github.com/tasker-systems/tasker-host/host/internal/payload"
 )
 
-// object reads a mapping as a JSON object that can be stored. The node is
-// returned too, for merging; it is nil if something was wrong.
+// object reads a mapping as a JSON object that can be stored. It also returns the node,
+// for merging; the node is nil if something was wrong.
 func (r *reader) object(n *node, path string) (*node, json.RawMessage) {
 	if n.kind != mappingNode {
 		r.add(n.position, path, "must be a mapping, not %s", n.what())
@@ -31,8 +31,8 @@ func (r *reader) object(n *node, path string) (*node, json.RawMessage) {
 	return n, w.out
 }
 
-// addPayload notes what the gate found in the JSON of n, where it stands in
-// the source.
+// addPayload reports a fault that the gate found in the JSON of n, at its place in the
+// source.
 func (r *reader) addPayload(n *node, path string, err error) {
 	at := n.position
 	if refused, ok := errors.AsType[*payload.Error](err); ok {
@@ -84,13 +84,13 @@ func splitPointer(pointer string) []string {
 	return tokens
 }
 
-// jsonWriter writes a node as JSON, numbers with the digits of the source. It
-// stops at its limits, so aliases that multiply cost no more than that.
+// jsonWriter writes a node as JSON, numbers with the digits of the source. It stops at
+// its limits, which also bounds the cost of aliases that multiply.
 type jsonWriter struct {
 	out    []byte
 	limit  int
 	faults []Problem
-	full   bool // a limit was met: nothing is written any more
+	full   bool // a limit was reached: nothing more is written
 }
 
 func (w *jsonWriter) value(n *node, path string, depth int) {
@@ -147,7 +147,7 @@ func (w *jsonWriter) scalar(n *node, path string) {
 	}
 }
 
-// text writes a string, which is UTF-8: nothing else gets into a node.
+// text writes a string, which is UTF-8: nodes contain nothing else.
 func (w *jsonWriter) text(s string) { w.out = payload.AppendString(w.out, s) }
 
 func (w *jsonWriter) fail(n *node, path, message string) {
@@ -155,8 +155,8 @@ func (w *jsonWriter) fail(n *node, path, message string) {
 	w.full = w.full || len(w.faults) >= maxProblems
 }
 
-// merge lays one JSON value over another: objects key by key, anything else as
-// a whole. Both have been written as JSON before, so their depth is bounded.
+// merge merges one JSON value over another: objects key by key, anything else as a whole.
+// Both have been written as JSON before, so their depth is bounded.
 func merge(base, over *node) *node {
 	if base == nil || base.kind != mappingNode || over.kind != mappingNode {
 		return over

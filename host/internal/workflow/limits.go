@@ -6,8 +6,8 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
 )
 
-// Limits bounds what a template may ask for. A field that is zero or less means
-// its default.
+// Limits bounds what a template may ask for. A field that is zero or negative means its
+// default.
 type Limits struct {
 	MaxSource       int           // bytes of a template's YAML; default 1 MiB
 	MaxSteps        int           // steps of a template; default 1000, never more than [vocab.MaxSteps]
@@ -17,7 +17,7 @@ type Limits struct {
 	MaxRetryAfter   time.Duration // the longest wait a handler may ask for; default 300 s
 }
 
-// withDefaults fills in what is not set and cuts what no template may exceed.
+// withDefaults sets missing values and caps those that no template may exceed.
 func (l Limits) withDefaults() Limits {
 	l.MaxSource = orDefault(l.MaxSource, 1<<20)
 	l.MaxSteps = min(orDefault(l.MaxSteps, 1000), vocab.MaxSteps)

@@ -6,10 +6,9 @@ import (
 	"time"
 )
 
-// Plan is a template version as it runs in one environment: its steps in
-// topological order, everything inherited and overridden resolved. A plan never
-// changes once it is made; it is shared between goroutines and must not be
-// written to.
+// Plan is a template version as it runs in one environment: its steps in topological
+// order, with inheritance and overrides resolved. A plan never changes once created; it
+// is shared between goroutines and must not be modified.
 type Plan struct {
 	Namespace, Name, Version, Description string
 
@@ -34,15 +33,15 @@ type Step struct {
 	Skippable bool // an operator may skip it: its children run, and see null as its result
 }
 
-// IdentityPolicy says what becomes of a submission if a task of the same template
+// IdentityPolicy determines what happens to a submission if a task of the same template
 // version with the same context exists, in whatever state.
 type IdentityPolicy string
 
 // The policies.
 const (
-	IdentityAllow          IdentityPolicy = "allow"           // another task is made
+	IdentityAllow          IdentityPolicy = "allow"           // another task is created
 	IdentityReject         IdentityPolicy = "reject"          // the submission is refused
-	IdentityReturnExisting IdentityPolicy = "return_existing" // the answer is the task that exists
+	IdentityReturnExisting IdentityPolicy = "return_existing" // the answer is the existing task
 )
 
 // IdentityPolicies lists the policies.

@@ -11,19 +11,19 @@ import (
 
 // Problem is one fault of a template.
 type Problem struct {
-	Line, Col int    // in the source, from 1; 0 if the fault has no place
-	Path      string // what it concerns, such as steps[2].retry.base; empty if the whole
+	Line, Col int    // in the source, from 1; 0 if the fault has no position
+	Path      string // what it concerns, such as steps[2].retry.base; empty for the whole template
 	Message   string // what is wrong and what to write instead
 }
 
-// TemplateError is everything that is wrong with a template, in the order of
-// the source.
+// TemplateError holds everything that is wrong with a template, in the order of the
+// source.
 type TemplateError struct {
 	File     string
 	Problems []Problem
 }
 
-// Error lists the problems, one on a line: file:line:col: path: message.
+// Error lists the problems, one per line: file:line:col: path: message.
 func (e *TemplateError) Error() string {
 	lines := make([]string, len(e.Problems))
 	for i, p := range e.Problems {
@@ -43,7 +43,7 @@ func (p Problem) in(file string) string {
 	return place + ": " + p.Path + ": " + p.Message
 }
 
-// maxProblems bounds how many problems of a template are told.
+// maxProblems bounds how many problems of a template are reported.
 const maxProblems = 200
 
 // problems collects what is wrong with a template.
@@ -75,8 +75,8 @@ func (ps *problems) err(file string) error {
 	return &TemplateError{File: file, Problems: list}
 }
 
-// suggest returns `: did you mean "x"?` for the candidate most like word, or
-// nothing if none is alike.
+// suggest returns `: did you mean "x"?` for the candidate most similar to word, or
+// nothing if none is similar.
 func suggest(word string, candidates []string) string {
 	best := spelling.Nearest(word, candidates)
 	if best == "" {

@@ -9,9 +9,8 @@ import (
 	"time"
 )
 
-// reader turns nodes into values and notes what is wrong with them. Its
-// methods return the value and whether there is one; what is wrong has been
-// noted then.
+// reader turns nodes into values and reports what is wrong with them. Its methods return
+// the value and whether there is one; if not, the problem has been noted.
 type reader struct {
 	problems
 	lim Limits
@@ -24,7 +23,7 @@ type field struct {
 	read     func(n *node, path string)
 }
 
-// fields reads a mapping that has these keys and no others.
+// fields reads a mapping that may have the known keys and no others.
 func (r *reader) fields(n *node, path string, known []field) {
 	names := make([]string, len(known))
 	for i := range known {
@@ -51,7 +50,7 @@ func (r *reader) fields(n *node, path string, known []field) {
 	}
 }
 
-// given reports whether a key has a value, and notes if not.
+// given reports whether a key has a value, and notes a problem if not.
 func (r *reader) given(p pair, path string) bool {
 	if !p.value.lost && p.value.null() {
 		r.add(p.key.position, path, "has no value: write one, or remove the key")
@@ -70,7 +69,7 @@ func (n *node) null() bool {
 	return n.kind == scalarNode && n.plain && resolve(n.text).kind == nullScalar
 }
 
-// word reads a text that has a form.
+// word reads a string of the given form.
 func (r *reader) word(n *node, path string, form form) (string, bool) {
 	s, ok := r.text(n, path)
 	if ok && !form.pattern.MatchString(s) {
@@ -161,9 +160,8 @@ func (r *reader) number(n *node, path, want string) (scalar, bool) {
 	return scalar{}, false
 }
 
-// duration reads a Go duration such as 1m30s, or a plain number of seconds. It
-// is a whole number of milliseconds, between low and high or, if zero is
-// allowed, 0.
+// duration reads a Go duration such as 1m30s, or a plain number of seconds. It must be a
+// whole number of milliseconds, between low and high or, if zero is allowed, 0.
 func (r *reader) duration(n *node, path string, low, high time.Duration, zero bool) (time.Duration, bool) {
 	want := fmt.Sprintf("between %s and %s", brief(low), brief(high))
 	if zero {
@@ -208,7 +206,7 @@ func parseDuration(n *node) (time.Duration, error) {
 	return d, nil
 }
 
-// brief writes a duration without its empty parts: 24h, not 24h0m0s.
+// brief formats a duration without its empty parts: 24h, not 24h0m0s.
 func brief(d time.Duration) string {
 	s := d.String()
 	if strings.HasSuffix(s, "m0s") {
@@ -220,7 +218,7 @@ func brief(d time.Duration) string {
 	return s
 }
 
-// what names a value in a message.
+// what describes a value in a message.
 func (n *node) what() string {
 	switch n.kind {
 	case mappingNode:
@@ -243,7 +241,7 @@ func (n *node) what() string {
 	}
 }
 
-// shown cuts a text for a message.
+// shown shortens a text for a message.
 func shown(s string) string {
 	if r := []rune(s[:min(len(s), 256)]); len(r) > 60 {
 		return string(r[:60]) + "…"

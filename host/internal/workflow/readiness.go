@@ -6,11 +6,11 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
 )
 
-// StepStatus is where one step of a task stands.
+// StepStatus is the current state of one step of a task.
 type StepStatus struct {
 	State    vocab.StepState
 	Attempts int       // failed attempts that were the handler's fault
-	DueAt    time.Time // when the next attempt may start; zero: at once
+	DueAt    time.Time // when the next attempt may start; zero: immediately
 }
 
 // StepReadiness is what may happen to one step.
@@ -55,7 +55,7 @@ const (
 	UnknownHealth HealthStatus = "unknown"
 )
 
-// ExecutionContext is what all steps of a task together come to.
+// ExecutionContext summarizes all steps of a task.
 type ExecutionContext struct {
 	TotalSteps      int `json:"total_steps"`
 	PendingSteps    int `json:"pending_steps"`
@@ -71,8 +71,8 @@ type ExecutionContext struct {
 	HealthStatus         HealthStatus      `json:"health_status"`
 }
 
-// Readiness says for every step of a task what may happen to it. steps[n] is
-// the status of the plan's step n, and there is one for each.
+// Readiness returns for every step of a task what may happen to it. steps[n] is the
+// status of the plan's step n, and there must be one for each.
 func Readiness(plan *Plan, steps []StepStatus, now time.Time) []StepReadiness {
 	ready := make([]StepReadiness, len(plan.Steps))
 	for n := range plan.Steps {
@@ -81,11 +81,11 @@ func Readiness(plan *Plan, steps []StepStatus, now time.Time) []StepReadiness {
 	return ready
 }
 
-// Context sums a task up. steps[n] is the status of the plan's step n, and
-// there is one for each.
+// Context summarizes a task. steps[n] is the status of the plan's step n, and there must
+// be one for each.
 func Context(plan *Plan, steps []StepStatus, now time.Time) ExecutionContext {
 	c := ExecutionContext{TotalSteps: len(plan.Steps)}
-	var due, doomed, retried bool // a step waits for its time; one can never be satisfied; one has failed and may yet succeed
+	var due, doomed, retried bool // a step waits for its due time; one can never be satisfied; one has failed and may yet succeed
 	for n := range plan.Steps {
 		r := readiness(plan, steps, n, now)
 		c.count(steps[n].State, r)
@@ -137,15 +137,15 @@ func (c *ExecutionContext) count(state vocab.StepState, r StepReadiness) {
 		c.CompletedSteps++
 	case vocab.StepError:
 		c.FailedSteps++
-	case vocab.StepCancelled: // counts in the total only
+	case vocab.StepCancelled: // counts only in the total
 	}
 	if r.ReadyForExecution {
 		c.ReadySteps++
 	}
 }
 
-// decide is the precedence of the package comment. due: a step only waits for
-// its time.
+// decide implements the precedence given in the package comment. due: a step waits only
+// for its due time.
 func (c *ExecutionContext) decide(due bool) (ExecutionStatus, RecommendedAction) {
 	switch {
 	case c.ReadySteps > 0:
@@ -161,8 +161,8 @@ func (c *ExecutionContext) decide(due bool) (ExecutionStatus, RecommendedAction)
 	}
 }
 
-// percentage is 100·part/whole with two decimals, half rounded up as numeric
-// does in SQL; 0 of nothing.
+// percentage returns 100·part/whole with two decimals, half rounded up as numeric does in
+// SQL; 0 if whole is 0.
 func percentage(part, whole int) float64 {
 	if whole == 0 {
 		return 0

@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// BackoffKind says how the wait grows from one failed attempt to the next.
+// BackoffKind determines how the wait grows from one failed attempt to the next.
 type BackoffKind string
 
 // The kinds of back-off; n counts the failed attempts from 1. Each is capped by
@@ -20,13 +20,12 @@ const (
 // Backoffs lists every kind of back-off.
 var Backoffs = []BackoffKind{BackoffExponential, BackoffLinear, BackoffFixed, BackoffNone}
 
-// maxDoublings bounds the exponent of exponential back-off, here and in the SQL
-// function tasker_backoff_ms; a millisecond doubled so often is longer than any
-// cap.
+// maxDoublings bounds the exponent of exponential back-off, here and in the SQL function
+// tasker_backoff_ms; a millisecond doubled this often exceeds any cap.
 const maxDoublings = 62
 
-// Retry is a step's policy for failed attempts. Durations are whole
-// milliseconds, the unit they are stored in.
+// Retry is a step's policy for failed attempts. Durations are whole milliseconds, the
+// unit they are stored in.
 type Retry struct {
 	Retryable   bool          // false: the first failure is final
 	MaxAttempts int           // attempts in all, 1–100
@@ -36,7 +35,7 @@ type Retry struct {
 	Jitter      float64       // 0–1: a wait is multiplied by a random factor in [1-Jitter, 1]
 }
 
-// DefaultRetry is the policy of a step whose template names none.
+// DefaultRetry returns the policy of a step whose template specifies none.
 func DefaultRetry() Retry {
 	return Retry{
 		Retryable: true, MaxAttempts: 3, Backoff: BackoffExponential,
@@ -44,15 +43,15 @@ func DefaultRetry() Retry {
 	}
 }
 
-// Allows reports whether a step may be attempted (again) after so many failed
-// attempts. A step that is not retryable has its first attempt.
+// Allows reports whether a step may be attempted (again) after the given number of failed
+// attempts. Even a step that is not retryable gets its first attempt.
 func (r Retry) Allows(failed int) bool {
 	return failed < r.MaxAttempts && (r.Retryable || failed == 0)
 }
 
-// Delay returns the bounds of the wait after failed attempt n ≥ 1: the longest
-// is the back-off's, in whole milliseconds and at most Cap; jitter shortens it
-// by a random part, at most to the shortest. n < 1 counts as 1.
+// Delay returns the bounds of the wait after failed attempt n ≥ 1. The longest is the
+// back-off's, in whole milliseconds and at most Cap; jitter shortens it by a random
+// amount, at most to the shortest. n < 1 counts as 1.
 func (r Retry) Delay(attempt int) (shortest, longest time.Duration) {
 	n := max(attempt, 1)
 	switch r.Backoff {
@@ -69,10 +68,10 @@ func (r Retry) Delay(attempt int) (shortest, longest time.Duration) {
 	return max(shortest.Truncate(time.Millisecond), 0), longest
 }
 
-// NextDelay returns the bounds of the wait after failed attempt n ≥ 1 if the
-// handler asked for retryAfter. A request wins over the back-off, whether it is
-// shorter or longer, is not jittered, and is capped by limit, not by the
-// policy's Cap; retryAfter ≤ 0 means that the handler asked for nothing.
+// NextDelay returns the bounds of the wait after failed attempt n ≥ 1 if the handler
+// asked for retryAfter. A request overrides the back-off, whether it is shorter or
+// longer, is not jittered, and is capped by limit, not by the policy's Cap; retryAfter ≤
+// 0 means that the handler asked for nothing.
 func (r Retry) NextDelay(attempt int, retryAfter, limit time.Duration) (shortest, longest time.Duration) {
 	if retryAfter <= 0 {
 		return r.Delay(attempt)

@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// scalarKind is what a plain scalar is read as.
+// scalarKind is the type a plain scalar is read as.
 type scalarKind int
 
 const (
@@ -15,19 +15,19 @@ const (
 	boolScalar
 	intScalar
 	floatScalar
-	badScalar // readers of YAML disagree about it, or JSON has no word for it
+	badScalar // YAML readers disagree about it, or JSON cannot express it
 )
 
 // scalar is a plain scalar as read: its kind and its JSON text, or what is
 // wrong with it.
 type scalar struct {
 	kind scalarKind
-	json string // all but strings
-	hint string // badScalar
+	json string // for all kinds but strings
+	hint string // for badScalar
 }
 
-// The forms of YAML 1.2's core schema, and those that other readers of YAML
-// take for numbers, which we refuse rather than guess.
+// The forms of YAML 1.2's core schema, and those that other YAML readers take for
+// numbers, which we reject rather than guess.
 var (
 	intForm   = regexp.MustCompile(`^[-+]?[0-9]+$`)
 	baseForm  = regexp.MustCompile(`^(0o[0-7]{1,64}|0x[0-9a-fA-F]{1,64})$`)
@@ -36,8 +36,8 @@ var (
 	ambiguous = regexp.MustCompile(`^[-+]?(0[0-9]+(\.[0-9]*)?|0b[01_]+|0[ox][0-9a-fA-F_]*_[0-9a-fA-F_]*|[0-9][0-9_]*_[0-9_]*(\.[0-9_]*)?|[0-9][0-9_]*(:[0-5]?[0-9])+)$`)
 )
 
-// resolve reads a plain scalar. Numbers keep their digits: nothing goes through
-// a float.
+// resolve reads a plain scalar. Numbers keep their digits, since they are never converted
+// to floats.
 func resolve(text string) scalar {
 	switch text {
 	case "", "~", "null", "Null", "NULL":
@@ -66,8 +66,8 @@ func resolve(text string) scalar {
 	return scalar{kind: stringScalar}
 }
 
-// jsonFloat writes a YAML float as JSON does: with a digit on both sides of the
-// point and no plus in front.
+// jsonFloat formats a YAML float as JSON does: with a digit on both sides of the point
+// and no leading plus.
 func jsonFloat(text string) string {
 	text, negative := strings.CutPrefix(strings.TrimPrefix(text, "+"), "-")
 	mantissa, exponent := text, ""

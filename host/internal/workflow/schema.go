@@ -13,7 +13,7 @@ import (
 // use; compile it once per plan.
 type InputSchema struct{ schema *schema.Schema } // nil: anything goes
 
-// InputError is every place where a context does not fit its schema.
+// InputError holds every place where a context does not match its schema.
 type InputError struct{ Problems []schema.Fault }
 
 // Error lists the problems, separated by semicolons: at /pointer: message.
@@ -52,7 +52,7 @@ func (s *InputSchema) Validate(context json.RawMessage) error {
 	return nil
 }
 
-// addSchema notes why a schema does not compile, where it stands in the source.
+// addSchema reports why a schema does not compile, at its place in the source.
 func (r *reader) addSchema(n *node, path string, err error) {
 	invalid, ok := errors.AsType[*schema.InvalidError](err)
 	if !ok {

@@ -7,17 +7,16 @@ import (
 	"github.com/goccy/go-yaml/token"
 )
 
-// The bounds of what the YAML parser is given. It descends as deep as a
-// document is nested, and for some shapes its effort grows with the square of
-// their number.
+// Limits on the input of the YAML parser, which recurses as deep as a document is nested,
+// and whose effort grows with the square of the number of certain shapes.
 const (
-	maxNesting = 100  // open brackets, or markers in front of one value
-	maxColumn  = 1000 // where a line may begin, so how deep blocks nest
+	maxNesting = 100  // open brackets, or markers before one value
+	maxColumn  = 1000 // where a line may begin, which limits how deep blocks nest
 	maxKeys    = 5000 // of a mapping in block style
 	maxEmpty   = 1000 // entries without a value
 )
 
-// checkShape bounds how deep and how long the parser can be led.
+// checkShape bounds how deep and how long the parser can be made to work.
 func checkShape(tokens token.Tokens) error {
 	var s shape
 	var last *token.Token
@@ -33,10 +32,10 @@ func checkShape(tokens token.Tokens) error {
 	return nil
 }
 
-// shape is what is known of a source as its tokens go by.
+// shape tracks the structure of a source token by token.
 type shape struct {
 	first   *token.Token // of the line
-	markers int          // in front of the next value
+	markers int          // before the next value
 	empty   int
 	flow    []flowLevel
 	blocks  blockKeys
@@ -48,8 +47,7 @@ type flowLevel struct {
 	colon   bool // the entry has a colon
 }
 
-// next takes a token and the one before it. It returns what is wrong, or
-// nothing.
+// next processes a token, given the one before it. It returns what is wrong, or "".
 func (s *shape) next(last, tk *token.Token) string {
 	if s.missing(last, tk) {
 		if s.empty++; s.empty > maxEmpty {
@@ -79,7 +77,7 @@ func (s *shape) next(last, tk *token.Token) string {
 	return ""
 }
 
-// bracket follows the brackets.
+// bracket tracks the brackets.
 func (s *shape) bracket(tk *token.Token) {
 	switch tk.Type {
 	case token.MappingStartType, token.SequenceStartType:
@@ -105,18 +103,18 @@ func (s *shape) missing(last, tk *token.Token) bool {
 	if last.Type != token.SequenceEntryType && last.Type != token.MappingValueType || tk.Position.Line == last.Position.Line {
 		return false
 	}
-	// A list may stand in the column of its key.
+	// A list may begin in the column of its key.
 	list := tk.Type == token.SequenceEntryType && s.first.Type != token.SequenceEntryType
 	column := s.first.Position.Column
 	return tk.Position.Column < column || tk.Position.Column == column && !list
 }
 
-// blockKeys counts the keys of the block mappings that are open, by their
-// columns: the lines that begin there with no line further left in between.
+// blockKeys counts the keys of the open block mappings, by column: the lines that begin
+// there, with no line further left in between.
 type blockKeys []struct{ column, keys int }
 
-// line counts a line by its first token and returns how many keys the mapping
-// has that it belongs to.
+// line counts a line by its first token and returns the number of keys of the mapping
+// that it belongs to.
 func (b *blockKeys) line(tk *token.Token) int {
 	column, open := tk.Position.Column, *b
 	for len(open) > 0 && open[len(open)-1].column > column {

@@ -12,7 +12,7 @@ import (
 	"github.com/tasker-systems/tasker-host/host/internal/schema"
 )
 
-// Ranges of what a template may say.
+// Ranges of the values in a template.
 const (
 	MaxAttempts = 100
 	MinPriority = math.MinInt16
@@ -54,15 +54,14 @@ var (
 // allSteps is the key in an environment's steps that stands for every step.
 const allSteps = "ALL"
 
-// Template is a template version that was found to be in order. It comes from
-// [ParseTemplate].
+// Template is a valid template version, as returned by [ParseTemplate].
 type Template struct {
 	plans []Plan // the base plan first
 }
 
-// Plans returns the plans of the template: the base plan, then one for each
-// environment in the order of the source. The caller owns them: they share no
-// memory with the template or with each other.
+// Plans returns the plans of the template: the base plan, then one for each environment
+// in the order of the source. The caller owns them: they share no memory with the
+// template or with each other.
 func (t *Template) Plans() ([]Plan, error) {
 	if len(t.plans) == 0 {
 		return nil, errors.New("plans of a template that was not parsed")
@@ -83,17 +82,17 @@ func (t *Template) ID() string {
 	return p.Namespace + "/" + p.Name + "@" + p.Version
 }
 
-// ParseTemplate reads the YAML of a template. file names the source in errors.
-// Whatever is wrong is reported at once, as a [*TemplateError]: malformed YAML,
-// unknown, missing and duplicate keys, wrong types and ranges, unknown and
-// cyclic dependencies, schemas that do not compile, configurations that cannot
-// be stored, anything beyond lim. Of malformed YAML only the first fault is
-// told, because what follows would be guesswork.
+// ParseTemplate reads the YAML of a template. file names the source in errors. All
+// problems are reported together, as a [*TemplateError]: malformed YAML, unknown, missing
+// and duplicate keys, wrong types and ranges, unknown and cyclic dependencies, schemas
+// that do not compile, configurations that cannot be stored, anything beyond lim. For
+// malformed YAML only the first fault is reported, because anything after it would be
+// guesswork.
 //
-// Durations are Go durations (500ms, 1m30s) or numbers of seconds. Merge keys
-// (<<), anchors and aliases work; tags do not. Scalars are read as YAML 1.2
-// says; what other readers read differently (010, 1_000) is refused. Numbers
-// in config and input_schema keep their digits.
+// Durations are Go durations (500ms, 1m30s) or numbers of seconds. Merge keys (<<),
+// anchors and aliases work; tags do not. Scalars are read according to YAML 1.2; those
+// that other readers interpret differently (010, 1_000) are rejected. Numbers in config
+// and input_schema keep their digits.
 func ParseTemplate(file string, src []byte, lim Limits) (*Template, error) {
 	r := &reader{lim: lim.withDefaults()}
 	if len(src) > r.lim.MaxSource {
@@ -113,7 +112,7 @@ func ParseTemplate(file string, src []byte, lim Limits) (*Template, error) {
 	return &Template{plans: plans}, nil
 }
 
-// source is a template as it is written.
+// source is a template as written.
 type source struct {
 	namespace, name, version, description string
 
@@ -135,7 +134,7 @@ type stepSource struct {
 	patch   patch
 }
 
-// parentPath is where the step names a parent.
+// parentPath returns where the step names a parent.
 func (s *stepSource) parentPath(r reference) string {
 	return fmt.Sprintf("steps[%d].depends_on[%d]", s.index, r.index)
 }
@@ -153,7 +152,7 @@ type environmentSource struct {
 	patches  []patchOf // in the order of the source
 }
 
-// patchOf is what an environment says about a step, or about all.
+// patchOf is what an environment says about one step, or about all.
 type patchOf struct {
 	position
 	path  string
@@ -161,8 +160,8 @@ type patchOf struct {
 	patch patch
 }
 
-// patch is what may be said about a step in more than one place; nil is
-// unsaid.
+// patch holds settings of a step that can be given in more than one place; nil means not
+// given.
 type patch struct {
 	handler, description *string
 	config               *node
@@ -184,7 +183,7 @@ type retryPatch struct {
 	jitter      *float64
 }
 
-// template reads the whole.
+// template reads the whole template.
 func (b *builder) template(n *node) {
 	var steps, environments *node
 	b.fields(n, "", []field{
@@ -281,12 +280,12 @@ func (b *builder) dependsOn(n *node, path string) []reference {
 			out = append(out, reference{item.position, item.text, i})
 			continue
 		}
-		b.text(item, fmt.Sprintf("%s[%d]", path, i)) // says what is wrong with it
+		b.text(item, fmt.Sprintf("%s[%d]", path, i)) // text reports what is wrong with it
 	}
 	return out
 }
 
-// patchFields are the keys that a step and an override have in common.
+// patchFields returns the keys that a step and an override have in common.
 func (b *builder) patchFields(p *patch, step bool) []field {
 	return []field{
 		{"handler", step, func(n *node, path string) {
@@ -335,7 +334,7 @@ func (b *builder) retryField(p *retryPatch) field {
 	}}
 }
 
-// choice reads one of some words.
+// choice reads one of the given words.
 func choice[T ~string](b *builder, n *node, path string, of []T) (T, bool) {
 	names := make([]string, len(of))
 	for i, k := range of {

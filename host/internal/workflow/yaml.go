@@ -24,14 +24,14 @@ const (
 	sequenceNode
 )
 
-// node is a YAML value as templates use it: aliases resolved (to the same
-// node, so an alias costs nothing until it is written out), merge keys applied.
+// node is a YAML value as used in templates: aliases resolved (to the same node, so an
+// alias costs nothing until it is written out), merge keys applied.
 type node struct {
 	position
 	kind  nodeKind
 	text  string // scalar: its characters
 	plain bool   // scalar: not quoted, so it may be a number, a bool or null
-	lost  bool   // what stands here could not be read, and that has been noted
+	lost  bool   // the value could not be read, and that has been noted
 	pairs []pair // mapping, in the order of the source
 	items []*node
 }
@@ -40,7 +40,7 @@ type node struct {
 type pair struct {
 	key    *node // a scalar
 	value  *node
-	merged bool // it came by a merge key: an explicit one wins
+	merged bool // it came from a merge key: an explicit one takes precedence
 }
 
 // get returns the value of a key, nil if there is none.
@@ -53,8 +53,8 @@ func (n *node) get(key string) *node {
 	return nil
 }
 
-// parseYAML reads a source of one YAML document. What is wrong goes to ps; the
-// node is nil if nothing could be read.
+// parseYAML reads a source of one YAML document. Problems are added to ps; the node is
+// nil if nothing could be read.
 func parseYAML(src []byte, ps *problems) *node {
 	if !utf8.Valid(src) {
 		ps.add(firstInvalid(src), "", "the template is not UTF-8: save it as UTF-8")
@@ -86,9 +86,9 @@ func parseYAML(src []byte, ps *problems) *node {
 	return c.node(docs[0].Body)
 }
 
-// parseAST runs the YAML parser. It checks the shape first, since the parser
-// recurses, and turns a panic of it into an error: it reads foreign bytes, and
-// a host must not die of a template.
+// parseAST runs the YAML parser. It checks the shape first, since the parser recurses,
+// and turns a panic into an error: the parser reads untrusted bytes, and a template must
+// not bring down the host.
 func parseAST(src string) (file *ast.File, err error) {
 	defer func() {
 		if r := recover(); r != nil {

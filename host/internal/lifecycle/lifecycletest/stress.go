@@ -1,5 +1,5 @@
-// Package lifecycletest holds the test that every lifecycle.Service must pass.
-// It is for tests only.
+// Package lifecycletest contains the test that every lifecycle.Service must pass. It is
+// for tests only.
 package lifecycletest
 
 import (
@@ -12,10 +12,10 @@ import (
 	"github.com/tasker-systems/tasker-host/host/internal/lifecycle"
 )
 
-// Stress starts and stops a service from several goroutines at once, many
-// times over, and leaves it stopped. Run it with the race detector. Errors of
-// Start are allowed, because a Stop may overtake it; those of Stop are not, and
-// after the last one the service must start and stop once more.
+// Stress starts and stops a service from several goroutines at once, many times over, and
+// leaves it stopped. Run it with the race detector. Errors of Start are allowed, because
+// a Stop may overtake it; errors of Stop are not, and after the last one the service must
+// start and stop once more.
 func Stress(t testing.TB, service lifecycle.Service) {
 	t.Helper()
 	const goroutines, rounds = 8, 25
