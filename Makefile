@@ -17,7 +17,11 @@ TEST_PROCS   ?= 3
 TEST_WIDTH   ?= 4
 TEST_FLAGS   ?=
 FUZZTIME     ?= 20s
+BUILD_GOGC   ?= 400
 SWAPS        ?= 200
+
+# BUILD_GOGC: with less garbage collection the compiler takes a fifth less of the processor, and
+# some hundred megabytes more memory.
 
 # They begin first: nothing is left to run beside them at the end.
 LONGEST = ./host/internal/e2e ./host/internal/store ./host/internal/core
@@ -68,7 +72,7 @@ prereqs: ## Install what building and testing need (Debian, Ubuntu)
 .PHONY: test
 test: ## Everything that must hold: format, vet, lint, build, models, generated code, all tests with -race
 	@deploy/prepare.sh all
-	@deploy/run-parts.sh "$(MAKE)" fmt-check tidy-check build vet lint verify models gotest
+	@GOGC=$(BUILD_GOGC) deploy/run-parts.sh "$(MAKE)" fmt-check tidy-check build vet lint verify models gotest
 
 .PHONY: gotest
 gotest: $(GOTESTSUM) ## Go tests with the race detector (PKG=./... RUN=regexp)

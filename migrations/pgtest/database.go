@@ -103,7 +103,7 @@ func Pool(t testing.TB, dsn string) *pgxpool.Pool {
 	if err != nil {
 		t.Fatalf("pgtest: %v", err)
 	}
-	cfg.MaxConns = max(cfg.MaxConns, 8)
+	cfg.MaxConns = max(cfg.MaxConns, 4)
 	cfg.ConnConfig.RuntimeParams["TimeZone"] = "UTC"
 	cfg.ConnConfig.RuntimeParams["statement_timeout"] = "30s"
 	pool, err := pgxpool.NewWithConfig(t.Context(), cfg)

@@ -43,6 +43,8 @@ func settings() map[string]string {
 		"max_wal_senders":    "0",
 		"max_wal_size":       "1GB",
 		"checkpoint_timeout": "1h",
+		"autovacuum":         "off", // it would go round hundreds of databases that last for seconds
+		"jit":                "off",
 	}
 }
 

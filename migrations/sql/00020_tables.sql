@@ -94,7 +94,7 @@ create table tasker_named_steps (
   priority     smallint,
   ancestors    integer[] not null,
   primary key (plan_id, step_no),
-  unique (plan_id, name)
+  unique (name, plan_id)   -- so: of two keys that begin with the plan the planner takes either while the table is small
 );
 
 -- Hosts ----------------------------------------------------------------------
@@ -484,7 +484,8 @@ end
 $$;
 -- +goose StatementEnd
 
-select tasker_ensure_partitions(clock_timestamp(), 2);
+-- One for the days that a host with the default retention looks after, as it would make it.
+select tasker_ensure_partitions(clock_timestamp(), 3, null, 3);
 
 -- The tasks older than one that have all tags, and what else is asked for (null:
 -- anything): the newest p_limit of them, and perhaps others. A tag that many tasks

@@ -658,12 +658,15 @@ begin
       (task_uuid, step_no, sort_key, from_state, to_state, created_at, host_id, lease_id, plugin_generation)
     select d.task_uuid, d.step_no, d.sort_key, 'in_progress', 'complete', v_now, p_host, d.lease_id, d.plugin_generation
       from done d
-  ), below as (  -- the children of what is done, each once, with how many of its parents were done here
-    select d.task_uuid, c.step_no, d.plan_id, count(*)::integer as settled, bool_or(d.doomed) as doomed
+  ), placed as (  -- what is done, with its place in the graph
+    select d.task_uuid, d.plan_id, d.doomed, n.children
       from done d
       join tasker_named_steps n on n.plan_id = d.plan_id and n.step_no = d.step_no
-     cross join unnest(n.children) c(step_no)
-     group by d.task_uuid, c.step_no, d.plan_id
+  ), below as (  -- the children of what is done, each once, with how many of its parents were done here
+    select p.task_uuid, c.step_no, p.plan_id, count(*)::integer as settled, bool_or(p.doomed) as doomed
+      from placed p
+     cross join unnest(p.children) c(step_no)
+     group by p.task_uuid, c.step_no, p.plan_id
   ), offered as (  -- "hand": it is leased if it becomes ready, which nobody knows yet; it has its place in the room either way
     select b.task_uuid, b.step_no, b.settled, b.doomed,
            case when p_worker is not null then v_now + least(p_lease_for, nullif(n.timeout_ms, 0) * interval '1 millisecond') end as until,
@@ -700,12 +703,11 @@ begin
            case when p_worker is not null and r.state = 'in_progress' then jsonb_build_object('worker', p_worker) end
       from ready r
   ), sinks as (  -- and doomed tasks, whose rows are locked below: all of them here, in one order
-    select d.task_uuid, count(*) filter (where n.children = '{}')::integer as settled
-      from done d
-      join tasker_named_steps n on n.plan_id = d.plan_id and n.step_no = d.step_no
-     where n.children = '{}' or d.doomed
-     group by d.task_uuid
-     order by d.task_uuid
+    select p.task_uuid, count(*) filter (where p.children = '{}')::integer as settled
+      from placed p
+     where p.children = '{}' or p.doomed
+     group by p.task_uuid
+     order by p.task_uuid
   ), finished as (  -- whose last sink this was is complete
     update tasker_tasks t
        set open_sinks = t.open_sinks - k.settled,
