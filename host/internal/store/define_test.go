@@ -61,7 +61,7 @@ func TestPartitionsAreMadeTableByTable(t *testing.T) {
 	require.NoError(t, err, "it does not hold the tasks meanwhile")
 	require.NoError(t, tx.Commit(t.Context()))
 	require.NoError(t, <-done)
-	require.Equal(t, 4*10, one[int](t, b, `
+	require.Equal(t, 4*8, one[int](t, b, `
 select count(*) from pg_inherits i join pg_class c on c.oid = i.inhparent
- where c.relname in ('tasker_tasks', 'tasker_workflow_steps', 'tasker_task_transitions', 'tasker_workflow_step_transitions') and c.relkind = 'p'`), "nine days and the default")
+ where c.relname in ('tasker_tasks', 'tasker_workflow_steps', 'tasker_task_transitions', 'tasker_workflow_step_transitions') and c.relkind = 'p'`), "three days together, six by themselves, and the default")
 }

@@ -94,7 +94,7 @@ var mutants = []mutant{
 	{"failures among others that lock their own row first", lockFailing, "perform tasker_lock_movable(v_tasks, p_task, p_step);", "", mixedOrderHunt},
 	{"failures that lock a retry first", lockFailing, "perform tasker_lock_movable(v_tasks, p_task, p_step);", "", retriesHunt},
 	{"failures that lock a retry last", lockFailing, "(v_tasks, p_task, p_step)", "(v_tasks)", crosswiseHunt},
-	{"doomed tasks after those with a sink", settleSteps, "where n.children = '{}' or d.doomed", "where n.children = '{}'", sinksHunt},
+	{"doomed tasks after those with a sink", settleSteps, "where p.children = '{}' or p.doomed", "where p.children = '{}'", sinksHunt},
 	{"keep what is locked while more can move", "tasker_lock_movable", "raise exception 'what can move has become more' using errcode = 'TK001';", "", readyCancelHunt},
 	{"failures that are judged without the locks", lockFailing, "where u.outcome <> 'success') u", "where false) u", retryRaceHunt},
 	{"two failures of a step", settleFailure, "when g.nth > 1 and g.has = g.lease_id then 'already_recorded'", "", repeatedHunt},

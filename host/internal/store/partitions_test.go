@@ -46,21 +46,23 @@ func TestPartitionsAreWide(t *testing.T) {
 			require.Equal(t, want, b.spans(t, table), table)
 		}
 	}
-	everywhere("0..1 1..2")
+	everywhere("0..3")
 	require.NoError(t, b.store.EnsurePartitions(t.Context(), 3, 90*day))
-	everywhere("0..1 1..2 2..11")
-	require.NoError(t, b.store.EnsurePartitions(t.Context(), 3, 90*day))
+	everywhere("0..3")
+	require.NoError(t, b.store.EnsurePartitions(t.Context(), 4, 90*day))
+	everywhere("0..3 3..12")
+	require.NoError(t, b.store.EnsurePartitions(t.Context(), 4, 90*day))
 	require.NoError(t, b.store.EnsurePartitions(t.Context(), 11, day))
-	everywhere("0..1 1..2 2..11")
+	everywhere("0..3 3..12")
 	require.NoError(t, b.store.EnsurePartitions(t.Context(), 13, 7*day))
-	everywhere("0..1 1..2 2..11 11..12 12..13")
+	everywhere("0..3 3..12 12..13")
 	b.exec(t, "select tasker_ensure_partitions(clock_timestamp() + interval '480 hours', 2, null, 4)")
 	require.NoError(t, b.store.EnsurePartitions(t.Context(), 20, 30*day))
-	everywhere("0..1 1..2 2..11 11..12 12..13 13..16 16..19 19..20 20..24")
+	everywhere("0..3 3..12 12..13 13..16 16..19 19..20 20..24")
 	require.NoError(t, b.store.EnsurePartitions(t.Context(), 25, 0))
-	everywhere("0..1 1..2 2..11 11..12 12..13 13..16 16..19 19..20 20..24 24..54")
+	everywhere("0..3 3..12 12..13 13..16 16..19 19..20 20..24 24..54")
 	require.NoError(t, b.store.EnsurePartitions(t.Context(), 55, 3650*day))
-	everywhere("0..1 1..2 2..11 11..12 12..13 13..16 16..19 19..20 20..24 24..54 54..84")
+	everywhere("0..3 3..12 12..13 13..16 16..19 19..20 20..24 24..54 54..84")
 }
 
 // A row that is in a default partition already keeps the others of its day there, and
@@ -72,8 +74,8 @@ func TestPartitionsBesideRowsOfTheDefault(t *testing.T) {
 	b.exec(t, `insert into tasker_task_transitions (task_uuid, sort_key, from_state, to_state, created_at)
 	           select tasker_uuid_floor(clock_timestamp() + interval '96 hours'), 2, 'pending', 'in_progress', clock_timestamp()`)
 	require.NoError(t, b.store.EnsurePartitions(t.Context(), 10, 60*day))
-	require.Equal(t, "0..1 1..2 2..8 8..14", b.spans(t, "tasker_tasks"))
-	require.Equal(t, "0..1 1..2 2..3 3..4 5..11", b.spans(t, "tasker_task_transitions"))
+	require.Equal(t, "0..3 3..9 9..15", b.spans(t, "tasker_tasks"))
+	require.Equal(t, "0..3 3..4 5..11", b.spans(t, "tasker_task_transitions"))
 }
 
 // A partition of many days goes when its last task is over its time. Until then nobody
@@ -85,7 +87,7 @@ func TestRetentionOfWidePartitions(t *testing.T) {
 	b.days(t)
 	p := b.mustPlan(t, chain(2)...)
 	b.exec(t, "select tasker_ensure_partitions(clock_timestamp() - interval '960 hours', 40, null, 10)") // 40 days
-	require.Equal(t, "-40..-30 -30..-20 -20..-10 -10..0 0..1 1..2", b.spans(t, "tasker_tasks"))
+	require.Equal(t, "-40..-30 -30..-20 -20..-10 -10..0 0..3", b.spans(t, "tasker_tasks"))
 	for _, ago := range []time.Duration{39 * day, 35 * day, 32 * day, 25 * day} {
 		b.past(t, p, ago, 20)
 	}
@@ -115,7 +117,7 @@ select concat_ws(' ', (select count(*) from tasker_tasks), (select count(*) from
 	require.Equal(t, 4, dropped)
 	require.Zero(t, pruned)
 	require.Equal(t, "20 40 80 40", left())
-	require.Equal(t, "-30..-20 -20..-10 -10..0 0..1 1..2", b.spans(t, "tasker_workflow_steps"))
+	require.Equal(t, "-30..-20 -20..-10 -10..0 0..3", b.spans(t, "tasker_workflow_steps"))
 }
 
 func TestAPartitionThatTakesTasksStays(t *testing.T) {
@@ -127,7 +129,7 @@ func TestAPartitionThatTakesTasksStays(t *testing.T) {
 		b.exec(t, fmt.Sprintf("drop table %s_%s", table, time.Now().UTC().Format("20060102")))
 	}
 	b.exec(t, "select tasker_ensure_partitions(clock_timestamp() - interval '96 hours', 3, null, 5)")
-	require.Equal(t, "-4..1 1..2", b.spans(t, "tasker_tasks"))
+	require.Equal(t, "-4..1", b.spans(t, "tasker_tasks"))
 	b.past(t, p, 3*day, 20)
 	short := store.Retention{Tasks: 30 * day, Namespaces: map[string]time.Duration{namespace: time.Hour}}
 	dropped, pruned, err := retain(t.Context(), b.store, short)
@@ -138,7 +140,7 @@ func TestAPartitionThatTakesTasksStays(t *testing.T) {
 	n, err := b.store.DropDay(t.Context(), begins, time.Second, short)
 	require.NoError(t, err)
 	require.Zero(t, n)
-	require.Equal(t, "-4..1 1..2", b.spans(t, "tasker_tasks"))
+	require.Equal(t, "-4..1", b.spans(t, "tasker_tasks"))
 }
 
 // Where the tables are cut at other days, steps and history go when no task of their time
@@ -150,8 +152,8 @@ func TestRetentionOfTablesCutAtOtherDays(t *testing.T) {
 	p := b.mustPlan(t, chain(2)...)
 	b.exec(t, "select tasker_ensure_partitions(clock_timestamp() - interval '1200 hours', 10, 'tasker_tasks', 3)")
 	b.exec(t, "select tasker_ensure_partitions(clock_timestamp() - interval '1200 hours', 10, null, 7)")
-	require.Equal(t, "-50..-47 -47..-44 -44..-41 -41..-38 0..1 1..2", b.spans(t, "tasker_tasks"))
-	require.Equal(t, "-50..-43 -43..-36 0..1 1..2", b.spans(t, "tasker_workflow_steps"))
+	require.Equal(t, "-50..-47 -47..-44 -44..-41 -41..-38 0..3", b.spans(t, "tasker_tasks"))
+	require.Equal(t, "-50..-43 -43..-36 0..3", b.spans(t, "tasker_workflow_steps"))
 	b.past(t, p, 49*day, 20)
 	b.past(t, p, 44*day, 20) // in the third partition of tasks, and the first of steps
 	kept := one[vocab.UUID](t, b, "select min(task_uuid::text)::uuid from tasker_tasks where task_uuid >= tasker_uuid_floor(clock_timestamp() - interval '1070 hours')")
@@ -166,8 +168,8 @@ func TestRetentionOfTablesCutAtOtherDays(t *testing.T) {
 			require.NoError(t, err)
 		}
 	}
-	require.Equal(t, "-44..-41 0..1 1..2", b.spans(t, "tasker_tasks"))
-	require.Equal(t, "-50..-43 0..1 1..2", b.spans(t, "tasker_workflow_steps"))
+	require.Equal(t, "-44..-41 0..3", b.spans(t, "tasker_tasks"))
+	require.Equal(t, "-50..-43 0..3", b.spans(t, "tasker_workflow_steps"))
 	require.Equal(t, 20, one[int](t, b, "select count(*) from tasker_tasks"))
 	require.Zero(t, one[int](t, b, "select count(*) from tasker_tasks t where not exists (select from tasker_workflow_steps s where s.task_uuid = t.task_uuid)"))
 
@@ -179,6 +181,6 @@ func TestRetentionOfTablesCutAtOtherDays(t *testing.T) {
 		}
 	}
 	for _, table := range partitioned() {
-		require.Equal(t, "0..1 1..2", b.spans(t, table), table)
+		require.Equal(t, "0..3", b.spans(t, table), table)
 	}
 }

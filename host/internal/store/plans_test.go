@@ -31,6 +31,7 @@ type node struct {
 	Type     string `json:"Node Type"`
 	Relation string `json:"Relation Name"`
 	Index    string `json:"Index Name"`
+	Cond     string `json:"Index Cond"`
 	Plans    []node `json:"Plans"`
 
 	// Counted if the plan was analyzed, for each loop.
@@ -48,9 +49,11 @@ func (n node) waste() float64 {
 	return rows
 }
 
-// scans returns the growing tables that a plan reads from end to end.
+// scans returns the growing tables that a plan reads from end to end, and the steps of
+// templates if all of one are read to find one of them.
 func (n node) scans() (tables []string) {
-	if n.Type == "Seq Scan" && growing.MatchString(n.Relation) || n.Index == "tasker_idempotency_keys_age" { // that is retention's
+	if n.Type == "Seq Scan" && growing.MatchString(n.Relation) || n.Index == "tasker_idempotency_keys_age" || // that is retention's
+		n.Relation == "tasker_named_steps" && n.Index != "" && n.Index != "tasker_named_steps_pkey" && !strings.Contains(n.Cond, "name") {
 		tables = append(tables, n.Relation)
 	}
 	for _, p := range n.Plans {

@@ -502,7 +502,8 @@ func TestPartitionsThatAreNotThere(t *testing.T) {
 	f, err := b.store.Partitions(t.Context(), 10)
 	require.NoError(t, err)
 	require.Equal(t, store.PartitionFacts{}, f)
-	b.exec(t, `do $$ begin execute 'drop table tasker_tasks_' || to_char(clock_timestamp() at time zone 'UTC' + interval '1 day', 'YYYYMMDD'); end $$`)
+	b.exec(t, `do $$ begin execute 'drop table tasker_tasks_' || to_char(clock_timestamp() at time zone 'UTC', 'YYYYMMDD'); end $$`)
+	b.exec(t, "select tasker_ensure_partitions(clock_timestamp(), 1, 'tasker_tasks')") // but not tomorrow's
 	f, err = b.store.Partitions(t.Context(), 10)
 	require.NoError(t, err)
 	require.Equal(t, 1, f.Missing)
