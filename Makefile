@@ -13,7 +13,7 @@ include tools.mk
 PKG          ?= ./...
 RUN          ?=
 TEST_TIMEOUT ?= 40m
-TEST_PROCS   ?= 4
+TEST_PROCS   ?= 3
 TEST_WIDTH   ?= 4
 TEST_FLAGS   ?=
 FUZZTIME     ?= 20s
