@@ -217,7 +217,7 @@ func (c *Core) Run(ctx context.Context, abort <-chan struct{}) error {
 	return failure
 }
 
-// errTold is the cause with which the start ends if the host is told to stop.
+// errTold is the cause that ends the start of a host that is told to stop.
 var errTold = errors.New("the host was told to stop")
 
 // watchSignals acts on signals until the host has stopped. Whatever the host is doing,

@@ -32,7 +32,7 @@ func (p *stepPool) Resize(n int) { p.set(func() { p.size = n }) }
 // holds but has not begun; or lets steps start again.
 func (p *stepPool) Pause(pause bool) { p.set(func() { p.paused = pause }) }
 
-// Tune does nothing: executors run one step at a time, for as long as its template
+// Tune does nothing: executors run one step at a time, for as long as the step's template
 // allows.
 func (p *stepPool) Tune(pool.Pace) {}
 

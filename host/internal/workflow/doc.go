@@ -1,8 +1,8 @@
 // Package workflow is the domain without I/O: it reads templates, compiles them
-// into plans, and holds the rules of graphs, retries and readiness. It must not
-// know of databases, queues, plugins or clocks (callers pass the time). Nothing
-// here is started or stopped; every value is immutable once made and safe for
-// concurrent use.
+// into plans, and implements the rules of graphs, retries and readiness. It must
+// not depend on databases, queues, plugins or clocks (callers pass the time).
+// Nothing here is started or stopped; every value is immutable once created and
+// safe for concurrent use.
 //
 // # Templates and plans
 //
@@ -14,19 +14,19 @@
 //
 // # Readiness
 //
-// [Readiness] and [Context] are the rule by which work goes on. SQL functions of
-// the same names answer the same questions about stored tasks; a property test
-// compares them. Of a step:
+// [Readiness] and [Context] define how work proceeds. SQL functions of the same
+// names answer the same questions about stored tasks; a property test compares
+// them. For a step:
 //
 //	dependencies_satisfied  every parent is complete or resolved_manually
 //	retry_eligible          not settled, attempts < max_attempts, and
 //	                        retryable or attempts = 0
 //	ready_for_execution     pending, both of the above, and due_at ≤ now or unset
 //
-// A failed attempt that will be repeated is pending with a due time. Error is
-// where a permanent or exhausted failure rests; it blocks what is below it.
-// How often a step was claimed has no say here: that cap acts when a claim is
-// given back. Of a task, the first row that holds:
+// After a failed attempt that will be repeated, the step is pending with a due
+// time. After a permanent or exhausted failure it is in error, which blocks the
+// steps below it. How often a step was claimed does not matter here: that cap
+// applies when a claim is given back. For a task, the first row that holds:
 //
 //	condition                              execution_status          recommended_action
 //	a step is ready                        has_ready_steps           execute_ready_steps
@@ -39,7 +39,7 @@
 // "Waits only for its due time" is pending, dependencies satisfied, retry
 // eligible, not yet due. A step below a failed or cancelled one never gets
 // there, so it does not keep a task waiting; and a task with a failed step is
-// not blocked as long as other branches of it move. Its health:
+// not blocked as long as other branches make progress. Its health:
 //
 //	condition                                             health_status
 //	no steps                                              unknown
