@@ -2,8 +2,7 @@ package finalizer
 
 import "github.com/tasker-systems/tasker-host/sdk/vocab"
 
-// Context is what a decision is made on: the counts of
-// get_task_execution_context.
+// Context is the basis of a decision: the counts from get_task_execution_context.
 type Context struct {
 	Total, Pending, Enqueued, InProgress, Completed, Failed, Ready int
 	Status                                                         Status
@@ -21,7 +20,7 @@ const (
 	WaitingForDependencies Status = "waiting_for_dependencies"
 )
 
-// Decision is what shall become of a task.
+// Decision says what should become of a task.
 type Decision string
 
 // The decisions.
@@ -31,7 +30,7 @@ const (
 	Wait     Decision = "wait"     // something still moves, or will
 )
 
-// Decide says what shall become of a task that is in the given state.
+// Decide returns the decision for a task in the given state.
 func Decide(state vocab.TaskState, c Context) Decision {
 	if state != vocab.TaskInProgress {
 		return Wait

@@ -17,7 +17,7 @@ type DB interface {
 	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
 }
 
-// Finalizer finishes tasks. Safe for concurrent use.
+// Finalizer finishes tasks. It is safe for concurrent use.
 type Finalizer struct {
 	db        DB
 	processor string
@@ -25,17 +25,17 @@ type Finalizer struct {
 	observer  Observer // nil: nobody is told
 }
 
-// Observer is told of every claim, release and result. It must be safe for
-// concurrent use and quick.
+// Observer is notified of every claim, release and result. It must be quick and safe for
+// concurrent use.
 type Observer interface {
-	// Claimed tells of a call that tried to claim a task. Without an error the
-	// claim says whether it was granted, and if not, why.
+	// Claimed is called after an attempt to claim a task. If err is nil, the claim says whether
+	// it was granted, and if not, why.
 	Claimed(c Claim, err error, took time.Duration)
-	// Released tells of a call that gave a claim up. Without an error, released
-	// says whether the claim was still held.
+	// Released is called after an attempt to release a claim. If err is nil, released says
+	// whether the claim was still held.
 	Released(released bool, err error, took time.Duration)
-	// Concluded tells what became of a task whose claim Finalize was granted: its
-	// state, or an error, which is [ErrClaimLost] if the claim did not hold.
+	// Concluded reports what became of a task whose claim Finalize was granted: its state, or
+	// an error, which is [ErrClaimLost] if the claim did not hold.
 	Concluded(state vocab.TaskState, err error)
 }
 
@@ -46,8 +46,8 @@ func (f *Finalizer) Observed(o Observer) *Finalizer {
 	return &observed
 }
 
-// New returns a finalizer. processor names it in the records of its claims;
-// timeout is how long a claim holds, in whole seconds, at least one.
+// New returns a finalizer. processor names it in the records of its claims; timeout is how long
+// a claim holds, in whole seconds, at least one.
 func New(db DB, processor string, timeout time.Duration) *Finalizer {
 	return &Finalizer{db: db, processor: processor, timeout: max(timeout, time.Second)}
 }
@@ -66,7 +66,7 @@ select total_steps, pending_steps, enqueued_steps, in_progress_steps, completed_
 	sqlRelease = `select release_finalization_claim($1::uuid, $2::text, $3::uuid)`
 )
 
-// Claim is the answer to a try to claim a task.
+// Claim is the answer to an attempt to claim a task.
 type Claim struct {
 	Claimed   bool
 	ClaimedBy string // who holds the claim, if another does
@@ -75,11 +75,11 @@ type Claim struct {
 	Lease     vocab.UUID
 }
 
-// Refusal is why a claim was not granted.
+// Refusal says why a claim was not granted.
 type Refusal string
 
-// The refusals. Their names are the reference's, but for AlreadySettled, which
-// it did not tell apart.
+// The refusals. Their names are those of the reference, except for AlreadySettled, which the
+// reference did not distinguish.
 const (
 	AlreadyClaimed  Refusal = "already_claimed"  // another holds the claim
 	AlreadyComplete Refusal = "already_complete" // the task is complete
@@ -91,7 +91,7 @@ const (
 // Refusals lists all refusals.
 var Refusals = []Refusal{AlreadyClaimed, AlreadyComplete, AlreadySettled, NotReady, OtherRefusal}
 
-// Refusal says why the claim was not granted. Only for one that was not.
+// Refusal says why the claim was not granted. Call it only for a claim that was not.
 func (c Claim) Refusal() Refusal {
 	switch c.Message { // as claim_task_for_finalization words them
 	case "Task already claimed for finalization":
@@ -107,8 +107,8 @@ func (c Claim) Refusal() Refusal {
 	}
 }
 
-// ErrClaimLost is returned if the claim ran out, or was taken, before the
-// decision was applied. Nothing was changed.
+// ErrClaimLost means that the claim ran out, or was taken, before the decision was applied.
+// Nothing was changed.
 var ErrClaimLost = errors.New("the finalization claim was lost")
 
 // Claim tries to claim a task.
@@ -135,7 +135,7 @@ func (f *Finalizer) claim(ctx context.Context, task vocab.UUID) (Claim, error) {
 	return c, nil
 }
 
-// Context reads what a decision is made on.
+// Context reads the basis of a decision.
 func (f *Finalizer) Context(ctx context.Context, task vocab.UUID) (Context, error) {
 	var c Context
 	err := f.db.QueryRow(ctx, sqlContext, task).
@@ -146,9 +146,9 @@ func (f *Finalizer) Context(ctx context.Context, task vocab.UUID) (Context, erro
 	return c, nil
 }
 
-// Apply finishes a claimed task. The answer is its state then: still in_progress
-// if something has begun to move. The error is [ErrClaimLost] if the lease is no
-// longer the task's claim.
+// Apply finishes a claimed task and returns its state afterwards, which is still in_progress if
+// something has begun to move. The error is [ErrClaimLost] if the lease is no longer the task's
+// claim.
 func (f *Finalizer) Apply(ctx context.Context, task, lease vocab.UUID) (vocab.TaskState, error) {
 	var state *vocab.TaskState
 	if err := f.db.QueryRow(ctx, sqlApply, task, lease).Scan(&state); err != nil {
@@ -160,7 +160,7 @@ func (f *Finalizer) Apply(ctx context.Context, task, lease vocab.UUID) (vocab.Ta
 	return *state, nil
 }
 
-// Release gives a claim up. It reports whether the claim was still held.
+// Release gives up a claim. It reports whether the claim was still held.
 func (f *Finalizer) Release(ctx context.Context, task, lease vocab.UUID) (bool, error) {
 	var released bool
 	began := time.Now()
@@ -174,9 +174,9 @@ func (f *Finalizer) Release(ctx context.Context, task, lease vocab.UUID) (bool, 
 	return released, nil
 }
 
-// Finalize claims a task, decides, applies and releases. It returns the state
-// the task is in then, which is still active if another holds the claim or if
-// the task is not ready to be finished.
+// Finalize claims a task, decides, applies the decision and releases the claim. It returns the
+// state of the task afterwards, which is still active if another holds the claim or if the task
+// is not ready to be finished.
 func (f *Finalizer) Finalize(ctx context.Context, task vocab.UUID) (vocab.TaskState, error) {
 	claim, err := f.Claim(ctx, task)
 	if err != nil {
@@ -204,8 +204,8 @@ func (f *Finalizer) Finalize(ctx context.Context, task vocab.UUID) (vocab.TaskSt
 	return vocab.TaskInProgress, nil
 }
 
-// conclude looks at a claimed task, decides and applies the decision. It returns
-// the task's state then.
+// conclude inspects a claimed task, decides and applies the decision. It returns the state of
+// the task afterwards.
 func (f *Finalizer) conclude(ctx context.Context, task, lease vocab.UUID) (vocab.TaskState, error) {
 	found, err := f.Context(ctx, task)
 	if err != nil {

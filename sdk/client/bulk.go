@@ -23,27 +23,26 @@ const (
 	answerLimit     = 45 * time.Second // the host answers or gives up sooner
 )
 
-// BulkOptions are the settings of a bulk submission. The zero value will do.
+// BulkOptions configures a bulk submission. The zero value is ready to use.
 type BulkOptions struct {
-	// IdempotencyKey is what makes it harmless to submit again: each line without
-	// a key of its own gets one that is made of this and the line's number. A call
-	// with the key of an earlier one and the same lines goes on where that was cut
-	// off. At most 200 characters of printable ASCII without spaces; empty: a
-	// random one, which the result tells.
+	// IdempotencyKey makes it harmless to submit again: each line without a key of its own gets
+	// one derived from this key and the line's number. A call with the key of an earlier call
+	// and the same lines continues where that one was cut off. It has at most 200 characters of
+	// printable ASCII without spaces. Empty means a random key, which the result reports.
 	IdempotencyKey string
-	// Answered is called with what came of each line, in their order; nil: nobody
-	// is. The line is as it was sent, and must not be kept; it is nil if it was not
-	// sent, since its context is no JSON.
+	// Answered, if not nil, is called with the answer to each line, in the order of the lines.
+	// The line is as it was sent and must not be kept. It is nil if it was not sent because its
+	// context is not JSON.
 	Answered func(a task.BulkAnswer, line []byte)
-	// Waiting is called before a pause after which the rest is sent again, with the
-	// reason; nil: nobody is.
+	// Waiting, if not nil, is called with the reason before each pause after which unanswered
+	// lines are sent again.
 	Waiting func(err error, pause time.Duration)
-	// Patience is how long the host may be away or overloaded, without a single
-	// answer, until the call gives up; 0: a minute.
+	// Patience is how long the host may be away or overloaded, without a single answer, before
+	// the call gives up; 0 means a minute.
 	Patience time.Duration
 }
 
-// BulkResult sums a bulk submission up.
+// BulkResult summarizes a bulk submission.
 type BulkResult struct {
 	IdempotencyKey string `json:"idempotency_key"`
 	Created        int64  `json:"created"`  // lines that made a task
@@ -51,12 +50,11 @@ type BulkResult struct {
 	Refused        int64  `json:"refused"`
 }
 
-// SubmitAll submits tasks in bulk: any number of them, in one stream, with a
-// bounded part of them in memory. A task that is refused, or whose context is no
-// JSON, costs only itself: o.Answered is told. Lost connections and overloaded
-// hosts are waited for and what has no answer is sent again, which is harmless by
-// the idempotency keys. The error says why not all have an answer; the result
-// counts those that do.
+// SubmitAll submits any number of tasks in one stream, holding only a bounded part of them in
+// memory. A task that is refused, or whose context is not JSON, does not affect the others;
+// o.Answered gets its answer. SubmitAll waits out lost connections and overloaded hosts and
+// sends unanswered lines again, which the idempotency keys make harmless. The error says why
+// some tasks have no answer; the result counts those that have one.
 func (c *Client) SubmitAll(ctx context.Context, submissions iter.Seq[Submission], o BulkOptions) (BulkResult, error) {
 	return c.submitBulk(ctx, o, func(emit func(line bulkLine) bool) error {
 		for s := range submissions {
@@ -88,10 +86,10 @@ func lineOf(s Submission) bulkLine {
 	}}
 }
 
-// SubmitLines is [Client.SubmitAll] for lines of JSON, each a submission as the
-// API takes it, with its key as "idempotency_key". Lines are numbered from 1;
-// empty ones count and are nothing. A read of in that is under way when the call
-// ends is left behind.
+// SubmitLines is [Client.SubmitAll] for lines of JSON. Each line is a submission as the API
+// takes it, with its key as "idempotency_key". Lines are numbered from 1; empty lines are
+// counted but skipped. SubmitLines does not wait for a read of in that is still blocked when
+// the call ends.
 func (c *Client) SubmitLines(ctx context.Context, in io.Reader, o BulkOptions) (BulkResult, error) {
 	return c.submitBulk(ctx, o, func(emit func(line bulkLine) bool) error {
 		lines := bufio.NewReaderSize(in, 64<<10)

@@ -20,7 +20,7 @@ const requestTimeout = 60 * time.Second
 
 const defaultSubmitPatience = 15 * time.Second
 
-// Client calls one host. It is safe for concurrent use.
+// Client calls the API of one host. It is safe for concurrent use.
 type Client struct {
 	http *http.Client
 	base string // without a slash at the end
@@ -36,13 +36,13 @@ func clearText(u *url.URL) bool {
 	return u.Scheme == "http" && u.Hostname() != "localhost" && (err != nil || !ip.IsLoopback())
 }
 
-// Options says where the host is, by one of Socket and URL.
+// Options says where the host is, by either Socket or URL.
 type Options struct {
 	Socket string // path of a unix socket
 	URL    string // http or https, such as http://127.0.0.1:8085
 	Token  string // bearer token for the URL; empty: none
-	// Patience is how long Submit waits for a host that has no room; 0: 15
-	// seconds, negative: not at all.
+	// Patience is how long Submit waits for a host that has no room; 0 means 15 seconds,
+	// negative means not at all.
 	Patience time.Duration
 }
 
@@ -92,9 +92,9 @@ type Request struct {
 	ContentType  string // of Body
 }
 
-// Call sends a request and decodes the answer into out. It is for what this
-// package has no method for: the API is described in docs/openapi.json. It
-// returns the status; a problem is an *[Error]. Nothing is repeated.
+// Call sends a request and decodes the answer into out. It is for parts of the API that this
+// package has no method for; docs/openapi.json describes the API. It returns the status; a
+// problem is an *[Error]. Call never repeats a request.
 func (c *Client) Call(ctx context.Context, r Request, out any) (int, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, requestTimeout,
 		fmt.Errorf("the host did not answer within %s", requestTimeout))

@@ -16,7 +16,7 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/task"
 )
 
-// ErrUnreachable says that no host answered.
+// ErrUnreachable means that no host answered.
 var ErrUnreachable = errors.New("the host is not reachable")
 
 // nobodyError is ErrUnreachable where nobody can be: waiting does not help.
@@ -30,14 +30,13 @@ func isNobody(err error) bool {
 	return ok
 }
 
-// Error is a problem that the host answered with.
+// Error is a problem with which the host answered.
 type Error struct {
 	task.Problem
 	RetryAfter time.Duration // 0: the host did not say
 }
 
-// Error returns the host's own text, with every issue on a line of its own if
-// there are several.
+// Error returns the host's own text, with each issue on its own line if there are several.
 func (e *Error) Error() string {
 	var b strings.Builder
 	b.WriteString(e.Detail)
@@ -75,7 +74,7 @@ func (e *Error) passing() bool {
 	}
 }
 
-// NotFound reports whether what the request named does not exist.
+// NotFound reports whether the request named something that does not exist.
 func (e *Error) NotFound() bool {
 	return e.Status == http.StatusNotFound || strings.HasSuffix(e.Code, "_not_found")
 }

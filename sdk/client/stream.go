@@ -34,11 +34,11 @@ type StreamEvent struct {
 	Data string
 }
 
-// Stream calls each with the server-sent events that a request brings, those
-// after the id after (empty: as the host begins), until each is done or fails, or
-// the host says that there is nothing more. It reconnects where it was cut off,
-// also over a restart of the host; a host that stays away for a minute is an
-// error. Whatever error each returns ends it.
+// Stream calls each with the server-sent events that a request brings, beginning after the
+// event with the id after (empty: where the host begins). It continues until each is done or
+// fails, or the host says that there is nothing more. Stream reconnects when it is cut off,
+// even across a restart of the host; a host that stays away for a minute is an error. Any error
+// from each ends the stream.
 func (c *Client) Stream(ctx context.Context, r Request, after string, each func(StreamEvent) (done bool, err error)) error {
 	s := &stream{client: c, request: r, lastID: after, each: each}
 	redial, awaySince := firstRedial, time.Now()

@@ -30,12 +30,12 @@ type Submission struct {
 	IdempotencyKey string          `json:"-"`
 }
 
-// Submit creates a task. created is false if the idempotency key was used
-// before: the task is the earlier one.
+// Submit creates a task. created is false if the idempotency key was used before; t is then the
+// earlier task.
 //
-// A host that has no room, or whose database is away, is asked again after the
-// pause it names, for at most Options.Patience in all. With an idempotency key that
-// goes for lost connections and uncertain answers, too: repeating is harmless then.
+// If the host has no room or has lost its database, Submit asks again after the pause that the
+// host names, for at most Options.Patience in all. With an idempotency key it does the same
+// after lost connections and uncertain answers, because repeating is harmless then.
 func (c *Client) Submit(ctx context.Context, s Submission) (t task.Task, created bool, err error) {
 	r := Request{Method: http.MethodPost, Path: "/v1/tasks", JSON: s}
 	if s.IdempotencyKey != "" {
@@ -147,8 +147,8 @@ func (c *Client) History(ctx context.Context, id string) ([]task.Transition, err
 	})
 }
 
-// Collect reads a list page by page: page returns one and the cursor of the
-// next, empty after the last.
+// Collect reads a list page by page. The function page returns a page and the cursor of the
+// next one, which is empty after the last.
 func Collect[T any](page func(cursor string) ([]T, string, error)) ([]T, error) {
 	var all []T
 	for cursor := ""; ; {

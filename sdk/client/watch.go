@@ -11,9 +11,9 @@ import (
 
 const settledEvent = "settled"
 
-// Watch calls show with every change of a task until it is settled, and returns
-// the last snapshot. It reconnects where it was cut off, also over a restart of
-// the host; a host that stays away for a minute is an error.
+// Watch calls show with every change of a task until it is settled, and returns the last
+// snapshot. It reconnects when it is cut off, even across a restart of the host; a host that
+// stays away for a minute is an error.
 func (c *Client) Watch(ctx context.Context, id string, show func(task.Snapshot)) (task.Snapshot, error) {
 	var last task.Snapshot
 	err := c.Stream(ctx, Request{Method: http.MethodGet, Path: taskPath(id, "/events")}, "", func(e StreamEvent) (done bool, err error) {

@@ -15,23 +15,23 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/wire"
 )
 
-// Option tells [Conformance] about the plugin.
+// Option configures [Conformance] for the plugin.
 type Option func(*suite)
 
-// WithOptions gives the options to configure the plugin with: what its entry in
-// plugins.toml would hold. Without it the plugin must work with none.
+// WithOptions sets the options to configure the plugin with, as its entry in plugins.toml
+// would. Without it the plugin must work without options.
 func WithOptions(options any) Option {
 	return func(s *suite) { s.options = options }
 }
 
-// Example gives a step that the named handler must succeed with. It is run once
-// alone, then many times at once, then cancelled half-way.
+// Example adds a step that the named handler must complete. The step runs once alone, then many
+// times at once, and then once more, cancelled half-way.
 func Example(handler string, step Step) Option {
 	return func(s *suite) { s.examples = append(s.examples, example{handler, step}) }
 }
 
-// Report has the plugin's reporters handed an event, twice. Without it they are
-// handed none: it might reach people.
+// Report makes Conformance hand an event to the plugin's reporters, twice. Without it they get
+// none, because the event might reach people.
 func Report() Option {
 	return func(s *suite) { s.report = true }
 }
@@ -48,19 +48,18 @@ type example struct {
 	step    Step
 }
 
-// Conformance checks, over a real gRPC connection in memory, that the plugin
-// keeps the contract with its host: that it can be described, configured,
-// probed and drained, that it runs its examples, decides and checks as its kind
-// asks, and that no misbehaving step harms another. For the last, handlers named
-// plugintest.… are served beside the plugin's own. The plugin's handlers run
-// only with the examples given. `tasker plugin check` does the same to an
-// executable, but for the misbehaving steps.
+// Conformance checks, over a real gRPC connection in memory, that the plugin keeps its contract
+// with the host: that it can be described, configured, probed and drained, that it runs its
+// examples, decides and checks as its kind requires, and that no misbehaving step harms
+// another. For the last check, handlers named plugintest.… are served beside the plugin's own.
+// The plugin's handlers run only with the given examples. `tasker plugin check` makes the same
+// checks on an executable, except for the misbehaving steps.
 func Conformance(t *testing.T, part sdk.Part, opts ...Option) {
 	t.Helper()
 	ConformanceOf(t, []sdk.Part{part}, opts...)
 }
 
-// ConformanceOf is [Conformance] of a plugin that has several parts.
+// ConformanceOf is [Conformance] for a plugin with several parts.
 func ConformanceOf(t *testing.T, parts []sdk.Part, opts ...Option) {
 	t.Helper()
 	s := &suite{parts: parts}

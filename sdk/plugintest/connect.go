@@ -15,8 +15,8 @@ import (
 // patience is how long the package waits for what should come at once.
 const patience = 20 * time.Second
 
-// Connect serves the parts in process and returns the host's end of the
-// connection. The plugin is not configured yet.
+// Connect serves the parts in process and returns the host's end of the connection. The plugin
+// is not yet configured.
 func Connect(t testing.TB, parts ...sdk.Part) *wire.Client {
 	t.Helper()
 	return connect(t, parts...).Client

@@ -1,6 +1,6 @@
-// Package plugintest tests handlers and plugins in process: no host, no
-// database, no second process. What runs between the test and the handler is
-// what runs in production, over a gRPC connection in memory.
+// Package plugintest tests handlers and plugins in process, without a host, a database or a
+// second process. Between the test and the handler runs the code that runs in production, over
+// a gRPC connection in memory.
 //
 //	func TestCharge(t *testing.T) {
 //		got := plugintest.Run(t, handler.Func(charge), plugintest.Step{
@@ -14,6 +14,5 @@
 //		plugintest.Conformance(t, plugin())
 //	}
 //
-// It needs nothing beside the testing package, and everything it starts ends
-// with the test.
+// It needs nothing besides the testing package, and everything it starts ends with the test.
 package plugintest

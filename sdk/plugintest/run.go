@@ -17,27 +17,27 @@ import (
 type Step struct {
 	// Name is the step's name; "step" if empty.
 	Name string
-	// Context is the task's input: whatever marshals to a JSON object, such as
-	// a map, a struct or a [json.RawMessage].
+	// Context is the task's input: anything that marshals to a JSON object, such as a map, a
+	// struct or a [json.RawMessage].
 	Context any
-	// Config is the step's configuration, as Context.
+	// Config is the step's configuration, in the same forms as Context.
 	Config any
-	// Dependencies holds the results of the steps before, by name.
+	// Dependencies holds the results of the preceding steps, by name.
 	Dependencies map[string]any
-	// Attempt counts from 1; 0 is 1. MaxAttempts 0 is 3.
+	// Attempt counts from 1; 0 means 1. MaxAttempts 0 means 3.
 	Attempt, MaxAttempts int
-	// Timeout is the step's, in whole milliseconds; zero is none.
+	// Timeout is the step's timeout, in whole milliseconds; zero means none.
 	Timeout time.Duration
 }
 
-// Outcome is what the host would get.
+// Outcome is what the host would receive.
 type Outcome struct {
 	Result   json.RawMessage // a JSON value; nil if the step failed
 	Metadata json.RawMessage // a JSON object; nil if there is none
 	Failure  *Failure        // nil if the step succeeded
 }
 
-// Failure says how the host would see a failed attempt.
+// Failure describes a failed attempt as the host would see it.
 type Failure struct {
 	Type       vocab.ErrorType
 	Code       string
@@ -47,7 +47,7 @@ type Failure struct {
 	Context    json.RawMessage // a JSON object; nil if there is none
 }
 
-// Decode unmarshals the result into v. It ends the test if the step failed.
+// Decode unmarshals the result into v. It fails the test if the step failed.
 func (o Outcome) Decode(t testing.TB, v any) {
 	t.Helper()
 	if o.Failure != nil {
@@ -58,7 +58,7 @@ func (o Outcome) Decode(t testing.TB, v any) {
 	}
 }
 
-// Run runs one step as a plugin would, and returns what the host would get.
+// Run runs one step as a plugin would, and returns what the host would receive.
 func Run(t testing.TB, h handler.Handler, step Step) Outcome {
 	t.Helper()
 	const name = "under.test"

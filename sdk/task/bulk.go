@@ -1,7 +1,7 @@
 package task
 
-// BulkAnswer is one line of the answer to a bulk submission: what came of one
-// line of it, in their order, or in the last line how the whole ended.
+// BulkAnswer is one line of the answer to a bulk submission: the answer to one submitted line,
+// in the order of the lines, or, in the last line, how the whole submission ended.
 type BulkAnswer struct {
 	Line     int64    `json:"line,omitempty" doc:"The line that this is the answer to."`
 	TaskUUID string   `json:"task_uuid,omitempty" format:"uuid" doc:"The task that exists now. Left out: the line was refused."`

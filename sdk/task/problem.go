@@ -1,7 +1,7 @@
 package task
 
-// Problem is an error as RFC 9457 describes it (application/problem+json).
-// Code is stable: programs branch on it. Detail is for people.
+// Problem is an error as described by RFC 9457 (application/problem+json). Code is stable, for
+// programs to branch on. Detail is for people.
 type Problem struct {
 	Type      string  `json:"type" format:"uri" doc:"urn:tasker:problem: and the code."`
 	Title     string  `json:"title" doc:"The code in words."`

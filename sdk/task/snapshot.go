@@ -17,25 +17,25 @@ type Snapshot struct {
 	Running     []RunningStep   `json:"running,omitempty" doc:"Running steps that say how far they are; of those in plugins only the host that runs them knows."`
 }
 
-// RunningStep is a running step that says how far it is.
+// RunningStep is a running step that reports its progress.
 type RunningStep struct {
 	Number int    `json:"number"`
 	Step   string `json:"step" doc:"The step's name."`
 	StepProgress
 }
 
-// StepProgress is how far a running step says it is. Nothing depends on it.
+// StepProgress is the progress that a running step reports. Nothing depends on it.
 type StepProgress struct {
 	Percent int    `json:"percent" minimum:"0" maximum:"100"`
 	Note    string `json:"note,omitempty"`
 }
 
-// Settled reports whether the task moves no more by itself.
+// Settled reports whether the task no longer moves by itself.
 func (s *Snapshot) Settled() bool { return Settled(s.State) }
 
-// Revision names the snapshot's content: equal content has an equal revision,
-// on every host and after every restart. It is opaque and safe in a header.
-// What running steps say of themselves is content too.
+// Revision identifies the snapshot's content: equal content has an equal revision, on every
+// host and after every restart. It is opaque and safe in a header. The progress that running
+// steps report is part of the content.
 func (s *Snapshot) Revision() string {
 	h := fnv.New64a()
 	p := s.Progress

@@ -36,7 +36,7 @@ type Task struct {
 	Context json.RawMessage `json:"context,omitempty" doc:"The task's input. Left out of lists."`
 }
 
-// Progress counts a task's steps by what became of them.
+// Progress counts a task's steps by their state.
 type Progress struct {
 	Total      int     `json:"total"`
 	Completed  int     `json:"completed" doc:"Complete or resolved by hand."`
@@ -73,17 +73,17 @@ type TaskError struct {
 	StepError
 }
 
-// StepError is why an attempt of a step failed.
+// StepError says why an attempt of a step failed.
 type StepError struct {
 	Type    vocab.ErrorType `json:"type" doc:"The class of the failure, such as PermanentError or TimeoutError."`
 	Code    string          `json:"code,omitempty" doc:"The handler's own code, such as INSUFFICIENT_INVENTORY."`
 	Message string          `json:"message"`
 }
 
-// Settled reports whether the task moves no more by itself.
+// Settled reports whether the task no longer moves by itself.
 func (t *Task) Settled() bool { return Settled(t.State) }
 
-// Settled reports whether a task in this state moves no more by itself.
+// Settled reports whether a task in this state no longer moves by itself.
 func Settled(s vocab.TaskState) bool { return !s.Active() }
 
 // Step is one step of a task.
@@ -124,8 +124,8 @@ type Lease struct {
 	ExpiresAt  *time.Time `json:"expires_at,omitempty"`
 }
 
-// Transition is one entry of a task's history: the task's own, or one of its
-// steps' if Step is set.
+// Transition is one entry of a task's history. It concerns the task itself or, if Step is set,
+// one of its steps.
 type Transition struct {
 	SortKey  int64           `json:"sort_key" doc:"Order within the task's history; grows."`
 	StepUUID string          `json:"step_uuid,omitempty" format:"uuid"`
