@@ -21,7 +21,7 @@ const (
 	RuleBudget        Rule = "budget"
 )
 
-// Clamp is what a rule made of a size, and why.
+// Clamp records how a rule changed a size, and why.
 type Clamp struct {
 	Rule   Rule   `json:"rule"`
 	From   int    `json:"from"`
@@ -29,14 +29,14 @@ type Clamp struct {
 	Reason string `json:"reason"`
 }
 
-// Advice is what the algorithm answered.
+// Advice is the algorithm's answer.
 type Advice struct {
 	Target     int     `json:"target"`
 	Reason     string  `json:"reason"`
 	Confidence float64 `json:"confidence"`
 }
 
-// Decision is how large a pool shall be, with everything that led to it.
+// Decision says how large a pool should be, with everything that led to it.
 type Decision struct {
 	At        time.Time `json:"at"`
 	Pool      string    `json:"pool"`
@@ -58,11 +58,11 @@ type Decision struct {
 	To     int    `json:"to"`   // the target from now on
 	Reason string `json:"reason"`
 
-	// Shadow is what another algorithm would have done; nothing comes of it.
+	// Shadow is what another algorithm would have done; it has no effect.
 	Shadow *Shadow `json:"shadow,omitempty"`
 }
 
-// Shadow is what an algorithm would have done that is only asked to be compared.
+// Shadow is what an algorithm that is only asked for comparison would have done.
 type Shadow struct {
 	Algorithm string  `json:"algorithm"`
 	By        string  `json:"by,omitempty"`
@@ -74,7 +74,7 @@ type Shadow struct {
 // Changed reports whether the pool changes.
 func (d Decision) Changed() bool { return d.From != d.To }
 
-// Journal keeps the latest decisions of a pool. Many may use it at once.
+// Journal keeps the latest decisions of a pool. It is safe for concurrent use.
 type Journal struct {
 	mu      sync.Mutex
 	ring    []Decision
@@ -82,14 +82,13 @@ type Journal struct {
 	changes []Decision // those that changed something, kept longer
 }
 
-// NewJournal makes a journal that keeps so many decisions, and as many again
-// that changed something: a quiet night does not push out why the pool grew in
-// the evening.
+// NewJournal returns a journal that keeps size decisions, and as many again that changed
+// something, so that a quiet night does not push out why the pool grew in the evening.
 func NewJournal(size int) *Journal {
 	return &Journal{ring: make([]Decision, 0, size), changes: make([]Decision, 0, size)}
 }
 
-// Add notes a decision.
+// Add records a decision.
 func (j *Journal) Add(d Decision) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -109,7 +108,7 @@ func (j *Journal) Add(d Decision) {
 	j.changes = append(j.changes, d)
 }
 
-// Latest returns up to n decisions, the newest first.
+// Latest returns up to n decisions, newest first.
 func (j *Journal) Latest(n int) []Decision {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -120,7 +119,7 @@ func (j *Journal) Latest(n int) []Decision {
 	return out
 }
 
-// Changes returns up to n decisions that changed the pool, the newest first.
+// Changes returns up to n decisions that changed the pool, newest first.
 func (j *Journal) Changes(n int) []Decision {
 	j.mu.Lock()
 	defer j.mu.Unlock()

@@ -27,7 +27,7 @@ type advised struct {
 	target int
 }
 
-// NewGovernor makes a governor of one pool; name says which algorithm it asks.
+// NewGovernor returns a governor for one pool; name is that of the algorithm it asks.
 func NewGovernor(name string, algorithm scaler.Scaler, policy Policy) (*Governor, error) {
 	if err := policy.Check(); err != nil {
 		return nil, fmt.Errorf("scaling policy: %w", err)
@@ -35,9 +35,9 @@ func NewGovernor(name string, algorithm scaler.Scaler, policy Policy) (*Governor
 	return &Governor{name: name, algorithm: algorithm, policy: policy}, nil
 }
 
-// Decide asks the algorithm what it makes of an observation and applies the
-// rules to its answer. It always comes to a decision; what goes wrong is in its
-// reason. The caller brings the pool to Decision.To.
+// Decide asks the algorithm for advice on an observation and applies the rules to the answer.
+// It always reaches a decision; if something goes wrong, the reason says so. The caller brings
+// the pool to Decision.To.
 func (g *Governor) Decide(ctx context.Context, o scaler.Observation) Decision {
 	d := Decision{
 		At: o.Now, Pool: o.Pool, Algorithm: g.name,

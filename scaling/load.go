@@ -7,7 +7,7 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/scaler"
 )
 
-// Load is what samples say together.
+// Load summarizes samples.
 type Load struct {
 	Span                          time.Duration
 	Arrivals, Completions, Errors int64
@@ -31,7 +31,7 @@ func Sum(samples []scaler.Sample) Load {
 	return l
 }
 
-// ArrivalRate returns pieces of work a second.
+// ArrivalRate returns the number of pieces of work that arrive per second.
 func (l Load) ArrivalRate() float64 { return ratio(float64(l.Arrivals), l.Span.Seconds()) }
 
 // ErrorRate returns the share of the work that failed.
@@ -46,9 +46,9 @@ func (l Load) Service() (seconds float64, ok bool) {
 	return ratio(l.Busy, float64(l.Completions)), l.Completions > 0 && l.Busy > 0
 }
 
-// Demand sums up the samples of the window and tells how many seconds an executor
-// spends on a piece of work. If the window completed none, what the pool did
-// longer ago still tells; ok is false if it has done nothing at all.
+// Demand sums up the samples of the window and returns how many seconds an executor spends on a
+// piece of work. If no work was completed in the window, older samples provide that time; ok is
+// false if the pool has completed no work at all.
 func Demand(o scaler.Observation, window Duration) (l Load, service float64, ok bool) {
 	l = Sum(o.Within(window.D()))
 	if service, ok = l.Service(); !ok {
@@ -57,7 +57,7 @@ func Demand(o scaler.Observation, window Duration) (l Load, service float64, ok 
 	return l, service, ok
 }
 
-// NoWork is the decision if Demand knows nothing.
+// NoWork returns the decision to take if Demand knows nothing.
 func NoWork(o scaler.Observation) scaler.Decision {
 	return scaler.Hold(o, "no work was completed: nothing tells how long it takes")
 }

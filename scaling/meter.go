@@ -8,7 +8,7 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/scaler"
 )
 
-// Meter counts what happens in a pool and cuts it into samples.
+// Meter counts what happens in a pool and divides it into samples.
 type Meter struct {
 	since time.Time
 
@@ -17,13 +17,13 @@ type Meter struct {
 	latencies                     latencies
 }
 
-// NewMeter makes a meter whose first sample begins now.
+// NewMeter returns a meter whose first sample begins now.
 func NewMeter(now time.Time) *Meter { return &Meter{since: now} }
 
 // Arrived counts work that became ready.
 func (m *Meter) Arrived(n int) { m.arrivals += int64(n) }
 
-// Ended counts a piece of work that ended so long after it became ready.
+// Ended counts a piece of work that ended, with the time since it became ready.
 func (m *Meter) Ended(latency time.Duration, failed bool) {
 	m.completions++
 	if failed {
@@ -32,16 +32,14 @@ func (m *Meter) Ended(latency time.Duration, failed bool) {
 	m.latencies.add(latency)
 }
 
-// Worked adds executors' time: how much of it there was, and how much of that
-// was spent at work.
+// Worked adds executor time: how much of it there was, and how much of that was spent working.
 func (m *Meter) Worked(busy, available time.Duration) {
 	m.busy += busy
 	m.available += available
 }
 
-// Cut ends the span that began at the last cut and returns its sample; ok is
-// false if no time has passed. The pool's size and queue are given as they are
-// now.
+// Cut ends the span that began at the last cut and returns its sample; ok is false if no time
+// has passed. The arguments describe the pool's size and queue now.
 func (m *Meter) Cut(now time.Time, size int, depth int64, oldest time.Duration) (s scaler.Sample, ok bool) {
 	span := now.Sub(m.since)
 	if span <= 0 {
@@ -114,11 +112,11 @@ type Window struct {
 	samples []scaler.Sample
 }
 
-// NewWindow makes a window that keeps samples for so long.
+// NewWindow returns a window that keeps samples for the given span.
 func NewWindow(span time.Duration) *Window { return &Window{span: span} }
 
-// Add takes a sample in and lets go of those that are too old. A sample that
-// overlaps the one before is refused: what is measured twice counts twice.
+// Add adds a sample and drops those that are too old. It refuses a sample that overlaps the
+// previous one, because what is measured twice counts twice.
 func (w *Window) Add(s scaler.Sample) bool {
 	if n := len(w.samples); s.Span <= 0 || (n > 0 && s.At.Add(-s.Span).Before(w.samples[n-1].At)) {
 		return false
@@ -133,6 +131,6 @@ func (w *Window) Add(s scaler.Sample) bool {
 	return true
 }
 
-// Samples returns what the window holds, the oldest first. The slice is good
-// until the next Add.
+// Samples returns the samples in the window, oldest first. The slice is valid until the next
+// Add.
 func (w *Window) Samples() []scaler.Sample { return w.samples }

@@ -2,8 +2,8 @@ package scaling
 
 import "time"
 
-// Policy bounds what an algorithm's advice may do to a pool. The bounds
-// themselves, Min and Max, come with each observation.
+// Policy limits what an algorithm's advice may do to a pool. The bounds Min and Max themselves
+// come with each observation.
 type Policy struct {
 	StepUp        int      `json:"step_up" doc:"most executors added at once; 0: no limit"`
 	StepDown      int      `json:"step_down" doc:"most executors removed at once; 0: no limit"`

@@ -1,5 +1,5 @@
-// Package builtin knows the algorithms of this module by their names, and makes
-// them from options as they stand in a configuration or on a command line.
+// Package builtin knows the algorithms of this module by name, and makes them from options as
+// given in a configuration or on a command line.
 package builtin
 
 import (
@@ -21,14 +21,14 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/scaler"
 )
 
-// Algorithm is one of them.
+// Algorithm is one of the algorithms.
 type Algorithm struct {
 	Name    string
 	Summary string
 	build   func(options []byte) (scaler.New, error)
 }
 
-// Composite are the options of the algorithm composite.
+// Composite holds the options of the algorithm composite.
 type Composite struct {
 	Mode string   `json:"mode" doc:"max, min or first"`
 	Of   []Member `json:"of" doc:"the algorithms combined, in order"`
@@ -40,7 +40,7 @@ type Member struct {
 	Options   json.RawMessage `json:"options" doc:"its options"`
 }
 
-// All lists the algorithms, the simplest first.
+// All lists the algorithms, simplest first.
 func All() []Algorithm {
 	return []Algorithm{
 		{"threshold", "rules with fixed thresholds for utilization, queue depth and failures", with(threshold.Defaults(), threshold.New)},
@@ -53,8 +53,8 @@ func All() []Algorithm {
 	}
 }
 
-// New makes an algorithm by its name. Options are a JSON object; what it does
-// not name is as the algorithm's defaults have it.
+// New makes an algorithm by its name. Options is a JSON object; options that it does not name
+// have the algorithm's defaults.
 func New(name string, options []byte) (scaler.New, error) {
 	var names []string
 	for _, a := range All() {

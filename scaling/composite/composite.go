@@ -1,7 +1,7 @@
-// Package composite makes one algorithm of several: the largest of their
-// advices (nobody is left short), the smallest (a ceiling), or that of the first
-// that has any (a predictive algorithm while it knows, a simple one until then).
-// Members that fail or know nothing have no say; if none has, the pool is held.
+// Package composite combines several algorithms into one. It takes their largest advice (so
+// that nobody is left short), their smallest (a ceiling), or that of the first that has any (a
+// predictive algorithm once it knows enough, a simple one until then). Members that fail or
+// know nothing have no say; if none has any, the pool is held.
 package composite
 
 import (
@@ -16,23 +16,23 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/scaler"
 )
 
-// How the members' advices are combined.
+// The ways to combine the members' advice.
 const (
 	Max   = "max"   // the largest target
 	Min   = "min"   // the smallest target
 	First = "first" // that of the first member that has one
 )
 
-// Modes lists the ways to combine.
+// Modes lists the ways to combine advice.
 var Modes = []string{Max, Min, First}
 
-// Member is one of the algorithms combined.
+// Member is one of the combined algorithms.
 type Member struct {
 	Name string // unique among the members
 	New  scaler.New
 }
 
-// New makes an algorithm of others.
+// New combines the members into one algorithm.
 func New(mode string, members ...Member) (scaler.New, error) {
 	var c scaling.Checks
 	c.Require(slices.Contains(Modes, mode), "mode", "%q: want one of %s", mode, strings.Join(Modes, ", "))
@@ -66,7 +66,7 @@ var (
 	_ scaler.Snapshotter = (*composite)(nil)
 )
 
-// Decide asks every member, so that those that learn do, and combines.
+// Decide asks every member, so that those that learn can do so, and combines their advice.
 func (s *composite) Decide(ctx context.Context, o scaler.Observation) (scaler.Decision, error) {
 	var taken *scaler.Decision
 	var failures []error
@@ -111,7 +111,7 @@ func (s *composite) better(d, taken scaler.Decision) bool {
 	}
 }
 
-// Snapshot returns those of the members, by name.
+// Snapshot returns the members' snapshots, by name.
 func (s *composite) Snapshot(ctx context.Context) ([]byte, error) {
 	all := map[string][]byte{}
 	for i, m := range s.members {
@@ -128,7 +128,7 @@ func (s *composite) Snapshot(ctx context.Context) ([]byte, error) {
 	return json.Marshal(all)
 }
 
-// Restore hands the members theirs.
+// Restore gives each member its own snapshot.
 func (s *composite) Restore(ctx context.Context, snapshot []byte) error {
 	if len(snapshot) == 0 {
 		return nil

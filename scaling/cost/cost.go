@@ -10,7 +10,7 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/scaler"
 )
 
-// Options of the algorithm.
+// Options holds the options of the algorithm.
 type Options struct {
 	Price   float64          `json:"price" doc:"what an executor costs an hour"`
 	Penalty float64          `json:"penalty" doc:"what a piece of work that comes too late costs"`
@@ -19,8 +19,7 @@ type Options struct {
 	Window  scaling.Duration `json:"window" doc:"how far back samples count"`
 }
 
-// Defaults make a thousand pieces that come too late as dear as ten executors
-// for an hour.
+// Defaults makes a thousand late pieces of work cost as much as ten executors for an hour.
 func Defaults() Options {
 	return Options{
 		Price: 1, Penalty: 0.01, Latency: scaling.Duration(5 * time.Second),
@@ -61,9 +60,9 @@ func (o Options) decide(_ context.Context, seen scaler.Observation) (scaler.Deci
 	}, nil
 }
 
-// cheapest returns the size with the least cost an hour, and the share of the
-// work that comes too late with it. Costs fall and then rise with the size, so
-// the search ends where they rise.
+// cheapest returns the size with the lowest cost per hour, and the share of the work that is
+// late at that size. Costs fall and then rise with the size, so the search ends where they
+// rise.
 func (o Options) cheapest(arrivals, service float64, least, most int) (n int, hour, late float64) {
 	offered := arrivals * service
 	n = max(least, int(offered)+1) // the first that keeps up

@@ -14,8 +14,8 @@ var (
 	phis   = []float64{0.9, 0.98}
 )
 
-// Fit makes the model whose one-step forecasts of the series were the best, by
-// the sum of their squared errors, among a fixed grid of parameters.
+// Fit returns the model with the best one-step forecasts of the series, by the sum of their
+// squared errors, among a fixed grid of parameters.
 func Fit(series []float64, season int, kind Kind) (*Model, error) {
 	seasonal := gammas
 	if season == 1 {
@@ -40,8 +40,8 @@ func Fit(series []float64, season int, kind Kind) (*Model, error) {
 	return best, nil
 }
 
-// Best makes the better of an additive and a multiplicative model. A series with
-// values at or below zero gets an additive one.
+// Best returns the better of an additive and a multiplicative model. A series with values at or
+// below zero gets an additive one.
 func Best(series []float64, season int) (*Model, error) {
 	additive, err := Fit(series, season, Additive)
 	if err != nil || season == 1 || slices.Min(series) <= 0 {
@@ -57,11 +57,10 @@ func Best(series []float64, season int) (*Model, error) {
 // minStrength is the autocorrelation from which a season is believed.
 const minStrength = 0.3
 
-// Season returns the length of the season of a series, from 2 to most, and the
-// autocorrelation of the series at that lag; 1 and 0 if it has none that shows.
-// It needs two full seasons. A linear trend is taken out first, and of lags that
-// are about as strong as the strongest, the shortest is taken: a day, not a
-// week of equal days.
+// Season returns the length of a series' season, from 2 to most, and the autocorrelation of the
+// series at that lag, or 1 and 0 if no season is apparent. It needs two full seasons. It
+// removes a linear trend first. Among lags about as strong as the strongest it takes the
+// shortest: a day, not a week of equal days.
 func Season(series []float64, most int) (length int, strength float64) {
 	most = min(most, len(series)/2)
 	if most < 2 {

@@ -7,7 +7,7 @@ import (
 	"slices"
 )
 
-// Kind says how level and season go together.
+// Kind says how level and season combine.
 type Kind string
 
 // The kinds of models.
@@ -16,8 +16,8 @@ const (
 	Multiplicative Kind = "multiplicative" // the season grows with the level; all values are above zero
 )
 
-// Params are the smoothing parameters, each from 0 to 1: how much of the new is
-// taken in, and how much of the trend is left after a step.
+// Params holds the smoothing parameters, each from 0 to 1: how much of each new value is taken
+// in, and how much of the trend is left after a step.
 type Params struct {
 	Alpha float64 `json:"alpha"` // level
 	Beta  float64 `json:"beta"`  // trend
@@ -25,8 +25,8 @@ type Params struct {
 	Phi   float64 `json:"phi"`   // what is left of the trend after a step; 1: all
 }
 
-// Model is the state of the smoothing. Its fields are open so that it can be
-// kept and restored; see [Model.Check].
+// Model is the state of the smoothing. Its fields are exported so that it can be saved and
+// restored; see [Model.Check].
 type Model struct {
 	Kind     Kind      `json:"kind"`
 	Params   Params    `json:"params"`
@@ -47,9 +47,8 @@ const maxErrors = 128
 // needs two seasons, or three values if there is none.
 var ErrShort = errors.New("the series is too short")
 
-// New makes a model from a series that has a season of the given length; 1 is no
-// season. The values from the second season on are smoothed in with the given
-// parameters.
+// New makes a model from a series that has a season of the given length; 1 means no season. The
+// values from the second season on are smoothed with the given parameters.
 func New(series []float64, season int, kind Kind, params Params) (*Model, error) {
 	if season < 1 || len(series) < max(2*season, 3) {
 		return nil, fmt.Errorf("%d values for a season of %d: %w", len(series), season, ErrShort)
@@ -86,7 +85,7 @@ func (m *Model) begin(series []float64) {
 	}
 }
 
-// Update takes the next value in and returns how far the forecast was off.
+// Update takes in the next value and returns how far off the forecast was.
 func (m *Model) Update(y float64) (residual float64) {
 	p, s := m.Params, m.Seasonal[m.Phase]
 	base := m.Level + p.Phi*m.Trend
@@ -152,7 +151,7 @@ func (m *Model) Interval(h int, coverage float64) (low, high float64) {
 	return expected + quantile(errs, tail)*width, expected + quantile(errs, 1-tail)*width
 }
 
-// Check reports what keeps a model that was restored from working.
+// Check returns an error if a restored model cannot work.
 func (m *Model) Check() error {
 	var problems []error
 	bad := func(format string, args ...any) { problems = append(problems, fmt.Errorf(format, args...)) }

@@ -9,7 +9,7 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/scaler"
 )
 
-// Options of the algorithm.
+// Options holds the options of the algorithm.
 type Options struct {
 	Wait     scaling.Duration `json:"wait" doc:"how long work may wait before it starts"`
 	Headroom float64          `json:"headroom" doc:"the share of their time that executors work when nothing waits too long"`

@@ -10,7 +10,7 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/scaler"
 )
 
-// Config says how the pool works and who decides over it.
+// Config says how the pool works and how its size is decided.
 type Config struct {
 	Policy        scaling.Policy
 	Min, Max      int
@@ -43,13 +43,13 @@ func (c Config) Check() error {
 	return errors.Join(k.Err(), c.Policy.Check())
 }
 
-// Algorithm is one that is to be tried.
+// Algorithm is an algorithm to be tried.
 type Algorithm struct {
 	Name   string
 	Scaler scaler.Scaler
 }
 
-// Point is how things stood at one decision.
+// Point is the state of the pool at one decision.
 type Point struct {
 	At      time.Duration `json:"at"`
 	Load    float64       `json:"load"`    // arrivals a second since the point before
@@ -58,7 +58,7 @@ type Point struct {
 	Target  int           `json:"target"`
 }
 
-// Result is what came of it.
+// Result is the outcome of a simulation.
 type Result struct {
 	Algorithm string `json:"algorithm"`
 	Trace     string `json:"trace"`
@@ -84,9 +84,9 @@ type Result struct {
 	Changes            int     `json:"changes"`
 	Reversals          int     `json:"reversals"` // changes in the other direction than the one before
 	ReversalsPerMinute float64 `json:"reversals_per_minute"`
-	// Steps are the times a backlog came up: more waited than there were
-	// executors. Reaction is how long the pool then took to grow, the new
-	// executors started; a backlog that went away before has none.
+	// Steps counts the times a backlog arose: more work waited than there were executors.
+	// Reaction is how long the pool then took to grow, including the start of the new
+	// executors. A backlog that disappeared before that has none.
 	Steps          int     `json:"backlog_steps"`
 	ReactionMean   float64 `json:"reaction_mean_seconds"`
 	ReactionMax    float64 `json:"reaction_max_seconds"`

@@ -1,9 +1,8 @@
-// Package threshold is the algorithm of the reference system: rules with fixed
-// thresholds, of which the first that fits decides. The rules and the worked
-// examples are those of its pool manager (orchestration/coordinator/scaling.rs);
-// the inputs are what they were meant to be there: the share of the executors'
-// time spent at work, the depth of the queue, and the share of failures, each
-// over a window.
+// Package threshold implements the algorithm of the reference system: rules with fixed
+// thresholds, of which the first that applies decides. The rules and the worked examples are
+// those of its pool manager (orchestration/coordinator/scaling.rs). The inputs are what they
+// were meant to be there: the share of the executors' time spent working, the depth of the
+// queue, and the share of failures, each over a window.
 package threshold
 
 import (
@@ -15,7 +14,7 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/scaler"
 )
 
-// Options are the thresholds.
+// Options holds the thresholds.
 type Options struct {
 	TargetUtilization float64          `json:"target_utilization" doc:"the share of their time that executors should work"`
 	Upper             float64          `json:"upper" doc:"grow above this many times the target"`
