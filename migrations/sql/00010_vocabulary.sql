@@ -12,10 +12,11 @@ create type tasker_backoff as enum ('exponential', 'linear', 'fixed', 'none');
 
 create type tasker_outcome as enum ('success', 'retryable', 'permanent', 'released');
 
--- The tables of legal edges. The guards of the tables are made of them, so that
--- an illegal edge is refused whoever writes it: the host, a worker or psql. The
--- server reads a guard anew in each statement that meets it: an array that is a
--- single constant is read twice as fast as "in" with a constant for each state.
+-- The tables of legal edges. The guards of the tables are built from them, so
+-- that an illegal edge is refused no matter who writes it: the host, a worker or
+-- psql. The server reads a guard anew in each statement that meets it, and reads
+-- an array that is a single constant twice as fast as "in" with a constant for
+-- each state.
 
 -- +goose StatementBegin
 create function tasker_legal_task_edge(p_from tasker_task_state, p_to tasker_task_state)
@@ -51,9 +52,9 @@ end
 $$;
 -- +goose StatementEnd
 
--- A task's UUID is of version 7 with its low 20 bits zero. The UUID of its step
--- n is the same with n + 1 in those bits: one key finds the row, one index
--- serves tasks and steps, and both sort by time.
+-- A task's UUID is a version 7 UUID whose low 20 bits are zero. The UUID of its
+-- step n is the same with n + 1 in those bits. So one key finds the row, one
+-- index serves tasks and steps, and both sort by time.
 
 -- +goose StatementBegin
 create function tasker_step_uuid(p_task uuid, p_step_no integer)
@@ -69,7 +70,7 @@ returns uuid language sql immutable strict parallel safe as $$
 $$;
 -- +goose StatementEnd
 
--- The number of the step a UUID names; -1 if it names a task.
+-- The number of the step that a UUID names; -1 if it names a task.
 -- +goose StatementBegin
 create function tasker_step_no(p_step uuid)
 returns integer language sql immutable strict parallel safe as $$
@@ -77,7 +78,7 @@ returns integer language sql immutable strict parallel safe as $$
 $$;
 -- +goose StatementEnd
 
--- The lowest version 7 UUID of a moment: the bound of a partition.
+-- The lowest version 7 UUID of a point in time: the bound of a partition.
 -- +goose StatementBegin
 create function tasker_uuid_floor(p_at timestamptz)
 returns uuid language sql immutable strict parallel safe as $$
@@ -85,7 +86,7 @@ returns uuid language sql immutable strict parallel safe as $$
 $$;
 -- +goose StatementEnd
 
--- When the thing that a version 7 UUID names was made.
+-- When the object that a version 7 UUID names was created.
 -- +goose StatementBegin
 create function tasker_uuid_time(p_uuid uuid)
 returns timestamptz language sql immutable strict parallel safe as $$
@@ -93,7 +94,7 @@ returns timestamptz language sql immutable strict parallel safe as $$
 $$;
 -- +goose StatementEnd
 
--- A new task UUID, for those who make tasks in SQL.
+-- A new task UUID, for callers that create tasks in SQL.
 -- +goose StatementBegin
 create function tasker_new_task_uuid()
 returns uuid language sql volatile parallel safe as $$
@@ -104,8 +105,8 @@ returns uuid language sql volatile parallel safe as $$
 $$;
 -- +goose StatementEnd
 
--- The priority of a step in the queue: its own, growing with the age of its
--- task, so that nothing waits for ever. The reference's table.
+-- The priority of a step in the queue: its own, which grows with the age of its
+-- task so that nothing waits for ever. The bands are those of the reference.
 -- +goose StatementBegin
 create function tasker_computed_priority(p_priority integer, p_age_seconds double precision)
 returns double precision language sql immutable strict parallel safe as $$

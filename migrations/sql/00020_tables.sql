@@ -9,15 +9,15 @@ create table tasker_task_namespaces (
   namespace_id integer generated always as identity primary key,
   name         text not null unique check (name ~ '^[a-z][a-z0-9_]{0,39}$'),
   created_at   timestamptz not null default clock_timestamp(),
-  paused_at    timestamptz,   -- since when none of its steps is started; null: they are
+  paused_at    timestamptz,   -- while it is set, none of its steps is started
   paused_by    text,
   paused_reason text
 );
 
 create index tasker_paused on tasker_task_namespaces (namespace_id) where paused_at is not null;
 
--- The namespaces that are paused; null: none, which costs a look at an empty
--- index. Asked by whoever starts steps, after tasker_may_lease.
+-- The namespaces that are paused; null if there are none, which costs one look
+-- at an empty index. Called by whoever starts steps, after tasker_may_lease.
 -- +goose StatementBegin
 create function tasker_paused_namespaces()
 returns integer[] language plpgsql stable as $$
@@ -27,7 +27,7 @@ end
 $$;
 -- +goose StatementEnd
 
--- Whether the namespace of a queue is paused: nobody may take steps from it.
+-- Whether the namespace of a queue is paused, so that nobody may take steps from it.
 -- +goose StatementBegin
 create function tasker_queue_paused(p_queue text)
 returns boolean language plpgsql stable as $$
@@ -50,9 +50,9 @@ create table tasker_named_tasks (
   unique (namespace_id, name, version)
 );
 
--- A plan is a template version as it runs in one environment; '' is the plan of
--- environments the template does not name. Plans never change: a task keeps
--- the plan it started with.
+-- A plan is a template version as it runs in one environment. The plan with
+-- environment '' serves all environments that the template does not name. Plans
+-- never change: a task keeps the plan it started with.
 create table tasker_task_plans (
   plan_id         integer generated always as identity primary key,
   named_task_uuid uuid not null references tasker_named_tasks,
@@ -70,9 +70,10 @@ create table tasker_handlers (
   name       text not null unique check (name ~ '^[a-z][a-z0-9_.-]{0,127}$')
 );
 
--- Steps are numbered from 0 in topological order; parents and children are the
--- numbers of the direct ones, ascending; ancestors those whose results an outside
--- worker is given: all parents and further ones up to 256, nearest first.
+-- Steps are numbered from 0 in topological order. parents and children are the
+-- numbers of the direct ones, ascending. ancestors are the steps whose results
+-- an outside worker is given: all parents, and further ancestors up to 256 in
+-- all, nearest first.
 create table tasker_named_steps (
   plan_id      integer not null references tasker_task_plans,
   step_no      integer not null check (step_no >= 0),
@@ -94,32 +95,32 @@ create table tasker_named_steps (
   priority     smallint,
   ancestors    integer[] not null,
   primary key (plan_id, step_no),
-  unique (name, plan_id)   -- so: of two keys that begin with the plan the planner takes either while the table is small
+  unique (name, plan_id)   -- in this order: of two keys that begin with plan_id the planner may pick either while the table is small
 );
 
 -- Hosts ----------------------------------------------------------------------
 
 create sequence tasker_plugin_generation;
 
--- A host's row is the lease of every step it runs: one update keeps them all.
+-- A host's row is the lease of every step it runs: one update extends them all.
 create table tasker_hosts (
   host_id      integer generated always as identity primary key,
   name         text not null,
   version      text not null,
   environment  text not null,
   state        text not null check (state in ('startup', 'normal', 'graceful_shutdown', 'emergency', 'stopped', 'dead')),
-  served       text[] not null default '{}',   -- the handlers its plugins serve
+  served       text[] not null default '{}',   -- the handlers that its plugins serve
   plugins      jsonb not null default '[]',    -- the plugins it runs, with their versions; written when they change
   started_at   timestamptz not null default clock_timestamp(),
   heartbeat_at timestamptz not null default clock_timestamp(),
   alive_until  timestamptz not null,
-  swept_at     timestamptz,                    -- its steps were given back
+  swept_at     timestamptz,                    -- when its steps were given back
   rests        boolean not null default false, -- it holds no step and is given none, see 00190
-  rises        bigint not null default 0       -- how often it has ceased to rest
+  rises        bigint not null default 0       -- how many times it has risen from rest
 ) with (fillfactor = 50);
 
--- What a host must be told with its heartbeats until it has heard it: a lease it
--- holds is void.
+-- Leases of a host that are void. The host is told with every heartbeat until
+-- it has acknowledged them.
 create table tasker_revocations (
   host_id   integer not null,
   task_uuid uuid not null,
@@ -129,10 +130,11 @@ create table tasker_revocations (
   primary key (host_id, lease_id)
 );
 
--- How far running steps of hosts say they are, for people who ask another host.
--- Each host writes it, once a second at most, for those of its steps that told
--- something new, and removes it when their leases have ended. A row counts while
--- the step has this lease. What is lost with the server is told again.
+-- The progress that hosts report for their running steps, for clients of other
+-- hosts. Each host writes it at most once a second, for those of its steps that
+-- reported something new, and removes it when their leases have ended. A row
+-- counts only while the step still has this lease. Rows lost in a server crash
+-- are reported again.
 create unlogged table tasker_step_progress (
   lease_id uuid primary key,
   host_id  integer not null,
@@ -142,40 +144,41 @@ create unlogged table tasker_step_progress (
 
 -- Outside workers --------------------------------------------------------------
 
--- Programs in any language that run steps by the functions of 00090. The counts
--- follow the steps by up to a sweep: see tasker_sweep_worker_leases.
+-- Programs in any language that run steps through the functions of 00090. The
+-- counts lag behind the steps by up to one sweep: see tasker_sweep_worker_counts.
 create table tasker_workers (
   worker_id     integer generated always as identity primary key,
   namespace     text not null,
   name          text not null,
   first_seen_at timestamptz not null,
-  last_seen_at  timestamptz not null,   -- renewed once in a few seconds at most
+  last_seen_at  timestamptz not null,   -- renewed every few seconds at most
   done          bigint not null default 0,
   failed        bigint not null default 0,
   released      bigint not null default 0,
-  lost          bigint not null default 0,   -- leases that ended without an answer, by time or by cancel
+  lost          bigint not null default 0,   -- leases that ended without an answer, by expiry or cancellation
   unique (namespace, name)
 ) with (fillfactor = 50);
 
--- Where the sweep looks for leases of outside workers that have run out. The
--- step's row is the truth, its lease_until included; a row here says when to
--- look at it, and goes with its outcome, or becomes that of the step which the worker
--- goes on with: then it counts what the worker has done until it goes.
+-- Where the sweep looks for expired leases of outside workers. The step's row is
+-- the truth, its lease_until included; a row here only says when to look at the
+-- step. It is removed with the step's outcome, or is reused for the step that
+-- the worker goes on with. In that case it counts what the worker has done until
+-- it is removed.
 create table tasker_worker_leases (
   lease_id    uuid primary key,
   task_uuid   uuid not null,
   step_no     integer not null,
   worker_id   integer not null,
-  lease       interval not null,        -- what each heartbeat extends it by
+  lease       interval not null,        -- how much each heartbeat extends it by
   look_at     timestamptz not null,
   deadline_at timestamptz,              -- when the attempt times out; null: never
-  progress    jsonb,                    -- what the last heartbeat told
+  progress    jsonb,                    -- what the last heartbeat reported
   done        integer not null default 0
 ) with (fillfactor = 50);
 create index on tasker_worker_leases (look_at);
 
--- What became of steps of workers and is not in tasker_workers yet: a row for each
--- call that ended some.
+-- Outcomes of workers' steps that have not been added to tasker_workers yet: one
+-- row for each call that ended some.
 create table tasker_worker_counts (
   worker_id integer not null,
   outcome   tasker_outcome,             -- null: the lease ended without one
@@ -183,9 +186,9 @@ create table tasker_worker_counts (
 );
 
 -- Tasks ----------------------------------------------------------------------
--- Partitioned by time of creation, which the version 7 UUID carries, so that
--- retention drops partitions. tasker_ensure_partitions makes them ahead of
--- time; the default partition takes what no other does.
+-- Partitioned by creation time, which the version 7 UUID carries, so that
+-- retention can drop partitions. tasker_ensure_partitions creates them ahead of
+-- time; the default partition takes rows that fit no other.
 
 create table tasker_tasks (
   task_uuid       uuid not null check (right(task_uuid::text, 5) = '00000'),
@@ -215,15 +218,15 @@ create table tasker_tasks (
 
 create index tasker_tasks_active on tasker_tasks (task_uuid) where state in ('pending', 'in_progress');
 
--- For lists by tag. Tasks without tags are not in it and cost nothing; a tag costs about 70
--- bytes of log. The list of what is not yet sorted in is short, so that nobody's
--- insert has long to sort.
+-- For lists by tag. Tasks without tags are not in the index and cost nothing; a
+-- tag costs about 70 bytes of WAL. The pending list is kept short, so that no
+-- single insert has to merge a long one.
 create index tasker_tasks_tags on tasker_tasks using gin ((attributes -> 'tags')) with (gin_pending_list_limit = 512)
   where attributes ? 'tags';
 
 create index tasker_tasks_unfinished on tasker_tasks (task_uuid) where state in ('error', 'cancelled', 'resolved_manually');
 
--- The columns that change are not indexed and the pages keep room, so that
+-- The columns that change are not indexed and the pages keep free room, so that
 -- updates are heap-only.
 create table tasker_workflow_steps (
   task_uuid         uuid not null,
@@ -231,16 +234,16 @@ create table tasker_workflow_steps (
   plan_id           integer not null,
   remaining_parents integer not null check (remaining_parents >= 0),
   sort_key          integer not null default 1,
-  lease_no          integer not null default 0,   -- grows with every claim: order and display
+  lease_no          integer not null default 0,   -- grows with every claim: for order and display
   lease_host        integer,                      -- null: an outside worker
-  attempts          smallint not null default 0,  -- that reached the handler and counted
-  claims            smallint not null default 0,  -- all of this generation
-  generation        smallint not null default 0,  -- grows when an operator has it run anew
+  attempts          smallint not null default 0,  -- attempts that reached the handler and counted
+  claims            smallint not null default 0,  -- all claims of this generation
+  generation        smallint not null default 0,  -- grows when an operator has the step run again
   state             tasker_step_state not null,
   doomed            boolean not null default false, -- a step of its task has failed for good
   updated_at        timestamptz not null,
   due_at            timestamptz,                  -- when the next attempt may start
-  lease_until       timestamptz,                  -- null with a lease_host: as long as the host lives
+  lease_until       timestamptz,                  -- null with a lease_host: for as long as the host lives
   lease_id          uuid,                         -- random, new for each claim: the fence
   plugin_generation bigint,
   result            jsonb,
@@ -274,13 +277,13 @@ create table tasker_workflow_step_transitions (
   metadata          jsonb
 ) partition by range (task_uuid);
 
--- By task for its history, by time for those who follow what happens.
+-- By task for its history, by time for clients that follow events.
 create index on tasker_task_transitions using brin (task_uuid uuid_minmax_multi_ops, created_at) with (pages_per_range = 16, autosummarize = on);
 create index on tasker_workflow_step_transitions using brin (task_uuid uuid_minmax_multi_ops, created_at) with (pages_per_range = 16, autosummarize = on);
 
--- The guards have the bodies of the functions in them and do not call them: the
--- server reads a function in a guard anew in each statement that meets it, which
--- takes 60 to 90 µs, half of what it takes to settle a single step.
+-- The guards contain the bodies of the functions instead of calls to them: the
+-- server reads a function in a guard anew in each statement that meets it,
+-- which takes 60 to 90 µs, half of what it takes to settle a single step.
 -- +goose StatementBegin
 do $do$
 declare
@@ -311,14 +314,14 @@ create table tasker_idempotency_keys (
   request_hash    bytea not null,
   created_at      timestamptz not null default clock_timestamp()
 );
--- For the look at the oldest keys: UUIDs of tasks sort by time. It is made before the
--- primary key: of two indexes that promise the same while the table is empty the
--- planner takes the younger.
+-- For looking at the oldest keys: task UUIDs sort by time. It is created before
+-- the primary key because the planner takes the younger of two indexes that look
+-- equally good while the table is empty.
 create index tasker_idempotency_keys_age on tasker_idempotency_keys (namespace_id, task_uuid);
 alter table tasker_idempotency_keys add primary key (namespace_id, idempotency_key);
 
--- Which task has an identity, of templates that do not allow two with the same;
--- the others have no rows here. An identity whose task is gone is free.
+-- Which task has an identity, for templates that do not allow two tasks with the
+-- same one; other tasks have no rows here. An identity whose task is gone is free.
 create table tasker_task_identities (
   identity_hash bytea primary key,
   namespace_id  integer not null,
@@ -335,7 +338,7 @@ create table tasker_priority_messages (
   primary key (queue_name, priority, msg_id)
 );
 
--- Every try to claim a finalization, with its outcome.
+-- Every attempt to claim a finalization, with its outcome.
 create table tasker_finalization_attempts (
   finalization_attempt_uuid uuid primary key default gen_random_uuid(),
   task_uuid          uuid not null,
@@ -350,7 +353,7 @@ create table tasker_finalization_attempts (
 create index on tasker_finalization_attempts (task_uuid, attempted_at desc);
 create index on tasker_finalization_attempts (attempted_at);
 
--- What was set aside: messages nobody can read, and steps that failed for good.
+-- What was set aside: messages that nobody can read, and steps that failed for good.
 create table tasker_dead_letters (
   dead_letter_id bigint generated always as identity primary key,
   kind           text not null check (kind in ('message', 'step')),
@@ -364,7 +367,7 @@ create table tasker_dead_letters (
   body           jsonb,
   headers        jsonb,
   created_at     timestamptz not null default clock_timestamp(),
-  closed_at      timestamptz,             -- somebody has dealt with it
+  closed_at      timestamptz,             -- when somebody dealt with it
   closed_as      text check (closed_as in ('replayed', 'resolved', 'cancelled', 'discarded')),
   closed_by      text,
   closed_reason  text,
@@ -375,10 +378,12 @@ create index on tasker_dead_letters (task_uuid) where task_uuid is not null;
 create index tasker_dead_letters_open on tasker_dead_letters (dead_letter_id) where closed_at is null;
 create index tasker_dead_letters_messages on tasker_dead_letters (dead_letter_id) where closed_at is null and kind = 'message';
 
--- Has the server look at a tenth of its usual sample when it analyzes a partition of
--- steps or of history, which it does over and over while that grows: half of what its
--- autovacuum took under load, in bursts that everybody else waited for. Nothing but keys is
--- looked up there. Lists of tasks choose by many columns: those are sampled as ever.
+-- Makes the server sample a tenth of the usual rows when it analyzes a partition
+-- of steps or of history, which it does again and again while the partition
+-- grows. Those samples were half of the work of autovacuum under load, in bursts
+-- that everybody else waited for. Nothing but keys is looked up in these
+-- partitions. Lists of tasks filter by many columns, so partitions of tasks keep
+-- the usual sample.
 -- +goose StatementBegin
 create function tasker_sample_little(p_partition text)
 returns void language plpgsql as $$
@@ -392,8 +397,8 @@ end
 $$;
 -- +goose StatementEnd
 
--- The partitions of a table, or of all four, with the days that each is for: those of
--- UTC, from o_begins on, before o_ends. The default ones are not among them.
+-- The partitions of a table, or of all four, each with the range of UTC days that
+-- it covers: from o_begins on, before o_ends. Default partitions are left out.
 -- +goose StatementBegin
 create function tasker_partitions(p_table text default null)
 returns table (o_table text, o_partition text, o_begins timestamptz, o_ends timestamptz)
@@ -409,8 +414,9 @@ language sql stable as $$
 $$;
 -- +goose StatementEnd
 
--- Makes a partition of a table for the days from one to another. Returns whether it did:
--- where rows of these days are in the default partition, the others stay with them.
+-- Creates a partition of a table for the days from p_begins on, before p_ends.
+-- Returns whether it did. It cannot if the default partition has rows of these
+-- days: then further rows of these days go there, too.
 -- +goose StatementBegin
 create function tasker_make_partition(p_table text, p_begins timestamptz, p_ends timestamptz)
 returns boolean language plpgsql as $$
@@ -420,11 +426,12 @@ begin
   if to_regclass(v_name) is not null then
     return false;
   end if;
-  -- A limit of their own, which the workers of the server do not share out among
-  -- their tables: with the usual one they do not keep up, and with 1000 they write
-  -- more than a disk does beside the log, for which everybody waits. A page is filled
-  -- with new steps to two fifths: the rest has room for a step that is leased and for
-  -- one with its result, so that neither needs new entries in the key.
+  -- The partition has a cost limit of its own, which the autovacuum workers do not
+  -- share out among their tables. With the usual limit they do not keep up, and
+  -- with 1000 they write more than a disk can take besides the WAL, and everybody
+  -- waits for that. New steps fill a page to two fifths. The rest has room for the
+  -- version of a step that is leased and for the one with its result, so that
+  -- neither needs new entries in the key.
   execute format('create table %I partition of %I %s with (%s)', v_name, p_table,
     case when p_begins is null then 'default'
          else format('for values from (%L) to (%L)', tasker_uuid_floor(p_begins), tasker_uuid_floor(p_ends)) end,
@@ -440,18 +447,19 @@ end
 $$;
 -- +goose StatementEnd
 
--- Makes the default partition of a table, or of all four, and those that are missing for
--- p_days days from p_from on. Each is for p_width days: every statement that changes a
--- step prepares itself for all partitions, so that few are better than many. Repeatable;
--- hosts call it as they start and once in a while, for one table in a transaction: a
--- partition takes a lock that nobody can share, and whoever works on two tables would
--- wait in a circle with one who has locked one of them so and waits for the other.
--- Returns how many it made.
+-- Creates the default partition of a table, or of all four, and the partitions
+-- that are missing for p_days days from p_from on. Each covers p_width days:
+-- every statement that changes a step is prepared for all partitions, so few are
+-- better than many. It may be repeated. Hosts call it when they start and once in
+-- a while, for one table per transaction: creating a partition takes an exclusive
+-- lock on the table, so a session that works on two tables could deadlock with
+-- one that has locked one of them and waits for the other. Returns how many
+-- partitions it created.
 -- +goose StatementBegin
 create function tasker_ensure_partitions(p_from timestamptz, p_days integer, p_table text default null, p_width integer default 1)
 returns integer language plpgsql as $$
 declare
-  c_day   constant interval := interval '24 hours';   -- a day of UTC, whatever the session's zone
+  c_day   constant interval := interval '24 hours';   -- a day of UTC, whatever the session's time zone
   v_from  constant timestamptz := date_trunc('day', p_from at time zone 'UTC') at time zone 'UTC';
   v_table text;
   v_at    timestamptz;
@@ -467,7 +475,7 @@ begin
     while v_at < v_from + p_days * c_day loop
       select x.o_ends into v_next from tasker_partitions(v_table) x where x.o_begins <= v_at and x.o_ends > v_at;
       if not found then
-        -- Up to the next one that is there; a day, if rows of a longer time are in the default partition.
+        -- Up to the next existing partition; one day if the default partition has rows of a longer span.
         select least(v_at + p_width * c_day, min(x.o_begins)) into v_next from tasker_partitions(v_table) x where x.o_begins > v_at;
         if tasker_make_partition(v_table, v_at, v_next) then
           v_made := v_made + 1;
@@ -484,15 +492,16 @@ end
 $$;
 -- +goose StatementEnd
 
--- One for the days that a host with the default retention looks after, as it would make it.
+-- One partition for the days that a host with the default retention looks after, as the host would create it.
 select tasker_ensure_partitions(clock_timestamp(), 3, null, 3);
 
--- The tasks older than one that have all tags, and what else is asked for (null:
--- anything): the newest p_limit of them, and perhaps others. A tag that many tasks
--- have is met among the newest of all. Those of another are looked up a partition at a time, by
--- the index, until there are enough: the rarer a tag, the less is read.
+-- The tasks older than p_before that have all tags and meet the other conditions
+-- (null: any): the newest p_limit of them, and perhaps others. A tag that many
+-- tasks have is found among the newest tasks. Tasks with rarer tags are looked up
+-- by the index, one partition at a time, until there are enough: the rarer a tag,
+-- the less is read.
 --   p_before      only tasks with a smaller UUID
---   p_plans       of one of these plans
+--   p_plans       tasks of one of these plans
 -- +goose StatementBegin
 create function tasker_tagged_tasks(p_tags text[], p_before uuid, p_namespace integer, p_plans integer[],
                                     p_states tasker_task_state[], p_limit integer)
@@ -521,7 +530,7 @@ begin
     return query select f.task_uuid from unnest(v_found) f(task_uuid);
     return;
   end if;
-  -- The default partition has tasks of any day: it is looked at in any case, and first.
+  -- The default partition has tasks of any day, so it is always searched, and first.
   for v_part in
     select c.oid::regclass as name, d.day is not null as dated
       from pg_inherits i
@@ -531,7 +540,7 @@ begin
        and (d.day is null or tasker_uuid_floor((d.day || ' 00:00 UTC')::timestamptz) < p_before)
      order by d.day desc nulls first
   loop
-    -- Without "offset 0" the limit would tempt the planner to read the primary key from its end.
+    -- Without "offset 0" the limit would tempt the planner to walk the primary key backwards.
     return query execute format(
       $q$select m.task_uuid
            from (select t.task_uuid, t.namespace_id, t.plan_id, t.state

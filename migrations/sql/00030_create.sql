@@ -1,10 +1,11 @@
--- Creating tasks: a batch at a time, in one transaction with everything it
--- causes and with the removal of the request it answers.
+-- Creating tasks: a batch at a time, in one transaction with everything that
+-- follows from it and with the removal of the request that it answers.
 
 -- +goose Up
 
--- Sends the message of one step as tasker_enqueue does. What a set needs costs a
--- single one several times what it does itself, and pgmq's own function as much again.
+-- Sends the message of one step, as tasker_enqueue does for many. For a single step
+-- the machinery for sets costs several times the work itself, and pgmq's own
+-- function as much again.
 -- +goose StatementBegin
 create function tasker_enqueue_one(p_task uuid, p_step integer, p_due timestamptz)
 returns void language plpgsql as $$
@@ -41,9 +42,10 @@ end
 $$;
 -- +goose StatementEnd
 
--- Sends a message for each step of the arrays to its namespace's queue, visible
--- from its time in p_due on (null: at once), in the order of the arrays. The steps
--- must be enqueued, or pending with a due time, in the same transaction.
+-- Sends a message for each step of the arrays to its namespace's queue, in the
+-- order of the arrays. A message is visible from its time in p_due on (null: at
+-- once). The steps must become enqueued, or pending with a due time, in the same
+-- transaction.
 -- +goose StatementBegin
 create function tasker_enqueue(p_task uuid[], p_step integer[], p_due timestamptz[] default null)
 returns void language plpgsql as $$
@@ -58,7 +60,7 @@ begin
   for v_queue in
     select m.name || '_queue' as name, array_agg(m.body) as bodies, array_agg(m.headers) as headers, array_agg(m.priority) as priorities,
            array_agg(m.due) as dues
-      from (  -- sorted once, and not for each array
+      from (  -- sorted once, not once per array
         select ns.name, u.due, coalesce(s.priority, t.priority) as priority,
                jsonb_build_object(
                  'task_uuid', t.task_uuid,
@@ -71,7 +73,7 @@ begin
                     else jsonb_build_object('handler', h.name, 'priority', coalesce(s.priority, t.priority)) end as headers
           from unnest(p_task, p_step, p_due) with ordinality u(task_uuid, step_no, due, ord)
           join tasker_tasks t on t.task_uuid = u.task_uuid
-         cross join lateral (  -- offset 0: both columns are looked up together; a join may look up the plan and filter all its steps
+         cross join lateral (  -- offset 0: looks up both columns together; a join might look up the plan and filter all its steps
            select n.step_no, n.handler_id, n.parents, n.priority
              from tasker_named_steps n where n.plan_id = t.plan_id and n.step_no = u.step_no offset 0) s
           join tasker_handlers h on h.handler_id = s.handler_id
@@ -102,21 +104,21 @@ $$;
 --   p_plan         the plan it follows
 --   p_context      its input, a JSON object
 --   p_priority     null: the plan's
---   p_identity     SHA-256 over what identifies the request
+--   p_identity     SHA-256 of what identifies the request
 --   p_attributes   tags, initiator and the like; null: none
 --   p_key, p_hash  idempotency key and hash of the request; null: none
 --   p_request      the message on p_request_queue that asks for it; null: none
---   p_unique       what to do if a task with the identity exists: reject or
---                  return_existing; null: nothing, it may
--- Root steps whose handler is in p_served are leased to p_host, as many as
--- p_room; the others, and those of paused namespaces, are enqueued.
+--   p_unique       what to do if a task with the same identity exists: reject or
+--                  return_existing; null: create the task all the same
+-- Root steps whose handler is in p_served are leased to p_host, p_room of them at
+-- most. The others, and those of paused namespaces, are enqueued.
 --
--- Returns a row per task, in order:
+-- Returns one row per task, in order:
 --   outcome  created; duplicate (the key was used for the same request: task is
---            the one it made; or, to be returned, the one with the identity);
---            conflict (the key was used for another request); exists (rejected:
---            task has the identity); gone (the request's message is somebody
---            else's)
+--            the one created for it; or, with return_existing, task is the one
+--            that has the identity); conflict (the key was used for another
+--            request); exists (rejected: task has the identity); gone (somebody
+--            else has taken the request's message)
 --   steps    the numbers of the steps leased to the host, with their leases
 -- +goose StatementBegin
 create function tasker_create_tasks(
@@ -134,29 +136,29 @@ declare
   v_count   integer := cardinality(p_task);
   v_outcome text[] := array_fill('created'::text, array[v_count]);
   v_result  uuid[] := p_task;
-  v_plan    integer[] := p_plan;   -- null where no task is to be made
+  v_plan    integer[] := p_plan;   -- null where no task is to be created
   v_taken   bigint[] := '{}';
   v_bodies  jsonb[];
   v_headers jsonb[];
   v_row     record;
-  v_made    uuid[] := '{}';  -- the tasks whose key, and then whose identity, is new
-  v_left    integer;         -- how many tasks have a key that no other task has
-  v_not     uuid[] := '{}';  -- the tasks that are not made, since the next has the identity
+  v_made    uuid[] := '{}';  -- the tasks whose key is new, later those whose identity is new
+  v_left    integer;         -- how many tasks still have a key that may be new
+  v_not     uuid[] := '{}';  -- the tasks that are not created, since the task in v_instead has the identity
   v_instead uuid[] := '{}';
-  v_says    text[] := '{}';  -- what is said of it
+  v_says    text[] := '{}';  -- the outcome reported instead
   v_leased  uuid[];      -- the tasks, numbers and leases of the steps leased
   v_numbers integer[];
   v_leases  uuid[];
   v_tasks   uuid[];      -- the tasks and numbers of the steps enqueued
   v_steps   integer[];
-  v_paused  integer[];   -- the namespaces that are paused; null: none
-  v_has     uuid;        -- the task that has an identity
+  v_paused  integer[];   -- the paused namespaces; null: none
+  v_has     uuid;        -- the task that has the identity
 begin
   if p_room > 0 and not tasker_may_lease(p_host) then
     p_room := 0;
   end if;
   v_paused := tasker_paused_namespaces();
-  -- The messages of the requests go with what answers them.
+  -- Remove the messages of the requests together with answering them.
   if p_request is not null then
     execute format($q$
       with taken as (delete from pgmq.%I q where q.msg_id = any($1) returning q.msg_id, q.message, q.headers)
@@ -170,10 +172,10 @@ begin
     end loop;
   end if;
 
-  -- All who want the same keys take them in one order, and wait for each other. A round
-  -- enters the keys that are free, and looks up the tasks that have the others: such a
-  -- request is a duplicate or in conflict. A key that retention has removed in between is
-  -- tried in the next round.
+  -- All sessions that want the same keys take them in one order, and wait for each
+  -- other. Each round enters the keys that are free, and looks up the tasks that
+  -- have the others: those requests are duplicates or in conflict. A key that
+  -- retention has removed in between is tried again in the next round.
   select count(*) into v_left from unnest(p_key, v_plan) u(key, plan_id) where u.key is not null and u.plan_id is not null;
   while cardinality(v_made) < v_left loop
     with made as (
@@ -187,8 +189,8 @@ begin
       returning task_uuid)
     select v_made || coalesce(array_agg(m.task_uuid), '{}') into v_made from made m;
     exit when cardinality(v_made) = v_left;
-    -- "offset 0" has each key looked up by itself: planned as a join while the table
-    -- is empty, it is one by the namespace.
+    -- "offset 0" makes the planner look up each key by itself. Planned as a join
+    -- while the table is empty, it would join by the namespace.
     select array_agg(case when k.task_uuid is null then u.outcome when k.request_hash = u.hash then 'duplicate' else 'conflict' end order by u.ord),
            array_agg(coalesce(k.task_uuid, u.result) order by u.ord),
            array_agg(case when k.task_uuid is null then u.plan_id end order by u.ord),
@@ -200,7 +202,7 @@ begin
                           where x.namespace_id = p.namespace_id and x.idempotency_key = u.key offset 0) k on true;
   end loop;
 
-  -- Keys go before: a request that is repeated with its key is no second one.
+  -- Keys come first: a request that is repeated with its key is not a second request.
   if p_unique is not null then
     with made as (
       insert into tasker_task_identities (identity_hash, namespace_id, task_uuid)
@@ -226,16 +228,16 @@ begin
           values (v_row.hash, v_row.namespace_id, v_row.task_uuid)
           on conflict do nothing;
         else
-          -- The tasks of this batch are made below.
+          -- The tasks of this batch are created below.
           exit when v_has = any(p_task) or exists (select from tasker_tasks t where t.task_uuid = v_has);
           update tasker_task_identities i set task_uuid = v_row.task_uuid
            where i.identity_hash = v_row.hash and i.task_uuid = v_has;
         end if;
         v_has := v_row.task_uuid;
-        exit when found;           -- else somebody else has it now
+        exit when found;           -- otherwise somebody else has it now
       end loop;
       continue when v_has = v_row.task_uuid and not exists (select from tasker_tasks t where t.task_uuid = v_has);
-      -- Its key stands for the task that is returned, or for nothing.
+      -- Its key now stands for the task that is returned, or for nothing.
       if v_row.key is not null and v_row.policy = 'return_existing' then
         update tasker_idempotency_keys k set task_uuid = v_has
          where k.namespace_id = v_row.namespace_id and k.idempotency_key = v_row.key;
@@ -248,7 +250,7 @@ begin
       v_says := v_says || case when v_has = v_row.task_uuid or v_row.policy = 'return_existing' then 'duplicate'::text else 'exists' end;
     end loop;
     if v_not <> '{}' then
-      -- Requests of the batch that share its key were answered with its task, too.
+      -- Requests of the batch with the same key were answered with this task, so they change, too.
       select array_agg(case when i.has is null or u.outcome = 'conflict' then u.outcome else i.says end order by u.ord),
              array_agg(coalesce(i.has, u.result) order by u.ord),
              array_agg(case when i.has is null then u.plan_id end order by u.ord)
@@ -281,16 +283,16 @@ begin
     from unnest(p_task, v_plan) u(task_uuid, plan_id)
    where u.plan_id is not null;
 
-  with wanted as (  -- all steps; "hand": a root that is leased here
+  with wanted as (  -- all steps; "hand": a root step that is leased here
     select u.ord, u.task_uuid, n.plan_id, n.step_no, n.parent_count,
            n.parent_count = 0 as root,
            n.parent_count = 0 and n.handler_id = any(p_served)
              and row_number() over (order by n.parent_count > 0, n.handler_id = any(p_served) desc, u.ord, n.step_no) <= p_room
              and (v_paused is null or not exists (select from tasker_task_plans p where p.plan_id = n.plan_id and p.namespace_id = any(v_paused))) as hand
       from unnest(p_task, v_plan) with ordinality u(task_uuid, plan_id, ord)
-     cross join lateral (  -- "offset 0": where one of few plans has many steps, a join reads those of all for each task
+     cross join lateral (  -- "offset 0": if one of a few plans has many steps, a join would read all of them for each task
        select n.plan_id, n.step_no, n.parent_count, n.handler_id from tasker_named_steps n where n.plan_id = u.plan_id offset 0) n
-  ), made as (  -- those of them that are roots are leased or enqueued, the others wait for their parents
+  ), made as (  -- the root steps among them are leased or enqueued; the others wait for their parents
     insert into tasker_workflow_steps (task_uuid, step_no, plan_id, remaining_parents, state, updated_at, sort_key,
                                        lease_no, claims, lease_host, lease_id)
     select w.task_uuid, w.step_no, w.plan_id, w.parent_count,
@@ -316,7 +318,7 @@ begin
     perform tasker_enqueue(v_tasks, v_steps);
   end if;
 
-  -- Sorted together and not joined: a join would look at all that is leased for
+  -- Sorted together instead of joined: a join would look at all leased steps for
   -- each task.
   return query
   select (array_agg(x.outcome order by x.ord))[1], (array_agg(x.result order by x.ord))[1],

@@ -1,26 +1,29 @@
 -- Claiming: taking enqueued steps from their queues. The message is deleted in
--- the transaction that leases the step, so a step in flight has no message: its
--- wake-up source is its lease, and the message's was the queue.
+-- the transaction that leases the step, so a step in flight has no message. While
+-- the message existed the queue made sure that the step runs; from now on the
+-- lease does.
 
 -- +goose Up
 
--- Leases to p_host, or for p_lease to the outside worker p_worker if that is
--- null, up to p_qty steps from the queue whose handler is among
--- p_served (names) and p_served_ids (their ids). Only messages after p_after are
--- looked at: a caller that has just emptied the queue up to there spares itself
--- the dead rows before it, and looks from 0 once in a while.
+-- Leases up to p_qty steps from the queue whose handler is among p_served (names)
+-- and p_served_ids (their ids) to p_host or, if that is null, for p_lease to the
+-- outside worker p_worker. It looks only at messages after p_after: a caller that
+-- has just emptied the queue up to there avoids the dead rows before it, and
+-- looks from 0 once in a while.
 --
--- The queue is read in the order of its messages: no bitmap, and "vt + interval '0'",
--- which has no index. The planner takes next to no message to be for p_served, and
--- would rather read and sort all of a long queue.
+-- The queue is read in the order of its messages. That is why there are no bitmap
+-- scans, and why "vt + interval '0'" is written, which has no index: the planner
+-- assumes that almost no message is for p_served, and would rather read and sort
+-- all of a long queue.
 --
 -- Of the visible messages those with the highest computed priority come first:
--- the head of the queue is compared with the heads of the priorities' lanes.
--- Messages that cannot be read are set aside as dead letters; those whose step
--- cannot be claimed (any more) are dropped. Of a paused queue nothing is taken.
+-- the head of the queue is compared with the heads of the priority lanes.
+-- Messages that cannot be read are set aside as dead letters. Messages whose step
+-- cannot be claimed, or no longer, are dropped. Nothing is taken from a paused
+-- queue.
 --
--- Who holds locks of steps already does not wait for more (p_wait false): the
--- messages of steps that others hold the locks of are sent again.
+-- A caller that already holds locks of steps does not wait for more (p_wait
+-- false): messages of steps that others have locked are sent again.
 --
 -- Returns one row: the leased steps, the last message seen, how many messages
 -- were taken, and when the leases began.
@@ -36,19 +39,19 @@ as $$
 #variable_conflict use_column
 declare
   v_now     timestamptz;
-  v_misled  boolean;   -- a message came here whose step is for others
+  v_misled  boolean;   -- a message for others came here
   v_ids     bigint[];
   v_bodies  jsonb[];
   v_headers jsonb[];
   v_lanes   boolean := false;
   v_one     record;
-  v_steps   uuid[];    -- that the messages name; null: that one is faulty
+  v_steps   uuid[];    -- the steps that the messages name; null: the message is faulty
   v_step    uuid;
   v_task    uuid;
   v_number  integer;
   v_state   tasker_step_state;
-  v_missed  bigint[];  -- the places of the messages whose steps are not to be had without waiting
-  v_tasks   uuid[];    -- and these steps
+  v_missed  bigint[];  -- the positions of the messages whose steps cannot be had without waiting
+  v_tasks   uuid[];    -- and those steps
   v_numbers integer[];
   v_uuid    constant text := '^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}$';
 begin
@@ -56,13 +59,13 @@ begin
   if not tasker_may_lease(p_host) then
     return;
   end if;
-  -- A statement of its own, so a new snapshot: it sees a pause that the first
-  -- had to wait for.
+  -- A statement of its own and so a new snapshot: it sees a pause that the first
+  -- statement had to wait for.
   if tasker_queue_paused(p_queue) then
     return;
   end if;
-  -- The messages, in one of three ways: the first p_qty of the queue, or a single one, or,
-  -- if any has a priority, the most urgent.
+  -- Read the messages in one of three ways: the most urgent if any has a priority,
+  -- else a single one, or the first p_qty of the queue.
   if exists (select from tasker_priority_messages m where m.queue_name = p_queue) then
     v_lanes := true;
   elsif p_qty = 1 and p_after = 0 then  -- as below, with half as much to plan
@@ -136,20 +139,20 @@ begin
     return;
   end if;
   o_last := v_ids[o_taken];
-  -- Read after the queue: a step whose message was visible is due by now.
+  -- Taken after reading the queue: a step whose message was visible is due by now.
   v_now := clock_timestamp();
   o_at := v_now;
 
   if v_lanes or o_taken > 1 or v_headers[1] ->> 'priority' is distinct from '0' then
     delete from tasker_priority_messages m
      using unnest(v_ids, v_headers) u(msg_id, headers)
-     where m.queue_name = p_queue and m.msg_id = u.msg_id  -- a priority that none of ours can be has no row, and no smallint
+     where m.queue_name = p_queue and m.msg_id = u.msg_id  -- a priority outside our range has no row, and may not fit a smallint
        and m.priority = case when jsonb_typeof(u.headers -> 'priority') = 'number' and (u.headers ->> 'priority')::numeric between 0 and 32767
                              then (u.headers ->> 'priority')::numeric::smallint end;
   end if;
 
-  -- A single message that says what it should, for a step that is served: the
-  -- statement for many, below, says the same, and costs ten times what it does for one.
+  -- A single well-formed message for a step that is served. The statement for many
+  -- below would do the same, at ten times the cost.
   if o_taken = 1 and v_bodies[1] ->> 'step_uuid' ~ v_uuid
      and lower(v_bodies[1] ->> 'task_uuid') = left(lower(v_bodies[1] ->> 'step_uuid'), 31) || '00000' then
     v_step := (v_bodies[1] ->> 'step_uuid')::uuid;
@@ -195,8 +198,8 @@ begin
     end if;
   end if;
 
-  -- That all of them name a step is seen at once, for less than it takes to match
-  -- each with an expression. Only where one does not they are looked at one by one.
+  -- Casting all of them at once shows whether each names a step, and costs less than
+  -- matching each with an expression. Only if one does not are they checked singly.
   begin
     v_steps := array(select case when lower(b.body ->> 'step_uuid') = b.step::text and lower(b.body ->> 'task_uuid') = tasker_task_of(b.step)::text then b.step end
                        from (select u.body, (u.body ->> 'step_uuid')::uuid as step from unnest(v_bodies) u(body)) b);
@@ -206,8 +209,8 @@ begin
                        from unnest(v_bodies) b(body));
   end;
 
-  -- The locks that are free are taken, and the statement below sees nothing of the
-  -- steps of the others.
+  -- Take the locks that are free, and hide the steps that others have locked from
+  -- the statement below.
   if not p_wait then
     with named as materialized (
       select u.ord, s.task_uuid, s.step_no
@@ -228,7 +231,7 @@ begin
     select array_agg(n.ord), array_agg(n.task_uuid), array_agg(n.step_no) into v_missed, v_tasks, v_numbers
       from named n where (n.task_uuid, n.step_no) not in (select l.task_uuid, l.step_no from locked l);
     if v_missed is not null then
-      -- A new statement: what ran or was settled meanwhile needs no message.
+      -- A new statement: steps that were started or settled meanwhile need no message.
       perform tasker_enqueue(array_agg(m.task_uuid), array_agg(m.step_no))
          from (select distinct s.task_uuid, s.step_no
                  from unnest(v_tasks, v_numbers) u(task_uuid, step_no)
@@ -256,7 +259,7 @@ begin
                   or right(u.body ->> 'task_uuid', 5) <> '00000' then 'foreign_step'
            end as fault
       from unnest(v_ids, v_bodies, v_headers, v_steps) u(msg_id, body, headers, step)
-  ), named as materialized (  -- the steps they name; no task_uuid: there is none such
+  ), named as materialized (  -- the steps they name; no task_uuid: no such step
     select m.msg_id, m.body, m.headers, s.task_uuid, s.step_no,
            n.handler_id = any(p_served_ids) as served, nullif(n.timeout_ms, 0) * interval '1 millisecond' as timeout
       from message m
@@ -300,8 +303,8 @@ begin
                  array_agg(c.attempts + 1) as attempts, array_agg(c.plan_id) as plans, array_agg(c.generation::integer) as generations
             from claimed c) l;
 
-  -- Messages whose headers did not say what the plan says: send them anew, with
-  -- the right ones, for a host that serves the handler.
+  -- The headers of some messages did not match the plan. Send those messages again
+  -- with the right headers, for whoever serves the handler.
   if v_misled then
     perform tasker_enqueue(array_agg(u.task_uuid), array_agg(u.step_no))
        from (select s.task_uuid, s.step_no
@@ -317,8 +320,8 @@ end
 $$;
 -- +goose StatementEnd
 
--- What a step needs to run, for those a host holds a lease on: the input of its
--- task and the results of the steps named. Read-only.
+-- What steps need to run, for steps that a host holds leases on: the inputs of
+-- their tasks and the results of the steps named. Read-only.
 -- +goose StatementBegin
 create function tasker_step_inputs(p_task uuid[], p_wanted_task uuid[], p_wanted_step integer[])
 returns table (o_task uuid, o_step integer, o_value jsonb)
@@ -341,8 +344,8 @@ end
 $$;
 -- +goose StatementEnd
 
--- Moves a message that cannot be acted on from its queue to the dead letters.
--- Returns whether it was still there.
+-- Moves a message that cannot be processed from its queue to the dead letters.
+-- Returns whether the message was still there.
 -- +goose StatementBegin
 create function tasker_set_aside(p_queue text, p_msg_id bigint, p_reason text, p_detail text)
 returns boolean language plpgsql as $$

@@ -1,14 +1,14 @@
--- Finalization beside the settling transaction, for what cannot fit there: tasks
--- found blocked, repaired or left behind, and callers from outside. The claim
--- has columns of its own, a fresh lease for every claim, an expiry on the
--- database's clock, and its every try is recorded.
+-- Finalization outside the settling transaction, for what cannot be done there:
+-- tasks found blocked, repaired or left behind, and callers from outside. The
+-- claim has its own columns, a fresh lease for every claim and an expiry on the
+-- database's clock, and every attempt is recorded.
 
 -- +goose Up
 
--- Tries to claim a task for finalization. The claim is exclusive whoever asks,
--- the same processor included, until it is released or p_timeout_seconds have
--- passed; its lease must be shown to use it. The refused lose nothing: what they
--- came for stays to be found.
+-- Tries to claim a task for finalization. The claim excludes everybody, including
+-- the same processor, until it is released or p_timeout_seconds have passed. Using
+-- it requires its lease. A caller that is refused loses nothing: the work that it
+-- came for will be found again.
 -- +goose StatementBegin
 create function claim_task_for_finalization(p_task_uuid uuid, p_processor_id text, p_timeout_seconds integer default 30)
 returns table (claimed boolean, already_claimed_by text, task_state text, message text,
@@ -62,8 +62,8 @@ $$;
 -- +goose StatementEnd
 
 -- Gives up a claim. Without a lease it releases the processor's own claim, as
--- the reference did; with one, only the claim of that lease. Returns whether a
--- claim was released.
+-- the reference did; with a lease, only the claim of that lease. Returns whether
+-- a claim was released.
 -- +goose StatementBegin
 create function release_finalization_claim(p_task_uuid uuid, p_processor_id text, p_lease_id uuid default null)
 returns boolean language plpgsql as $$
@@ -78,10 +78,10 @@ $$;
 -- +goose StatementEnd
 
 -- Applies a finalization under its lease: concludes the task as
--- tasker_conclude_task does, which looks once more under the lock, so that a
--- decision made on older facts cannot finish a task early. Returns the task's
--- state then, or null if the lease is not the task's current claim (any more):
--- nothing was changed.
+-- tasker_conclude_task does. That function looks again under the lock, so a
+-- decision based on older facts cannot finish a task early. Returns the task's
+-- resulting state, or null if the lease is not, or no longer, the task's current
+-- claim: then nothing was changed.
 -- +goose StatementBegin
 create function tasker_apply_finalization(p_task uuid, p_lease uuid, p_host integer)
 returns tasker_task_state language plpgsql as $$
@@ -98,11 +98,11 @@ end
 $$;
 -- +goose StatementEnd
 
--- Ends a task by the word of an operator: cancelled, or resolved_manually. Every
--- step of it that is not settled is cancelled; failed ones are with a cancel, and
--- stay as they are when the task is resolved. Hosts that run a step are told with
--- their next heartbeat; what they still answer is stale. Returns the task's state
--- and whether this call ended it; no row: no such task.
+-- Ends a task on behalf of an operator, as cancelled or resolved_manually. Every
+-- step that is not settled is cancelled. Failed steps are cancelled as well if the
+-- task is cancelled, and stay failed if it is resolved. Hosts that run a step are
+-- told with their next heartbeat; outcomes that they still report are stale.
+-- Returns the task's state and whether this call ended it; no row: no such task.
 -- +goose StatementBegin
 create function tasker_end_task(p_task uuid, p_state tasker_task_state, p_reason text, p_by text, p_host integer)
 returns table (o_state tasker_task_state, o_ended boolean)
@@ -123,7 +123,7 @@ begin
     return next; return;
   end if;
   if o_state = 'error' then
-    perform tasker_note_reopened(p_task);   -- it had ended, and ends anew
+    perform tasker_note_reopened(p_task);   -- it had ended already, and ends again
   end if;
   v_now := clock_timestamp();
   insert into tasker_revocations (host_id, task_uuid, step_no, lease_id, reason)
@@ -153,7 +153,7 @@ end
 $$;
 -- +goose StatementEnd
 
--- Cancels a task and every step of it that is not settled. Returns the task's
+-- Cancels a task and all its steps that are not settled. Returns the task's
 -- state and whether this call cancelled it; no row: no such task.
 -- +goose StatementBegin
 create function tasker_cancel_task(p_task uuid, p_reason text, p_by text, p_host integer default null)
