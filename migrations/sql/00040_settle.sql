@@ -1,39 +1,43 @@
--- Settling: the one truth about what the outcome of an attempt does. In one
--- transaction: fence, record, count down the children, hand the ready ones back
--- or enqueue them, and finish the task with its last step.
+-- Settling: the one place that defines what the outcome of an attempt does. In
+-- one transaction: fence, record, count down the children, hand the ready ones
+-- back or enqueue them, and finish the task with its last step.
 --
--- Locks are taken in one order, so that nobody waits in a circle: the rows of
--- steps that can move (enqueued, in_progress, or pending with all parents
--- satisfied) by (task, number); then those of steps that wait for parents, in the
--- same order; then task rows by UUID; then queues by name. A batch is sorted by
--- its caller, and holds successes only or no success: a success locks its own
--- row and then its children, a failure for good the movable rows of its task.
+-- Everybody takes locks in the same order, so that there are no deadlocks: first
+-- the rows of steps that can move (enqueued, in_progress, or pending with all
+-- parents satisfied) by (task, number); then those of steps that wait for
+-- parents, in the same order; then task rows by UUID; then queues by name. A
+-- batch is sorted by its caller, and holds only successes or no success: a
+-- success locks its own row and then its children, a failure for good the movable
+-- rows of its task.
 --
 -- Why a task finishes exactly once and never early: a task's open_sinks counts
 -- its steps without children that are not complete. Every step lies above some
 -- sink and runs only when its parents are satisfied, so open_sinks = 0 exactly
--- when all steps are. The counter goes down in the statement that completes a
--- sink, which the fence lets happen once, under the task row's lock; whoever
--- takes it to zero finishes the task. Where a step has failed for good, sinks
--- below it stay open for ever: the failure marks every step of its task that can
--- move as doomed, and a doomed step passes the mark on to the children it makes
--- ready. Whoever settles a doomed step looks, under the task row's lock and with
--- a fresh snapshot, whether anything can still move; the last one to get the lock
--- sees what all others did. No step that can move escapes the mark: the failure
--- looks again until a look finds none, and a step that a transaction under way
--- makes ready has a parent whose row the failure had to wait for.
+-- when all steps are satisfied. The counter goes down, under the task row's lock,
+-- in the statement that completes a sink, and the fence lets that happen only
+-- once. Whoever takes it to zero finishes the task.
+--
+-- Where a step has failed for good, the sinks below it stay open for ever. So the
+-- failure marks every step of its task that can move as doomed, and a doomed step
+-- passes the mark on to the children that it makes ready. Whoever settles a
+-- doomed step looks, under the task row's lock and with a fresh snapshot, whether
+-- anything can still move. The last one to get the lock sees what all the others
+-- did. No step that can move escapes the mark: the failure looks again until it
+-- finds no more of them, and a step that a concurrent transaction makes ready has
+-- a parent whose row the failure had to wait for.
 
--- A batch names the range its tasks are in, so that only partitions of their days
--- are opened. Its upper end is written "<= any (array[…])", which the planner does
--- not take for the other end of a range: it thinks so little of ranges that on
--- tables without statistics it reads the whole range again for each task, where
--- it is to look the task up.
+-- A batch names the range of its tasks, so that only the partitions of their days
+-- are opened. The upper end is written "<= any (array[…])", which the planner does
+-- not recognize as the other end of a range. It estimates so few rows for a range
+-- that, on tables without statistics, it would read the whole range again for each
+-- task instead of looking the task up.
 
 -- +goose Up
 
--- Finishes those of some tasks, which are ordered, in which nothing can move any more:
--- complete if every step is satisfied, else error. Returns the states they are all in
--- then. The caller holds no lock but those of step rows.
+-- Finishes those of the given tasks in which nothing can move any more: as complete
+-- if every step is satisfied, else as error. The tasks are ordered. Returns the
+-- resulting states of all of them. The caller holds no locks except those of step
+-- rows.
 -- +goose StatementBegin
 create function tasker_conclude_tasks(p_task uuid[], p_host integer)
 returns table (o_task uuid, o_state tasker_task_state)
@@ -50,8 +54,8 @@ begin
            order by t.task_uuid for update of t) l;
   if v_open is not null then
     v_now := clock_timestamp();
-    -- A new statement, so a new snapshot: taken after the locks, it sees all that
-    -- those did who held them before.
+    -- A new statement and so a new snapshot: it is taken after the locks, so it sees
+    -- everything that their previous holders did.
     with still as materialized (
       select u.task_uuid, s.satisfied
         from unnest(v_open) u(task_uuid)
@@ -77,8 +81,8 @@ end
 $$;
 -- +goose StatementEnd
 
--- Finishes one task, as tasker_conclude_tasks does. Returns the state it is in then;
--- null: there is none.
+-- Finishes one task, as tasker_conclude_tasks does. Returns its resulting state;
+-- null: no such task.
 -- +goose StatementBegin
 create function tasker_conclude_task(p_task uuid, p_host integer)
 returns tasker_task_state language plpgsql as $$
@@ -107,12 +111,14 @@ returns jsonb language sql stable as $$
 $$;
 -- +goose StatementEnd
 
--- Locks the rows of the steps of tasks that can move, and those of the steps of the two
--- arrays, in the order of tasks and numbers. What becomes movable while it waits has
--- its row among those that are locked already, and whoever has locked that one may want
--- these. So it gives all back then, which only a block with an exception can, and begins
--- anew, until it has all. That ends: a step becomes movable once, unless an operator has
--- it run anew, so there are no more tries than steps that waited when it began.
+-- Locks the rows of the steps of p_tasks that can move, and those of the steps in
+-- the other two arrays, in the order of tasks and numbers. A step that becomes
+-- movable while this waits may come earlier in the order than rows that are locked
+-- already, and whoever has locked its row may want those. So in that case all locks
+-- are released, which only a block with an exception can do, and the function
+-- starts again, until it has them all. That terminates: a step becomes movable only
+-- once unless an operator has it run again, so there are no more tries than steps
+-- that waited at the start.
 -- +goose StatementBegin
 create function tasker_lock_movable(p_tasks uuid[], p_task uuid[] default '{}', p_step integer[] default '{}')
 returns void language plpgsql
@@ -134,8 +140,9 @@ begin
                       select x.task_uuid, x.step_no from unnest(p_task, p_step) x(task_uuid, step_no)) k
                 join tasker_workflow_steps s on s.task_uuid = k.task_uuid and s.step_no = k.step_no
                order by s.task_uuid, s.step_no for update of s) l;
-      -- A new statement, so a new snapshot. Nothing moves behind a look that finds
-      -- all of it locked: whoever makes a step ready holds the row of one that can move.
+      -- A new statement and so a new snapshot. Once a look finds every movable step
+      -- locked, no other can become movable: making a step ready requires holding the
+      -- row of a step that can move.
       exit when not exists (
         select from unnest(p_tasks) u(task_uuid)
           join tasker_workflow_steps s on s.task_uuid = u.task_uuid
@@ -150,8 +157,8 @@ end
 $$;
 -- +goose StatementEnd
 
--- Takes the locks of a task and of all its steps, in their order: for those who
--- end or repair it. Returns the state of the task; null: there is none.
+-- Locks a task and all its steps in the right order, for callers that end or
+-- repair it. Returns the state of the task; null: no such task.
 -- +goose StatementBegin
 create function tasker_lock_task(p_task uuid)
 returns tasker_task_state language plpgsql as $$
@@ -166,14 +173,14 @@ end
 $$;
 -- +goose StatementEnd
 
--- Fails steps that run for good: the rows, their history, their dead letters, and the
--- marks on the steps of their tasks that can still move. Per step:
---   p_generation  the process it ran in; null: none of ours
+-- Fails running steps for good: their rows, their history, their dead letters, and
+-- the marks on the steps of their tasks that can still move. Per step:
+--   p_generation  the process that it ran in; null: none of ours
 --   p_reason      why, as a stable word
 --   p_error       why, for people
 --   p_charge      1: an attempt is charged; 0: none
--- The steps are ordered. The caller holds the locks of their rows and of all that can
--- move in their tasks, and concludes the tasks afterwards.
+-- The steps are ordered. The caller holds the locks of their rows and of all rows
+-- that can move in their tasks, and concludes the tasks afterwards.
 -- +goose StatementBegin
 create function tasker_bury_steps(
   p_host integer, p_task uuid[], p_step integer[], p_generation bigint[], p_reason text[], p_error jsonb[], p_charge integer[])
@@ -216,8 +223,8 @@ end
 $$;
 -- +goose StatementEnd
 
--- What is said of a step that was claimed as often as it may be without ever coming to an
--- outcome: what kills its host or plugin each time must end too.
+-- The error of a step that was claimed as often as it may be without ever coming to
+-- an outcome. A step that kills its host or plugin each time must come to an end, too.
 -- +goose StatementBegin
 create function tasker_claims_exhausted(p_claims integer, p_reason text)
 returns jsonb language sql immutable as $$
@@ -227,13 +234,15 @@ $$;
 -- +goose StatementEnd
 
 -- Gives steps back without a verdict on their handlers: their plugin died or was
--- replaced, their host is gone or draining. No attempt is charged. A step with a due
--- time becomes visible then, the others at once. What is excused was given back through
--- no fault of its own, as by a shutdown: the claim does not count.
+-- replaced, or their host is gone or draining. No attempt is charged. A step with a
+-- due time becomes visible at that time, the others at once. A step that was given
+-- back through no fault of its own, as by a shutdown, is excused: its claim does not
+-- count.
 --
--- The steps are ordered by (task, number). The caller holds the rows' locks, has checked
--- their leases, and buries those that were claimed too often (tasker_bury_steps). Here
--- no range is named: the planner would read it again for each step.
+-- The steps are ordered by (task, number). The caller holds the locks of their rows,
+-- has checked their leases, and buries those that were claimed too often
+-- (tasker_bury_steps). No range is named here: the planner would read it again for
+-- each step.
 -- +goose StatementBegin
 create function tasker_release_steps(
   p_host integer, p_task uuid[], p_step integer[], p_generation bigint[], p_reason text[], p_due timestamptz[], p_excused boolean[])
@@ -267,12 +276,12 @@ end
 $$;
 -- +goose StatementEnd
 
--- Takes the locks that recording the failures of the arrays needs, in their order: of
--- the steps and, in tasks in which one of them fails for good, of all steps that can
--- move. An outcome without a lease (null) is of a step that is enqueued.
+-- Takes the locks that are needed to record the failures of the arrays, in their
+-- order: those of the steps and, in tasks in which one of them fails for good, of all
+-- steps that can move. An outcome without a lease (null) is for an enqueued step.
 --
--- Which fail for good is found out before anything is locked: nobody but the holder of
--- a lease changes what that depends on.
+-- Which steps fail for good is determined before anything is locked: what that
+-- depends on is changed only by the holder of the lease.
 -- +goose StatementBegin
 create function tasker_lock_failing(p_task uuid[], p_step integer[], p_lease uuid[], p_outcome tasker_outcome[], p_claim_factor integer)
 returns void language plpgsql as $$
@@ -305,10 +314,10 @@ end
 $$;
 -- +goose StatementEnd
 
--- Records those outcomes of the arrays that are no success: what is tried again, and
--- what is given back, together. Returns the verdicts as tasker_settle_steps does, null
--- for a success; when what is to wait is due; how many steps it put on queues to be
--- claimed at once; and the tasks that may have come to their end.
+-- Records the outcomes of the arrays that are not successes; those to be retried, and
+-- those given back, together. Returns the verdicts as tasker_settle_steps does, null
+-- for a success; when the steps that have to wait are due; how many steps it put on
+-- queues to be claimed at once; and the tasks that may have come to their end.
 -- +goose StatementBegin
 create function tasker_settle_failures(
   p_host integer, p_task uuid[], p_step integer[], p_lease uuid[], p_outcome tasker_outcome[], p_generation bigint[],
@@ -324,19 +333,20 @@ declare
 begin
   perform tasker_lock_failing(p_task, p_step, p_lease, p_outcome, p_claim_factor);
   v_now := clock_timestamp();
-  -- A new statement: it sees what those did for whom the locks waited. It finds the fate of
-  -- each outcome, and sorts the outcomes by it into arrays:
+  -- A new statement: it sees what the previous holders of the locks did. It decides the
+  -- fate of each outcome, and sorts the outcomes by fate into arrays:
   --   retry    it is tried again when it is due
   --   release  it is given back, and no attempt is charged
   --   bury     it fails for good
   --   exhaust  it was given back too often, and fails for good
-  -- Of what is not recorded the fate is the verdict.
+  -- For an outcome that is not recorded the fate is the verdict.
   --
-  -- When what is given back is due: what has lost its plugin once runs again after the wait
-  -- asked for. What loses it again and again may be what kills it: it waits forty times as long,
-  -- then twice that, at most half a minute, so that the plugin lives for the others
-  -- meanwhile. Claims that came to an outcome do not count. What is excused has killed
-  -- nothing. What an outside worker gives back waits as long as it says.
+  -- When a step that was given back is due: one that lost its plugin once runs again after
+  -- the wait that was asked for. One that loses it again and again may be what kills it. It
+  -- waits forty times as long, then twice that and so on, half a minute at most, so that
+  -- the plugin can serve other steps meanwhile. Claims that came to an outcome do not
+  -- count. A step that is excused has killed nothing. A step given back by an outside
+  -- worker waits as long as the worker says.
   select array_agg(case when j.fate in ('retry', 'release', 'bury', 'exhaust') then 'recorded' else j.fate end) as verdicts,
          array_agg(j.task_uuid) filter (where j.fate = 'retry') as retry_task, array_agg(j.step_no) filter (where j.fate = 'retry') as retry_step,
          array_agg(j.generation) filter (where j.fate = 'retry') as retry_generation, array_agg(j.error) filter (where j.fate = 'retry') as retry_error,
@@ -380,7 +390,7 @@ begin
              select case
                when g.outcome = 'success' then null
                when g.state is null then 'unknown'
-               -- A step that was cancelled keeps the lease it had: nothing was recorded under it.
+               -- A cancelled step keeps its last lease, although nothing was recorded under it.
                when g.nth > 1 and g.has = g.lease_id then 'already_recorded'
                when g.state <> 'in_progress' or g.has is distinct from g.lease_id then
                  case when g.has = g.lease_id and g.state not in ('cancelled', 'resolved_manually') then 'already_recorded' else 'stale_lease' end
@@ -427,11 +437,12 @@ $$;
 -- +goose StatementEnd
 
 -- Settles one success, as tasker_settle_steps does a batch: what is said there holds
--- here, and the caller has its settings on. For a single step the statement for a batch
--- takes ten times as long as the few that are needed, which are here. p_children are the
--- step's children; if they are more than eight, a batch is less work, so nothing is done
--- and o_verdict is null. Children that are handed out are leased to p_host, or to the
--- outside worker p_worker for p_lease_for if that is null.
+-- here, too. The caller has the settings of that function in effect. For a single step
+-- the statement for a batch takes ten times as long as the few statements that are
+-- needed, which are here. p_children are the step's children. If there are more than
+-- eight a batch is cheaper, so nothing is done and o_verdict is null. Children that are
+-- handed out are leased to p_host or, if that is null, for p_lease_for to the outside
+-- worker p_worker.
 -- +goose StatementBegin
 create function tasker_settle_success(
   p_host integer, p_room integer, p_served integer[],
@@ -469,7 +480,7 @@ begin
     return;
   end if;
   o_verdict := 'recorded'; o_plan := v_old.plan_id;
-  foreach v_number in array p_children loop  -- ascending: the order of their locks
+  foreach v_number in array p_children loop  -- ascending, which is the order of their locks
     if p_room > 0 then
       select n.handler_id = any(p_served) as served, nullif(n.timeout_ms, 0) * interval '1 millisecond' as timeout into v_kind
         from tasker_named_steps n where n.plan_id = v_old.plan_id and n.step_no = v_number;
@@ -496,7 +507,7 @@ begin
         (task_uuid, step_no, sort_key, from_state, to_state, created_at, host_id, lease_id, metadata)
       values (p_task, v_number, v_child.sort_key, 'pending', v_child.state, v_now, p_host, case when v_hand then v_child.lease_id end,
               case when v_hand and p_worker is not null then jsonb_build_object('worker', p_worker) end);
-    else  -- both at once: to begin the statement is most of what it takes
+    else  -- both in one statement: starting a statement is most of its cost
       insert into tasker_workflow_step_transitions
         (task_uuid, step_no, sort_key, from_state, to_state, created_at, host_id, lease_id, plugin_generation, metadata)
       values
@@ -552,27 +563,27 @@ $$;
 -- +goose StatementEnd
 
 -- Settles the attempts of the arrays, which must be ordered by (p_task, p_step) and
--- should be all successes or none: what is mixed is recorded too, but may meet a
--- deadlock and has to be repeated then. Per attempt:
+-- should be all successes or none. A mixed batch is recorded, too, but may run into a
+-- deadlock and then has to be repeated. Per attempt:
 --   p_lease           the lease it ran under
 --   p_outcome         success, retryable, permanent, released
 --   p_generation      the plugin process that ran it; null: none of ours
 --   p_result          success: a JSON value
 --   p_metadata        success: a JSON object or null
---   p_error           otherwise: a JSON object with type, message, code, …; of what is
---                     released message, and excused, true if the claim is not to count
---   p_retry_after_ms  otherwise: the wait its handler asked for; 0: the back-off decides
--- Children that became ready and whose handler is in p_served are leased to
--- p_host, as many as p_room, or to the outside worker p_worker for p_lease_for if
--- that is null; the others, and those of paused namespaces, are enqueued.
+--   p_error           otherwise: a JSON object with type, message, code, …; if released,
+--                     with message, and excused, true if the claim is not to count
+--   p_retry_after_ms  otherwise: the wait that its handler asked for; 0: the back-off decides
+-- Children that become ready and whose handler is in p_served are leased to p_host, up
+-- to p_room of them, or, if p_host is null, for p_lease_for to the outside worker
+-- p_worker. The others, and those of paused namespaces, are enqueued.
 --
 -- Returns one row:
---   o_verdict   per attempt: recorded, already_recorded (this lease has settled
---               it before), stale_lease (the step is somebody else's: nothing
---               was changed) or unknown
+--   o_verdict   per attempt: recorded, already_recorded (this lease has settled the
+--               step before), stale_lease (the step belongs to somebody else, and
+--               nothing was changed) or unknown
 --   o_task, o_step, o_lease, o_attempt, o_plan, o_generation
 --               the steps leased to the host or the worker
---   o_finished, o_finished_state          the tasks this call finished
+--   o_finished, o_finished_state          the tasks that this call finished
 --   o_due       when the retries it caused are due
 --   o_enqueued  how many steps it put on queues, to be claimed at once
 --   o_at        when the leases began
@@ -598,7 +609,7 @@ declare
   v_queued  uuid[];
   v_numbers integer[];
   v_doomed  uuid[];
-  v_paused  integer[];              -- the namespaces that are paused; null: none
+  v_paused  integer[];              -- the paused namespaces; null: none
   v_failed  uuid[] := '{}';
   v_row     record;
   v_one     record;
@@ -643,7 +654,7 @@ begin
       from unnest(p_task, p_step, p_lease, p_outcome, p_generation, p_result, p_metadata)
            with ordinality u(task_uuid, step_no, lease_id, outcome, generation, result, metadata, ord)
      where u.outcome = 'success'
-  ), done as (  -- the fence: only what runs, and under this lease
+  ), done as (  -- the fence: only steps that run, and under this lease
     update tasker_workflow_steps s
        set state = 'complete', result = g.result::jsonb, metadata = g.metadata::jsonb, error = null,
            attempts = s.attempts + 1, sort_key = s.sort_key + 1, updated_at = v_now,
@@ -658,16 +669,16 @@ begin
       (task_uuid, step_no, sort_key, from_state, to_state, created_at, host_id, lease_id, plugin_generation)
     select d.task_uuid, d.step_no, d.sort_key, 'in_progress', 'complete', v_now, p_host, d.lease_id, d.plugin_generation
       from done d
-  ), placed as (  -- what is done, with its place in the graph
+  ), placed as (  -- the steps done, with their places in the graph
     select d.task_uuid, d.plan_id, d.doomed, n.children
       from done d
       join tasker_named_steps n on n.plan_id = d.plan_id and n.step_no = d.step_no
-  ), below as (  -- the children of what is done, each once, with how many of its parents were done here
+  ), below as (  -- their children, each once, with the number of its parents that were done here
     select p.task_uuid, c.step_no, p.plan_id, count(*)::integer as settled, bool_or(p.doomed) as doomed
       from placed p
      cross join unnest(p.children) c(step_no)
      group by p.task_uuid, c.step_no, p.plan_id
-  ), offered as (  -- "hand": it is leased if it becomes ready, which nobody knows yet; it has its place in the room either way
+  ), offered as (  -- "hand": lease it if it becomes ready, which is not known yet; it takes up room either way
     select b.task_uuid, b.step_no, b.settled, b.doomed,
            case when p_worker is not null then v_now + least(p_lease_for, nullif(n.timeout_ms, 0) * interval '1 millisecond') end as until,
            n.handler_id = any(p_served)
@@ -676,7 +687,7 @@ begin
       from below b
       join tasker_named_steps n on n.plan_id = b.plan_id and n.step_no = b.step_no
      order by b.task_uuid, b.step_no
-  ), counted as (  -- counts these down; one with no parent left is leased or enqueued
+  ), counted as (  -- counts them down; one without open parents is leased or enqueued
     update tasker_workflow_steps s
        set remaining_parents = s.remaining_parents - o.settled,
            state = case when s.remaining_parents > o.settled or s.state <> 'pending' then s.state
@@ -708,7 +719,7 @@ begin
      where p.children = '{}' or p.doomed
      group by p.task_uuid
      order by p.task_uuid
-  ), finished as (  -- whose last sink this was is complete
+  ), finished as (  -- completes the tasks whose last sink this was
     update tasker_tasks t
        set open_sinks = t.open_sinks - k.settled,
            state = case when t.open_sinks = k.settled and t.state = 'in_progress' then 'complete' else t.state end,

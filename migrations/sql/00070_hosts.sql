@@ -1,6 +1,6 @@
--- Hosts and the sweep: what finds the work that a lost process, a lost message
+-- Hosts and the sweep, which finds the work that a lost process, a lost message
 -- or a lost decision left behind. Every function may be run by any number of
--- hosts at once and repeated at will.
+-- hosts at once, and may be repeated.
 
 -- +goose Up
 
@@ -13,14 +13,14 @@ returns integer language sql as $$
 $$;
 -- +goose StatementEnd
 
--- Whether a host may be given steps: not once it was declared dead, since its
--- steps are given back then, and nobody would look after one it got later; nor
--- while it rests, since nobody looks after it. An outside worker (null) always may:
--- its leases end by themselves.
+-- Whether a host may be given steps. It may not once it was declared dead: its
+-- steps are given back at that time, and nobody would look after one that it got
+-- later. Nor while it rests, since then nobody looks after it. An outside worker
+-- (null) always may: its leases end by themselves.
 --
--- The lock, which the transaction keeps, is shared between those that give steps to
--- the host; tasker_release_host_steps waits for them, so that it sees what they gave.
--- To be called before any row is locked.
+-- The lock, which the transaction keeps, is shared between all that give steps to
+-- the host. tasker_release_host_steps waits for them, so that it sees the steps they
+-- gave. Must be called before any row is locked.
 -- +goose StatementBegin
 create function tasker_may_lease(p_host integer)
 returns boolean language plpgsql as $$
@@ -35,11 +35,12 @@ $$;
 -- +goose StatementEnd
 
 -- Extends the lease of all steps of a host and returns the leases that were
--- revoked. Each is returned until the host has heard it, for the answer may be
--- lost: p_heard are the leases of the answer before. p_rises is how often it has risen
--- from rest: if that is news it rests no more, else it does what it did. o_alive is false
--- if the host was declared dead: its steps are given to others, and it must stop them and
--- register anew.
+-- revoked. Since the answer may be lost, each is returned until the host has
+-- acknowledged it: p_heard are the leases in the previous answer. p_rises is how
+-- many times the host has risen from rest. If it is more than the database knows,
+-- the host is marked as no longer at rest; otherwise that mark stays as it is.
+-- o_alive is false if the host was declared dead: its steps are given to others, and
+-- it must stop them and register anew.
 -- +goose StatementBegin
 create function tasker_heartbeat(
   p_host integer, p_state text, p_served text[], p_lease_ms bigint, p_heard uuid[], p_rises bigint,
@@ -61,14 +62,15 @@ $$;
 -- +goose StatementEnd
 
 -- Gives back the steps of a host that is gone, in up to p_limit active tasks after
--- p_after. Without a p_claim_factor (null), or if the host has said that it stops, their
--- claims do not count: it has stopped in an orderly way, also if another has to finish
--- that. Else those that were claimed too often fail for good. Returns how many steps it
--- gave back or failed, and the last task it looked at; null: it has seen all.
+-- p_after. If p_claim_factor is null, or the host has said that it stops, their claims
+-- do not count: the host has stopped in an orderly way, even if another has to finish
+-- its shutdown. Otherwise steps that were claimed too often fail for good. Returns how
+-- many steps it gave back or failed, and the last task it looked at; null: it has seen
+-- all.
 --
--- If somebody else gives back steps of that host at this moment it does nothing and says
--- o_busy. To wait for the other would be in vain on a server so slow that it takes longer
--- than a lock may be waited for.
+-- If somebody else is giving back steps of that host at the same time, it does nothing
+-- and sets o_busy. Waiting would be in vain on a server so slow that the other takes
+-- longer than the lock timeout.
 -- +goose StatementBegin
 create function tasker_release_host_steps(
   p_host integer, p_reason text, p_after uuid, p_limit integer, p_claim_factor integer,
@@ -100,9 +102,9 @@ begin
   end if;
   if cardinality(v_tasks) = p_limit then o_last := v_tasks[p_limit]; end if;
 
-  -- A step that is buried has every movable row of its task locked, and all rows
-  -- are locked in one order, task by task: not those of the first task when rows
-  -- of the last are held already.
+  -- Burying a step requires locking every movable row of its task. All rows are
+  -- locked in one order, task by task, so those of the first task cannot be locked
+  -- after rows of the last.
   select array_agg(distinct x.task_uuid) filter (where x.buries) as burying, array_agg(x.task_uuid) as tasks, array_agg(x.step_no) as steps
     into v_row
     from (select s.task_uuid, s.step_no, coalesce(s.claims >= p_claim_factor * n.max_attempts, false) as buries
@@ -114,9 +116,9 @@ begin
     perform tasker_lock_movable(v_row.burying, v_row.tasks, v_row.steps);
   end if;
 
-  -- The lock waits for whoever settles a step at this moment; what is not the host's any
-  -- more then is not returned. All are locked before the first is changed: a row that was
-  -- changed since the statement began would be passed over.
+  -- The lock waits for anyone who is settling a step at the moment; steps that no longer
+  -- belong to the host after that are not returned. All rows are locked before the first
+  -- is changed: a row that was changed since the statement began would be skipped.
   select count(*) as steps,
          array_agg(l.task_uuid) filter (where not l.unclaimable) as back_task, array_agg(l.step_no) filter (where not l.unclaimable) as back_step,
          array_agg(l.task_uuid) filter (where l.unclaimable) as bury_task, array_agg(l.step_no) filter (where l.unclaimable) as bury_step,
@@ -147,8 +149,9 @@ end
 $$;
 -- +goose StatementEnd
 
--- From when on a time that lies ahead says that the database's clock was put back, as by
--- a failover to a server that is behind: every one of them was its own now once.
+-- The point from which on a time in the future proves that the database's clock was put
+-- back, as by a failover to a server whose clock is behind: each of these times was once
+-- the clock's own now.
 -- +goose StatementBegin
 create function tasker_clock_slack()
 returns interval language sql immutable parallel safe as $$
@@ -156,9 +159,9 @@ returns interval language sql immutable parallel safe as $$
 $$;
 -- +goose StatementEnd
 
--- Declares dead the hosts whose lease has run out, and returns all hosts that
--- are gone and whose steps have not been given back yet. A lease that was given before
--- the clock was put back lasts as long as it did, from now on.
+-- Declares dead the hosts whose lease has expired, and returns all hosts that
+-- are gone and whose steps have not been given back yet. A lease that was granted
+-- before the clock was put back gets its full length again, from now on.
 -- +goose StatementBegin
 create function tasker_sweep_hosts()
 returns table (o_host integer, o_name text, o_late interval)
@@ -180,8 +183,8 @@ end
 $$;
 -- +goose StatementEnd
 
--- The leases a host holds, of up to p_limit active tasks after p_after; for a
--- host that lost the reply to a call and must learn what it was given. o_last is
+-- The leases that a host holds, in up to p_limit active tasks after p_after, for a
+-- host that lost the reply to a call and must find out what it was given. o_last is
 -- null when it has seen all.
 -- +goose StatementBegin
 create function tasker_host_leases(
@@ -202,16 +205,16 @@ language sql stable as $$
 $$;
 -- +goose StatementEnd
 
--- The steps of active tasks that could run but have no message: enqueued, or
--- waiting for a time that has come, longer ago than p_age. Looks at up to
--- p_limit active tasks after p_after and puts what it finds on its queue again.
--- A second message for one step does no harm: it is dropped when its turn comes.
--- Also returns, as o_stalled, the tasks in which nothing can move: they wait to
--- be finalized.
--- If the clock was put back, what was sent before is hidden until it has caught up. So
--- the messages of the steps are sent again, to be seen after the wait that they had left, and
--- those of inboxes show when they would have; leases of outside workers end as if each had
--- just been extended.
+-- Finds the steps of active tasks that could run but have no message: enqueued, or
+-- waiting for a time that has come, since more than p_age. Looks at up to p_limit
+-- active tasks after p_after and puts what it finds on its queue again. A second
+-- message for one step does no harm: it is dropped when its turn comes. Also returns,
+-- as o_stalled, the tasks in which nothing can move: they wait to be finalized.
+--
+-- If the clock was put back, messages sent before that are hidden until it has caught
+-- up. So messages of steps are sent again, visible after the wait that they had left;
+-- messages of inboxes become visible when they would have; and leases of outside
+-- workers end as if each had just been extended.
 -- +goose StatementBegin
 create function tasker_sweep_messages(
   p_after uuid, p_limit integer, p_age interval,
@@ -226,7 +229,7 @@ declare
   v_lost   record;
   v_now    timestamptz := clock_timestamp();
   v_slack  timestamptz := v_now + tasker_clock_slack();
-  v_ahead  boolean;  -- a step waits for a time that a clock which was put back will not reach soon
+  v_ahead  boolean;  -- a step waits for a time that the clock, having been put back, will not reach soon
   v_held   boolean;  -- an outside worker's lease may end at such a time
   v_old    boolean;  -- a step has waited so long that its message may be lost
 begin
@@ -250,9 +253,9 @@ begin
   end if;
   if cardinality(v_tasks) = p_limit then o_last := v_tasks[p_limit]; end if;
 
-  -- One look at their steps. Tasks in which nothing can move and nobody has finished: one that
-  -- has been finished since the list was made is none. And whether there is anything of
-  -- what is looked for below, which there seldom is.
+  -- Look at their steps once. Find the tasks in which nothing can move and that nobody has
+  -- finished (one finished since the list was made is not among them), and whether there
+  -- is any of the cases handled below, which is rare.
   select array_agg(u.task_uuid) filter (where not l.moves), bool_or(l.ahead), bool_or(l.held), bool_or(l.old)
     into o_stalled, v_ahead, v_held, v_old
     from unnest(v_tasks) u(task_uuid)

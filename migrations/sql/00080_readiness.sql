@@ -1,11 +1,11 @@
 -- Readiness and execution context: what may happen to the steps of a task, and
--- what the task as a whole is doing. The rule is package workflow's; a property
--- test compares the two. The engine does not ask these functions to make
--- progress: they serve people, finalization and workers.
+-- what the task as a whole is doing. The rule is that of package workflow; a
+-- property test compares the two. The engine does not need these functions to
+-- make progress: they serve people, finalization and workers.
 
 -- +goose Up
 
--- One row per step of a task, or per step named.
+-- One row per step of a task, or per step that is named.
 -- +goose StatementBegin
 create function get_step_readiness_status(p_task_uuid uuid, p_step_uuids uuid[] default null)
 returns table (
@@ -42,7 +42,7 @@ language sql stable as $$
 $$;
 -- +goose StatementEnd
 
--- What tasks are doing, one row per task that exists.
+-- What each task is doing: one row per task that exists.
 -- +goose StatementBegin
 create function get_task_execution_contexts_batch(p_task_uuids uuid[])
 returns table (
@@ -116,7 +116,7 @@ language sql stable as $$
 $$;
 -- +goose StatementEnd
 
--- How far each step of a task is from a root, over its longest path.
+-- How far each step of a task is from a root, along its longest path.
 -- +goose StatementBegin
 create function calculate_dependency_levels(p_task_uuid uuid)
 returns table (workflow_step_uuid uuid, dependency_level integer)
@@ -142,11 +142,11 @@ $$;
 -- +goose StatementEnd
 
 -- The steps of a plan that a step depends on over at most p_reach edges, each
--- once, with the fewest edges between.
+-- once, with the smallest number of edges between them.
 -- +goose StatementBegin
 create function tasker_ancestors(p_plan integer, p_step integer, p_reach integer)
 returns table (step_no integer, distance integer)
-language plpgsql stable  -- which keeps its plan: a function in SQL is planned for each statement that calls it
+language plpgsql stable  -- which caches its plan: a function in SQL is planned for each statement that calls it
 set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off
 as $$
 #variable_conflict use_column
@@ -188,10 +188,10 @@ language sql stable as $$
 $$;
 -- +goose StatementEnd
 
--- Rows of active tasks that nothing will ever wake: not even the sweep. Always
--- empty; the reason it is not would be a defect. in_progress steps are woken by
--- the end of their host's or their own lease, enqueued and due ones by their
--- message or the sweep for lost messages, others by their parents.
+-- Rows of active tasks that nothing will ever wake, not even the sweep. Always
+-- empty: a row is a defect, and its reason says which. in_progress steps are woken
+-- by the end of their host's or their own lease, enqueued and due ones by their
+-- message or the sweep for lost messages, and others by their parents.
 create view tasker_limbo as
   select s.task_uuid, s.step_no, s.state::text as state, 'in_progress without a lease that can end' as reason
     from tasker_tasks t

@@ -1,33 +1,33 @@
 -- Repair: what an operator does with steps that have failed for good, and with
 -- the tasks that failed with them.
 --
--- Each function takes all the locks of its task first, in the order of
--- 00040_settle.sql (rows that can move, rows that wait, the task's row), so that
--- it excludes settling, cancelling and finalizing, and sees what those did
--- before. What it promises is kept as follows.
+-- Each function first takes all the locks of its task, in the order of
+-- 00040_settle.sql (rows that can move, rows that wait, the task's row). So it
+-- excludes settling, cancelling and finalizing, and sees everything that they did
+-- before. Its promises are kept as follows.
 --
--- A step runs anew as another generation: its attempts and claims start at zero,
+-- A step runs again as a new generation: its attempts and claims start at zero,
 -- its lease is void (an outcome under it is stale), its history and its dead
--- letter stay. lease_no goes on: it never names two claims.
+-- letter stay. lease_no continues: it never names two claims.
 --
--- open_sinks and remaining_parents count steps that are not satisfied. A step
--- that failed is not, before and after its retry, so a retry changes neither.
+-- open_sinks and remaining_parents count steps that are not satisfied. A failed
+-- step is not satisfied before or after its retry, so a retry changes neither.
 -- Resolving a step satisfies it, once, so it counts down its children and its
 -- sink as its success would have. Only a step whose own parents are satisfied
--- may be resolved: else a sink could be satisfied while something above it runs,
--- and its task would be complete too early.
+-- may be resolved: otherwise a sink could be satisfied while something above it
+-- runs, and its task would be complete too early.
 --
 -- The mark of doom stays if and only if another step of the task remains failed:
 -- then whoever settles the last step that can move has to look. Clearing it is
--- safe under the locks: a failure that comes later waits for them and marks anew.
+-- safe under the locks: a later failure waits for them and sets the marks again.
 --
 -- A failed task goes error → pending → in_progress with its first repair, and
--- ends again as any task does: by the step that takes the last of its work away,
--- here if that was the repair itself.
+-- ends again as any task does: with the step that takes away the last of its work,
+-- or right here if the repair itself did.
 
 -- +goose Up
 
--- What the history keeps of an operator's move. Reason and name may be null.
+-- What the history records of an operator's action. Reason and name may be null.
 -- +goose StatementBegin
 create function tasker_operator_note(p_what text, p_reason text, p_by text)
 returns jsonb language sql immutable parallel safe as $$
@@ -35,8 +35,8 @@ returns jsonb language sql immutable parallel safe as $$
 $$;
 -- +goose StatementEnd
 
--- Closes the open dead letters of a task's steps, of all or of those given: as
--- replayed, resolved, cancelled.
+-- Closes the open dead letters of a task's steps, of all or of those given, as
+-- replayed, resolved or cancelled.
 -- +goose StatementBegin
 create function tasker_close_letters(p_task uuid, p_steps integer[], p_as text, p_reason text, p_by text)
 returns void language sql as $$
@@ -47,8 +47,8 @@ returns void language sql as $$
 $$;
 -- +goose StatementEnd
 
--- Opens a failed task again. The caller holds its locks and gives it something
--- that moves, or concludes it.
+-- Reopens a failed task. The caller holds its locks, and gives it something that
+-- moves or concludes it.
 -- +goose StatementBegin
 create function tasker_reopen_task(p_task uuid, p_host integer, p_note jsonb)
 returns void language plpgsql as $$
@@ -82,10 +82,10 @@ returns boolean language sql stable as $$
 $$;
 -- +goose StatementEnd
 
--- Has failed steps run anew: one of them, or all (p_step null). Returns the
--- task's state then, the state the step is in (null for all), and the numbers of
--- the steps that run anew: none if the task is settled or nothing in question has
--- failed. No row: no such task or step.
+-- Runs failed steps again: one of them, or all (p_step null). Returns the task's
+-- resulting state, the state of the step (null for all), and the numbers of the
+-- steps that run again: none if the task is settled or no such step has failed. No
+-- row: no such task or step.
 -- +goose StatementBegin
 create function tasker_retry_steps(p_task uuid, p_step integer, p_reason text, p_by text, p_host integer default null)
 returns table (o_task_state tasker_task_state, o_step_state tasker_step_state, o_steps integer[])
@@ -138,7 +138,7 @@ end
 $$;
 -- +goose StatementEnd
 
--- Puts the mark of doom on every step of a task that can move, or takes it from
+-- Puts the mark of doom on every step of a task that can move, or removes it from
 -- all. The caller holds the task's locks.
 -- +goose StatementBegin
 create function tasker_mark_doom(p_task uuid, p_failing boolean)
@@ -149,15 +149,15 @@ returns void language sql as $$
 $$;
 -- +goose StatementEnd
 
--- Declares a step done with a result its children see, or skips it: then its
--- result is null, and the plan must allow it. Returns what came of it:
+-- Declares a step done, with a result that its children see, or skips it: then its
+-- result is null, and the plan must allow it. Returns the outcome:
 --   resolved       the step is resolved_manually, and its task goes on
---   running        somebody holds its lease: its outcome decides
+--   running        somebody holds its lease: the outcome of that run decides
 --   waiting        it waits for its parents
 --   settled        it is complete, cancelled or resolved already
 --   ended          its task is complete, cancelled or resolved
---   not_skippable  its template does not let it be skipped
--- with the states of task and step then. No row: no such step.
+--   not_skippable  its template does not allow skipping it
+-- with the resulting states of task and step. No row: no such step.
 -- +goose StatementBegin
 create function tasker_resolve_step(
   p_task uuid, p_step integer, p_result text, p_skip boolean, p_reason text, p_by text, p_host integer default null)
@@ -225,9 +225,9 @@ end
 $$;
 -- +goose StatementEnd
 
--- Declares a task done whatever became of its steps: what is not settled is
--- cancelled, as tasker_cancel_task does. Returns the task's state and whether this
--- call resolved it; no row: no such task.
+-- Declares a task done whatever became of its steps: those that are not settled
+-- are cancelled, as tasker_cancel_task does. Returns the task's state and whether
+-- this call resolved it; no row: no such task.
 -- +goose StatementBegin
 create function tasker_resolve_task(p_task uuid, p_reason text, p_by text, p_host integer default null)
 returns table (o_state tasker_task_state, o_resolved boolean)

@@ -1,12 +1,13 @@
--- What an operator does with queues and with what was set aside.
+-- What operators can do with queues and with messages and steps that were set aside.
 
 -- +goose Up
 
 -- Waits until every transaction that may have given steps to a host has ended.
--- Called after a namespace was paused, in a transaction of its own: those who
--- began before have ended then, and those who begin later see the pause. The
--- locks are those of tasker_may_lease; 0 is that of all outside workers. Each is given
--- back at once, which only a block with an exception can: nobody waits for the others.
+-- Called after a namespace was paused, in a transaction of its own: transactions
+-- that began before the pause have ended when this returns, and later ones see the
+-- pause. The locks are those of tasker_may_lease; 0 is the one of all outside
+-- workers. Each is released at once, which only a block with an exception can do, so
+-- that nobody who needs it waits while this function waits for the others.
 -- +goose StatementBegin
 create function tasker_await_grants()
 returns void language plpgsql as $$
@@ -27,8 +28,8 @@ end
 $$;
 -- +goose StatementEnd
 
--- How many messages a queue holds that may be read now, how many that may be
--- later, each counted up to p_limit, and when the oldest of the former came.
+-- How many messages of a queue are visible now, and how many will be later, each
+-- counted up to p_limit, and when the oldest visible one was sent.
 -- +goose StatementBegin
 create function tasker_queue_facts(p_queue text, p_limit integer, out o_waiting integer, out o_delayed integer, out o_oldest_at timestamptz)
 language plpgsql stable as $$
@@ -42,8 +43,8 @@ end
 $$;
 -- +goose StatementEnd
 
--- How many of the first p_limit messages of a queue that may be read now come
--- before that of a step; null: it is not among them.
+-- How many of the first p_limit visible messages of a queue come before that of a
+-- step; null: it is not among them.
 -- +goose StatementBegin
 create function tasker_queue_place(p_queue text, p_step uuid, p_limit integer)
 returns integer language plpgsql stable as $$
@@ -62,8 +63,8 @@ $$;
 -- +goose StatementEnd
 
 -- Sends a message that was set aside to its queue again, and closes its dead
--- letter. Returns replayed; closed (somebody has dealt with it); no_queue (its
--- queue is gone); or null: there is no such message.
+-- letter. Returns replayed; closed (somebody has dealt with it already); no_queue
+-- (its queue is gone); or null: no such message.
 -- +goose StatementBegin
 create function tasker_replay_message(p_letter bigint, p_reason text, p_by text)
 returns text language plpgsql as $$

@@ -1,6 +1,6 @@
--- The account of what happened to plugins: which processes there were, who
--- changed what, when and why, and what is not run any more. Hosts write it,
--- people read it, and nothing that moves work looks at it.
+-- The record of what happened to plugins: which processes there were, who changed
+-- what, when and why, and what is no longer run. Hosts write it and people read
+-- it; nothing that moves work depends on it.
 
 -- +goose Up
 
@@ -12,7 +12,7 @@ create table tasker_plugin_generations (
   kind          text not null,
   name          text not null,
   sha256        text not null,
-  config_digest text not null,                 -- of the settings it was started with
+  config_digest text not null,                 -- digest of the settings that it was started with
   version       text not null default '',      -- as it describes itself
   sdk_version   text not null default '',
   started_at    timestamptz not null,
@@ -24,11 +24,11 @@ create table tasker_plugin_generations (
 );
 create index on tasker_plugin_generations (environment, kind, name, generation desc);
 
--- What became of generations, and of executables: those events have no
+-- What happened to generations and to executables; events of executables have no
 -- generation. Rows are never changed.
 create table tasker_plugin_events (
   event_id      bigint generated always as identity primary key,
-  at            timestamptz not null,          -- when it was, by the host's clock
+  at            timestamptz not null,          -- when it happened, by the host's clock
   recorded_at   timestamptz not null default clock_timestamp(),
   host          text not null,
   environment   text not null,
@@ -59,7 +59,7 @@ create trigger tasker_plugin_events_append_only before update or delete on taske
   for each row execute function tasker_refuse_change();
 
 -- What a slot does not run until somebody releases it. An empty config_digest
--- means with whatever settings.
+-- means with any settings.
 create table tasker_plugin_quarantines (
   environment   text not null,
   kind          text not null,
@@ -72,8 +72,8 @@ create table tasker_plugin_quarantines (
   primary key (environment, kind, name, sha256, config_digest)
 );
 
--- Writes events down, in their order. A generation that starts gets its row, one
--- that ends has it completed; an executable goes into quarantine or out of it.
+-- Records events in their order. A generation that starts gets a row, which is
+-- completed when it ends; an executable goes into quarantine or out of it.
 -- +goose StatementBegin
 create function tasker_record_plugin_events(
   p_host text, p_environment text,

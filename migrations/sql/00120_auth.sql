@@ -17,7 +17,7 @@ create table tasker_tokens (
   check ((revoked_at is null) = (revoked_by is null))
 );
 
--- Makes a token that works for p_life_seconds; no row if a live token has the
+-- Creates a token that works for p_life_seconds; no row if a live token has the
 -- name. A name is free again when its token has expired or was revoked.
 -- +goose StatementBegin
 create function tasker_create_token(p_id text, p_name text, p_hash bytea, p_permissions text[], p_by text, p_life_seconds bigint)
@@ -36,8 +36,8 @@ end
 $$;
 -- +goose StatementEnd
 
--- Who changed what through the API. Nothing is changed in it, and nothing removed
--- that is younger than 30 days: retention takes what is older.
+-- Who changed what through the API. Rows are never changed, and never removed
+-- before they are 30 days old: retention removes older ones.
 create table tasker_audit (
   audit_id    bigint generated always as identity primary key,
   recorded_at timestamptz not null default clock_timestamp(),
