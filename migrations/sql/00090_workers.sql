@@ -1,27 +1,28 @@
 -- Outside workers: programs in any language that claim steps, keep their leases
--- and settle them by the functions here, in the names and with the promises of
--- docs/write-a-worker.md. Their moves are those of the engine: a claim is
--- tasker_claim_steps, an outcome is tasker_settle_steps, and a lease that runs
--- out is settled by the sweep. What differs is where the lease ends: a worker is
--- no host, so each of its leases has a time of its own (lease_until).
+-- and settle them through the functions here, with the names and promises of
+-- docs/write-a-worker.md. They move steps as the engine does: a claim is
+-- tasker_claim_steps, an outcome is tasker_settle_steps, and a lease that expires
+-- is settled by the sweep. The difference is where the lease ends: a worker is
+-- not a host, so each of its leases has a time of its own (lease_until).
 --
--- A worker's role may call the functions and nothing else. They run as their
--- owner (security definer, the search path fixed) and ask which role called.
+-- A worker's role may call the functions and nothing else. The functions run as
+-- their owner (security definer, with a fixed search path) and check which role
+-- called.
 --
--- Locks: rows of steps as 00040 says; rows of leases of workers after all
--- others, and rows of workers last.
+-- Locks: rows of steps as 00040 says; rows of workers' leases after all others,
+-- and rows of workers last.
 
 -- +goose Up
 
--- Which roles may work in which namespaces. '*': in all.
+-- Which roles may work in which namespaces. '*' means in all.
 create table tasker_worker_grants (
   role_name text not null,
   namespace text not null check (namespace ~ '^([a-z][a-z0-9_]{0,39}|\*)$'),
   primary key (role_name, namespace)
 );
 
--- What hosts enforce on plugins, for outside workers too; hosts write it as they
--- start. One row.
+-- The limits that hosts enforce on plugins, applied to outside workers as well.
+-- Hosts write it when they start. One row.
 create table tasker_worker_policy (
   singleton          boolean primary key default true check (singleton),
   max_result_bytes   integer not null default 4194304,
@@ -32,8 +33,8 @@ create table tasker_worker_policy (
 insert into tasker_worker_policy default values;
 
 -- Lets a role work in namespaces, or in all with '*'. The role must exist and be
--- able to log in by itself or through others; it gets nothing but the functions
--- of this file. Namespaces need not exist yet.
+-- able to log in, itself or through others. It is granted nothing but the
+-- functions of this file. Namespaces need not exist yet.
 -- +goose StatementBegin
 create function tasker_grant_worker(p_role text, variadic p_namespaces text[])
 returns void language plpgsql as $$
@@ -72,7 +73,7 @@ end
 $$;
 -- +goose StatementEnd
 
--- Takes namespaces from a role; without any, all of them.
+-- Revokes namespaces from a role; without any, all of them.
 -- +goose StatementBegin
 create function tasker_revoke_worker(p_role text, variadic p_namespaces text[] default '{}')
 returns void language sql as $$
@@ -81,9 +82,9 @@ returns void language sql as $$
 $$;
 -- +goose StatementEnd
 
--- Refuses the caller if it may not work in the namespace. Within a function that
--- runs as its owner: current_user is the owner, who may, and the caller is who
--- logged in, or the role it has set itself to.
+-- Refuses the caller if it may not work in the namespace. Inside a function that
+-- runs as its owner current_user is the owner, who may do everything. The caller is
+-- the role that logged in, or the one that it has set itself to.
 -- +goose StatementBegin
 create function tasker_worker_may(p_namespace text)
 returns void language plpgsql stable as $$
@@ -102,7 +103,7 @@ end
 $$;
 -- +goose StatementEnd
 
--- Which step is meant, and the numbers of its children. Refuses a caller that may not
+-- Looks up a step and the numbers of its children. Refuses a caller that may not
 -- work in its namespace. o_namespace is null if there is no such step.
 -- +goose StatementBegin
 create function tasker_worker_step(
@@ -127,8 +128,8 @@ end
 $$;
 -- +goose StatementEnd
 
--- The worker's number; it is entered if it is new. When it was last seen is
--- renewed every five seconds at most, and without waiting for others.
+-- The worker's number; a new worker is entered. The time at which it was last seen
+-- is renewed every five seconds at most, and without waiting for others.
 -- +goose StatementBegin
 create function tasker_worker_seen(p_namespace text, p_worker text)
 returns integer language plpgsql as $$
@@ -150,9 +151,9 @@ end
 $$;
 -- +goose StatementEnd
 
--- Whether JSON may take more than twice p_max_bytes once it is stored, as 1e131071
--- does, which is written out then. A byte becomes 16384 at most, and only in a number
--- with an exponent more than two.
+-- Whether JSON may take more than twice p_max_bytes once it is stored. 1e131071 does,
+-- for example, since it is written out when stored. One byte becomes 16384 at most,
+-- and only in a number with an exponent does it become more than two.
 -- +goose StatementBegin
 create function tasker_worker_swells(p_json text, p_max_bytes integer)
 returns boolean language sql immutable as $$
@@ -160,8 +161,8 @@ returns boolean language sql immutable as $$
 $$;
 -- +goose StatementEnd
 
--- What is wrong with a text that should be JSON we can store; null: nothing.
--- What passes is stored by jsonb without a digit lost.
+-- What is wrong with a text that should be JSON that we can store; null: nothing.
+-- jsonb stores what passes without losing a digit.
 -- +goose StatementBegin
 create function tasker_worker_fault(p_what text, p_text text, p_max_bytes integer, p_max_depth integer, p_object boolean)
 returns text language plpgsql immutable as $$
@@ -183,7 +184,7 @@ begin
   elsif tasker_worker_swells(p_text, p_max_bytes) and octet_length(v_value::text) > 2 * p_max_bytes then
     return format('%s has numbers that take %s bytes when they are written out: send them as strings', p_what, octet_length(v_value::text));
   end if;
-  -- As deep as it has brackets at most: only the suspicious are taken apart.
+  -- The depth is at most the number of brackets: only suspicious texts are taken apart.
   if length(p_text) - length(translate(p_text, '[{', '')) > p_max_depth then
     v_level := array[v_value];
     while v_level is not null loop
@@ -205,7 +206,7 @@ end
 $$;
 -- +goose StatementEnd
 
--- What is wrong with the result of a step and what is to be kept with it; null: nothing.
+-- What is wrong with the result of a step and the metadata to be kept with it; null: nothing.
 -- +goose StatementBegin
 create function tasker_worker_refusal(p_output text, p_metadata text)
 returns text language plpgsql stable as $$
@@ -220,9 +221,9 @@ end
 $$;
 -- +goose StatementEnd
 
--- What the worker needs to run one step that it was leased at p_at, as
--- tasker_worker_claim says. Enters the lease for the sweep; if p_done is not null, the
--- lease of a step that the worker has just done, in the row of that one.
+-- What the worker needs to run one step that was leased to it at p_at, as described at
+-- tasker_worker_claim. Enters the lease for the sweep. If p_done is not null it is the
+-- lease of a step that the worker has just done, whose row is reused.
 -- +goose StatementBegin
 create function tasker_worker_job(
   p_worker integer, p_lease interval, p_at timestamptz, p_task uuid, p_step integer, p_lease_id uuid, p_plan integer, p_generation integer,
@@ -246,7 +247,7 @@ begin
      where l.lease_id = p_done and l.worker_id = p_worker;
   end if;
   if p_done is null or not found then
-    if p_done is not null then  -- it was another worker's, or the sweep has it
+    if p_done is not null then  -- the lease was another worker's, or the sweep has it
       perform tasker_worker_count(array[p_done], 'success');
     end if;
     insert into tasker_worker_leases (lease_id, task_uuid, step_no, worker_id, lease, look_at, deadline_at)
@@ -272,7 +273,7 @@ $$;
 -- +goose StatementEnd
 
 -- What the worker needs to run each of many steps, and their leases, as
--- tasker_worker_job does for one. The rows are in no order; ord is the place in the arrays.
+-- tasker_worker_job does for one. The rows are in no order; ord is the position in the arrays.
 -- +goose StatementBegin
 create function tasker_worker_jobs(
   p_worker integer, p_lease interval, p_at timestamptz[], p_task uuid[], p_step integer[], p_lease_id uuid[], p_attempt integer[],
@@ -289,7 +290,7 @@ begin
     select u.ord, u.at, u.task_uuid, u.step_no, u.lease_id, u.attempt, u.plan_id, u.generation
       from unnest(p_at, p_task, p_step, p_lease_id, p_attempt, p_plan, p_generation)
            with ordinality u(at, task_uuid, step_no, lease_id, attempt, plan_id, generation, ord)
-  ), kind as materialized (  -- what is the same for a step of all tasks that follow a plan: looked up once for all of them
+  ), kind as materialized (  -- what is the same for a step in all tasks that follow a plan: looked up once for all of them
     select d.plan_id, d.step_no, n.name, n.config, n.max_attempts, nullif(n.timeout_ms, 0) * interval '1 millisecond' as timeout,
            h.name as handler, k.name as task_name, k.version, n.ancestors, a.names
       from (select distinct g.plan_id, g.step_no from got g) d
@@ -328,7 +329,7 @@ $$;
 -- +goose StatementEnd
 
 -- Refuses a request for work that makes no sense, or that the caller may not make.
--- p_known is a namespace in which the caller may work; null: none is known.
+-- p_known is a namespace in which the caller is known to be allowed to work, or null.
 -- +goose StatementBegin
 create function tasker_worker_asks(p_namespace text, p_worker text, p_handlers text[], p_qty integer, p_lease interval, p_known text)
 returns void language plpgsql stable as $$
@@ -355,11 +356,11 @@ $$;
 -- +goose StatementEnd
 
 -- Leases to the worker up to p_qty steps of the namespace whose handler is among
--- p_handlers, those with the highest priority first. Each lease lasts p_lease,
--- and so much again with every heartbeat, but never beyond the step's timeout.
+-- p_handlers, those with the highest priority first. Each lease lasts p_lease, and
+-- each heartbeat extends it by the same time, but never beyond the step's timeout.
 --
--- Returns what the worker needs to run each: context, the template's config, and
--- as dependencies an object with the results of the steps it depends on, by
+-- Returns what the worker needs to run each step: context, the template's config,
+-- and as dependencies an object with the results of the steps it depends on, by
 -- their names: all its parents, and nearer ancestors up to 256. The
 -- idempotency_key is the same for every attempt of a step.
 -- +goose StatementBegin
@@ -403,13 +404,13 @@ end
 $$;
 -- +goose StatementEnd
 
--- Extends a lease by what it was claimed for. p_progress, if given, is JSON of at
--- most 4096 bytes for people to see. The verdict is
+-- Extends a lease by the time that it was claimed for. p_progress, if given, is JSON
+-- of at most 4096 bytes for people to see. The verdict is
 --   ok                the lease holds until lease_until
 --   cancel_requested  stop: reason is task_cancelled, or timeout when the step's
 --                     timeout has passed; no answer will count
---   stale_lease       stop: the step is somebody else's, or has been settled
---   invalid           the progress was refused, with the reason; the lease was extended
+--   stale_lease       stop: the step belongs to somebody else, or has been settled
+--   invalid           the progress was refused, for the reason given; the lease was extended
 -- +goose StatementBegin
 create function tasker_worker_heartbeat(p_step uuid, p_lease uuid, p_progress text default null)
 returns table (verdict text, lease_until timestamptz, reason text)
@@ -452,9 +453,9 @@ begin
       verdict := 'invalid';
     end if;
   end if;
-  -- After the lease, as the sweep that counts takes them.
+  -- After the lease, in the order of the sweep that counts.
   select w.name into v_worker from tasker_workers w where w.worker_id = v_lease.worker_id;
-  if found then  -- retention may have removed it in the moment in which it claimed
+  if found then  -- retention may have removed it at the moment when it claimed
     perform tasker_worker_seen(v_namespace, v_worker);
   end if;
   return next;
@@ -462,16 +463,16 @@ end
 $$;
 -- +goose StatementEnd
 
--- Ends leases with an outcome that was recorded: nothing is left to look at, and
--- each worker's count grows, in a row of its own: to change the worker's would have
--- all of its steps wait for each other. The sweep adds it up.
+-- Ends leases whose outcome was recorded: there is nothing left to look at. Each
+-- worker's count grows by a row of its own: if the worker's row were updated all of
+-- its steps would wait for each other. The sweep adds these rows up.
 -- +goose StatementBegin
 create function tasker_worker_count(p_lease uuid[], p_outcome tasker_outcome)
 returns void language plpgsql as $$
 declare
   v_lease record;
 begin
-  if cardinality(p_lease) = 1 then  -- at a fourth of what the statement for many takes
+  if cardinality(p_lease) = 1 then  -- at a fourth of the cost of the statement for many
     delete from tasker_worker_leases l where l.lease_id = p_lease[1] returning l.worker_id, l.done into v_lease;
     if found then
       insert into tasker_worker_counts (worker_id, outcome, steps) values (v_lease.worker_id, p_outcome, 1);
@@ -492,7 +493,7 @@ end
 $$;
 -- +goose StatementEnd
 
--- Hands an outcome that has been checked to tasker_settle_steps, and notes it for
+-- Passes an outcome that has been checked to tasker_settle_steps, and records it for
 -- the worker's counts.
 -- +goose StatementBegin
 create function tasker_worker_record(
@@ -514,9 +515,10 @@ end
 $$;
 -- +goose StatementEnd
 
--- Records a success that has been checked. If p_worker is not null, hands it a child that
--- is ready and whose handler is in p_served, for p_lease_for. The caller counts what was
--- recorded (tasker_worker_count); that it may have been counted here does no harm.
+-- Records a success that has been checked. If p_worker is not null, leases it, for
+-- p_lease_for, a child that is ready and whose handler is in p_served. The caller
+-- counts what was recorded (tasker_worker_count); if it was counted here already, that
+-- does no harm.
 -- +goose StatementBegin
 create function tasker_worker_success(
   p_task uuid, p_step integer, p_lease uuid, p_output text, p_metadata text, p_children integer[],
@@ -538,16 +540,16 @@ end
 $$;
 -- +goose StatementEnd
 
--- Records what came of a step. p_outcome is
+-- Records the outcome of a step. p_outcome is
 --   success    p_output is its result, any JSON value; p_metadata an object that is kept with it
 --   retryable  p_error says why; the step's retry policy decides when it runs again
 --   permanent  p_error says why; it is not tried again
 -- p_error is an object: message, type, code, context (an object) and retry_after
--- (seconds), all optional. All three are texts, so that what is wrong with them
--- is an answer and no exception. The verdict is
+-- (seconds), all optional. All three are texts, so that a fault in them leads to an
+-- answer instead of an exception. The verdict is
 --   recorded          it counts
 --   already_recorded  an earlier call with this lease counted: the reply was lost
---   stale_lease       it does not count: the step is somebody else's, or was cancelled
+--   stale_lease       it does not count: the step belongs to somebody else, or was cancelled
 --   unknown           there is no such step
 --   invalid           nothing was done; detail says what to send instead
 -- +goose StatementBegin
@@ -609,12 +611,13 @@ $$;
 -- Records the success of a step, as tasker_worker_settle does, and leases the worker
 -- its next one, as tasker_worker_claim does: in one call and one commit, for a worker
 -- that runs one step at a time. The next step is one that this success made ready, if
--- the worker serves it, as a host goes on with what its plugins have made ready; else
--- one of the queue. Returns one row: the verdict and, unless step_uuid is null, the
--- step. After "invalid" there is none: the step at hand is to be settled first.
+-- the worker serves it, just as a host continues with the steps that its plugins have
+-- made ready; otherwise one from the queue. Returns one row: the verdict and, unless
+-- step_uuid is null, the step. After "invalid" there is none: the current step must be
+-- settled first.
 --
--- It holds the locks of the step and of what lies below as it looks into the queue:
--- there it waits for no other.
+-- While it looks into the queue it holds the locks of the step and of those below it.
+-- So it does not wait for anybody there.
 -- +goose StatementBegin
 create function tasker_worker_next(
   p_step uuid, p_lease uuid, p_output text, p_namespace text, p_worker text, p_handlers text[],
@@ -684,7 +687,7 @@ begin
   elsif verdict = 'recorded' then
     perform tasker_worker_count(array[p_lease], 'success');
   end if;
-  if v_renew then  -- after the lease, as the sweep that counts takes them
+  if v_renew then  -- after the lease, in the order of the sweep that counts
     perform tasker_worker_seen(p_namespace, p_worker);
   end if;
   return next;
@@ -692,12 +695,11 @@ end
 $$;
 -- +goose StatementEnd
 
--- Records successes together, in the order of their steps, and hands as many as
--- p_room of the children that these made ready and whose handler is in p_served to
--- p_worker for p_lease_for; none if one of the steps is of another namespace than
--- p_namespace. Returns what is said of each, by its place in the arrays, and the
--- steps leased, as tasker_settle_steps does. One that is refused does not keep the
--- others from being recorded.
+-- Records successes together, in the order of their steps. Leases to p_worker, for
+-- p_lease_for, up to p_room of the children that they made ready and whose handler is in
+-- p_served; none if one of the steps is not of the namespace p_namespace. Returns the
+-- verdict on each, by its position in the arrays, and the steps leased, as
+-- tasker_settle_steps does. If one is refused the others are recorded all the same.
 -- +goose StatementBegin
 create function tasker_worker_successes(
   p_step uuid[], p_lease uuid[], p_output text[], p_metadata text[],
@@ -711,7 +713,7 @@ declare
   v_policy    record;
   v_json      boolean;
   v_namespace text;
-  v_ord       integer[];  -- of those that go together, in the order of their steps
+  v_ord       integer[];  -- positions of those that are recorded together, in the order of their steps
   v_task      uuid[];
   v_number    integer[];
   v_lease     uuid[];
@@ -745,8 +747,8 @@ begin
   end loop;
   select c.max_result_bytes, c.max_depth, c.retry_after_cap_ms, c.claim_factor into v_policy from tasker_worker_policy c;
 
-  -- That all of it is JSON is seen at once. What is wrong, and with which, is looked
-  -- for one by one.
+  -- One cast shows whether all of it is JSON. Only if not are they checked one by one
+  -- for what is wrong, and with which.
   begin
     perform p_output::jsonb[], p_metadata::jsonb[];
     v_json := true;
@@ -764,7 +766,7 @@ begin
            case when u.metadata is not null
                 then tasker_worker_fault('metadata', u.metadata, v_policy.max_result_bytes, v_policy.max_depth, true) end as metadata_fault
       from unnest(p_step, p_lease, p_output, p_metadata) with ordinality u(step, lease, output, metadata, ord)
-  ), together as (  -- those that go together: of a step that is named twice the first
+  ), together as (  -- those that are recorded together; of a step that is named twice, the first
     select g.ord, tasker_task_of(g.step) as task_uuid, tasker_step_no(g.step) as step_no, g.lease, g.output, g.metadata
       from given g where coalesce(g.output_fault, g.metadata_fault) is null and g.nth = 1
   )
@@ -806,10 +808,10 @@ end
 $$;
 -- +goose StatementEnd
 
--- Records the success of up to 500 steps together, at a fraction of the price of as
+-- Records the success of up to 500 steps together, at a fraction of the cost of as
 -- many calls of tasker_worker_settle. p_output and p_metadata are as there, one for
--- each step. Returns a row for each, in the order given; one that is refused does
--- not keep the others from being recorded.
+-- each step. Returns a row for each, in the order given. If one is refused the others
+-- are recorded all the same.
 -- +goose StatementBegin
 create function tasker_worker_complete(p_step uuid[], p_lease uuid[], p_output text[], p_metadata text[] default null)
 returns table (step_uuid uuid, verdict text, detail text)
@@ -832,16 +834,16 @@ $$;
 
 -- Records the successes of up to 500 steps, as tasker_worker_complete does, and leases
 -- the worker up to p_qty others, as tasker_worker_claim does: in one call and one
--- commit, for a worker that runs many at a time. With empty arrays it is a claim.
--- The steps are first those that these successes made ready, if the worker serves them
--- and all steps handed in are of p_namespace, and then those of the queue.
+-- commit, for a worker that runs many at a time. With empty arrays it is a claim. It
+-- first leases steps that these successes made ready, if the worker serves them and
+-- all steps handed in are of p_namespace, and then steps from the queue.
 --
--- Returns a row for each step handed in, with its verdict (verdict_on is the step), and
--- for each handed out, both lists side by side: row n has the nth of each, those handed
--- in as they are in the arguments. Where one list has ended its columns are null.
+-- Returns the steps handed in, with their verdicts (verdict_on is the step), and the
+-- steps leased, as two lists side by side: row n has the nth of each. The steps handed
+-- in are in the order of the arguments. Past the end of a list its columns are null.
 --
--- It holds the locks of the steps and of what lies below as it looks into the queue:
--- there it waits for no other.
+-- While it looks into the queue it holds the locks of the steps and of those below
+-- them. So it does not wait for anybody there.
 -- +goose StatementBegin
 create function tasker_worker_exchange(
   p_step uuid[], p_lease uuid[], p_output text[], p_namespace text, p_worker text, p_handlers text[],
@@ -861,7 +863,7 @@ declare
   v_worker integer;
   v_renew  boolean;
   v_handed integer;
-  v_at     timestamptz[];  -- when the leases of the steps handed out began
+  v_at     timestamptz[];  -- when the leases of the leased steps began
 begin
   if v_count > 500 then
     raise exception 'an exchange is for up to 500 steps, not for %', v_count using errcode = 'invalid_parameter_value';
@@ -896,17 +898,17 @@ begin
                                    v_done.o_plan, v_done.o_generation) j on j.ord = n.ord
      order by n.ord;
   end if;
-  if v_renew then  -- after the leases, as the sweep that counts takes them
+  if v_renew then  -- after the leases, in the order of the sweep that counts
     perform tasker_worker_seen(p_namespace, p_worker);
   end if;
 end
 $$;
 -- +goose StatementEnd
 
--- Gives a step back without a verdict, by a worker that shuts down or cannot run it now:
--- neither an attempt nor the claim is counted, however often that happens. It may be
--- claimed again after p_delay, which is not nothing by default, so that a worker that
--- gives back all it claims goes round slowly. The verdicts are those of
+-- Gives a step back without a verdict, for a worker that shuts down or cannot run it
+-- now. Neither an attempt nor the claim is counted, however often that happens. The
+-- step may be claimed again after p_delay. The default is not zero, so that a worker
+-- that gives back all it claims does so slowly. The verdicts are those of
 -- tasker_worker_settle.
 -- +goose StatementBegin
 create function tasker_worker_release(p_step uuid, p_lease uuid, p_delay interval default '1 second', p_reason text default 'released')
@@ -932,8 +934,8 @@ end
 $$;
 -- +goose StatementEnd
 
--- Adds up to p_limit rows of tasker_worker_counts to the workers' own counts. Rows
--- that another adds are left to it. Returns whether there may be more.
+-- Adds up to p_limit rows of tasker_worker_counts to the workers' own counts, except
+-- rows that another session is adding. Returns whether there may be more.
 -- +goose StatementBegin
 create function tasker_sweep_worker_counts(p_limit integer)
 returns boolean language plpgsql as $$
@@ -965,11 +967,11 @@ end
 $$;
 -- +goose StatementEnd
 
--- Looks at up to p_limit leases of outside workers whose time has come: those
--- that have run out are given back, or fail with a timeout if that has passed;
--- those that were extended are looked at again later; those that have ended are
--- counted. Any number of hosts may run it at once. o_looked = p_limit: there may
--- be more.
+-- Looks at up to p_limit leases of outside workers whose time has come. Those that
+-- have expired are given back, or fail with a timeout if their step's timeout has
+-- passed; those that were extended are looked at again later; those that have ended
+-- are counted. Any number of hosts may run it at once. If o_looked = p_limit there
+-- may be more.
 -- +goose StatementBegin
 create function tasker_sweep_worker_leases(
   p_limit integer, p_retry_after_cap_ms bigint, p_claim_factor integer,
@@ -990,15 +992,15 @@ begin
     end if;
     return;
   end if;
-  -- What is found to have run out may fail for good, which locks all that can
-  -- move in its task.
+  -- An expired lease may mean that its step fails for good, which locks all steps
+  -- that can move in its task.
   v_now := clock_timestamp();
   perform tasker_lock_movable(array(
     select distinct l.task_uuid
       from tasker_worker_leases l
       join tasker_workflow_steps s on s.task_uuid = l.task_uuid and s.step_no = l.step_no
      where l.lease_id = any(v_ids) and s.state = 'in_progress' and s.lease_id = l.lease_id and s.lease_until <= v_now));
-  -- A new statement: it sees what those did for whom the locks waited.
+  -- A new statement: it sees what the previous holders of the locks did.
   select array_agg(x.task_uuid order by x.task_uuid, x.step_no) as tasks, array_agg(x.step_no order by x.task_uuid, x.step_no) as steps,
          array_agg(x.lease_id order by x.task_uuid, x.step_no) as leases,
          array_agg((case when x.late then 'retryable' else 'released' end)::tasker_outcome order by x.task_uuid, x.step_no) as outcomes,
@@ -1044,8 +1046,8 @@ end
 $$;
 -- +goose StatementEnd
 
--- Nobody may call what runs as its owner unless it was granted to them, and what
--- runs as its owner looks nowhere but where we are.
+-- Functions that run as their owner may be called only by roles that were granted
+-- them, and look only into our own schema.
 -- +goose StatementBegin
 do $$
 declare

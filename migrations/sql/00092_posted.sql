@@ -1,25 +1,25 @@
--- Results that outside workers post on a queue, the way of the reference: such a
--- worker reads the message of a step with any pgmq client, runs the step and sends
--- what came of it. A host judges what was sent. A judgement and the end of its
--- message are one transaction, so that a call which is made again, since its reply
--- was lost, finds the messages gone and changes nothing.
+-- Results that outside workers post on a queue, as in the reference: such a worker
+-- reads the message of a step with any pgmq client, runs the step and sends its
+-- outcome. A host judges the outcome. It removes the message in the transaction of
+-- the judgement, so a call that is repeated because its reply was lost finds the
+-- messages gone and changes nothing.
 --
--- Locks are taken in the order of 00040_settle.sql, after those of the messages:
+-- Locks are taken in the order of 00040_settle.sql, but after those of the messages:
 -- whoever holds one of these wants nothing else of this queue.
 
 -- +goose Up
 
--- Records outcomes that were posted on p_queue. The arrays are ordered, and hold
--- what they do for tasker_settle_steps; p_msg_id is the message that each came in,
--- and p_lease the lease it names. An outcome without one (null) is of a worker that
--- has claimed nothing: it counts if the step is enqueued still, which is leased and
--- settled here in one, and of several for one step the first. p_host is who asks, for
--- the history: nothing is leased to it.
+-- Records outcomes that were posted on p_queue. The arrays are ordered, and have the
+-- same meaning as in tasker_settle_steps; p_msg_id is the message that each outcome
+-- came in, and p_lease the lease that it names. An outcome without a lease is from a
+-- worker that has claimed nothing. It counts if the step is still enqueued: then the
+-- step is leased and settled here in one go. Of several such outcomes for one step the
+-- first counts. p_host is the calling host, for the history: nothing is leased to it.
 --
--- The message of what counts, now or since before, is removed, and every other set
--- aside. One that is gone has been judged: its outcome is not looked at, and the
--- verdict is already_recorded. Else the verdicts, and all that is returned, are those
--- of tasker_settle_steps.
+-- The message of an outcome that counts, now or already before, is removed; all others
+-- are set aside. A message that is gone has been judged: its outcome is not looked at,
+-- and the verdict is already_recorded. Otherwise the verdicts, and everything else that
+-- is returned, are those of tasker_settle_steps.
 -- +goose StatementBegin
 create function tasker_settle_posted(
   p_host integer, p_queue text, p_msg_id bigint[], p_task uuid[], p_step integer[], p_lease uuid[], p_outcome tasker_outcome[],
@@ -35,7 +35,7 @@ declare
   v_now    timestamptz := clock_timestamp();
   v_lease  uuid[] := p_lease;
   v_there  bigint[];
-  v_gone   integer[] := '{}';  -- the outcomes whose messages are
+  v_gone   integer[] := '{}';  -- the outcomes whose messages are gone
   v_judged bigint[] := '{}';
   v_ord    integer;
   v_row    record;
@@ -55,7 +55,7 @@ begin
   end if;
 
   if array_position(v_lease, null) is not null then
-    -- Whatever settling will lock, in its order, before anything is leased.
+    -- Lock everything that settling will lock, in its order, before anything is leased.
     if p_outcome[1] = 'success' then
       perform from (select distinct u.task_uuid, u.step_no from unnest(p_task, p_step) u(task_uuid, step_no)) u
          join tasker_workflow_steps s on s.task_uuid = u.task_uuid and s.step_no = u.step_no
@@ -92,7 +92,7 @@ begin
                                 p_result, p_metadata, p_error, p_retry_after_ms, p_retry_after_cap_ms, p_claim_factor);
   o_verdict := v_done.o_verdict; o_finished := v_done.o_finished; o_finished_state := v_done.o_finished_state;
   o_due := v_done.o_due; o_enqueued := v_done.o_enqueued;
-  for v_row in  -- of claims by the functions for workers, whose outcome was posted all the same
+  for v_row in  -- steps that were claimed through the functions for workers, but whose outcome was posted
     select u.outcome, array_agg(u.lease_id) as leases
       from unnest(p_lease, p_outcome, o_verdict) u(lease_id, outcome, verdict)
      where u.lease_id is not null and u.verdict = 'recorded'

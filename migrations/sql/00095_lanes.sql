@@ -1,12 +1,12 @@
--- The lanes of priorities, and what is left in them.
+-- The priority lanes, and what is left over in them.
 
 -- +goose Up
 
--- Removes from tasker_priority_messages the rows whose message is gone: a worker
--- that reads the queue itself deletes the message and knows nothing of the row,
--- over which every claim would walk for ever. Looks at up to p_limit rows after
--- the one named, all of one queue, and returns the last of them; null: it has
--- seen all. Rows that somebody works on are left for the next time.
+-- Removes from tasker_priority_messages the rows whose message is gone. A worker
+-- that reads the queue itself deletes the message but does not know of the row,
+-- and every later claim would have to walk over it. Looks at up to p_limit rows
+-- after the given one, all of one queue, and returns the last of them; null: it
+-- has seen all. Rows that another session works on are left for the next time.
 -- +goose StatementBegin
 create function tasker_sweep_lanes(
   p_queue text, p_priority smallint, p_msg bigint, p_limit integer,

@@ -1,30 +1,31 @@
--- Retention: what has ended goes after a while. Tasks live in partitions by the
--- days of their creation, so the days of which nothing is to be kept go as a whole,
--- at the price of their size in files and of one short lock. Of a partition that holds
--- something to keep, a task that has not ended or one of a namespace that keeps
--- its tasks longer, the rest is deleted in small batches; it goes with its
--- last row. A partition is named by its first day, and by that it is spoken of here.
+-- Retention: what has ended is deleted after a while. Tasks live in partitions by
+-- the days of their creation, so days of which nothing is to be kept are dropped as a
+-- whole, which costs as much as deleting their files, and one short lock. If a
+-- partition holds something to keep, a task that has not ended or one of a namespace
+-- that keeps its tasks longer, the rest of it is deleted in small batches, and the
+-- partition goes with its last row. A partition is named after its first day, and the
+-- functions here refer to it by that day.
 --
--- A task is over its time when it ended (complete, error, cancelled, resolved by
--- hand) longer ago than its namespace keeps tasks. What has not ended is kept
+-- A task is expired when it ended (complete, error, cancelled, resolved by hand)
+-- longer ago than its namespace keeps tasks. A task that has not ended is kept
 -- however old it is.
 --
--- Nothing here runs in the hot path. The one lock that others feel is that of
--- tasker_drop_day: it waits for p_wait at most, and holds for as long as it takes
--- to strike a table from the catalogue.
+-- Nothing here runs in the hot path. The only lock that others notice is that of
+-- tasker_drop_day: it waits for p_wait_ms at most, and is held for as long as it
+-- takes to remove a table from the catalogue.
 
 -- +goose Up
 
--- What one host at a time does for all.
+-- Duties that one host at a time does for all.
 create table tasker_duties (
   duty       text primary key,
   host_id    integer not null,
   held_until timestamptz not null
 );
 
--- Tasks that an operator changed after they had ended: their time begins anew when
--- they end again. Whoever drops a day looks at them under its lock, where looking
--- at all tasks of the day would take too long. They go with their task.
+-- Tasks that an operator changed after they had ended: their retention period starts
+-- anew when they end again. Dropping a day looks at them under its lock, where
+-- looking at all tasks of the day would take too long. The rows go with their tasks.
 create table tasker_reopened_tasks (task_uuid uuid primary key);
 
 -- The caller holds the task's row.
@@ -35,12 +36,12 @@ returns void language sql as $$
 $$;
 -- +goose StatementEnd
 
--- The queues that hosts read as inboxes, under whatever names, now and before:
--- what stands in their archives is kept as long as other records.
+-- The queues that hosts read as inboxes, or have read, under whatever names: the
+-- entries of their archives are kept as long as other records.
 create table tasker_inboxes (queue_name text primary key);
 
--- After which task the next pruning looks at the idempotency keys ("key") or identities
--- ("identity") of a namespace, beside the oldest ones: see tasker_prune_keys.
+-- The task after which the next pruning continues with the idempotency keys ("key") or
+-- identities ("identity") of a namespace, besides the oldest ones: see tasker_prune_keys.
 create table tasker_prune_marks (
   namespace_id integer not null,
   kind         text not null,
@@ -48,7 +49,7 @@ create table tasker_prune_marks (
   primary key (namespace_id, kind)
 );
 
--- Takes or keeps a duty for p_lease. Returns whether it is the host's.
+-- Takes or keeps a duty for p_lease. Returns whether the host has it now.
 -- +goose StatementBegin
 create function tasker_take_duty(p_duty text, p_host integer, p_lease interval)
 returns boolean language plpgsql as $$
@@ -61,7 +62,7 @@ end
 $$;
 -- +goose StatementEnd
 
--- When a day begins. Days are those of UTC.
+-- When a day begins. Days are days of UTC.
 -- +goose StatementBegin
 create function tasker_day_begins(p_day date)
 returns timestamptz language sql stable strict as $$
@@ -69,8 +70,8 @@ returns timestamptz language sql stable strict as $$
 $$;
 -- +goose StatementEnd
 
--- When a partition that begins with the day ends, of the four tables the last; null:
--- there is none.
+-- When the partition that begins with the day ends, the last of those of the four
+-- tables; null: there is none.
 -- +goose StatementBegin
 create function tasker_partition_ends(p_day date)
 returns timestamptz language sql stable as $$
@@ -78,8 +79,8 @@ returns timestamptz language sql stable as $$
 $$;
 -- +goose StatementEnd
 
--- Whether the database holds a task that was made from one time on and before another,
--- in whichever partition.
+-- Whether the database holds a task that was created from p_from on, before p_before,
+-- in any partition.
 -- +goose StatementBegin
 create function tasker_has_tasks(p_from timestamptz, p_before timestamptz)
 returns boolean language sql stable as $$
@@ -87,9 +88,9 @@ returns boolean language sql stable as $$
 $$;
 -- +goose StatementEnd
 
--- Until when the tasks of each namespace must have ended to go now; null: they
--- are kept for ever. p_keep belongs to p_namespaces, p_default to the others; a
--- null in either is for ever. o_shorter: the namespace keeps its tasks for less time than
+-- The bound of each namespace: tasks that ended before it are expired; null: its tasks
+-- are kept for ever. p_keep belongs to p_namespaces, p_default to the others; a null in
+-- either means for ever. o_shorter: the namespace keeps its tasks for less time than
 -- the others.
 -- +goose StatementBegin
 create function tasker_retention(p_default interval, p_namespaces text[], p_keep interval[])
@@ -102,9 +103,9 @@ language sql stable as $$
 $$;
 -- +goose StatementEnd
 
--- The first days of partitions, oldest first, of which some tasks may be over their
--- time: those of partitions that ended before any namespace's bound, and where a namespace
--- keeps its tasks for less time than the others those of which a day did.
+-- The first days of partitions that may have expired tasks, oldest first: partitions
+-- that ended before the latest of the namespaces' bounds and, where a namespace keeps
+-- its tasks for less time than the others, those whose first day ended before its bound.
 -- +goose StatementBegin
 create function tasker_old_days(p_default interval, p_namespaces text[], p_keep interval[])
 returns setof date language sql stable as $$
@@ -118,8 +119,8 @@ $$;
 -- +goose StatementEnd
 
 -- Whether the partitions that begin with a day hold nothing that is to be kept, and take
--- no more tasks. One look at what has not ended, by its index, and one at all the others,
--- which ends with the first that is kept.
+-- no more tasks. One query looks for tasks that have not ended, by their index, and
+-- another at all tasks, which stops at the first that is kept.
 -- +goose StatementBegin
 create function tasker_day_is_over(p_day date, p_default interval, p_namespaces text[], p_keep interval[])
 returns boolean language plpgsql stable as $$
@@ -149,12 +150,13 @@ end
 $$;
 -- +goose StatementEnd
 
--- Drops one table's partition that begins with a day: tasks first, then, when none are left of
--- its time, its steps and their history. Waits for the lock for p_wait_ms at most,
--- since everybody waits behind it meanwhile (lock_not_available then). Returns
--- whether it dropped something. A task that an operator has set going
--- again since the partition was looked at keeps it, also if it has ended again meanwhile: by
--- the lock, nobody is in the middle of that, and who was has noted it.
+-- Drops the partition of one table that begins with a day: first that of tasks and then,
+-- when no tasks of its time are left, those of steps and history. Waits for the lock for
+-- p_wait_ms at most, since everybody else waits behind it meanwhile; after that it fails
+-- with lock_not_available. Returns whether it dropped the partition. A task that an
+-- operator has reopened since the partition was looked at keeps it, even if the task has
+-- ended again meanwhile: the lock ensures that nobody is in the middle of reopening one,
+-- and whoever did so before has noted it.
 -- +goose StatementBegin
 create function tasker_drop_day(
   p_table text, p_day date, p_wait_ms integer, p_default interval, p_namespaces text[], p_keep interval[])
@@ -201,11 +203,11 @@ end
 $$;
 -- +goose StatementEnd
 
--- Deletes the tasks that are over their time among up to p_limit tasks after
--- p_after in the partition that begins with a day, or in the default one (p_day null), with
--- their steps and history. As long as all the partition may soon be dropped, it takes only those
--- of namespaces that keep their tasks for less time than the others. Returns how many, and the
--- last task looked at; null: it has seen all. Locks steps before tasks, as everybody does.
+-- Deletes the expired tasks among up to p_limit tasks after p_after in the partition that
+-- begins with a day, or in the default one (p_day null), with their steps and history. If
+-- the whole partition may soon be dropped, it takes only tasks of namespaces that keep
+-- their tasks for less time than the others. Returns how many, and the last task looked
+-- at; null: it has seen all. Locks steps before tasks, as everybody does.
 -- +goose StatementBegin
 create function tasker_prune_tasks(
   p_day date, p_after uuid, p_limit integer, p_default interval, p_namespaces text[], p_keep interval[],
@@ -241,7 +243,7 @@ begin
   perform from tasker_workflow_steps s
     where s.task_uuid = any(v_ids) and s.task_uuid between v_ids[1] and v_ids[cardinality(v_ids)]
     order by s.task_uuid, s.step_no for update;
-  -- Under the locks: what an operator has set going again meanwhile stays.
+  -- Under the locks: a task that an operator has reopened meanwhile stays.
   v_ids := array(select t.task_uuid from tasker_tasks t
                   where t.task_uuid = any(v_ids) and t.task_uuid between v_ids[1] and v_ids[cardinality(v_ids)]
                     and exists (select from tasker_retention(p_default, p_namespaces, p_keep) r
@@ -260,9 +262,9 @@ end
 $$;
 -- +goose StatementEnd
 
--- Moves the marks of a kind behind the rows that were looked at in turn: those of the
--- arrays, each with its namespace. Where they were fewer than p_limit there are no more,
--- and the next turn begins anew.
+-- Moves the marks of a kind behind the rows that were looked at in turn, which are those
+-- of the arrays, each with its namespace. If a namespace has fewer than p_limit of them it
+-- has no more, and its next turn starts from the beginning.
 -- +goose StatementBegin
 create function tasker_move_prune_marks(p_kind text, p_limit integer, p_namespace integer[], p_task uuid[])
 returns void language plpgsql as $$
@@ -283,10 +285,10 @@ end
 $$;
 -- +goose StatementEnd
 
--- Deletes idempotency keys older than p_keep whose task is gone: a key is kept as long as
--- its task, since the answer to a repeated request names it. In each namespace it looks
--- at the p_limit oldest; since all of those may have to stay, also at p_limit others in
--- turn, those after the mark. Returns how many it deleted.
+-- Deletes idempotency keys older than p_keep whose task is gone. A key is kept as long as
+-- its task, since the answer to a repeated request names the task. In each namespace it
+-- looks at the p_limit oldest keys. Since all of those may have to stay, it also looks at
+-- p_limit others in turn, those after the mark. Returns how many it deleted.
 -- +goose StatementBegin
 create function tasker_prune_keys(p_limit integer, p_keep interval)
 returns integer language plpgsql as $$
@@ -323,9 +325,9 @@ end
 $$;
 -- +goose StatementEnd
 
--- Deletes identities whose task is gone; looks at as many as tasker_prune_keys does, and
--- for the same reason. One that a submission is taking over at this moment is left to
--- it. Returns how many it deleted.
+-- Deletes identities whose task is gone. It looks at as many as tasker_prune_keys does, and
+-- for the same reason. An identity that a submission is taking over at the moment is left
+-- to it. Returns how many it deleted.
 -- +goose StatementBegin
 create function tasker_prune_identities(p_limit integer)
 returns integer language plpgsql as $$
@@ -363,14 +365,14 @@ end
 $$;
 -- +goose StatementEnd
 
--- Deletes, of each kind, what is over its time among the p_limit oldest; a null is for
--- ever. Returns how many rows of all kinds.
+-- Deletes, of each kind, what is expired among the p_limit oldest; null means that the kind
+-- is kept for ever. Returns how many rows it deleted in all.
 --   p_keys     idempotency keys whose task is gone, see tasker_prune_keys; identities
---              whose task is gone go in any case
+--              whose task is gone are deleted in any case
 --   p_letters  dead letters
---   p_records  the archives of queues, tries of finalization, hosts that are gone, workers
---              that were not seen, and what happened to hosts
---   p_audit    entries of the audit; they are kept for 30 days at least
+--   p_records  the archives of queues, finalization attempts, hosts that are gone, workers
+--              that were not seen, and events of hosts
+--   p_audit    audit entries, which are kept for 30 days at least
 -- +goose StatementBegin
 create function tasker_prune_records(p_limit integer, p_keys interval, p_letters interval, p_records interval, p_audit interval)
 returns integer language plpgsql
@@ -406,7 +408,7 @@ begin
   delete from tasker_workers w
    where w.worker_id in (select x.worker_id from tasker_workers x where x.last_seen_at < v_now - p_records
                           order by x.worker_id limit p_limit)
-     and w.last_seen_at < v_now - p_records   -- once more, under its lock: it may have come back
+     and w.last_seen_at < v_now - p_records   -- checked again under its lock: the worker may have come back
      and not exists (select from tasker_worker_leases l where l.worker_id = w.worker_id)
      and not exists (select from tasker_worker_counts c where c.worker_id = w.worker_id);
   get diagnostics v_some = row_count; v_all := v_all + v_some;

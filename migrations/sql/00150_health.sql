@@ -1,18 +1,18 @@
--- Claims for finalization that take longer than they should. Nothing is lost by
--- one: it ends by itself, and the sweep finds the task. Many of them, or old
--- ones, say that whoever claims is slow or gone.
+-- Finalization claims that take longer than they should. Such a claim loses
+-- nothing: it ends by itself, and the sweep finds the task. Many of them, or old
+-- ones, show that whoever claims is slow or gone.
 
 -- +goose Up
 
--- Claims are few; the index holds no other row. Its column changes only with a
--- claim, so updates of other columns stay heap-only.
+-- Claims are few, and the index holds no other rows. Its column changes only with
+-- a claim, so updates of other columns stay heap-only.
 create index tasker_tasks_claimed on tasker_tasks (finalize_until) where finalize_lease is not null;
 
--- Whether a processor still claims other tasks.
+-- For asking whether a processor still claims other tasks.
 create index on tasker_finalization_attempts (processor_id, attempted_at);
 
--- One row per claim older than it is expected to be: two fifths of its time. The
--- levels stand at 1, 1.5 and 2 times that, and at the end of the claim.
+-- One row per claim that is older than expected, which is two fifths of its timeout.
+-- The levels begin at 1, 1.5 and 2 times that, and at the end of the claim.
 create view tasker_stale_claims as
 select c.task_uuid, c.claimed_by, c.claimed_at, c.priority,
        extract(epoch from c.age)::double precision                            as claim_age_seconds,
@@ -42,8 +42,8 @@ select c.task_uuid, c.claimed_by, c.claimed_at, c.priority,
          where t.finalize_lease is not null) c
  where c.age > c.expected;
 
--- The same in one row. The score falls by 20 for each expired claim, 15 for each
--- processor that is missing, 10 and 5 for critical and warning ones.
+-- The same, summed up in one row. The score falls by 20 for each expired claim, 15
+-- for each missing processor, 10 for each critical claim and 5 for each warning.
 create view tasker_claim_health_summary as
 select s.expired, s.critical, s.warning, s.slow, s.missing, s.oldest_claim_age_seconds, s.average_claim_age_seconds,
        greatest(100 - 20 * s.expired - 10 * s.critical - 5 * s.warning - 15 * s.missing, 0)::integer as health_score,

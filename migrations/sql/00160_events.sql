@@ -1,20 +1,20 @@
--- What happens, for those who follow it. Nothing is written for them that is not
--- written anyway: they read the histories of tasks and steps, the audit and the
--- journal of plugins. Only hosts and their health, which have no history, get one
--- here; no step waits for it.
+-- Events, for those who follow what happens. Almost nothing is written for them
+-- that is not written anyway: they read the histories of tasks and steps, the
+-- audit and the record of plugins. Only hosts and their health, which have no
+-- history elsewhere, get one here; no step waits for it.
 --
--- Who follows asks by transaction: a row belongs to the transaction that wrote it
--- (xmin), and those below the horizon (pg_snapshot_xmin) have all ended, so
--- nothing can appear below it any more. Numbers from sequences cannot do that: a
--- transaction may take a lower one and commit later. Indexes on transaction
--- numbers do not exist; the times below narrow the search.
+-- Followers ask by transaction. A row belongs to the transaction that wrote it
+-- (xmin), and all transactions below the horizon (pg_snapshot_xmin) have ended, so
+-- no more rows can appear below it. Numbers from sequences cannot give that: a
+-- transaction may take a lower number and commit later. There are no indexes on
+-- transaction numbers; the times below narrow the search.
 
 -- +goose Up
 
 create table tasker_system_events (
   event_id    bigint generated always as identity primary key,
   recorded_at timestamptz not null default clock_timestamp(),
-  happened_at timestamptz not null default clock_timestamp(),   -- by the clock of whoever tells
+  happened_at timestamptz not null default clock_timestamp(),   -- by the clock of whoever reports it
   kind        text not null check (kind in ('host', 'health')),
   host        text not null,
   subject     text not null,               -- the host's number, or the name of the check

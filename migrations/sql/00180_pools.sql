@@ -1,16 +1,16 @@
--- What the hosts need to size their pools of executors.
+-- What hosts need to know to size their pools of executors.
 
 -- +goose Up
 
--- How many connections a host may have at once; null: it has not told.
+-- How many connections a host may have at once; null: it has not reported it.
 alter table tasker_hosts add column connections integer check (connections > 0);
 
--- Of each queue: how many messages may be read now, and for how many seconds one of
--- them could have been read already; of the queue of a namespace only those for
--- handlers in p_handlers: what is for outside workers no host can do. The first
--- p_limit are looked at in the order in which they came to be visible: the index on
--- vt has it, and those that are hidden, however many, are not looked at. A queue that is
--- paused has none; one that does not exist is left out. o_hosts is how many hosts share
+-- For each queue: how many messages are visible now, and for how many seconds one of
+-- them has been visible already. Of the queue of a namespace, only messages for the
+-- handlers in p_handlers count: no host can do the work of outside workers. The first
+-- p_limit messages are looked at in the order in which they became visible. The index on
+-- vt has that order, so hidden messages, however many, are not looked at. A paused queue
+-- counts as empty; one that does not exist is left out. o_hosts is how many hosts share
 -- the work.
 -- +goose StatementBegin
 create function tasker_backlogs(p_queues text[], p_limit integer, p_handlers text[])
@@ -43,10 +43,10 @@ end
 $$;
 -- +goose StatementEnd
 
--- Which of the queues hold a message that may be read now: of p_queues, the queues
--- of namespaces, one for a handler in p_handlers; of p_inboxes, any. Queues that
--- are paused hold none. One that does not exist is among them: who reads it is told
--- what is wrong.
+-- Which of the queues hold a message that is visible now: of p_queues, the queues of
+-- namespaces, a message for a handler in p_handlers; of p_inboxes, any message. Paused
+-- queues count as empty. A queue that does not exist is returned, so that whoever reads
+-- it is told what is wrong.
 -- +goose StatementBegin
 create function tasker_waiting(p_queues text[], p_handlers text[], p_inboxes text[])
 returns setof text language plpgsql stable

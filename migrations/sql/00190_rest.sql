@@ -1,36 +1,40 @@
--- Hosts at rest. One that has had nothing to do for a while asks the database
+-- Hosts at rest. A host that has had nothing to do for a while asks the database
 -- almost nothing, and is roused by a notification when there is work.
 --
--- A notification takes a lock of the whole server at commit, so one is sent only
--- when some host rests. Two advisory locks tell that, and nobody ever waits for
--- either. A host takes the bed, shared, for as long as it rests, on the connection
--- on which it listens. A sender first takes the door, shared, until its transaction
--- ends, and then asks whether the bed is taken; if so, or if it could not have the
--- door, it notifies. A host that goes to rest listens, takes the bed, then tries
--- the door exclusively, and gives it back at once; if it could not have it, it rises
--- and tries again later; else it looks at everything once more, and rests. So
--- nothing is missed: a sender that asked for the bed before it was taken had the
--- door by then, and if it still has it the host's try fails; if not, it has
--- committed, and the host's last look sees what it sent. A sender that asks later
--- finds the bed taken, and the host listens already.
+-- A notification takes a server-wide lock at commit, so it is sent only when some
+-- host rests. Two advisory locks tell whether one does, and nobody ever waits for
+-- either.
 --
--- That a host rests (tasker_hosts.rests) also says that it holds no step and takes
--- none before it has said, by a heartbeat that rouses the others, that it rests no
--- more: see tasker_may_lease. So when every host rests nobody's death has to be
--- noticed soon.
+-- A host takes the "bed", shared, for as long as it rests, on the connection on
+-- which it listens. A sender first takes the "door", shared, until its transaction
+-- ends, and then asks whether the bed is taken; if it is, or if the sender could not
+-- take the door, it notifies. A host that goes to rest listens, takes the bed, then
+-- tries the door exclusively, and releases it at once. If it could not take the
+-- door, it rises and tries again later; otherwise it looks at everything once more,
+-- and rests.
+--
+-- So nothing is missed. A sender that asked for the bed before it was taken had the
+-- door by then. If it still has the door, the host's attempt fails; if not, the
+-- sender has committed, and the host's last look sees what it sent. A sender that
+-- asks later finds the bed taken, and the host is listening already.
+--
+-- A resting host (tasker_hosts.rests) also holds no step, and takes none until it
+-- has reported that it rests no more, with a heartbeat that rouses the others: see
+-- tasker_may_lease. So when every host rests, no host's death has to be noticed
+-- soon.
 
 -- +goose Up
 
--- Rouses the hosts that rest, once the transaction has committed.
+-- Rouses the resting hosts once the transaction has committed.
 -- +goose StatementBegin
 create function tasker_rouse() returns trigger language plpgsql as $$
 begin
   if pg_catalog.pg_try_advisory_xact_lock_shared(pg_catalog.hashtext('tasker_door'), 0) then
-    -- One expression: between two statements the call may be cancelled, and its session would keep the bed.
+    -- A single expression: the call may be cancelled between two statements, and its session would keep the bed.
     if (case when pg_catalog.pg_try_advisory_lock(pg_catalog.hashtext('tasker_bed'), 0)
              then pg_catalog.pg_advisory_unlock(pg_catalog.hashtext('tasker_bed'), 0) else false end) then
       return null;
-    end if;   -- somebody rests, or somebody else asks at this moment: a needless notification
+    end if;   -- a host rests, or another session asks at the moment: a needless notification
   end if;
   perform pg_catalog.pg_notify('tasker_rouse', '');
   return null;
@@ -38,11 +42,11 @@ end
 $$;
 -- +goose StatementEnd
 
--- Has what is sent to a queue, and what becomes visible early, rouse hosts. False:
--- there is no such queue, we may make no triggers there, or somebody has sent to it
--- and not committed: a trigger waits for that, and all others who send or read would
--- wait behind it. The right is looked at first, since the server locks the table before it
--- does.
+-- Makes messages sent to a queue, and messages made visible early, rouse hosts.
+-- Returns false if there is no such queue, if we may not create triggers there, or if
+-- somebody has sent to it and not committed: creating a trigger waits for that, and
+-- everybody else who sends or reads would wait behind it. The privilege is checked
+-- first because the server locks the table before it checks it.
 -- +goose StatementBegin
 create function tasker_watch_queue(p_queue text)
 returns boolean language plpgsql set lock_timeout = '250ms' as $$
@@ -77,9 +81,9 @@ end
 $$;
 -- +goose StatementEnd
 
--- What rests must learn beside messages: hosts that come and that rest no more,
--- steps that outside workers have taken, whose leases run out, what templates add,
--- and queues that go on.
+-- What resting hosts must learn of besides messages: new hosts and hosts that rise;
+-- steps taken by outside workers, since their leases expire; what templates add; and
+-- queues that are resumed.
 create trigger tasker_host_rouses after insert on tasker_hosts for each row execute function tasker_rouse();
 create trigger tasker_host_rises after update of rests on tasker_hosts
   for each row when (old.rests and not new.rests) execute function tasker_rouse();
@@ -89,15 +93,15 @@ create trigger tasker_pause_rouses after update of paused_at on tasker_task_name
   for each row when (old.paused_at is distinct from new.paused_at) execute function tasker_rouse();
 
 -- The heartbeat of a host that has nothing to do, its look at the queues and its
--- sweeps in one: says that it rests and returns why it must look often all the
--- same; null: it need not. Then its lease is extended by p_rest_lease_ms, else by
--- p_lease_ms. p_rises is how often the host has risen, by which a call is told from
--- one that comes too late. p_queues and p_handlers, p_inboxes as for
--- tasker_waiting.
+-- sweeps in one call. It reports that the host rests and returns why it must look
+-- often all the same; null: it need not. In the null case its lease is extended by
+-- p_rest_lease_ms, otherwise by p_lease_ms. p_rises is how many times the host has
+-- risen, which exposes a call that comes too late. p_queues with p_handlers, and
+-- p_inboxes, are as for tasker_waiting.
 --   o_known    false: the host was declared dead, or has risen since
---   o_next_ms  until the first message becomes visible that is not; null: there is none
+--   o_next_ms  until the next hidden message becomes visible; null: there is none
 --   o_active   whether there are tasks that have not ended
---   o_blind    the queues that rouse nobody
+--   o_blind    the queues that do not rouse hosts
 -- +goose StatementBegin
 create function tasker_rest(
   p_host integer, p_rises bigint, p_state text, p_served text[], p_lease_ms bigint, p_rest_lease_ms bigint,
