@@ -9,8 +9,8 @@ import (
 	"github.com/pressly/goose/v3/database"
 )
 
-// ledgerTable records what was applied. Version 0, with an empty name, is the
-// empty schema; goose wants it.
+// ledgerTable records which files were applied. Version 0, with an empty name, is
+// the empty schema, which goose requires.
 const ledgerTable = "tasker_schema_migrations"
 
 const (

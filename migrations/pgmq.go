@@ -21,8 +21,8 @@ type PGMQKind string
 // The kinds of pgmq.
 const (
 	PGMQNone      PGMQKind = "none"      // not installed yet
-	PGMQExtension PGMQKind = "extension" // the extension; its objects are never altered, but that the queues in use get triggers
-	PGMQForeign   PGMQKind = "foreign"   // a schema pgmq that is neither the extension's nor ours
+	PGMQExtension PGMQKind = "extension" // the extension; its objects are never altered, except that the queues in use get triggers
+	PGMQForeign   PGMQKind = "foreign"   // a schema pgmq that belongs neither to the extension nor to us
 	PGMQCompat    PGMQKind = "compat"    // our compatible installation
 )
 
@@ -32,14 +32,14 @@ type PGMQInfo struct {
 	// Version is the extension's version, or the interface and revision of ours,
 	// such as 1.5.1-compat.1; empty if unknown.
 	Version string
-	// Missing are the functions we rely on that it does not have.
+	// Missing are the functions that we rely on and that it lacks.
 	Missing []string
 
-	revision  int  // of ours
+	revision  int  // of our installation
 	available bool // the server offers the extension
 }
 
-// neededFunctions are what our SQL and our transport call.
+// neededFunctions are the functions that our SQL and our transport call.
 var neededFunctions = []string{
 	"pgmq.create(text)",
 	"pgmq.send(text,jsonb,jsonb,integer)",
@@ -62,7 +62,7 @@ select coalesce((select e.extversion from pg_catalog.pg_extension e where e.extn
        coalesce(obj_description(to_regnamespace('pgmq')::oid, 'pg_namespace'), ''),
        array(select f from unnest($1::text[]) with ordinality u (f, n) where to_regprocedure(f) is null order by n)`
 
-// PGMQ tells which pgmq the database has.
+// PGMQ reports which pgmq the database has.
 func PGMQ(ctx context.Context, db Querier) (PGMQInfo, error) {
 	var info PGMQInfo
 	var extension, comment string
@@ -85,8 +85,8 @@ func PGMQ(ctx context.Context, db Querier) (PGMQInfo, error) {
 	return info, nil
 }
 
-// installPGMQ sees to it that the database has queues. What is there is used as
-// it is, except an earlier revision of our own.
+// installPGMQ makes sure that the database has queues. An existing installation is
+// used as it is, unless it is an earlier revision of our own.
 func installPGMQ(ctx context.Context, conn *pgx.Conn, log hclog.Logger) error {
 	info, err := PGMQ(ctx, conn)
 	if err != nil {
@@ -127,7 +127,7 @@ func createExtension(ctx context.Context, conn *pgx.Conn) error {
 func installCompat(ctx context.Context, conn *pgx.Conn) error {
 	return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
 		for _, sql := range []string{
-			// Not "if not exists", which asks for the right to create even if it does.
+			// Not "if not exists", which requires the right to create even if the schema exists.
 			"do $$ begin if to_regnamespace('pgmq') is null then create schema pgmq; end if; end $$",
 			pgmqcompat.SQL,
 			"comment on schema pgmq is '" + pgmqcompat.Mark() + "'",

@@ -17,20 +17,19 @@ import (
 )
 
 const (
-	// lockKey is the advisory lock that lets one process migrate at a time. It is
-	// also held while pgmq is installed, which goose's own lock would not cover.
+	// lockKey is the advisory lock that lets only one process migrate at a time. It
+	// is also held while pgmq is installed, which goose's own lock would not cover.
 	lockKey = 0x7461736b6572 // "tasker"
 
-	// lockTimeout bounds how long a statement of a migration may wait for a
-	// table, since all others wait behind it meanwhile; then it is tried again.
+	// lockTimeout bounds how long a statement of a migration may wait for a table,
+	// since everybody else waits behind it meanwhile. After that it is retried.
 	lockTimeout  = "5s"
 	lockAttempts = 6
 )
 
 // Up brings the schema of the database to the version of this binary, pgmq
-// included. Any number of processes may call it at once: one works, the others
-// wait until ctx is done. It refuses what [Check] refuses, except that the
-// schema is older.
+// included. Any number of processes may call it at once: one works, and the others
+// wait until ctx is done. It refuses what [Check] refuses, except an older schema.
 func Up(ctx context.Context, db *pgx.ConnConfig, log hclog.Logger) error {
 	s, err := embeddedSeries()
 	if err != nil {
@@ -39,7 +38,7 @@ func Up(ctx context.Context, db *pgx.ConnConfig, log hclog.Logger) error {
 	return s.up(ctx, db, log)
 }
 
-// Down takes the schema back to the given version; 0 removes everything but
+// Down takes the schema back to the given version; 0 removes everything except
 // pgmq and its queues.
 func Down(ctx context.Context, db *pgx.ConnConfig, to int64, log hclog.Logger) error {
 	s, err := embeddedSeries()
@@ -76,7 +75,7 @@ func (s *series) run(ctx context.Context, db *pgx.ConnConfig, log hclog.Logger, 
 	if err != nil {
 		return fmt.Errorf("migrate: %w", err)
 	}
-	// Closing the session frees its lock.
+	// Closing the session releases its lock.
 	defer func() { err = errors.Join(err, conn.Close(context.WithoutCancel(ctx))) }()
 	if err := checkServer(ctx, conn); err != nil {
 		return fmt.Errorf("migrate: %w", err)
@@ -101,8 +100,8 @@ func (s *series) run(ctx context.Context, db *pgx.ConnConfig, log hclog.Logger, 
 	return attempt(ctx, conn, p, log, do)
 }
 
-// attempt repeats work that could not get its locks in time. What it did before
-// stays; each file is a transaction of its own.
+// attempt repeats work that could not get its locks in time. Files that were
+// applied before stay applied: each is a transaction of its own.
 func attempt(ctx context.Context, conn *pgx.Conn, p *goose.Provider, log hclog.Logger, do work) error {
 	for n := 1; ; n++ {
 		done, err := do(ctx, conn, p)
@@ -126,7 +125,7 @@ func attempt(ctx context.Context, conn *pgx.Conn, p *goose.Provider, log hclog.L
 	}
 }
 
-// session is the configuration of a connection that migrates.
+// session returns the configuration of a connection for migrations.
 func (s *series) session(db *pgx.ConnConfig) *pgx.ConnConfig {
 	cfg := db.Copy()
 	cfg.AfterConnect = pgsession.Setup(map[string]string{
@@ -139,9 +138,9 @@ func (s *series) session(db *pgx.ConnConfig) *pgx.ConnConfig {
 	return cfg
 }
 
-// lock takes the advisory lock. It asks again and again instead of waiting in
-// the server: a waiting statement holds a snapshot, for which a concurrent
-// index build of the process that has the lock would wait in turn.
+// lock takes the advisory lock. It polls instead of waiting in the server, because
+// a waiting statement holds a snapshot, and a concurrent index build of the process
+// that has the lock would wait for that in turn.
 func lock(ctx context.Context, conn *pgx.Conn, log hclog.Logger) error {
 	for told := false; ; told = true {
 		var locked bool

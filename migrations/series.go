@@ -61,7 +61,7 @@ func readSeries(fsys fs.FS) (*series, error) {
 	return s, nil
 }
 
-// latest is the version this binary migrates to.
+// latest is the version that this binary migrates to.
 func (s *series) latest() int64 {
 	if len(s.files) == 0 {
 		return 0
@@ -86,8 +86,8 @@ func Latest() (int64, error) {
 	return s.latest(), nil
 }
 
-// Digest identifies everything that [Up] would install, the compatible queues
-// included: databases of the same digest are alike.
+// Digest identifies everything that [Up] would install, including the compatible
+// queues: databases with the same digest are alike.
 func Digest() (string, error) {
 	s, err := embeddedSeries()
 	if err != nil {

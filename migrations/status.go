@@ -18,17 +18,16 @@ type Querier interface {
 	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
 }
 
-// Migration is one numbered file, known to this binary, to the database or to
-// both.
+// Migration is one numbered file that this binary, the database or both know.
 type Migration struct {
 	Version   int64
 	Name      string
 	AppliedAt time.Time // zero: not applied
 	Known     bool      // this binary carries it
-	Changed   bool      // its content is not what was applied
+	Changed   bool      // its content differs from what was applied
 }
 
-// Applied tells whether the database has it.
+// Applied reports whether the database has it.
 func (m Migration) Applied() bool { return !m.AppliedAt.IsZero() }
 
 // NewerError says that the schema is newer than this binary, which must not
@@ -65,9 +64,9 @@ func Status(ctx context.Context, db Querier) ([]Migration, error) {
 	return s.status(ctx, db)
 }
 
-// Check tells whether this binary may work with the database. Errors: a
-// [*NewerError], a [*PendingError], a [*ChangedError], the database's, or one that
-// says what the server is or has not.
+// Check reports whether this binary may work with the database. The error is a
+// [*NewerError], a [*PendingError], a [*ChangedError], an error of the database, or
+// one that says what kind of server it is or what the server lacks.
 func Check(ctx context.Context, db Querier) error {
 	if err := checkServer(ctx, db); err != nil {
 		return err
@@ -140,8 +139,7 @@ func (s *series) status(ctx context.Context, db Querier) ([]Migration, error) {
 	return all, nil
 }
 
-// check judges a status; one who is about to migrate does not mind what is
-// pending.
+// check judges a status; a caller that is about to migrate accepts pending files.
 func (s *series) check(all []Migration, current bool) error {
 	var at int64
 	var changed []string

@@ -13,15 +13,15 @@ import (
 	"syscall"
 )
 
-// account is the operating system's user the server runs as.
+// account is the operating system user that the server runs as.
 type account struct {
 	name     string
 	uid, gid uint32
-	switched bool // another than ours: we are root
+	switched bool // it is not our own account: we are root
 }
 
-// serverAccount is our own account, or for root the first of the usual
-// unprivileged ones. A name, if given, is binding for root.
+// serverAccount is our own account or, for root, the first of the usual
+// unprivileged accounts that exists. If a name is given, root must use it.
 func serverAccount(name string) (account, error) {
 	if os.Geteuid() != 0 {
 		me, err := user.Current()
@@ -62,9 +62,10 @@ func (a account) own(path string) error {
 	return os.Lchown(path, int(a.uid), int(a.gid))
 }
 
-// command prepares a program to run under the account. It inherits nothing of
-// our environment: PG* variables and locales would change what it does. It gets
-// a process group of its own, so that a ^C at the terminal reaches only us.
+// command prepares a program to run under the account. The program inherits
+// nothing from our environment, since PG* variables and locales would change its
+// behavior. It gets its own process group, so that a ^C at the terminal reaches
+// only us.
 func (a account) command(ctx context.Context, dir, program string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, program, args...)
 	cmd.Dir = dir
@@ -76,8 +77,8 @@ func (a account) command(ctx context.Context, dir, program string, args ...strin
 	return cmd
 }
 
-// makeParents makes the directories that lead to the state directory. Those of
-// root can be passed by the account whatever root's umask is.
+// makeParents creates the directories that lead to the state directory. If root
+// creates them, the account can traverse them whatever root's umask is.
 func (a account) makeParents(dir string) error {
 	if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -94,7 +95,7 @@ func (a account) makeParents(dir string) error {
 	return os.Chmod(dir, 0o711)
 }
 
-// reaches checks that the account may pass through every directory above dir.
+// reaches checks that the account can traverse every directory above dir.
 func (a account) reaches(dir string) error {
 	if !a.switched {
 		return nil

@@ -13,7 +13,7 @@ import (
 	"strconv"
 )
 
-// MinMajor is the oldest major version of PostgreSQL that is supported.
+// MinMajor is the oldest supported major version of PostgreSQL.
 const MinMajor = 15
 
 // ErrNoBinaries says that no usable PostgreSQL is installed. [Install] may help.
@@ -27,16 +27,16 @@ type Binaries struct {
 
 func (b Binaries) path(program string) string { return filepath.Join(b.Dir, program) }
 
-// installRoots are where packages put their binaries, one directory for each
-// major version.
+// installRoots are the directories where packages install their binaries, one for
+// each major version.
 var installRoots = []string{"/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin", "/opt/homebrew/opt/postgresql@*/bin"}
 
 // FindBinaries looks for PostgreSQL in the configured directory, in $PG_BINDIR,
 // where pg_config says, in the usual places of packages (the highest version
-// first) and in $PATH. The first two are binding: if one is set and unusable,
-// that is the error. A major other than 0 accepts only that version, which is
-// what existing data asks for. The error wraps [ErrNoBinaries] if there is
-// nothing to be had.
+// first) and in $PATH. The first two are binding: if one is set but unusable,
+// that is the error. If major is not 0, only that version is accepted, which is
+// the version that existing data needs. The error wraps [ErrNoBinaries] if
+// nothing was found.
 func FindBinaries(configured string, major int) (Binaries, error) {
 	for _, fixed := range []struct{ from, dir string }{{"the configured directory", configured}, {"$PG_BINDIR", os.Getenv("PG_BINDIR")}} {
 		if fixed.dir == "" {
@@ -55,7 +55,7 @@ func FindBinaries(configured string, major int) (Binaries, error) {
 	for _, dir := range candidates() {
 		found, err := inspect(dir)
 		switch {
-		case err != nil: // not one of ours to report: the next may do
+		case err != nil: // not our concern: the next place may do
 		case major == 0 || found.Major == major:
 			return found, nil
 		default:
@@ -113,7 +113,7 @@ func candidates() []string {
 
 var digits = regexp.MustCompile(`\d+`)
 
-// majorIn reads the version out of an installation's path; 0 if there is none.
+// majorIn reads the version from the path of an installation; 0 if there is none.
 func majorIn(dir string) int {
 	n, err := strconv.Atoi(digits.FindString(dir))
 	if err != nil {
@@ -122,7 +122,7 @@ func majorIn(dir string) int {
 	return n
 }
 
-// inspect checks that a directory holds a PostgreSQL we can use.
+// inspect checks that a directory holds a PostgreSQL that we can use.
 func inspect(dir string) (Binaries, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
@@ -149,9 +149,9 @@ func inspect(dir string) (Binaries, error) {
 }
 
 // Install installs the distribution's PostgreSQL with apt-get, as root or
-// through a sudo that asks no password. Where neither can be done the error
+// through a sudo that asks for no password. If neither is possible the error
 // names the command for an administrator. The package starts a server of its
-// own on TCP port 5432; a private cluster has nothing to do with it.
+// own on TCP port 5432, which has nothing to do with a private cluster.
 func Install(ctx context.Context) error {
 	const byHand = "apt-get update && apt-get install --no-install-recommends postgresql"
 	apt, err := exec.LookPath("apt-get")
@@ -173,7 +173,7 @@ func Install(ctx context.Context) error {
 		}
 		return nil
 	}
-	// A mirror that cannot be refreshed may still serve what its lists name.
+	// Even if a mirror cannot be refreshed, it may still have what its lists name.
 	updateErr := run("update")
 	if err := run("install", "--no-install-recommends", "postgresql"); err != nil {
 		return errors.Join(err, updateErr)

@@ -18,32 +18,32 @@ import (
 
 // Config says where and how a cluster runs. Only Dir has no default.
 type Config struct {
-	// Dir is the state directory, made if need be. It must be ours alone.
+	// Dir is the state directory, created if needed. It must be ours alone.
 	Dir string
 	// BinDir holds postgres and initdb. Default: see [FindBinaries].
 	BinDir string
-	// Account is the user the server runs as if we are root. Default: postgres,
-	// else nobody.
+	// Account is the user that the server runs as if we are root. Default:
+	// postgres, else nobody.
 	Account string
-	// Database is made if it does not exist. Default: tasker.
+	// Database is created if it does not exist. Default: tasker.
 	Database string
-	// Settings go to the server's command line. What the package itself sets,
-	// the socket and the addresses, cannot be changed.
+	// Settings go to the server's command line. The settings that the package
+	// itself makes, the socket and the addresses, cannot be changed.
 	Settings map[string]string
-	// Ephemeral gives up durability for speed, for tests: the files are removed
-	// by Stop, and the server dies with the process that started it.
+	// Ephemeral trades durability for speed, for tests: Stop removes the files,
+	// and the server dies with the process that started it.
 	Ephemeral bool
-	// Detached starts a server that outlives this process, for those who let
-	// several processes share one: see [Cluster.Release]. Its messages go to the
+	// Detached starts a server that outlives this process, so that several
+	// processes can share one: see [Cluster.Release]. Its messages go to the
 	// file "log" in Dir.
 	Detached bool
-	// StartTimeout bounds the wait for a server that gives no answer. One that
-	// says it is recovering has all the time of Start's context. Default: 1m.
+	// StartTimeout bounds the wait for a server that does not answer. A server
+	// that reports recovery may take as long as Start's context allows. Default: 1m.
 	StartTimeout time.Duration
 	// StopTimeout is how long a stop may wait for clients and for the last
-	// checkpoint before it becomes an immediate one. Default: 30s.
+	// checkpoint before it becomes an immediate stop. Default: 30s.
 	StopTimeout time.Duration
-	// Log takes the server's messages. Default: none.
+	// Log receives the server's messages. Default: none.
 	Log hclog.Logger
 }
 
@@ -72,17 +72,17 @@ type Cluster struct {
 	lock   *os.File
 	out    *serverLog
 
-	mu      sync.Mutex // guards what follows; held while the server starts or stops
+	mu      sync.Mutex // guards the fields below; held while the server starts or stops
 	proc    *process   // nil before the first start
 	adopted bool
 	closed  bool
 }
 
-// Start brings up the cluster in cfg.Dir: it makes it if there is none, takes
-// over a server that an earlier process left running with the same settings, or
-// starts one. It returns when the server accepts connections. Errors: wrapping
-// [ErrLocked] if another process manages the cluster, [ErrNoBinaries],
-// a [*VersionError], or what PostgreSQL said.
+// Start brings up the cluster in cfg.Dir. It creates the cluster if there is none,
+// takes over a server that an earlier process left running with the same
+// settings, or starts one. It returns when the server accepts connections. The
+// error wraps [ErrLocked] if another process manages the cluster, or
+// [ErrNoBinaries], or is a [*VersionError] or what PostgreSQL reported.
 func Start(ctx context.Context, cfg Config) (*Cluster, error) {
 	cfg.setDefaults()
 	c, err := open(cfg)
@@ -105,7 +105,7 @@ func open(cfg Config) (*Cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	// Looked up before anything is made: without binaries nothing is left behind.
+	// Done before anything is created: without binaries nothing is left behind.
 	if _, err := FindBinaries(cfg.BinDir, 0); err != nil {
 		return nil, err
 	}
@@ -174,16 +174,16 @@ func (c *Cluster) args() []string {
 	return args
 }
 
-// adopt takes over a server that runs on our data already. One that was started
-// otherwise than we would is stopped.
+// adopt takes over a server that already runs on our data. A server that was
+// started differently from how we would start it is stopped.
 func (c *Cluster) adopt(ctx context.Context) error {
 	found, ok, err := livePostmaster(c.layout.data)
 	if err != nil {
 		return err
 	}
 	if !ok {
-		// The number in a stale file may be some other process's by now, which
-		// would keep the new server from starting. We hold the lock.
+		// The process number in a stale file may belong to another process by now,
+		// which would keep the new server from starting. We hold the lock.
 		return errors.Join(
 			removeIfExists(filepath.Join(c.layout.data, "postmaster.pid")),
 			removeIfExists(filepath.Join(c.layout.run, socketName+".lock")))
@@ -254,7 +254,7 @@ func (c *Cluster) launch(ctx context.Context) error {
 	return nil
 }
 
-// Stop shuts the server down (at once if ctx is done), frees the state
+// Stop shuts the server down (at once if ctx is done), releases the state
 // directory, and removes it if the cluster is ephemeral. Repeated calls do
 // nothing.
 func (c *Cluster) Stop(ctx context.Context) error {
@@ -274,9 +274,9 @@ func (c *Cluster) Stop(ctx context.Context) error {
 	return errors.Join(err, c.lock.Close())
 }
 
-// Release lets go of the server without stopping it; the cluster is then free
-// for another process to take over. A server that is not Detached dies or loses
-// its log with this process.
+// Release lets go of the server without stopping it; another process can then
+// take over the cluster. A server that is not Detached dies, or loses its log,
+// with this process.
 func (c *Cluster) Release() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -289,7 +289,7 @@ func (c *Cluster) Release() error {
 }
 
 // StopImmediate makes the server drop everything, as a crash of the machine
-// would: the next start recovers from the log. [Cluster.Restart] starts it.
+// would: the next start, by [Cluster.Restart], recovers from the WAL.
 func (c *Cluster) StopImmediate(ctx context.Context) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -313,8 +313,8 @@ func (c *Cluster) Restart(ctx context.Context) error {
 }
 
 // halt stops the server with the given signal, and with SIGQUIT if that takes
-// too long. It never sends SIGKILL: what postgres has not written then is
-// recovered at the next start, but its orphans could still write.
+// too long. It never sends SIGKILL: the next start would recover what postgres had
+// not written by then, but its orphans could still write.
 func (c *Cluster) halt(ctx context.Context, sig syscall.Signal) error {
 	if c.proc == nil {
 		return nil

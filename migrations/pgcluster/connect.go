@@ -15,7 +15,7 @@ import (
 )
 
 // DSN is the URL of the cluster's database, understood by every PostgreSQL
-// client. The connection is the cluster's superuser.
+// client. It connects as the cluster's superuser.
 func (c *Cluster) DSN() string { return c.DSNFor(c.cfg.Database) }
 
 // DSNFor is the URL of another database of the cluster.
@@ -27,9 +27,9 @@ func dsn(run, database string) string {
 	return u.String()
 }
 
-// Running finds the server that runs in a state directory, without managing it:
-// the way in for other processes of the same user. It returns "" if none runs
-// or accepts connections yet. An empty database means tasker.
+// Running finds the server that runs in a state directory, without managing it,
+// for other processes of the same user that want to connect. It returns "" if none
+// runs or accepts connections yet. An empty database means tasker.
 func Running(dir, database string) (string, error) {
 	l, err := newLayout(dir)
 	if err != nil {
@@ -86,7 +86,7 @@ func exitReason(err error) error {
 	return err
 }
 
-// lastMessages reads what a server said that could not start.
+// lastMessages reads the last messages of a server that could not start.
 func (c *Cluster) lastMessages() string {
 	if c.cfg.Detached {
 		text, err := os.ReadFile(c.layout.dir + "/log")

@@ -1,8 +1,8 @@
 // Package pgcluster runs a private PostgreSQL: the database of a host that was
-// given no URL, and the server that tests run against.
+// given no URL, and the server that tests use.
 //
-// A cluster lives in one state directory and is reached through a unix socket
-// only, so it disturbs no other PostgreSQL of the machine:
+// A cluster lives in one state directory and is reached only through a Unix
+// socket, so it does not disturb any other PostgreSQL on the machine:
 //
 //	<dir>/lock    held (flock) by the process that manages the cluster
 //	<dir>/data    the data directory
@@ -13,9 +13,9 @@
 // directory to an ordinary account and starts the server under it.
 //
 // The server is a child of the process that started it: its messages go to the
-// log, its exit is an event ([Cluster.Exited]). Should that process be killed,
-// the server lives on, and the next Start takes it over.
+// log, and its exit is reported by [Cluster.Exited]. If that process is killed, the
+// server lives on, and the next Start takes it over.
 //
-// The package knows nothing of schemas, pools or configuration files. Whoever
+// The package does not know schemas, pools or configuration files. Whoever
 // calls [Start] calls [Cluster.Stop].
 package pgcluster

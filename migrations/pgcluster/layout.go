@@ -15,8 +15,8 @@ import (
 )
 
 const (
-	// rootStateDir is named to whoever has chosen a directory that does not do: the
-	// one that root has by default (package config).
+	// rootStateDir is suggested to users who have chosen an unsuitable directory. It
+	// is the default for root (package config).
 	rootStateDir = "/var/lib/tasker/postgres"
 
 	// superuser is the database role that owns everything in the cluster.
@@ -30,7 +30,7 @@ const (
 // ErrLocked says that another process manages the cluster of that directory.
 var ErrLocked = errors.New("the private PostgreSQL is in use")
 
-// layout names the places of one cluster.
+// layout is the set of paths of one cluster.
 type layout struct {
 	dir, data, run string
 }
@@ -51,7 +51,7 @@ func newLayout(dir string) (layout, error) {
 	return l, nil
 }
 
-// prepare makes the state directory and takes its lock, which lasts as long as
+// prepare creates the state directory and takes its lock, which is held as long as
 // the returned file is open.
 func (l layout) prepare(a account) (*os.File, error) {
 	if err := a.makeParents(filepath.Dir(l.dir)); err != nil {
@@ -81,8 +81,8 @@ func (l layout) prepare(a account) (*os.File, error) {
 	return lock, nil
 }
 
-// recognize refuses a directory that is used for something else: we are about
-// to take it for ourselves.
+// recognize refuses a directory that is used for something else, since we are about
+// to take it over.
 func (l layout) recognize() error {
 	entries, err := os.ReadDir(l.dir)
 	if err != nil {
@@ -98,7 +98,7 @@ func (l layout) recognize() error {
 	return nil
 }
 
-// makePrivate makes a directory, or checks that an existing one is a directory
+// makePrivate creates a directory, or checks that an existing one is a directory
 // of ours, and gives it to the server's account. The check matters in /tmp.
 func makePrivate(dir string, a account) error {
 	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
@@ -142,7 +142,7 @@ func (l layout) lock() (*os.File, error) {
 	return f, nil
 }
 
-// dataMajor is the version of existing data; 0 if there is none.
+// dataMajor is the major version of existing data; 0 if there is none.
 func (l layout) dataMajor() (int, error) {
 	text, err := os.ReadFile(filepath.Join(l.data, "PG_VERSION"))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -158,8 +158,8 @@ func (l layout) dataMajor() (int, error) {
 	return major, nil
 }
 
-// initialize makes the data directory. It works beside its place and moves the
-// result there, so that an interrupted run leaves nothing that looks usable.
+// initialize creates the data directory. It works beside the final place and moves
+// the result there, so that an interrupted run leaves nothing that looks usable.
 func (l layout) initialize(ctx context.Context, b Binaries, a account, ephemeral bool) error {
 	scratch := l.data + ".new"
 	if err := os.RemoveAll(scratch); err != nil {
@@ -178,9 +178,9 @@ func (l layout) initialize(ctx context.Context, b Binaries, a account, ephemeral
 	return os.Rename(scratch, l.data)
 }
 
-// admit writes who may connect: through the socket only, and there the server's
-// account, root, and whoever we are; the directory of the socket keeps all
-// others away.
+// admit writes who may connect: only through the socket, and there the server's
+// account, root, and our own user. The directory of the socket keeps everybody
+// else away.
 func (l layout) admit(a account) error {
 	names := map[string]bool{a.name: true, "root": true}
 	if me, err := user.Current(); err == nil {

@@ -8,11 +8,11 @@ import (
 	"github.com/hashicorp/go-hclog"
 )
 
-// maxLine bounds what is kept of one message of the server, in bytes.
+// maxLine bounds how much is kept of one message of the server, in bytes.
 const maxLine = 8 << 10
 
 // serverLog turns the server's stderr into records of our log, and keeps the
-// latest lines for the error of a start that fails.
+// latest lines for the error of a failed start.
 type serverLog struct {
 	log hclog.Logger
 
@@ -38,9 +38,9 @@ func (s *serverLog) Write(p []byte) (int, error) {
 	}
 }
 
-// line files one line under the level that matters to an operator of the host.
-// What was wrong with a statement (ERROR) or a connection (FATAL) is for its
-// client to report, and why a server stopped is for whoever reads tail.
+// line logs one line at the level that it has for an operator of the host. What
+// was wrong with a statement (ERROR) or a connection (FATAL) is for its client to
+// report, and the reason why a server stopped is in tail.
 func (s *serverLog) line(line string) {
 	const kept = 20
 	if s.recent = append(s.recent, line); len(s.recent) > kept {

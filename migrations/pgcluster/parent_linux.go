@@ -2,5 +2,5 @@ package pgcluster
 
 import "syscall"
 
-// dieWithParent has the kernel stop the server when we die.
+// dieWithParent makes the kernel stop the server when we die.
 func dieWithParent(attr *syscall.SysProcAttr) { attr.Pdeathsig = syscall.SIGQUIT }

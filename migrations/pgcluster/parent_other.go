@@ -4,5 +4,5 @@ package pgcluster
 
 import "syscall"
 
-// dieWithParent does nothing: other kernels have no such signal.
+// dieWithParent does nothing, because other kernels have no such signal.
 func dieWithParent(*syscall.SysProcAttr) {}

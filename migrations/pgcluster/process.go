@@ -16,7 +16,7 @@ import (
 	"time"
 )
 
-// pollExit is how often we look whether a server that is not our child lives.
+// pollExit is how often we check whether a server that is not our child is alive.
 const pollExit = 100 * time.Millisecond
 
 // process is a running postmaster.
@@ -28,8 +28,8 @@ type process struct {
 }
 
 // startChild starts the server as our child and waits for it in a goroutine.
-// That goroutine keeps its thread: the kernel's parent-death signal, which
-// ephemeral servers use, comes when the thread that forked the child ends.
+// That goroutine keeps its thread, because the kernel sends the parent-death
+// signal, which ephemeral servers use, when the thread that forked the child ends.
 func startChild(cmd *exec.Cmd) (*process, error) {
 	p := &process{done: make(chan struct{}), quit: func() {}}
 	started := make(chan error)
@@ -101,8 +101,8 @@ func (p *process) signal(sig syscall.Signal) error {
 	return nil
 }
 
-// alive tells whether a process runs. One that has ended but that nobody has
-// collected, as happens to orphans in containers, does not.
+// alive reports whether a process runs. A process that has ended but that nobody
+// has reaped, as happens to orphans in containers, does not.
 func alive(pid int) bool {
 	if err := syscall.Kill(pid, 0); err != nil && !errors.Is(err, syscall.EPERM) {
 		return false
@@ -115,15 +115,16 @@ func alive(pid int) bool {
 	return !ok || !strings.HasPrefix(after, "Z")
 }
 
-// postmaster is what a server says of itself in postmaster.pid.
+// postmaster is what a server says about itself in postmaster.pid.
 type postmaster struct {
 	pid int
 	run string // the directory of its socket; empty while it starts
 }
 
-// livePostmaster finds the server that runs on the data directory. A pid file
-// may have outlived its server, and its number may be another process's by now:
-// a server is known by its command line, which names its data.
+// livePostmaster finds the server that runs on the data directory. A pid file may
+// have outlived its server, and the process number in it may belong to another
+// process by now. So the server is recognized by its command line, which names
+// its data directory.
 func livePostmaster(data string) (postmaster, bool, error) {
 	text, err := os.ReadFile(filepath.Join(data, "postmaster.pid"))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -144,7 +145,7 @@ func livePostmaster(data string) (postmaster, bool, error) {
 	return p, true, nil
 }
 
-// serves tells whether a process is a server on that data directory.
+// serves reports whether a process is a server on that data directory.
 func serves(pid int, data string) bool {
 	cmdline, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
 	if err != nil {

@@ -1,6 +1,6 @@
-// Package pgmqcompat carries SQL with the interface of pgmq 1.5, for servers
+// Package pgmqcompat contains SQL with the interface of pgmq 1.5, for servers
 // that do not offer the extension: clients written for pgmq run on it
-// unchanged. It is written by us from pgmq's documented interface.
+// unchanged. We wrote it from pgmq's documented interface.
 //
 // Package migrations decides whether it is needed and installs it.
 package pgmqcompat
@@ -12,7 +12,7 @@ import (
 )
 
 const (
-	// Interface is the version of pgmq whose interface the SQL has.
+	// Interface is the version of pgmq whose interface the SQL provides.
 	Interface = "1.5.1"
 	// Revision grows with every change of the SQL; an installed older revision
 	// is replaced in place.
@@ -22,16 +22,16 @@ const (
 )
 
 // SQL is the installation, to be run as one script in the schema pgmq, which
-// must exist. It can be run again over an earlier revision.
+// must exist. It may be run again over an earlier revision.
 //
 //go:embed install.sql
 var SQL string
 
-// Mark is the comment on the schema that tells our installation from others.
+// Mark is the comment on the schema that identifies our installation.
 func Mark() string { return mark + strconv.Itoa(Revision) }
 
 // ParseMark reads the revision from the comment on an existing schema pgmq, and
-// whether it is an installation of ours at all.
+// whether it is our installation at all.
 func ParseMark(comment string) (revision int, ours bool) {
 	rest, ok := strings.CutPrefix(comment, mark[:strings.Index(mark, Interface)])
 	if !ok {

@@ -1,5 +1,5 @@
-// Package pgsession sets up sessions of PostgreSQL, also behind a pooler that gives
-// each client a session of its own, and finds out poolers that do not.
+// Package pgsession sets up PostgreSQL sessions, including sessions behind a pooler
+// that gives each client its own session, and detects poolers that do not.
 package pgsession
 
 import (
@@ -14,9 +14,9 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// Setup returns what sets a session's settings when it begins, for
-// [pgconn.Config.AfterConnect]. It is a statement, and no part of the startup message as
-// RuntimeParams are: PgBouncer refuses most of these, or ignores them if it is told to.
+// Setup returns a function for [pgconn.Config.AfterConnect] that makes the settings of
+// a new session. It uses a statement instead of the startup message, where RuntimeParams
+// go, because PgBouncer refuses most of these settings there, or ignores them if told to.
 func Setup(settings map[string]string, within time.Duration) func(context.Context, *pgconn.PgConn) error {
 	return func(ctx context.Context, conn *pgconn.PgConn) error {
 		if within > 0 {
@@ -35,14 +35,14 @@ func Setup(settings map[string]string, within time.Duration) func(context.Contex
 	}
 }
 
-// ErrShared says that a pooler gives each transaction whatever session is free, as it does
-// in transaction mode: settings, prepared statements and locks of a session are lost
-// from one statement to the next.
+// ErrShared says that a pooler gives each transaction whatever session is free, as in
+// transaction mode: a session's settings, prepared statements and locks are lost from
+// one statement to the next.
 var ErrShared = errors.New("a pooler in transaction mode stands before the database, and sessions are needed")
 
-// Check returns [ErrShared] if a connection is not one session. It takes two
-// connections: a transaction on one takes away the session that the other has marked,
-// if a pooler hands them out.
+// Check returns [ErrShared] if a connection does not have a session of its own. It takes
+// two connections: if a pooler hands out sessions, a transaction on one connection takes
+// away the session that the other has marked.
 func Check(ctx context.Context, cfg *pgx.ConnConfig) (err error) {
 	var conns [2]*pgconn.PgConn
 	for i := range conns {
@@ -73,8 +73,8 @@ func Check(ctx context.Context, cfg *pgx.ConnConfig) (err error) {
 	return nil
 }
 
-// ask runs a statement without a name, which a pooler of any kind can, and returns the
-// first column of its first row.
+// ask runs a statement without a name, which works through any kind of pooler, and
+// returns the first column of its first row.
 func ask(ctx context.Context, conn *pgconn.PgConn, sql string, args ...string) (string, error) {
 	values := make([][]byte, len(args))
 	for i, a := range args {

@@ -15,7 +15,8 @@ import (
 )
 
 // Cluster starts a private, migrated server for a test that stops or restarts
-// it. It goes away with the test. The settings are added to the usual ones.
+// it. The server is removed at the end of the test. The settings are added to
+// the usual ones.
 func Cluster(t testing.TB, more map[string]string) *pgcluster.Cluster {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
@@ -52,9 +53,9 @@ func startPrivate(t testing.TB, base, binDir string, more map[string]string) *pg
 
 const basePrefix = "tasker-pgtest-cluster-"
 
-// newBase makes a directory for a private server, which goes away with the
-// test. It removes those of test processes that were killed; their servers have
-// died with them.
+// newBase creates a directory for a private server, which is removed at the end of
+// the test. It also removes the directories of test processes that were killed;
+// their servers have died with them.
 func newBase(t testing.TB) string {
 	t.Helper()
 	return newBaseIn(t, fast())
@@ -78,14 +79,14 @@ func newBaseIn(t testing.TB, parent string) string {
 			t.Errorf("pgtest: %v", err)
 		}
 	})
-	if err := os.Chmod(base, 0o755); err != nil { // the server's account must pass
+	if err := os.Chmod(base, 0o755); err != nil { // the server's account must be able to traverse it
 		t.Fatalf("pgtest: %v", err)
 	}
 	return base
 }
 
 // removeAbandoned removes the directory of a private server if nobody holds its
-// lock. It may be another user's: what cannot be removed is left to them.
+// lock. The directory may belong to another user: what cannot be removed is left.
 func removeAbandoned(lock string) {
 	f, err := os.OpenFile(lock, os.O_RDWR|syscall.O_NOFOLLOW, 0)
 	if err != nil {

@@ -20,14 +20,14 @@ import (
 )
 
 const (
-	// patience bounds what we do for a test, on a machine that is busy.
+	// patience bounds what we do for a test on a busy machine.
 	patience = 3 * time.Minute
 
 	databasePrefix = "test_"
 )
 
-// Server makes databases for tests. The functions of the package of the same
-// names do so on the usual server.
+// Server creates databases for tests. The package's functions of the same names
+// do so on the usual server.
 type Server struct {
 	admin string // URL of an administrator
 }
@@ -41,23 +41,23 @@ func usual(t testing.TB) Server {
 	return Server{admin: found.url}
 }
 
-// New returns a pool on a migrated, empty database of the test's own. Both go
-// away with the test. Its sessions are in UTC, and no statement may take longer
-// than 30 seconds.
+// New returns a pool on a migrated, empty database of the test's own. Both are
+// removed at the end of the test. Its sessions are in UTC, and no statement may
+// take longer than 30 seconds.
 func New(t testing.TB) *pgxpool.Pool {
 	t.Helper()
 	return usual(t).New(t)
 }
 
-// DSN returns the URL of a migrated, empty database of the test's own, which
-// goes away with the test.
+// DSN returns the URL of a migrated, empty database of the test's own, which is
+// removed at the end of the test.
 func DSN(t testing.TB) string {
 	t.Helper()
 	return usual(t).DSN(t)
 }
 
-// Empty returns the URL of a database without any schema, which goes away with
-// the test.
+// Empty returns the URL of a database without any schema, which is removed at the
+// end of the test.
 func Empty(t testing.TB) string {
 	t.Helper()
 	return usual(t).Empty(t)
@@ -96,7 +96,7 @@ func (s Server) Empty(t testing.TB) string {
 	})
 }
 
-// Pool opens a pool for the test, as [New] does, on a database that exists.
+// Pool opens a pool for the test on an existing database, with the settings of [New].
 func Pool(t testing.TB, dsn string) *pgxpool.Pool {
 	t.Helper()
 	cfg, err := pgxpool.ParseConfig(dsn)
@@ -122,7 +122,7 @@ func Pool(t testing.TB, dsn string) *pgxpool.Pool {
 	return pool
 }
 
-// database makes a database for the test.
+// database creates a database for the test.
 func (s Server) database(t testing.TB, create func(ctx context.Context, name string) error) string {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
@@ -147,7 +147,7 @@ func (s Server) database(t testing.TB, create func(ctx context.Context, name str
 
 var counter atomic.Int64
 
-// newName makes a database's name that tells whose it is, see sweep.
+// newName returns a name for a database that tells which process it belongs to; see sweep.
 func newName() string {
 	return fmt.Sprintf("%s%d_%x_%d", databasePrefix, os.Getpid(), time.Now().UnixMicro(), counter.Add(1))
 }
@@ -173,7 +173,7 @@ func sweep(ctx context.Context, admin string) error {
 		if err != nil || syscall.Kill(n, 0) == nil {
 			continue
 		}
-		// Another process may do the same now.
+		// Another process may be doing the same.
 		if _, err := conn.Exec(ctx, "drop database if exists "+name+" with (force)"); err != nil && ctx.Err() != nil {
 			return err
 		}

@@ -14,16 +14,16 @@ import (
 )
 
 // ExtensionServer starts a private server that offers an extension named pgmq,
-// as managed services do. It is not the real one, which is in no package
-// archive, but our compatible SQL in an extension's clothes: its objects belong
-// to the extension, and must be treated so.
+// as managed services do. It is not the real extension, which is in no package
+// archive, but our compatible SQL packaged as one: its objects belong to the
+// extension, and must be treated accordingly.
 func ExtensionServer(t testing.TB) Server {
 	t.Helper()
 	bin, err := pgcluster.FindBinaries("", 0)
 	if err != nil {
 		t.Fatalf("pgtest: %v", err)
 	}
-	programs := newBaseIn(t, tmp) // they may not be allowed to run from memory
+	programs := newBaseIn(t, tmp) // running programs from memory may not be allowed
 	relocated, err := relocate(filepath.Join(programs, "installation"), bin.Dir, map[string]string{
 		"pgmq.control":                           "comment = 'pgmq-compatible queues'\ndefault_version = '" + pgmqcompat.Interface + "'\nrelocatable = false\nschema = pgmq\n",
 		"pgmq--" + pgmqcompat.Interface + ".sql": pgmqcompat.SQL,
@@ -35,7 +35,7 @@ func ExtensionServer(t testing.TB) Server {
 }
 
 // relocate makes an installation of PostgreSQL below root that differs from the
-// one in binDir by additional files of extensions. It is made of links, but for
+// one in binDir by additional extension files. It consists of links, except for
 // the programs: PostgreSQL finds its other files relative to where its programs
 // really are. It returns the directory of the programs.
 func relocate(root, binDir string, extensions map[string]string) (string, error) {
@@ -71,8 +71,8 @@ func relocate(root, binDir string, extensions map[string]string) (string, error)
 		if err != nil {
 			return "", err
 		}
-		// No child that is forked now may inherit the open file: the program could
-		// not be executed while one has it.
+		// No child that is forked now may inherit the open file: a program cannot
+		// be executed while somebody has it open for writing.
 		syscall.ForkLock.RLock()
 		err = os.WriteFile(filepath.Join(newBin, program), text, 0o755)
 		syscall.ForkLock.RUnlock()
@@ -83,8 +83,8 @@ func relocate(root, binDir string, extensions map[string]string) (string, error)
 	return newBin, nil
 }
 
-// linkAll links the entries of one directory into another, but for those that
-// are there.
+// linkAll links the entries of one directory into another, except those that
+// exist there.
 func linkAll(from, to string) error {
 	entries, err := os.ReadDir(from)
 	if err != nil {

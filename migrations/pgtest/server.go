@@ -18,17 +18,17 @@ import (
 )
 
 const (
-	// tmp is not os.TempDir, whose path may be too long for a socket or closed to
-	// the account that PostgreSQL runs under for root.
+	// tmp is not os.TempDir, whose path may be too long for a socket, or closed to
+	// the account that PostgreSQL runs under if we are root.
 	tmp = "/tmp"
 
 	// shm is where Linux keeps files in memory, unless a container gives it little room.
-	// The files of a database are hundreds, and most last for one test: on a disk's file system
-	// making them can cost more than all that the test does with them.
+	// A database has hundreds of files, and most databases last for one test: creating the
+	// files on a disk can cost more than everything that the test does with them.
 	shm     = "/dev/shm"
 	shmRoom = 8 << 30 // bytes it must have in all
 
-	// idleSeconds is how long the shared server waits for another user.
+	// idleSeconds is how long the shared server waits for a new user.
 	idleSeconds = 30
 )
 
@@ -43,13 +43,13 @@ func settings() map[string]string {
 		"max_wal_senders":    "0",
 		"max_wal_size":       "1GB",
 		"checkpoint_timeout": "1h",
-		"autovacuum":         "off", // it would go round hundreds of databases that last for seconds
+		"autovacuum":         "off", // it would work through hundreds of databases that last for seconds
 		"jit":                "off",
 	}
 }
 
-// fast is the directory for the servers' files. What decides does not change while the
-// machine runs, so that all processes choose the same.
+// fast is the directory for the servers' files. Its choice depends only on things that do
+// not change while the machine runs, so all processes choose the same.
 func fast() string {
 	var stat syscall.Statfs_t
 	if err := syscall.Statfs(shm, &stat); err != nil || stat.Type != tmpfsMagic || stat.Blocks*uint64(stat.Bsize) < shmRoom {
@@ -58,10 +58,10 @@ func fast() string {
 	return shm
 }
 
-// tmpfsMagic is statfs(2)'s name of a file system in memory.
+// tmpfsMagic is the number by which statfs(2) identifies a file system in memory.
 const tmpfsMagic = 0x01021994
 
-// testServer is a server that the tests of this process use.
+// testServer is the server that the tests of this process use.
 type testServer struct {
 	url   string   // of an administrator
 	users *os.File // keeps the shared server until the process ends; nil for TEST_DATABASE_URL
@@ -85,9 +85,9 @@ var findServer = sync.OnceValues(func() (testServer, error) {
 	return s, sweep(ctx, s.url)
 })
 
-// join makes the process a user of the server in dir, which it starts if it
-// does not run. Users hold a lock together, which the kernel frees however a
-// process ends; only one that has it alone may take the server away.
+// join makes the process a user of the server in dir, and starts that server if it
+// does not run. Users share a lock, which the kernel releases however a process
+// ends. Only a process that holds the lock exclusively may remove the server.
 func join(ctx context.Context, dir string, idle int) (testServer, error) {
 	users, err := openLock(dir + ".users")
 	if err != nil {
@@ -127,7 +127,7 @@ func findOrStart(ctx context.Context, dir string, idle int) (url string, err err
 }
 
 // watchScript ends the server $2 and removes its files $1 when it has had no
-// users for $3 seconds. A server that nobody has collected after its end, as
+// users for $3 seconds. A server that has ended but that nobody has reaped, as
 // happens to orphans in containers, counts as gone.
 const watchScript = `
 gone() {
@@ -153,7 +153,7 @@ until gone "$2"; do
   flock -u 9
 done`
 
-// watchOver sees to it that the server ends some time after its last user.
+// watchOver makes sure that the server ends some time after its last user.
 func watchOver(dir string, pid, idle int) error {
 	if _, err := exec.LookPath("flock"); err != nil {
 		return fmt.Errorf("watch over the test server: %w; it is in the package util-linux", err)

@@ -31,8 +31,8 @@ func (s Server) clone(ctx context.Context, name, template string) error {
 	return execute(ctx, s.admin, "create database "+name+" template "+template+" strategy file_copy")
 }
 
-// makeTemplate makes the template, unless another process is faster, and drops
-// those of states of the migrations that are long gone.
+// makeTemplate creates the template, unless another process is faster, and drops
+// the templates of old states of the migrations.
 func (s Server) makeTemplate(ctx context.Context, template string) error {
 	conn, err := pgx.Connect(ctx, s.admin)
 	if err != nil {
