@@ -26,8 +26,8 @@ const (
 select t.token_id, t.name, t.secret_hash, t.permissions, t.expires_at
   from tasker_tokens t where t.revoked_at is null and t.expires_at > clock_timestamp()`
 
-	// The id of a token, or the name of the live one; the latest of those that
-	// had the name, if none is live.
+	// By the id of a token, or by the name of the live one. If no live token has the
+	// name, the latest that had it.
 	sqlRevokeToken = `
 with meant as (
   select token_id from tasker_tokens
@@ -53,7 +53,7 @@ select a.audit_id, a.recorded_at, a.actor, a.action, a.subject, a.request_id, a.
  limit $3::integer`
 )
 
-// NewToken is a token to be kept.
+// NewToken is a token to be stored.
 type NewToken struct {
 	ID, Name    string
 	Hash        []byte
@@ -62,7 +62,7 @@ type NewToken struct {
 	Life        time.Duration
 }
 
-// CreateToken keeps a token. created is false if a live token has its name.
+// CreateToken stores a token. created is false if a live token has its name.
 func (s *Store) CreateToken(ctx context.Context, n NewToken) (token readmodel.Token, created bool, err error) {
 	rows, err := s.pool.Query(ctx, sqlCreateToken, n.ID, n.Name, n.Hash, n.Permissions, n.CreatedBy, int64(n.Life/time.Second))
 	if err != nil {
@@ -97,8 +97,8 @@ func (s *Store) ListTokens(ctx context.Context) ([]readmodel.Token, error) {
 	return list, nil
 }
 
-// LiveTokens returns the tokens that are neither revoked nor expired, for those
-// who check them.
+// LiveTokens returns the tokens that are neither revoked nor expired, for checking
+// requests against them.
 func (s *Store) LiveTokens(ctx context.Context) ([]auth.StoredToken, error) {
 	rows, err := s.plain.Query(ctx, sqlLiveTokens)
 	if err != nil {
@@ -116,8 +116,8 @@ func (s *Store) LiveTokens(ctx context.Context) ([]auth.StoredToken, error) {
 
 var _ auth.TokenSource = (*Store)(nil)
 
-// RevokeToken revokes the token with an id or name. One that is revoked stays as
-// it is. [ErrNotFound] if there is none.
+// RevokeToken revokes the token with an id or name. A token that is revoked already
+// stays as it is. [ErrNotFound] if there is none.
 func (s *Store) RevokeToken(ctx context.Context, idOrName, by string) (readmodel.Token, error) {
 	rows, err := s.pool.Query(ctx, sqlRevokeToken, idOrName, by)
 	if err != nil {
@@ -133,7 +133,7 @@ func (s *Store) RevokeToken(ctx context.Context, idOrName, by string) (readmodel
 	return revoked[0], nil
 }
 
-// RecordAudit adds an entry to the audit.
+// RecordAudit adds an entry to the audit log.
 func (s *Store) RecordAudit(ctx context.Context, e readmodel.AuditEntry) error {
 	_, err := s.plain.Exec(ctx, sqlRecordAudit, e.Actor, e.Action, e.Subject, e.RequestID, e.Address, e.Outcome, e.Status)
 	if err != nil {
@@ -142,7 +142,7 @@ func (s *Store) RecordAudit(ctx context.Context, e readmodel.AuditEntry) error {
 	return nil
 }
 
-// ListAudit returns up to limit entries of the audit, newest first: those of an
+// ListAudit returns up to limit entries of the audit log, newest first: those of an
 // actor (empty: everybody) with ids smaller than before (negative: all).
 func (s *Store) ListAudit(ctx context.Context, actor string, before int64, limit int) ([]readmodel.AuditEntry, error) {
 	rows, err := s.pool.Query(ctx, sqlListAudit, actor, before, limit)

@@ -14,10 +14,10 @@ import (
 )
 
 // Batches go to the database and come back as arrays, a dozen for each. pgx would
-// look at every element by reflection and put it on the heap: a codec of our own
-// does it for the slices that batches are made of, and leaves all else to pgx.
+// look at every element by reflection and put it on the heap. A codec of our own
+// handles the slices that batches are made of, and leaves everything else to pgx.
 
-// registerArrays has a connection use the codec.
+// registerArrays makes a connection use the codec.
 func registerArrays(_ context.Context, c *pgx.Conn) error {
 	registerIn(c.TypeMap())
 	return nil
@@ -32,8 +32,8 @@ func registerIn(m *pgtype.Map) {
 	}
 }
 
-// arrayCodec is pgx's codec of an array type, but for the slices in encoders and
-// decoders.
+// arrayCodec is pgx's codec of an array type, except for the slices in encoder and
+// decoder.
 type arrayCodec struct{ *pgtype.ArrayCodec }
 
 // PlanEncode implements [pgtype.Codec].
@@ -56,7 +56,7 @@ func (c arrayCodec) PlanScan(m *pgtype.Map, oid uint32, format int16, target any
 	return c.ArrayCodec.PlanScan(m, oid, format, target)
 }
 
-// encoder returns how a slice is encoded as an array of a type; nil: as pgx does.
+// encoder returns the plan that encodes a slice as an array of a type; nil: pgx's own.
 func encoder(element uint32, value any) pgtype.EncodePlan {
 	switch value.(type) {
 	case []vocab.UUID:
@@ -86,7 +86,7 @@ func appendInt32(b []byte, v int32) []byte { return binary.BigEndian.AppendUint3
 
 func appendInt64(b []byte, v int64) []byte { return binary.BigEndian.AppendUint64(b, uint64(v)) }
 
-// orNull encodes what a pointer points to; nil is NULL.
+// orNull encodes the value that a pointer points to; nil is NULL.
 func orNull[E any](put func([]byte, E) []byte) func([]byte, **E) ([]byte, bool) {
 	return func(b []byte, v **E) ([]byte, bool) {
 		if *v == nil {
@@ -96,7 +96,7 @@ func orNull[E any](put func([]byte, E) []byte) func([]byte, **E) ([]byte, bool) 
 	}
 }
 
-// encodes returns a plan if the array's elements are of the type that put encodes.
+// encodes returns a plan if the array's elements have the type that put encodes.
 func encodes[E any](element, wanted uint32, put func([]byte, *E) ([]byte, bool)) pgtype.EncodePlan {
 	if element != wanted {
 		return nil
@@ -146,7 +146,7 @@ func (p encodePlan[E]) Encode(value any, buf []byte) ([]byte, error) {
 
 var errArray = errors.New("not an array of the type asked for")
 
-// decoder returns how an array of a type is decoded into a slice; nil: as pgx does.
+// decoder returns the plan that decodes an array of a type into a slice; nil: pgx's own.
 func decoder(element uint32, target any) pgtype.ScanPlan {
 	switch target.(type) {
 	case *[]vocab.UUID:
@@ -168,7 +168,7 @@ func decoder(element uint32, target any) pgtype.ScanPlan {
 	}
 }
 
-// verdictOf spares the copy of what is nearly always the same word.
+// verdictOf avoids copying what is nearly always the same word.
 func verdictOf(raw []byte) Verdict {
 	if string(raw) == string(Recorded) {
 		return Recorded

@@ -13,8 +13,8 @@ const (
 
 	sqlWaiting = `select o.queue from tasker_waiting($1::text[], $2::text[], $3::text[]) o(queue)`
 
-	// Tells the others how many connections this host may have, if that is not
-	// what they know.
+	// Reports how many connections this host may have, unless the others know that
+	// number already.
 	sqlConnections = `
 with told as (
   update tasker_hosts h set connections = $2::integer
@@ -28,14 +28,14 @@ select current_setting('max_connections')::integer - current_setting('superuser_
 
 // Backlog is the work that waits in a queue.
 type Backlog struct {
-	Waiting int // messages that may be read now, among as many as are looked at
+	Waiting int // messages that are visible now, among as many as are looked at
 	Oldest  time.Duration
-	Hosts   int // that share it, this one included
+	Hosts   int // hosts that share it, this one included
 }
 
-// Waiting returns which of the queues hold a message that may be read now: of the
-// queues of namespaces one for a handler named, of the inboxes any. One that does not
-// exist is among them.
+// Waiting returns which of the queues hold a message that is visible now: of the
+// queues of namespaces, a message for one of the handlers; of the inboxes, any. A queue
+// that does not exist is among them.
 func (s *Store) Waiting(ctx context.Context, queues, handlers, inboxes []string) ([]string, error) {
 	rows, err := s.pool.Query(ctx, sqlWaiting, append([]string{}, queues...), append([]string{}, handlers...), append([]string{}, inboxes...))
 	if err != nil {
@@ -51,8 +51,8 @@ func (s *Store) Waiting(ctx context.Context, queues, handlers, inboxes []string)
 // maxBacklog is how many waiting messages are looked at.
 const maxBacklog = 20_000
 
-// Backlogs returns what waits in queues, by their names: in those of namespaces for
-// the handlers named, in others all. One that does not exist is left out.
+// Backlogs returns what waits in each queue: in queues of namespaces only messages for
+// the handlers named, in others all. A queue that does not exist is left out.
 func (s *Store) Backlogs(ctx context.Context, queues, handlers []string) (map[string]Backlog, error) {
 	rows, err := s.pool.Query(ctx, sqlBacklogs, queues, maxBacklog, append([]string{}, handlers...))
 	if err != nil {
@@ -76,15 +76,15 @@ func (s *Store) Backlogs(ctx context.Context, queues, handlers []string) (map[st
 	return found, nil
 }
 
-// Connections are those of the server and who may take them.
+// Connections describes the server's connections and who may take them.
 type Connections struct {
-	Server     int // that clients may have, all together
+	Server     int // that clients may have in all
 	OtherHosts int // that are alive
-	OthersTake int // that these may have together, as far as they told
+	OthersTake int // that those may have together, as far as they have reported it
 }
 
-// Connections tells the others how many connections a host may have, and returns
-// what they told.
+// Connections reports to the other hosts how many connections this host may have, and
+// returns what they reported.
 func (s *Store) Connections(ctx context.Context, host int32, own int) (Connections, error) {
 	var c Connections
 	if err := s.pool.QueryRow(ctx, sqlConnections, host, own).Scan(&c.Server, &c.OtherHosts, &c.OthersTake); err != nil {

@@ -11,9 +11,9 @@ import (
 // definitionTime is how long a change of definitions may take, waits included.
 const definitionTime = 30 * time.Second
 
-// define makes or changes tables, which is seldom. Such a statement takes longer
-// than those of work may, and locks that others hold; it waits for one no longer
-// than those, since what comes after it waits as well, but it tries again.
+// define creates or changes tables, which is rare. Such a statement may take longer than
+// ordinary ones, and needs locks that others hold. It waits for a lock no longer than
+// ordinary statements, since everything after it waits as well, but it tries again.
 func (s *Store) define(ctx context.Context, do func(tx pgx.Tx) error) error {
 	ctx, cancel := context.WithTimeout(ctx, definitionTime)
 	defer cancel()

@@ -13,7 +13,7 @@ import (
 // ErrNotFound is returned for a task, step or template that does not exist.
 var ErrNotFound = errors.New("not found")
 
-// Class says what may be done about an error of the database.
+// Class says what may be done about a database error.
 type Class int
 
 const (
@@ -23,18 +23,18 @@ const (
 	Retry
 	// Unavailable: the database cannot answer now; back off and repeat.
 	Unavailable
-	// Unknown: the connection broke; the call may have committed. Repeat it by
-	// its key.
+	// Unknown: the connection broke, and the call may have committed. Repeat it
+	// with the same key.
 	Unknown
-	// BadInput: a value of the batch is refused by the database; the others are
-	// fine on their own.
+	// BadInput: the database refuses a value of the batch; the others are fine on
+	// their own.
 	BadInput
 	// Cancelled: the caller's context ended. The call may have committed.
 	Cancelled
 )
 
-// connectionBroke reports whether an error that is not the server's came from the
-// connection.
+// connectionBroke reports whether an error that does not come from the server came
+// from the connection.
 func connectionBroke(err error) bool {
 	_, isNet := errors.AsType[net.Error](err)
 	return isNet || pgconn.Timeout(err) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
@@ -55,7 +55,7 @@ func IsTimeout(err error) bool {
 }
 
 // Classify sorts an error by what may be done about it. It looks at SQLSTATEs,
-// never at texts.
+// never at message texts.
 func Classify(err error) Class {
 	if errors.Is(err, ErrRefused) {
 		return Unavailable
@@ -85,7 +85,7 @@ func Classify(err error) Class {
 		pg.Code == "25006", strings.HasPrefix(pg.Code, "28"), pg.Code == "42501":
 		return Unavailable
 	case strings.HasPrefix(pg.Code, "58"), // its files cannot be read or written
-		pg.Code == "25P03", pg.Code == "25P04", // the server ended the session: it was idle in a transaction, or that took too long
+		pg.Code == "25P03", pg.Code == "25P04", // the server ended the session: it was idle in a transaction, or the transaction took too long
 		pg.Code == "3D000": // the database is being restored
 		return Unavailable
 	case strings.HasPrefix(pg.Code, "22"), strings.HasPrefix(pg.Code, "23"), strings.HasPrefix(pg.Code, "54"):

@@ -12,29 +12,28 @@ import (
 	"github.com/tasker-systems/tasker-host/host/internal/pgmq"
 )
 
-// DB is the transport of statements: a pool of pgx as it is, or one behind a
-// [Gate].
+// DB is the transport of statements: a plain pgx pool, or one behind a [Gate].
 type DB interface {
 	pgmq.DBTX
 	Begin(ctx context.Context) (pgx.Tx, error)
 	Acquire(ctx context.Context) (*pgxpool.Conn, error)
 }
 
-// The classes of operations on a queue that a [Gate] tells apart.
+// The classes of queue operations that a [Gate] distinguishes.
 const (
 	ClassClaim  = "claim"
 	ClassRead   = "read"
 	ClassSettle = "settle"
 )
 
-// Gate lets calls through, or refuses them because of what came of others.
+// Gate lets calls through, or refuses them because of the results of earlier calls.
 type Gate interface {
-	// Enter asks for one call: to the database as a whole if queue and class are
-	// empty, or else for an operation on a queue. The call must not be made if
-	// it returns an error, which wraps [ErrRefused]; else leave must be called
-	// once with what came of it.
+	// Enter asks for permission to make one call: to the database as a whole if
+	// queue and class are empty, otherwise for an operation on a queue. If it
+	// returns an error, which wraps [ErrRefused], the call must not be made.
+	// Otherwise leave must be called once with the result of the call.
 	Enter(queue, class string) (leave func(error), err error)
-	// Told says what came of a call to the database that was made without
+	// Told reports the result of a call to the database that was made without
 	// asking, because leases depend on it.
 	Told(err error)
 }
@@ -43,8 +42,8 @@ type Gate interface {
 // was sent.
 var ErrRefused = errors.New("the call was not made")
 
-// Guarded returns a store whose calls ask the gate. Those that keep the host's
-// leases alive, check tokens and write the audit are made in any case.
+// Guarded returns a store whose calls ask the gate. Calls that keep the host's
+// leases alive, check tokens or write the audit log are always made.
 func Guarded(pool *pgxpool.Pool, gate Gate) *Store {
 	return &Store{pool: guardedDB{pool, gate}, plain: pool, gate: gate, plans: newPlanCache(usualPlans, nil)}
 }
@@ -52,7 +51,7 @@ func Guarded(pool *pgxpool.Pool, gate Gate) *Store {
 // DB returns the transport that the store itself uses.
 func (s *Store) DB() DB { return s.pool }
 
-// vital tells the gate of a call that did not ask it, and returns its error.
+// vital reports to the gate a call that did not ask it, and returns the call's error.
 func (s *Store) vital(err error) error {
 	if s.gate != nil {
 		s.gate.Told(err)
@@ -60,7 +59,7 @@ func (s *Store) vital(err error) error {
 	return err
 }
 
-// onQueue makes a call about a queue, if the gate lets it.
+// onQueue makes a call about a queue, if the gate allows it.
 func (s *Store) onQueue(queue, class string, call func() error) error {
 	if s.gate == nil {
 		return call()
@@ -74,8 +73,8 @@ func (s *Store) onQueue(queue, class string, call func() error) error {
 	return err
 }
 
-// guardedDB asks the gate before it asks the database. Statements of a
-// transaction that has begun pass.
+// guardedDB asks the gate before it asks the database. Statements in a transaction
+// that has begun do not ask.
 type guardedDB struct {
 	pool *pgxpool.Pool
 	gate Gate
@@ -147,7 +146,7 @@ type guardedRows struct {
 	leave func(error)
 }
 
-// Close ends the rows; again: nothing.
+// Close ends the rows; further calls do nothing.
 func (r *guardedRows) Close() {
 	r.Rows.Close()
 	if r.leave != nil {
@@ -170,5 +169,5 @@ func (r guardedRow) Scan(to ...any) error {
 
 type refusedRow struct{ err error }
 
-// Scan returns why nothing was asked.
+// Scan returns the reason why the query was not made.
 func (r refusedRow) Scan(...any) error { return r.err }

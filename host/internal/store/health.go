@@ -13,14 +13,14 @@ select u.at, 'health', $1::text, u.subject, u.from_state, u.to_state, u.reason
        with ordinality u(at, subject, from_state, to_state, reason, ord)
  order by u.ord`
 
-// HealthChange is a check of a host whose status changed.
+// HealthChange is a host's check whose status changed.
 type HealthChange struct {
 	At                       time.Time
 	Check, From, To, Message string
 }
 
-// RecordHealth keeps changes of the health of a host, for those who follow what
-// happens.
+// RecordHealth records changes of the health of a host, for clients that follow
+// events.
 func (s *Store) RecordHealth(ctx context.Context, host string, changes []HealthChange) error {
 	n := len(changes)
 	at, check, from, to, message := make([]time.Time, n), make([]string, n), make([]string, n), make([]string, n), make([]string, n)

@@ -12,10 +12,10 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
 )
 
-// Store sends the statements. Safe for concurrent use.
+// Store sends the statements. It is safe for concurrent use.
 type Store struct {
 	pool  DB   // asks the gate, if there is one
-	plain DB   // does not: for what must be tried in any case
+	plain DB   // does not ask: for calls that must be tried in any case
 	gate  Gate // nil: there is none
 	plans planCache
 }
@@ -25,12 +25,12 @@ func New(pool *pgxpool.Pool) *Store {
 	return &Store{pool: pool, plain: pool, plans: newPlanCache(usualPlans, nil)}
 }
 
-// HostInfo is what a host tells of itself.
+// HostInfo is what a host reports about itself.
 type HostInfo struct {
 	Name, Version, Environment, State string
 }
 
-// RegisterHost enters a host that is alive for the given time and returns its
+// RegisterHost enters a host that is alive for the given time, and returns its
 // number.
 func (s *Store) RegisterHost(ctx context.Context, h HostInfo, lease time.Duration) (int32, error) {
 	var id int32
@@ -63,15 +63,15 @@ type Revoked struct {
 }
 
 // Heartbeat extends a host's life. alive is false if the host has been declared
-// dead: its leases are void and it must register anew. What is revoked is told
-// with every heartbeat until the host says that it has heard it.
+// dead: its leases are void and it must register anew. Revoked leases are reported
+// with every heartbeat until the host acknowledges them.
 func (s *Store) Heartbeat(ctx context.Context, host int32, state string, served []string, lease time.Duration, heard []vocab.UUID) (alive bool, revoked []Revoked, err error) {
 	return s.Rise(ctx, host, 0, state, served, lease, heard)
 }
 
-// Rise is a heartbeat with which a host says that it rests no more, and rouses the
-// others. rises is how often it has done so, this time included; one that is known
-// already makes it a heartbeat like any other.
+// Rise is a heartbeat with which a host reports that it rests no more, and rouses the
+// others. rises is how many times it has risen, this time included; if the database
+// knows that number already, the call is a heartbeat like any other.
 func (s *Store) Rise(ctx context.Context, host int32, rises int64, state string, served []string, lease time.Duration, heard []vocab.UUID) (alive bool, revoked []Revoked, err error) {
 	if served == nil {
 		served = []string{}
@@ -93,7 +93,7 @@ func (s *Store) Rise(ctx context.Context, host int32, rises int64, state string,
 	return alive, revoked, nil
 }
 
-// HostLeases returns every lease the host holds according to the database.
+// HostLeases returns every lease that the host holds according to the database.
 func (s *Store) HostLeases(ctx context.Context, host int32) ([]Held, error) {
 	var held []Held
 	after := &vocab.UUID{}
@@ -112,14 +112,14 @@ func (s *Store) HostLeases(ctx context.Context, host int32) ([]Held, error) {
 	return held, nil
 }
 
-// GoneHost is a host that ended with steps in its hands.
+// GoneHost is a host that ended while it held steps.
 type GoneHost struct {
 	ID   int32
 	Name string
-	Late time.Duration // since its lease ran out
+	Late time.Duration // since its lease expired
 }
 
-// SweepHosts declares hosts dead whose lease has run out and returns those whose
+// SweepHosts declares dead the hosts whose lease has expired, and returns those whose
 // steps have not been given back.
 func (s *Store) SweepHosts(ctx context.Context) ([]GoneHost, error) {
 	rows, err := s.pool.Query(ctx, sqlSweepHosts)
@@ -141,14 +141,14 @@ func (s *Store) SweepHosts(ctx context.Context) ([]GoneHost, error) {
 	return gone, nil
 }
 
-// sweepPage is how many active tasks one statement of a sweep looks at: small
-// enough to hold locks for milliseconds only.
+// sweepPage is how many active tasks one statement of a sweep looks at: few enough
+// that locks are held only for milliseconds.
 const sweepPage = 500
 
-// sweep runs a statement over all active tasks, page by page: those after a task,
-// at most limit. It returns the last task of the page; null: it has seen all. A
-// page that takes longer than a statement may was rolled back: a smaller one is
-// tried.
+// sweep runs a statement over all active tasks, page by page: on the tasks after a
+// given one, limit at most. page returns the last task of the page; nil: it has seen
+// all. If a page exceeds the statement timeout it has been rolled back, and a smaller
+// one is tried.
 func sweep(page func(after vocab.UUID, limit int) (last *vocab.UUID, err error)) error {
 	after, limit := &vocab.UUID{}, sweepPage
 	for after != nil {
@@ -166,16 +166,16 @@ func sweep(page func(after vocab.UUID, limit int) (last *vocab.UUID, err error))
 }
 
 // ErrOthers is returned by [Store.ReleaseHost] when another host is giving the
-// steps back: it goes on with that, and if it dies the next sweep will.
+// steps back. That host goes on with it; if it dies, the next sweep does.
 var ErrOthers = errors.New("another host is at it")
 
-// ReleaseHost gives every step of a host that is gone back to its queue, in
-// pages, and marks the host as swept. Steps that were claimed claimFactor times for each
-// attempt that they may have fail; 0: the host has stopped in an orderly way, and the
-// claims do not count. Of several hosts that do so at once one goes on, the others get
+// ReleaseHost gives every step of a host that is gone back to its queue, in pages, and
+// marks the host as swept. Steps that were claimed claimFactor times for each attempt
+// that they may have fail; 0 means that the host has stopped in an orderly way, and the
+// claims do not count. If several hosts do this at once, one goes on and the others get
 // [ErrOthers].
 func (s *Store) ReleaseHost(ctx context.Context, host int32, reason string, claimFactor int) (released int, err error) {
-	var factor *int // null: as said
+	var factor *int // null: see above
 	if claimFactor > 0 {
 		factor = &claimFactor
 	}
@@ -198,9 +198,9 @@ func (s *Store) ReleaseHost(ctx context.Context, host int32, reason string, clai
 	return released, nil
 }
 
-// SweepMessages looks at all active tasks: steps that could run but have had no
-// message for longer than age are enqueued again, and the tasks in which nothing
-// can move are returned, to be finalized.
+// SweepMessages looks at all active tasks. Steps that could run but have had no
+// message for longer than age are enqueued again. The tasks in which nothing can
+// move are returned, to be finalized.
 func (s *Store) SweepMessages(ctx context.Context, age time.Duration) (enqueued int, stalled []vocab.UUID, err error) {
 	err = sweep(func(after vocab.UUID, limit int) (last *vocab.UUID, err error) {
 		var n int
@@ -216,12 +216,12 @@ func (s *Store) SweepMessages(ctx context.Context, age time.Duration) (enqueued 
 	return enqueued, stalled, nil
 }
 
-// PartitionDays is how many days ahead a host has partitions made.
+// PartitionDays is how many days ahead a host creates partitions.
 const PartitionDays = 3
 
-// EnsurePartitions makes the partitions of today and the days to come, of one table
-// after the other, so that it never holds one while it waits for another. keep is how
-// long tasks are kept, zero for ever.
+// EnsurePartitions creates the partitions of today and the days to come, one table
+// after the other, so that it never locks one while it waits for another. keep is how
+// long tasks are kept; zero means for ever.
 func (s *Store) EnsurePartitions(ctx context.Context, days int, keep time.Duration) error {
 	for _, table := range partitioned {
 		err := s.define(ctx, func(tx pgx.Tx) error {
@@ -235,8 +235,8 @@ func (s *Store) EnsurePartitions(ctx context.Context, days int, keep time.Durati
 	return nil
 }
 
-// partitionWidth is for how many days a partition is if tasks are kept for so long: a
-// tenth of it, so that there are some dozen, and a month at most.
+// partitionWidth is how many days a partition covers if tasks are kept for so long: a
+// tenth of that time, so that there are about a dozen, and a month at most.
 func partitionWidth(keep time.Duration) int {
 	const day, most = 24 * time.Hour, 30
 	if keep == 0 {
@@ -246,7 +246,7 @@ func partitionWidth(keep time.Duration) int {
 }
 
 // NextGeneration returns a number for a plugin process that no other process
-// ever has.
+// will ever have.
 func (s *Store) NextGeneration(ctx context.Context) (uint64, error) {
 	var n int64
 	if err := s.pool.QueryRow(ctx, sqlNextGeneration).Scan(&n); err != nil {

@@ -23,9 +23,9 @@ select o_verdict, o_finished, o_finished_state, o_due, o_enqueued
                             $8::text[], $9::text[], $10::text[], $11::bigint[], $12::bigint, $13::integer)`
 )
 
-// CreateQueue makes the queue of an inbox unless it exists, has it rouse hosts that
-// rest, and notes that it is an inbox: retention sees to its archive, also when
-// hosts read another some day.
+// CreateQueue creates the queue of an inbox unless it exists, makes it rouse resting
+// hosts, and records that it is an inbox: retention then cleans its archive, even if
+// hosts read another queue later.
 func (s *Store) CreateQueue(ctx context.Context, queue string) error {
 	return s.define(ctx, func(tx pgx.Tx) error {
 		if err := pgmq.New(tx).Create(ctx, queue); err != nil {
@@ -41,9 +41,9 @@ func (s *Store) CreateQueue(ctx context.Context, queue string) error {
 	})
 }
 
-// ReadMessages reads up to most messages of an inbox, a queue by which others ask
-// something of the host, and hides them for vt, whole seconds. While a gate
-// refuses that, the error wraps [ErrRefused].
+// ReadMessages reads up to most messages of an inbox, a queue through which others
+// make requests of the host, and hides them for vt, in whole seconds. If a gate
+// refuses the call, the error wraps [ErrRefused].
 func (s *Store) ReadMessages(ctx context.Context, queue string, vt time.Duration, most int) (messages []pgmq.Message, err error) {
 	err = s.onQueue(queue, ClassRead, func() (err error) {
 		messages, err = pgmq.New(s.pool).Read(ctx, queue, vt, most, nil)
@@ -52,7 +52,7 @@ func (s *Store) ReadMessages(ctx context.Context, queue string, vt time.Duration
 	return messages, err
 }
 
-// SetAside moves a message that cannot be acted on to the dead letters.
+// SetAside moves a message that cannot be processed to the dead letters.
 func (s *Store) SetAside(ctx context.Context, queue string, id int64, reason, detail string) error {
 	err := s.onQueue(queue, ClassSettle, func() error {
 		_, err := s.pool.Exec(ctx, sqlSetAside, queue, id, reason, detail)
@@ -66,15 +66,15 @@ func (s *Store) SetAside(ctx context.Context, queue string, id int64, reason, de
 
 // Posted is an outcome that an outside worker has posted on a queue.
 type Posted struct {
-	Settlement // a lease of zeros: the worker has claimed nothing
+	Settlement // with a lease of zeros if the worker has claimed nothing
 
-	Message int64 // it came in
+	Message int64 // that it came in
 }
 
 // SettlePosted records a batch of posted outcomes and removes their messages, or sets
-// those aside that do not count, in one transaction: made again, it changes nothing.
-// The batch is sorted in place as by [Store.Settle], and should hold successes only,
-// or none. The host is who asks, for the history; it is leased nothing.
+// aside those that do not count, in one transaction. Repeating it changes nothing. The
+// batch is sorted in place as by [Store.Settle], and should hold only successes, or
+// none. host is the calling host, for the history; it is leased nothing.
 func (s *Store) SettlePosted(ctx context.Context, host int32, queue string, p Policy, batch []Posted) (Settled, error) {
 	slices.SortStableFunc(batch, func(a, b Posted) int { return CompareKeys(a.StepKey, b.StepKey) })
 	settlements, messages, leases := make([]Settlement, len(batch)), make([]int64, len(batch)), make([]*vocab.UUID, len(batch))

@@ -9,7 +9,7 @@ const sqlSweepLanes = `
 select o_removed, coalesce(o_queue, ''), coalesce(o_priority, 0)::smallint, coalesce(o_msg, 0)
   from tasker_sweep_lanes($1::text, $2::smallint, $3::bigint, $4::integer)`
 
-// Lane is a place among the entries that lead to messages with a priority; zero:
+// Lane is a position among the entries that lead to messages with a priority; zero is
 // before the first.
 type Lane struct {
 	Queue    string
@@ -17,12 +17,12 @@ type Lane struct {
 	Message  int64
 }
 
-// lanePage is how many entries one sweep looks at. A queue of a million of them
-// is seen once in a quarter of an hour.
+// lanePage is how many entries one sweep looks at. In a queue with a million of them,
+// all are looked at once in a quarter of an hour.
 const lanePage = 5000
 
-// SweepLanes looks at the entries after a place, and removes those whose message
-// is gone. It returns how many, and where to go on: zero after the last.
+// SweepLanes looks at the entries after a position, and removes those whose message is
+// gone. It returns how many, and where to continue: zero after the last.
 func (s *Store) SweepLanes(ctx context.Context, after Lane) (removed int, last Lane, err error) {
 	err = s.pool.QueryRow(ctx, sqlSweepLanes, after.Queue, after.Priority, after.Message, lanePage).
 		Scan(&removed, &last.Queue, &last.Priority, &last.Message)

@@ -28,7 +28,7 @@ select d.dead_letter_id, d.kind, coalesce(d.queue_name, ''), coalesce(d.msg_id, 
 	sqlReadLetter = letterColumns + `, d.body, d.headers` + letterJoins + `
  where d.dead_letter_id = $1::bigint`
 
-	// A message belongs to a namespace by its queue, or by what it asks for.
+	// A message belongs to a namespace through its queue, or through what it asks for.
 	sqlListLetters = letterColumns + `, null::jsonb, null::jsonb` + letterJoins + `
  where d.dead_letter_id < $1::bigint
    and ($2::boolean or d.closed_at is null)
@@ -51,7 +51,7 @@ update tasker_dead_letters d
 
 // LetterFilter selects dead letters. Zero values select all that are open.
 type LetterFilter struct {
-	Closed                         bool // those that somebody has dealt with, too
+	Closed                         bool // also those that somebody has dealt with
 	Kind, Reason, Queue, Namespace string
 	OlderThan                      time.Duration
 	Before                         int64 // only letters with a smaller number; 0: from the newest
@@ -75,8 +75,8 @@ func (s *Store) ListLetters(ctx context.Context, f LetterFilter) ([]readmodel.De
 	return letters, nil
 }
 
-// ReadLetter returns a dead letter with its body. The error is [ErrNotFound] if
-// there is none of that number.
+// ReadLetter returns a dead letter with its body. The error is [ErrNotFound] if no
+// letter has that number.
 func (s *Store) ReadLetter(ctx context.Context, id int64) (readmodel.DeadLetter, error) {
 	rows, err := s.pool.Query(ctx, sqlReadLetter, id)
 	if err != nil {
@@ -147,9 +147,9 @@ func (s *Store) ReplayMessage(ctx context.Context, id int64, o Operator) error {
 	return nil
 }
 
-// DiscardLetter closes a dead letter without doing anything about it; it stays
-// for whoever asks later. The error is [ErrLetterClosed] if it is closed or does
-// not exist.
+// DiscardLetter closes a dead letter without doing anything about it; the letter
+// remains for later questions. The error is [ErrLetterClosed] if it is closed or
+// does not exist.
 func (s *Store) DiscardLetter(ctx context.Context, id int64, o Operator) error {
 	tag, err := s.pool.Exec(ctx, sqlDiscardLetter, id, o.Reason, o.By)
 	if err == nil && tag.RowsAffected() == 0 {

@@ -23,7 +23,7 @@ select tasker_record_plugin_events($1::text, $2::text, $3::timestamptz[], $4::te
 select q.kind, q.name, q.sha256, q.config_digest, q.since, q.actor, q.reason
   from tasker_plugin_quarantines q where q.environment = $1::text order by q.since, q.sha256`
 
-	// What served last and is in no quarantine with whatever settings.
+	// The executable that served last and is in no quarantine, whatever the settings.
 	sqlLastGood = `
 select e.sha256
   from tasker_plugin_events e
@@ -49,7 +49,7 @@ select g.generation, g.host, g.sha256, g.config_digest, g.version, g.sdk_version
  order by g.generation desc limit $5::integer`
 )
 
-// PluginJournal keeps account of the plugins of one host.
+// PluginJournal records the events of one host's plugins.
 type PluginJournal struct {
 	store             *Store
 	host, environment string
@@ -62,7 +62,7 @@ func (s *Store) PluginJournal(host, environment string) *PluginJournal {
 	return &PluginJournal{store: s, host: host, environment: environment}
 }
 
-// Record writes events down: all of them or none.
+// Record records events: all of them or none.
 func (j *PluginJournal) Record(ctx context.Context, events []journal.Event) error {
 	var c pluginColumns
 	for i := range events {
@@ -77,7 +77,7 @@ func (j *PluginJournal) Record(ctx context.Context, events []journal.Event) erro
 	return nil
 }
 
-// pluginColumns are events by column.
+// pluginColumns holds events by column.
 type pluginColumns struct {
 	at                                                                []time.Time
 	kind, name, from, to, actor, reason, sha256, config, version, sdk []string
@@ -106,13 +106,13 @@ func (c *pluginColumns) add(e *journal.Event) {
 	c.rss, c.cpu = append(c.rss, rss), append(c.cpu, cpu)
 }
 
-// storable is a text as PostgreSQL takes it: plugins may say anything.
+// storable makes a text acceptable to PostgreSQL: plugins may send anything.
 func storable(s string) string {
 	const most = 8 << 10
 	return strings.ReplaceAll(strings.ToValidUTF8(s[:min(len(s), most)], ""), "\x00", "")
 }
 
-// Quarantines returns what is in quarantine, in this environment.
+// Quarantines returns the quarantines of this environment.
 func (j *PluginJournal) Quarantines(ctx context.Context) ([]journal.Quarantine, error) {
 	rows, err := j.store.pool.Query(ctx, sqlQuarantines, j.environment)
 	if err != nil {
@@ -129,7 +129,7 @@ func (j *PluginJournal) Quarantines(ctx context.Context) ([]journal.Quarantine, 
 }
 
 // LastGood returns the executable that last served in a slot, on any host of the
-// environment, and is neither in quarantine nor the one given; empty if there is
+// environment, and is neither in quarantine nor the given one; empty if there is
 // none.
 func (j *PluginJournal) LastGood(ctx context.Context, slot journal.SlotID, but string) (string, error) {
 	var sum string
@@ -143,9 +143,9 @@ func (j *PluginJournal) LastGood(ctx context.Context, slot journal.SlotID, but s
 	return sum, nil
 }
 
-// PluginEvents returns a page of what happened to a slot, on all hosts of the
-// environment, the latest first. before is the id of the last event of the page
-// before; 0: the first page.
+// PluginEvents returns a page of the events of a slot, on all hosts of the
+// environment, latest first. before is the id of the last event of the previous
+// page; 0: the first page.
 func (s *Store) PluginEvents(ctx context.Context, environment string, slot journal.SlotID, before int64, limit int) ([]journal.Event, error) {
 	if before == 0 {
 		before = math.MaxInt64
@@ -165,7 +165,7 @@ func (s *Store) PluginEvents(ctx context.Context, environment string, slot journ
 	return events, nil
 }
 
-// PluginGeneration is one process of a plugin, as the account has it.
+// PluginGeneration is one recorded process of a plugin.
 type PluginGeneration struct {
 	Number              uint64
 	Host                string
@@ -173,12 +173,12 @@ type PluginGeneration struct {
 	Version, SDKVersion string
 	StartedAt           time.Time
 	EndedAt             *time.Time   // nil: not yet, or its host was killed
-	End                 *journal.End // nil: nobody saw
+	End                 *journal.End // nil: nobody saw it end
 }
 
-// PluginGenerations returns a page of the processes of a slot, on all hosts of
-// the environment, the latest first. before is the number of the last of the page
-// before; 0: the first page.
+// PluginGenerations returns a page of the processes of a slot, on all hosts of the
+// environment, latest first. before is the number of the last one on the previous
+// page; 0: the first page.
 func (s *Store) PluginGenerations(ctx context.Context, environment string, slot journal.SlotID, before int64, limit int) ([]PluginGeneration, error) {
 	if before == 0 {
 		before = math.MaxInt64

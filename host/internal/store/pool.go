@@ -13,17 +13,17 @@ import (
 
 // PoolConfig says how to connect.
 type PoolConfig struct {
-	URL              string        // a connection string of libpq's form
-	MaxConns         int32         // at least 4: settling, claiming, heartbeats and readers never wait for each other for long
+	URL              string        // a connection string as libpq accepts it
+	MaxConns         int32         // at least 4, so that settling, claiming, heartbeats and readers never wait for each other for long
 	ConnectTimeout   time.Duration // for one connection
 	StatementTimeout time.Duration // for one statement; must stay well below the lease
 	LockTimeout      time.Duration // for the wait for one lock
 	ApplicationName  string        // shown in pg_stat_activity
 }
 
-// OpenPool makes a pool whose sessions are set up so that a vanished host frees
+// OpenPool creates a pool whose sessions are set up so that a vanished host releases
 // its locks within seconds, and a half-open connection is noticed. It connects
-// lazily: an unreachable server is the first call's error.
+// lazily: an unreachable server shows up as the first call's error.
 func OpenPool(ctx context.Context, cfg PoolConfig) (*pgxpool.Pool, error) {
 	pc, err := cfg.pool()
 	if err != nil {
@@ -45,8 +45,8 @@ func (cfg PoolConfig) pool() (*pgxpool.Config, error) {
 	pc.MinIdleConns = 2
 	pc.MaxConnLifetime = time.Hour
 	pc.MaxConnLifetimeJitter = 10 * time.Minute
-	// A host that looks for work asks something every second, over the same connection: a ping
-	// before each question would double what it costs.
+	// A host that looks for work sends a query every second, over the same connection: a
+	// ping before each query would double the cost.
 	pc.ShouldPing = func(_ context.Context, c pgxpool.ShouldPingParams) bool { return c.IdleDuration > pingAfter }
 	pc.AfterConnect = registerArrays
 	pc.ConnConfig.ConnectTimeout = cfg.ConnectTimeout
@@ -58,20 +58,20 @@ func (cfg PoolConfig) pool() (*pgxpool.Config, error) {
 	return pc, nil
 }
 
-// pingAfter is for how long a connection may have been idle and is taken to be
-// alive all the same.
+// pingAfter is how long a connection may have been idle and is still assumed to be
+// alive.
 const pingAfter = 3 * time.Second
 
 func sessionSettings(cfg PoolConfig) map[string]string {
 	return map[string]string{
 		"application_name": cfg.ApplicationName,
 		"timezone":         "UTC",
-		// Whoever has waited for a lock must see what those did who had it: each statement
-		// its own snapshot, whatever the database or the role has as its default.
+		// A session that has waited for a lock must see what the previous holder did. So each
+		// statement needs its own snapshot, whatever the default of the database or the role is.
 		"default_transaction_isolation": "read committed",
-		// A queue or a day's partition that is empty when a statement is planned may
-		// hold a million rows a minute later, and the plan stays: an index is always
-		// the better bet. What has none is still scanned; compiling it is never worth it.
+		// A queue or a partition that is empty when a statement is planned may hold a
+		// million rows a minute later, and the plan is kept, so an index is always the
+		// better bet. Tables without one are still scanned. Compiling is never worth it.
 		"enable_seqscan":                      "off",
 		"jit":                                 "off",
 		"statement_timeout":                   ms(cfg.StatementTimeout),
@@ -84,5 +84,5 @@ func sessionSettings(cfg PoolConfig) map[string]string {
 	}
 }
 
-// ms is a time as PostgreSQL's settings take it: it knows no "1m0s".
+// ms is a time in a form that PostgreSQL's settings accept: they do not know "1m0s".
 func ms(d time.Duration) string { return fmt.Sprintf("%d", d.Milliseconds()) }

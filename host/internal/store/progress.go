@@ -28,7 +28,7 @@ select s.step_no, n.name, coalesce(l.progress, json_build_object('percent', p.pe
  order by s.step_no`
 )
 
-// Told is how far the attempt under a lease says it is.
+// Told is the progress that the attempt under a lease reports.
 type Told struct {
 	Lease   vocab.UUID
 	Percent int
@@ -38,9 +38,9 @@ type Told struct {
 // maxNote bounds a note, in bytes, as the API shows it.
 const maxNote = 256
 
-// TellProgress writes down, for those who ask other hosts, what steps of a host
-// told, and forgets what was written of leases that have ended. No lease may be in
-// both, nor twice in one.
+// TellProgress records the progress that a host's steps reported, for clients of other
+// hosts, and deletes the records of leases that have ended. No lease may be in both
+// slices, nor twice in one.
 func (s *Store) TellProgress(ctx context.Context, host int32, told []Told, ended []vocab.UUID) error {
 	leases, percents, notes := make([]vocab.UUID, len(told)), make([]int32, len(told)), make([]string, len(told))
 	for i, t := range told {
@@ -52,15 +52,15 @@ func (s *Store) TellProgress(ctx context.Context, host int32, told []Told, ended
 	return nil
 }
 
-// Progress is how far a running step says it is.
+// Progress is the progress that a running step reports.
 type Progress struct {
 	Number int
 	Step   string          // its name
-	Told   json.RawMessage // an object with percent and note; of an outside worker whatever it sent
+	Told   json.RawMessage // an object with percent and note; from an outside worker whatever it sent
 }
 
-// Progress returns what the running steps of a task told, those of outside workers
-// and, up to a second late, those of all hosts, in order.
+// Progress returns what the running steps of a task reported, in order: those of outside
+// workers and, up to a second late, those of all hosts.
 func (s *Store) Progress(ctx context.Context, task vocab.UUID) ([]Progress, error) {
 	rows, err := s.pool.Query(ctx, sqlStepProgress, task)
 	if err != nil {

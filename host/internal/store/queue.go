@@ -22,7 +22,7 @@ update tasker_task_namespaces n set paused_at = null, paused_by = null, paused_r
  where n.name = $1::text
 returning n.paused_at, n.paused_by, n.paused_reason`
 
-	// A namespace without a template whose queue was made has none.
+	// A namespace has no queue if no template ever had it created.
 	sqlListQueues = `
 select n.name, n.name || '_queue', f.o_waiting, f.o_delayed, f.o_oldest_at, n.paused_at, n.paused_by, n.paused_reason
   from tasker_task_namespaces n
@@ -46,9 +46,9 @@ select h.host_id, h.name, h.version, h.environment, h.state, h.alive_until > clo
 	sqlAwaitGrants = `select tasker_await_grants()`
 )
 
-// PauseQueue pauses the queue of a namespace, or lets it go on. When it has
-// returned, no host starts a step of a paused namespace any more; what runs
-// finishes. The error is [ErrNotFound] if there is no such namespace.
+// PauseQueue pauses the queue of a namespace, or resumes it. Once it has returned, no
+// host starts a step of a paused namespace; running steps finish. The error is
+// [ErrNotFound] if there is no such namespace.
 func (s *Store) PauseQueue(ctx context.Context, namespace string, pause bool, o Operator) (*readmodel.Pause, error) {
 	var err error
 	var at *time.Time
@@ -91,8 +91,8 @@ func (s *Store) Queues(ctx context.Context, namespace string) ([]readmodel.Queue
 	return queues, nil
 }
 
-// QueuePlace returns how many messages of a queue come before that of a step;
-// found is false if it is not among the first most.
+// QueuePlace returns how many messages of a queue come before that of a step; found is
+// false if it is not among the first most messages.
 func (s *Store) QueuePlace(ctx context.Context, queue, step string, most int) (ahead int, found bool, err error) {
 	var place *int
 	if err := s.pool.QueryRow(ctx, sqlQueuePlace, queue, step, most).Scan(&place); err != nil {
@@ -104,8 +104,8 @@ func (s *Store) QueuePlace(ctx context.Context, queue, step string, most int) (a
 	return *place, true, nil
 }
 
-// Hosts returns the hosts that were alive within the last day, the newest first,
-// at most 500.
+// Hosts returns the hosts that were alive within the last day, newest first, at most
+// 500.
 func (s *Store) Hosts(ctx context.Context) ([]readmodel.Host, error) {
 	rows, err := s.pool.Query(ctx, sqlListHosts)
 	if err != nil {
@@ -123,7 +123,7 @@ func (s *Store) Hosts(ctx context.Context) ([]readmodel.Host, error) {
 	return hosts, nil
 }
 
-// SetHostPlugins tells the others which plugins a host runs.
+// SetHostPlugins records, for the other hosts, which plugins a host runs.
 func (s *Store) SetHostPlugins(ctx context.Context, host int32, plugins []readmodel.HostPlugin) error {
 	told := make([]readmodel.HostPlugin, len(plugins)) // never null
 	for i, p := range plugins {
