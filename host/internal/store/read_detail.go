@@ -16,8 +16,8 @@ const (
 	sqlTaskPlan = `select t.plan_id from tasker_tasks t where t.task_uuid = $1::uuid`
 
 	// Names, handlers and parents come from the plan, which the store has in its
-	// cache. The history of the page's steps is read once, not step by step: its
-	// index finds ranges of pages only.
+	// cache. The history of the page's steps is read once and not step by step,
+	// because its index finds only ranges of pages.
 	sqlReadSteps = `
 with page as materialized (
   select s.step_no, s.state, s.attempts, s.claims, s.generation, s.due_at, s.updated_at, s.lease_host, s.lease_until,
@@ -43,15 +43,15 @@ select s.step_no, s.state::text, s.attempts, s.claims, s.generation, s.due_at, h
   left join tasker_hosts o on o.host_id = s.lease_host and s.state = 'in_progress'
  order by s.step_no`
 
-	// The history of a task and its steps in one line. The first entries, which
-	// are not stored, are made from the task and its plan.
+	// The history of a task and its steps in one sequence. The first entries, which
+	// are not stored, are derived from the task and its plan.
 	//
-	// The sort key is the time since the task was made, in microseconds, times
-	// 65536, plus the entry's place among those of the same microsecond. Entries
-	// of one microsecond come from one transaction, so a key never changes. More than
-	// 65536 of them, the first entries of a very large task, run on into the
-	// microseconds that making them took. After four years the time stands still
-	// and the places count on.
+	// The sort key is the time since the task was created, in microseconds, times
+	// 65536, plus the entry's position among those of the same microsecond. Entries
+	// of one microsecond come from one transaction, so a key never changes. If there
+	// are more than 65536, as with the first entries of a very large task, they run on
+	// into the microseconds that creating them took. After four years the time stands
+	// still and only the positions count on.
 	sqlReadHistory = `
 with task as materialized (
   select t.task_uuid, t.plan_id, t.created_at from tasker_tasks t where t.task_uuid = $1::uuid
@@ -174,7 +174,7 @@ func leaseOf(host *int32, name *string, until *time.Time) *readmodel.Lease {
 // [ErrNotFound] if there is no such task.
 //
 // While a task runs, a transaction that took longer may add an entry before one
-// that was read already; once the task rests its history is complete.
+// that was read already. Once nothing in the task moves its history is complete.
 func (s *Store) ReadHistory(ctx context.Context, task vocab.UUID, after int64, limit int) ([]readmodel.Transition, error) {
 	plan, err := s.planOf(ctx, task)
 	if err != nil {

@@ -9,7 +9,7 @@ import (
 )
 
 const (
-	// The partitions of a table count as one.
+	// The partitions of a table are counted as one.
 	sqlTableSizes = `
 select coalesce(parent.relname, c.relname)::text,
        sum(pg_total_relation_size(c.oid))::bigint,
@@ -24,15 +24,15 @@ select coalesce(parent.relname, c.relname)::text,
  order by 2 desc
  limit $1::integer`
 
-	// A lease may be as long as its worker asked for; one that ran out must be
-	// gone with the next sweep.
+	// A lease may be as long as its worker asked for. One that has expired must be
+	// gone after the next sweep.
 	sqlWorkerLeases = `
 select count(*)::integer,
        count(*) filter (where l.lease > $1::interval)::integer,
        count(*) filter (where l.look_at < clock_timestamp() - $2::interval)::integer
   from tasker_worker_leases l`
 
-	// Of today and tomorrow, of all four tables; and what is where it should not be.
+	// The partitions of today and tomorrow, of all four tables, and rows of the default partition.
 	sqlPartitions = `
 select (select count(*)::integer
           from unnest($1::text[]) t(name) cross join (values (clock_timestamp()), (clock_timestamp() + interval '24 hours')) d(at)
@@ -42,14 +42,14 @@ select (select count(*)::integer
        (select tasker_uuid_time(t.task_uuid) from tasker_tasks_default t order by t.task_uuid desc limit 1)`
 )
 
-// TableSize is what a table takes with its indexes and partitions.
+// TableSize is the space that a table takes with its indexes and partitions.
 type TableSize struct {
 	Name       string
 	Bytes      int64
-	Live, Dead int64 // rows, about; dead ones wait for vacuum
+	Live, Dead int64 // rows, approximately; dead ones wait for vacuum
 }
 
-// DiskUse returns what the database takes, and its largest tables.
+// DiskUse returns the size of the database, and its largest tables.
 func (s *Store) DiskUse(ctx context.Context, limit int) (total int64, largest []TableSize, err error) {
 	rows, err := s.pool.Query(ctx, sqlTableSizes, limit)
 	if err != nil {
@@ -66,11 +66,11 @@ func (s *Store) DiskUse(ctx context.Context, limit int) (total int64, largest []
 	return total, largest, nil
 }
 
-// WorkerLeases are the leases of outside workers.
+// WorkerLeases counts the leases of outside workers.
 type WorkerLeases struct {
 	All     int
-	Long    int // that outlive a dead worker for longer than a limit
-	Overdue int // that ran out longer ago than a limit, and nobody has swept
+	Long    int // that outlive a dead worker by more than a limit
+	Overdue int // that expired longer ago than a limit and have not been swept
 }
 
 // WorkerLeases counts the leases of outside workers.
@@ -82,15 +82,15 @@ func (s *Store) WorkerLeases(ctx context.Context, long, overdue time.Duration) (
 	return l, nil
 }
 
-// PartitionFacts say whether each task is in the partition of its day.
+// PartitionFacts tell whether each task is in the partition of its day.
 type PartitionFacts struct {
 	Missing     int       // of the partitions of today and tomorrow
 	Astray      int       // tasks in the default partition, counted up to a limit
-	First, Last time.Time // when those were made, by the clocks of their hosts; zero: there are none
+	First, Last time.Time // when the first and last of these were created, by the clocks of their hosts; zero: there are none
 }
 
-// Partitions looks at the partitions of tasks; it counts up to limit of those that are in
-// none of a day.
+// Partitions looks at the partitions of tasks. It counts up to limit tasks that are in no
+// partition for their day.
 func (s *Store) Partitions(ctx context.Context, limit int) (PartitionFacts, error) {
 	var f PartitionFacts
 	var first, last *time.Time

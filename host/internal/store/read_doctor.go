@@ -50,7 +50,7 @@ select count(*)::integer from (select from tasker_dead_letters d
 	sqlLimbo = `
 select l.task_uuid, l.step_no, l.state, l.reason from tasker_limbo l limit $1::integer`
 
-	// Estimates: counting a deep queue takes as long as it is deep.
+	// Estimates: counting a deep queue takes time in proportion to its depth.
 	sqlQueueDepths = `
 select m.queue_name::text, pg_stat_get_live_tuples(c.oid), pg_stat_get_dead_tuples(c.oid)
   from pgmq.meta m
@@ -58,7 +58,7 @@ select m.queue_name::text, pg_stat_get_live_tuples(c.oid), pg_stat_get_dead_tupl
  order by m.queue_name`
 )
 
-// ServerFacts are what the doctor wants to know of the database server.
+// ServerFacts are what the doctor needs to know about the database server.
 type ServerFacts struct {
 	Version    string // such as "16.4 (Debian 16.4-1)"
 	VersionNum int    // such as 160004
@@ -69,10 +69,10 @@ type ServerFacts struct {
 	Encoding              string
 
 	Connections, MaxConnections int           // of clients; without those reserved for superusers
-	OldestTransaction           time.Duration // of others, as far as this role may see them
+	OldestTransaction           time.Duration // of other sessions, as far as this role may see them
 }
 
-// ServerFacts asks the server about itself.
+// ServerFacts queries the server about itself.
 func (s *Store) ServerFacts(ctx context.Context) (ServerFacts, error) {
 	var f ServerFacts
 	var oldest float64
@@ -86,24 +86,24 @@ func (s *Store) ServerFacts(ctx context.Context) (ServerFacts, error) {
 	return f, nil
 }
 
-// PGMQ says where the queues of the database come from.
+// PGMQ reports where the queues of the database come from.
 func (s *Store) PGMQ(ctx context.Context) (migrations.PGMQInfo, error) {
 	return migrations.PGMQ(ctx, s.pool)
 }
 
-// CheckSchema says whether this program may work with the database; see
+// CheckSchema reports whether this program may work with the database; see
 // [migrations.Check] for the errors.
 func (s *Store) CheckSchema(ctx context.Context) error { return migrations.Check(ctx, s.pool) }
 
-// ClockSkew compares the database's clock with now's: how far it is ahead, and
-// how wrong that may be because of the way there and back.
+// ClockSkew compares the database's clock with now: how far it is ahead, and how
+// uncertain that is because of the round trip.
 func (s *Store) ClockSkew(ctx context.Context, now func() time.Time) (ahead, uncertainty time.Duration, err error) {
 	conn, err := s.pool.Acquire(ctx)
 	if err != nil {
 		return 0, 0, fmt.Errorf("compare clocks: %w", err)
 	}
 	defer conn.Release()
-	// The shortest of a few tries is the most exact; the first prepares.
+	// The shortest of a few tries is the most accurate; the first prepares the statement.
 	for range 3 {
 		var there time.Time
 		began := now()
@@ -118,18 +118,18 @@ func (s *Store) ClockSkew(ctx context.Context, now func() time.Time) (ahead, unc
 	return ahead, uncertainty, nil
 }
 
-// HostFacts is a host as the others see it.
+// HostFacts is a host as other hosts see it.
 type HostFacts struct {
 	ID                                int32
 	Name, Version, Environment, State string
-	LeaseLeft                         time.Duration // negative: since when it ran out
+	LeaseLeft                         time.Duration // negative: how long ago it expired
 	Swept                             bool          // its steps were given back
 }
 
-// Alive reports whether the host's leases hold.
+// Alive reports whether the host's leases are valid.
 func (h *HostFacts) Alive() bool { return h.LeaseLeft > 0 && h.State != "dead" && h.State != "stopped" }
 
-// HostFacts returns the hosts of the last day, the newest first, at most 500.
+// HostFacts returns the hosts of the last day, newest first, at most 500.
 func (s *Store) HostFacts(ctx context.Context) ([]HostFacts, error) {
 	rows, err := s.pool.Query(ctx, sqlHostFacts)
 	if err != nil {
@@ -148,10 +148,10 @@ func (s *Store) HostFacts(ctx context.Context) ([]HostFacts, error) {
 	return hosts, nil
 }
 
-// WorkFacts are what the doctor wants to know of tasks.
+// WorkFacts are what the doctor needs to know about tasks.
 type WorkFacts struct {
 	DeadLetters  int        // neither replayed nor discarded; counted up to a limit
-	OldestTask   vocab.UUID // that is active; zero: none is
+	OldestTask   vocab.UUID // the oldest active one; zero: there is none
 	OldestTaskAt time.Time
 }
 
@@ -170,8 +170,7 @@ func (s *Store) WorkFacts(ctx context.Context, limit int) (WorkFacts, error) {
 	return f, nil
 }
 
-// MessagesSetAside counts the messages among the dead letters that nobody has
-// dealt with, up to limit.
+// MessagesSetAside counts the messages among the open dead letters, up to limit.
 func (s *Store) MessagesSetAside(ctx context.Context, limit int) (int, error) {
 	var n int
 	if err := s.pool.QueryRow(ctx, sqlMessagesSetAside, limit).Scan(&n); err != nil {
@@ -187,7 +186,7 @@ type Limbo struct {
 	Reason string
 }
 
-// Limbo returns up to limit steps that nothing will wake. There are none, or the
+// Limbo returns up to limit steps that nothing will wake. If there are any, the
 // engine has a defect.
 func (s *Store) Limbo(ctx context.Context, limit int) ([]Limbo, error) {
 	rows, err := s.pool.Query(ctx, sqlLimbo, limit)
@@ -205,8 +204,8 @@ func (s *Store) Limbo(ctx context.Context, limit int) ([]Limbo, error) {
 	return found, nil
 }
 
-// QueueDepth is about how many messages a queue holds, by the server's
-// statistics, which follow the truth by a second or so.
+// QueueDepth is the approximate number of messages in a queue, by the server's
+// statistics, which lag by a second or so.
 type QueueDepth struct {
 	Queue      string
 	Live, Dead int64 // rows; dead ones wait for vacuum

@@ -15,12 +15,12 @@ const (
 	sqlEventMark = `
 select pg_snapshot_xmin(s)::text::bigint, pg_snapshot_xmax(s)::text::bigint, clock_timestamp() from pg_current_snapshot() s`
 
-	// Other roles' transactions are seen by members of pg_read_all_stats only.
+	// Only members of pg_read_all_stats see other roles' transactions.
 	sqlOldestWriter = `
 select coalesce(min(a.xact_start), clock_timestamp()) from pg_stat_activity a where a.backend_xid is not null`
 
-	// A row's xmin has 32 bits: its transaction is the latest below $5 with these.
-	// Rows of transactions that began later come out far too old and are left out.
+	// A row's xmin has 32 bits: its transaction is the latest one below $5 with these
+	// bits. Rows of transactions that began later seem far too old and are left out.
 	sqlReadEvents = `
 with recent as (
   select $5::bigint - 1 - (($5::bigint - 1 - h.xmin::text::bigint) & 4294967295) as xid, 'task' as kind, h.created_at as at,
@@ -63,26 +63,26 @@ select e.xid, e.kind, e.at, coalesce(ns.name, ''), e.task_uuid, e.step_no, coale
           e.task_uuid, e.step_no nulls first, e.kind collate "C", e.no`
 )
 
-// EventMark says which transactions have ended at a moment.
+// EventMark says which transactions have ended at a point in time.
 type EventMark struct {
-	Horizon uint64    // all below have ended
-	Next    uint64    // none from here on has begun
-	At      time.Time // the moment, by the database's clock
+	Horizon uint64    // all transactions below it have ended
+	Next    uint64    // no transaction from here on has begun
+	At      time.Time // the point in time, by the database's clock
 }
 
-// EventSpan selects what the transactions from From up to, not with, To wrote.
+// EventSpan selects what the transactions from From up to, but not including, To wrote.
 type EventSpan struct {
 	From, To uint64
-	// Since is before whatever they wrote; it narrows the search.
+	// Since is earlier than anything they wrote; it narrows the search.
 	Since time.Time
 	// Next is above every transaction that the reader may see.
 	Next uint64
-	// Limit is how many events are enough; those of one transaction stay together.
+	// Limit is how many events are enough; events of one transaction stay together.
 	Limit int
 }
 
-// EventMark returns the mark of this moment. It is one of transactions of the
-// whole server: one that is open for long, in whatever database, holds it up.
+// EventMark returns the mark of this moment. It depends on the transactions of the
+// whole server: a long-running one, in any database, holds it up.
 func (s *Store) EventMark(ctx context.Context) (m EventMark, err error) {
 	var horizon, next int64
 	if err := s.pool.QueryRow(ctx, sqlEventMark).Scan(&horizon, &next, &m.At); err != nil {
@@ -92,8 +92,8 @@ func (s *Store) EventMark(ctx context.Context) (m EventMark, err error) {
 	return m, nil
 }
 
-// OldestWriter returns when the oldest open transaction that writes began, as far
-// as the host's role may know; now, if there is none.
+// OldestWriter returns when the oldest open transaction that has written began, as far
+// as the host's role may see it; if there is none, the current time.
 func (s *Store) OldestWriter(ctx context.Context) (at time.Time, err error) {
 	if err := s.pool.QueryRow(ctx, sqlOldestWriter).Scan(&at); err != nil {
 		return at, fmt.Errorf("look for open transactions: %w", err)
@@ -101,10 +101,10 @@ func (s *Store) OldestWriter(ctx context.Context) (at time.Time, err error) {
 	return at, nil
 }
 
-// ReadEvents returns what happened in a span. upTo is where the events returned
-// end: span.To, or before it if there are more than the limit. The same span
-// brings the same events in the same order, from every host: by time, and within
-// a task as it went.
+// ReadEvents returns the events of a span. upTo is where the events returned end:
+// span.To, or before it if there are more than the limit. The same span yields the
+// same events in the same order on every host: by time, and within a task in the
+// order in which they happened.
 func (s *Store) ReadEvents(ctx context.Context, span EventSpan) (events []readmodel.Event, upTo uint64, err error) {
 	rows, err := s.pool.Query(ctx, sqlReadEvents, int64(span.From), int64(span.To), span.Since, span.Limit, int64(span.Next))
 	if err != nil {

@@ -10,8 +10,8 @@ const sqlClaimHealth = `
 select s.expired, s.critical, s.warning, s.slow, s.missing, s.health_score, s.alert_level, s.oldest_claim_age_seconds
   from tasker_claim_health_summary s`
 
-// ClaimHealth sums up the claims for finalization that take long, by the level
-// of their age.
+// ClaimHealth sums up the finalization claims that take long, by the level of
+// their age.
 type ClaimHealth struct {
 	Expired, Critical, Warning, Slow int64
 	Missing                          int64 // processors that hold an old claim and do nothing else
@@ -20,8 +20,8 @@ type ClaimHealth struct {
 	Oldest                           time.Duration
 }
 
-// ClaimHealth looks at the claims for finalization. It is cheap: only tasks that
-// are claimed are read.
+// ClaimHealth looks at the finalization claims. It is cheap: it reads only claimed
+// tasks.
 func (s *Store) ClaimHealth(ctx context.Context) (ClaimHealth, error) {
 	var c ClaimHealth
 	var oldest float64

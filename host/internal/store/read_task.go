@@ -14,9 +14,9 @@ import (
 
 // progressOf joins, to the task t whose UUID is given, the counts of its steps by
 // state, from their primary key, and the attempts of the step that failed it. That
-// one is found by its name in the plan, so that an error that somebody wrote by
-// hand can break nothing. The UUID should be a parameter where there is one: then
-// a plan is made for one partition instead of all.
+// step is found by its name in the plan, so that an error that somebody wrote by
+// hand cannot break anything. If the UUID is a parameter it should be given as one:
+// then the plan covers one partition instead of all.
 func progressOf(task string) string {
 	return `
   left join lateral (
@@ -43,7 +43,7 @@ select t.task_uuid, ns.name, nt.name, nt.version, t.state::text, t.priority,
   join tasker_named_tasks nt on nt.named_task_uuid = p.named_task_uuid
   join tasker_task_namespaces ns on ns.namespace_id = t.namespace_id`
 
-	// Why a task was cancelled: its history knows. That of others is not read.
+	// Why a task was cancelled, from its history. Histories of other tasks are not read.
 	cancelReason = `
     select h.metadata ->> 'reason' as reason
       from tasker_task_transitions h
@@ -51,8 +51,8 @@ select t.task_uuid, ns.name, nt.name, nt.version, t.state::text, t.priority,
      order by h.sort_key desc limit 1`
 
 	// A page of tasks is read backwards along the primary keys of the partitions,
-	// the newest first. The filters by name are answered before a task is looked
-	// at: a name that does not exist costs no scan.
+	// newest first. The filters by name are resolved before a task is looked at: a
+	// name that does not exist costs no scan.
 	listTasksHead = `
 with page as materialized (
   select t.task_uuid, t.namespace_id, t.plan_id, t.state, t.priority, t.created_at, t.started_at, t.completed_at,
@@ -90,11 +90,11 @@ select t.state::text, t.error, failed.attempts, counted.states, counted.counts, 
 	sqlListTasks = listTasksHead + `
      and (cardinality($4::text[]) = 0 or t.state = any($4::text[]::tasker_task_state[]))` + listTasksTail
 
-	// The literal condition is that of the index tasker_tasks_active.
+	// The literal condition is the one of the index tasker_tasks_active.
 	sqlListActiveTasks = listTasksHead + `
      and t.state in ('pending', 'in_progress') and t.state = any($4::text[]::tasker_task_state[])` + listTasksTail
 
-	// The filters are answered where the tags are.
+	// The filters are applied where the tags are.
 	sqlListTaggedTasks = `
 with page as materialized (
   select t.task_uuid, t.namespace_id, t.plan_id, t.state, t.priority, t.created_at, t.started_at, t.completed_at,
@@ -136,10 +136,10 @@ func (s *Store) ReadTask(ctx context.Context, task vocab.UUID) (readmodel.Task, 
 	return t, nil
 }
 
-// ListTasks returns up to f.Limit tasks, newest first, without contexts. Lists
-// of everything and of active tasks look at no more tasks than they return;
-// other filters look at those newer than the last that matches. Of tags only those
-// that match are looked at, and a few thousand of the newest.
+// ListTasks returns up to f.Limit tasks, newest first, without contexts. Lists of
+// everything and of active tasks look at no more tasks than they return. Other
+// filters look at all tasks newer than the last match, except that a filter by tags
+// looks only at tasks that match it, and at a few thousand of the newest.
 func (s *Store) ListTasks(ctx context.Context, f TaskFilter) ([]readmodel.Task, error) {
 	before := f.Before
 	if before == (vocab.UUID{}) {
@@ -179,8 +179,8 @@ func (s *Store) ListTasks(ctx context.Context, f TaskFilter) ([]readmodel.Task, 
 	return tasks, nil
 }
 
-// Snapshot returns what a watcher of a task sees: its state and the counts of
-// its steps. The error is [ErrNotFound] if there is no such task.
+// Snapshot returns what a watcher of a task sees: its state and the counts of its
+// steps. The error is [ErrNotFound] if there is no such task.
 func (s *Store) Snapshot(ctx context.Context, task vocab.UUID) (readmodel.Snapshot, error) {
 	snap := readmodel.Snapshot{UUID: task.String()}
 	var row taskRow
@@ -240,8 +240,8 @@ func (r *taskRow) progress() readmodel.Progress {
 	return readmodel.NewProgress(steps)
 }
 
-// describe fills in what the submitter said of the task. Others than this host
-// write attributes too: what has not the expected type is left out.
+// describe fills in what the submitter said about the task. Others than this host
+// write attributes, too: a value of an unexpected type is left out.
 func describe(t *readmodel.Task, attributes json.RawMessage) {
 	var all map[string]json.RawMessage
 	if json.Unmarshal(attributes, &all) != nil {
@@ -257,8 +257,8 @@ func describe(t *readmodel.Task, attributes json.RawMessage) {
 	}
 }
 
-// storedError is an error as the engine writes it; an outside worker's may have
-// other members, and lack these.
+// storedError is an error as the engine writes it; one from an outside worker may
+// have other members, and lack these.
 type storedError struct {
 	Type    vocab.ErrorType `json:"type"`
 	Code    string          `json:"code"`
@@ -295,7 +295,7 @@ func taskError(raw json.RawMessage, attempts *int) *readmodel.TaskError {
 	return t
 }
 
-// stateReason says in one sentence why a task rests.
+// stateReason says in one sentence why nothing moves in a task.
 func stateReason(state vocab.TaskState, failure *readmodel.TaskError, cancelled *string) string {
 	switch {
 	case state == vocab.TaskComplete:

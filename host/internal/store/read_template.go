@@ -11,10 +11,10 @@ import (
 )
 
 const (
-	// Versions order by their numbers, x.y.z-beta before x.y.z.
+	// Versions are ordered by their numbers, x.y.z-beta before x.y.z.
 	versionOrder = `regexp_match(%[1]s, '^(\d+)\.(\d+)\.(\d+)')::numeric[] || (%[1]s !~ '-')::integer::numeric`
 
-	// The handlers that a host which takes work serves now.
+	// The handlers that some host which takes work serves now.
 	servedNow = `
 select distinct u.name
   from tasker_hosts o cross join unnest(o.served) u(name)
@@ -23,8 +23,8 @@ select distinct u.name
 	sqlServedNow = servedNow + `
  order by u.name`
 
-	// Handlers matter in the base plan, and in those of environments in which a
-	// host runs.
+	// Only handlers in the base plan, and in the plans of environments in which a
+	// host runs, matter.
 	sqlUnserved = `
 select p.named_task_uuid, array_agg(distinct h.name order by h.name)
   from tasker_task_plans p
@@ -68,7 +68,7 @@ select t.version` + templateFrom + `
 type TemplateFilter struct {
 	Namespace, Name string
 
-	// The version after which the list goes on; an empty namespace: from the
+	// The version after which the list continues; an empty namespace: from the
 	// beginning.
 	AfterNamespace, AfterName, AfterVersion string
 
@@ -79,9 +79,9 @@ type TemplateFilter struct {
 type Template struct {
 	Plan         *Plan // the base plan
 	Source       string
-	Environments []string // that the template overrides something for, in order
+	Environments []string // those that the template overrides something for, in order
 	AppliedAt    time.Time
-	Unserved     []string // handlers it needs and no host serves now, in order
+	Unserved     []string // handlers that it needs and that no host serves now, in order
 }
 
 // ListTemplates returns up to f.Limit template versions, ordered by namespace,
@@ -114,7 +114,7 @@ func (s *Store) ListTemplates(ctx context.Context, f TemplateFilter) ([]readmode
 	return list, nil
 }
 
-// UnservedWarnings says that nobody serves the handlers.
+// UnservedWarnings returns the warnings that nobody serves the handlers.
 func UnservedWarnings(handlers []string) []string {
 	var warnings []string
 	for _, h := range handlers {
@@ -146,8 +146,8 @@ func (s *Store) ReadTemplate(ctx context.Context, namespace, name, version strin
 	return &t, nil
 }
 
-// LatestVersion returns the highest version of a template; one such as 2.0.0-beta
-// only if there is no other. The error is [ErrNotFound] if there is none.
+// LatestVersion returns the highest version of a template; a version such as
+// 2.0.0-beta only if there is no other. The error is [ErrNotFound] if there is none.
 func (s *Store) LatestVersion(ctx context.Context, namespace, name string) (string, error) {
 	var version string
 	if err := s.pool.QueryRow(ctx, sqlLatestVersion, namespace, name).Scan(&version); err != nil {
@@ -156,7 +156,7 @@ func (s *Store) LatestVersion(ctx context.Context, namespace, name string) (stri
 	return version, nil
 }
 
-// ServedHandlers returns the handlers that a host which takes work serves now,
+// ServedHandlers returns the handlers that some host which takes work serves now,
 // in order.
 func (s *Store) ServedHandlers(ctx context.Context) ([]string, error) {
 	rows, err := s.pool.Query(ctx, sqlServedNow)

@@ -23,19 +23,19 @@ select o_verdict, o_task_state::text, o_step_state::text
 	sqlResolveTask = `select o_state::text, o_resolved from tasker_resolve_task($1::uuid, $2::text, $3::text, $4::integer)`
 )
 
-// Operator is who has something changed, and why. Both may be empty; both are
-// kept.
+// Operator is the person who makes a change, and the reason. Both may be empty; both
+// are recorded.
 type Operator struct{ By, Reason string }
 
-// Retried is what came of a retry.
+// Retried is the result of a retry.
 type Retried struct {
 	Task  vocab.TaskState
 	Step  vocab.StepState // of the step named; empty for all of a task
-	Steps []int32         // that run anew
+	Steps []int32         // the steps that run again
 }
 
-// RetryTask has all failed steps of a task run anew. The error is [ErrNotFound]
-// if there is no such task.
+// RetryTask runs all failed steps of a task again. The error is [ErrNotFound] if
+// there is no such task.
 func (s *Store) RetryTask(ctx context.Context, task vocab.UUID, o Operator, host int32) (Retried, error) {
 	r, err := s.retry(ctx, task, nil, o, host)
 	if err != nil {
@@ -44,8 +44,8 @@ func (s *Store) RetryTask(ctx context.Context, task vocab.UUID, o Operator, host
 	return r, nil
 }
 
-// RetryStep has a failed step run anew. The error is [ErrNotFound] if there is no
-// such step.
+// RetryStep runs a failed step again. The error is [ErrNotFound] if there is no such
+// step.
 func (s *Store) RetryStep(ctx context.Context, step StepKey, o Operator, host int32) (Retried, error) {
 	r, err := s.retry(ctx, step.Task, &step.Number, o, host)
 	if err != nil {
@@ -74,10 +74,10 @@ func insist(call func() error) (err error) {
 	return err
 }
 
-// ResolveVerdict is what came of resolving a step; see tasker_resolve_step.
+// ResolveVerdict is the result of resolving a step; see tasker_resolve_step.
 type ResolveVerdict string
 
-// The verdicts. Only resolved changed anything.
+// The verdicts. Only "resolved" means that anything changed.
 const (
 	Resolved        ResolveVerdict = "resolved"
 	StepRunning     ResolveVerdict = "running"
@@ -87,14 +87,14 @@ const (
 	StepUnskippable ResolveVerdict = "not_skippable"
 )
 
-// Resolution is what came of resolving a step, with the states then.
+// Resolution is the result of resolving a step, with the resulting states.
 type Resolution struct {
 	Verdict ResolveVerdict
 	Task    vocab.TaskState
 	Step    vocab.StepState
 }
 
-// ResolveStep declares a step done with a result, a JSON value. The error is
+// ResolveStep declares a step done with a result, which is a JSON value. The error is
 // [ErrNotFound] if there is no such step.
 func (s *Store) ResolveStep(ctx context.Context, step StepKey, result json.RawMessage, o Operator, host int32) (Resolution, error) {
 	r, err := s.resolve(ctx, step, result, false, o, host)
@@ -122,8 +122,8 @@ func (s *Store) resolve(ctx context.Context, k StepKey, result json.RawMessage, 
 	return r, err
 }
 
-// ResolveTask declares a task done; what is left of it is cancelled. resolved is
-// false if it had ended otherwise; state is the one it is in then.
+// ResolveTask declares a task done and cancels what is left of it. resolved is false
+// if the task had ended otherwise; state is its resulting state.
 func (s *Store) ResolveTask(ctx context.Context, task vocab.UUID, o Operator, host int32) (state vocab.TaskState, resolved bool, err error) {
 	err = insist(func() error {
 		return s.pool.QueryRow(ctx, sqlResolveTask, task, o.Reason, o.By, host).Scan(&state, &resolved)

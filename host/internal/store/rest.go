@@ -12,7 +12,7 @@ import (
 	"github.com/tasker-systems/tasker-host/host/internal/pgmq"
 )
 
-// How hosts rest and are roused is told in 00190_rest.sql.
+// 00190_rest.sql explains how hosts rest and are roused.
 const (
 	sqlRest = `
 select o_known, coalesce(o_why, ''), o_next_ms, o_active, o_blind
@@ -20,8 +20,8 @@ select o_known, coalesce(o_why, ''), o_next_ms, o_active, o_blind
 
 	sqlWatchQueue = `select tasker_watch_queue($1::text)`
 
-	// The second says whether the server is the one that we talk to: a pooler
-	// between us keeps neither the lock nor the channel for us.
+	// The second column tells whether we talk to the server itself: a pooler in
+	// between keeps neither the lock nor the channel for us.
 	sqlLieDown = `select pg_try_advisory_lock_shared(hashtext('tasker_bed'), 0), pg_backend_pid()`
 
 	sqlTryDoor = `
@@ -33,23 +33,23 @@ select case when pg_try_advisory_lock(hashtext('tasker_door'), 0) then pg_adviso
 	unlistenSQL = `unlisten tasker_rouse`
 )
 
-// Resting is what a host at rest tells and asks.
+// Resting is what a host at rest reports and asks.
 type Resting struct {
 	Host             int32
-	Rises            int64 // as [Store.Rise]
+	Rises            int64 // as in [Store.Rise]
 	State            string
-	Served           []string      // the handlers it serves, by name
+	Served           []string      // the handlers that it serves, by name
 	Lease, RestLease time.Duration // if it must look often all the same; if not
-	Queues, Inboxes  []string      // where work for it may come
+	Queues, Inboxes  []string      // where work for it may arrive
 }
 
-// Rest is what it is told.
+// Rest is the answer to Resting.
 type Rest struct {
 	Known  bool          // false: the host was declared dead, or has risen since
 	Why    string        // it must look often all the same; empty: it need not
-	Next   time.Duration // until the first hidden message is visible; 0: there is none
+	Next   time.Duration // until the next hidden message becomes visible; 0: there is none
 	Active bool          // there are tasks that have not ended
-	Blind  []string      // queues that rouse nobody, see [Store.WatchQueues]
+	Blind  []string      // queues that do not rouse hosts, see [Store.WatchQueues]
 }
 
 // Rest is the heartbeat of a host that has nothing to do.
@@ -74,8 +74,8 @@ func rest(ctx context.Context, db pgmq.DBTX, r Resting) (Rest, error) {
 	return out, nil
 }
 
-// WatchQueues has queues rouse hosts that rest. It reports false if it may not do
-// so with one of them, or not now.
+// WatchQueues makes queues rouse resting hosts. It reports false if that is not
+// permitted for one of them, or not possible now.
 func (s *Store) WatchQueues(ctx context.Context, queues []string) (bool, error) {
 	all := true
 	for _, queue := range queues {
@@ -101,22 +101,22 @@ func watchQueue(ctx context.Context, tx pgx.Tx, queue string) error {
 	return nil
 }
 
-// ErrAwake says that somebody is sending at this moment: lie down again later.
+// ErrAwake says that somebody is sending at the moment: lie down again later.
 var ErrAwake = errors.New("somebody is sending at this moment")
 
-// errPooler says that the session is not ours.
+// errPooler says that the session is not our own.
 var errPooler = errors.New("a pooler stands before the server: it keeps no session for us")
 
-// Bed is a connection, one of the pool's, on which a host rests. It is for one
-// goroutine.
+// Bed is a connection from the pool on which a host rests. It may be used by one
+// goroutine only.
 type Bed struct {
 	conn *pgxpool.Conn
 	gate Gate
 }
 
-// LieDown takes a bed. From now on whoever sends rouses it; what was sent before is
-// seen by [Bed.Rest]. Call [Bed.GetUp] afterwards. The error is [ErrAwake], or why
-// this host cannot be roused.
+// LieDown takes a bed. From then on whoever sends rouses the host; what was sent before
+// is seen by [Bed.Rest]. Call [Bed.GetUp] afterwards. The error is [ErrAwake], or says
+// why this host cannot be roused.
 func (s *Store) LieDown(ctx context.Context) (*Bed, error) {
 	conn, err := s.plain.Acquire(ctx)
 	if err != nil {
@@ -163,8 +163,8 @@ func (b *Bed) Rest(ctx context.Context, r Resting) (Rest, error) {
 	return out, err
 }
 
-// Wait waits until ctx ends or somebody rouses. An error says that the connection
-// is lost.
+// Wait waits until ctx ends or somebody rouses the host. An error means that the
+// connection is lost.
 func (b *Bed) Wait(ctx context.Context) (roused bool, err error) {
 	_, err = b.conn.Conn().WaitForNotification(ctx)
 	switch {
@@ -188,12 +188,12 @@ func (b *Bed) GetUp(ctx context.Context) {
 	if err != nil {
 		_ = b.conn.Conn().Close(ctx) // the session ends, and the bed with it
 	}
-	cancel() // only what has come already is left, which must not rouse the next one here
+	cancel() // only what has arrived already is left, which must not rouse the next one here
 	for err == nil {
 		_, err = b.conn.Conn().WaitForNotification(ctx)
 	}
 	b.conn.Release()
 }
 
-// getUpTime bounds the leaving of a bed.
+// getUpTime bounds how long leaving a bed may take.
 const getUpTime = 2 * time.Second

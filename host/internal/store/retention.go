@@ -30,14 +30,14 @@ select o_deleted, o_last from tasker_prune_tasks($1::date, $2::uuid, $3::integer
 // Retention says how long what has ended is kept. Zero: for ever.
 type Retention struct {
 	Tasks       time.Duration            // with their steps and history, from their end on
-	Namespaces  map[string]time.Duration // where that is otherwise
-	Keys        time.Duration            // idempotency keys; as long as their task is there they stay
+	Namespaces  map[string]time.Duration // where that differs
+	Keys        time.Duration            // idempotency keys; they stay at least as long as their task
 	DeadLetters time.Duration
-	Audit       time.Duration // entries of the audit, 30 days at least
-	Records     time.Duration // archives of queues, tries of finalization, hosts that are gone, workers not seen
+	Audit       time.Duration // audit entries, 30 days at least
+	Records     time.Duration // archives of queues, finalization attempts, hosts that are gone, workers not seen
 }
 
-// arguments are those that the SQL functions about tasks take.
+// arguments returns the arguments that the SQL functions for tasks take.
 func (r Retention) arguments() (tasks *time.Duration, namespaces []string, keep []*time.Duration) {
 	namespaces = slices.Sorted(maps.Keys(r.Namespaces))
 	keep = make([]*time.Duration, len(namespaces))
@@ -54,8 +54,8 @@ func unlessZero(d time.Duration) *time.Duration {
 	return &d
 }
 
-// TakeDuty takes or keeps for a while what one host at a time does for all. It
-// reports whether it is the host's.
+// TakeDuty takes or keeps, for a while, a duty that one host at a time does for all. It
+// reports whether the host has it now.
 func (s *Store) TakeDuty(ctx context.Context, duty string, host int32, lease time.Duration) (mine bool, err error) {
 	if err := s.pool.QueryRow(ctx, sqlTakeDuty, duty, host, lease).Scan(&mine); err != nil {
 		return false, fmt.Errorf("take duty %s: %w", duty, err)
@@ -63,8 +63,8 @@ func (s *Store) TakeDuty(ctx context.Context, duty string, host int32, lease tim
 	return mine, nil
 }
 
-// OldDays returns the first days of the partitions of which some tasks may be over
-// their time, the oldest first.
+// OldDays returns the first days of the partitions that may have expired tasks, oldest
+// first.
 func (s *Store) OldDays(ctx context.Context, r Retention) ([]time.Time, error) {
 	tasks, namespaces, keep := r.arguments()
 	rows, err := s.pool.Query(ctx, sqlOldDays, tasks, namespaces, keep)
@@ -78,8 +78,8 @@ func (s *Store) OldDays(ctx context.Context, r Retention) ([]time.Time, error) {
 	return days, nil
 }
 
-// DayIsOver reports whether nothing is to be kept of the partitions that begin with a
-// day. It may read all of them, and takes its time for it.
+// DayIsOver reports whether nothing in the partitions that begin with a day is to be
+// kept. It may have to read all of them, and take correspondingly long.
 func (s *Store) DayIsOver(ctx context.Context, day time.Time, r Retention) (over bool, err error) {
 	tasks, namespaces, keep := r.arguments()
 	err = pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
@@ -94,15 +94,14 @@ func (s *Store) DayIsOver(ctx context.Context, day time.Time, r Retention) (over
 	return over, nil
 }
 
-// partitioned are the tables with partitions for days, in the order in which these
-// are dropped: without its task, a step is seen by nobody.
+// partitioned are the tables with partitions for days, in the order in which these are
+// dropped: nobody sees a step without its task.
 var partitioned = [...]string{"tasker_tasks", "tasker_workflow_steps", "tasker_task_transitions", "tasker_workflow_step_transitions"}
 
-// DropDay drops the partitions that begin with a day, each in a transaction of its own that
-// waits for its lock no longer than told. Those with a task that went on since they
-// were looked at stay. It returns how many it dropped; an
-// error of class [Retry] says that a lock could not be had, and that the rest may
-// be dropped another time.
+// DropDay drops the partitions that begin with a day, each in a transaction of its own
+// that waits for its lock for at most wait. Partitions with a task that was reopened since
+// they were looked at stay. It returns how many it dropped. An error of class [Retry]
+// means that a lock could not be had, and that the rest may be dropped another time.
 func (s *Store) DropDay(ctx context.Context, day time.Time, wait time.Duration, r Retention) (dropped int, err error) {
 	tasks, namespaces, keep := r.arguments()
 	for _, table := range partitioned {
@@ -120,9 +119,9 @@ func (s *Store) DropDay(ctx context.Context, day time.Time, wait time.Duration, 
 // prunePage is how many tasks one statement of a pruning looks at.
 const prunePage = 500
 
-// PruneTasks deletes what is over its time among the next tasks of the partition that
-// begins with a day, or of the default one if day is nil. It returns how many, and after
-// which task to go on; nil: all have been seen.
+// PruneTasks deletes the expired tasks among the next ones of the partition that begins
+// with a day, or of the default partition if day is nil. It returns how many, and the
+// task to continue after; nil: all have been seen.
 func (s *Store) PruneTasks(ctx context.Context, day *time.Time, after vocab.UUID, r Retention) (deleted int, last *vocab.UUID, err error) {
 	tasks, namespaces, keep := r.arguments()
 	err = s.pool.QueryRow(ctx, sqlPruneTasks, day, after, prunePage, tasks, namespaces, keep).Scan(&deleted, &last)
@@ -132,7 +131,7 @@ func (s *Store) PruneTasks(ctx context.Context, day *time.Time, after vocab.UUID
 	return deleted, last, nil
 }
 
-// PruneRecords deletes some of what is old beside tasks, and returns how much.
+// PruneRecords deletes some of the old records that are not tasks, and returns how many.
 func (s *Store) PruneRecords(ctx context.Context, r Retention) (deleted int, err error) {
 	err = s.pool.QueryRow(ctx, sqlPruneRecords, prunePage, unlessZero(r.Keys), unlessZero(r.DeadLetters), unlessZero(r.Records), unlessZero(r.Audit)).Scan(&deleted)
 	if err != nil {

@@ -1,7 +1,7 @@
 package store
 
-// Every statement of this package. A test prepares each against the migrated
-// schema; columns are named, parameters cast.
+// All statements of this package. A test prepares each against the migrated schema;
+// columns are named, parameters cast.
 const (
 	sqlRegisterHost = `select tasker_register_host($1::text, $2::text, $3::text, $4::text, $5::bigint)`
 
@@ -51,8 +51,8 @@ select o_task, o_step, o_value from tasker_step_inputs($1::uuid[], $2::uuid[], $
 	sqlCancelTask = `select o_state::text, o_cancelled from tasker_cancel_task($1::uuid, $2::text, $3::text, $4::integer)`
 )
 
-// statements lists all of the above and those of the other files, for the test
-// that prepares them.
+// statements lists all of the above and those of the other files, for the test that
+// prepares them.
 var statements = map[string]string{
 	"register host": sqlRegisterHost, "heartbeat": sqlHeartbeat, "host leases": sqlHostLeases,
 	"sweep hosts": sqlSweepHosts, "release host steps": sqlReleaseHostSteps, "host swept": sqlHostSwept,

@@ -25,15 +25,15 @@ func CompareKeys(a, b StepKey) int {
 	return cmp.Compare(a.Number, b.Number)
 }
 
-// Policy is what settling needs to know of the configuration.
+// Policy is what settling needs to know from the configuration.
 type Policy struct {
-	RetryAfterCap time.Duration // the longest wait a handler may ask for
+	RetryAfterCap time.Duration // the longest wait that a handler may ask for
 	ClaimFactor   int           // a step fails after this many claims per allowed attempt
 }
 
-// Settle records a batch of outcomes in one transaction. The batch is sorted in
-// place by step (a stable sort); the verdicts are in its order then. It should hold
-// successes only, or none: a mixed one may have to be repeated for a deadlock.
+// Settle records a batch of outcomes in one transaction. The batch is sorted in place by
+// step (a stable sort), and the verdicts are in that order. It should hold only
+// successes, or none: a mixed batch may have to be repeated because of a deadlock.
 func (s *Store) Settle(ctx context.Context, g Grant, p Policy, batch []Settlement) (Settled, error) {
 	slices.SortStableFunc(batch, func(a, b Settlement) int { return CompareKeys(a.StepKey, b.StepKey) })
 	a := settleArgs(batch)
@@ -90,7 +90,7 @@ func settleArgs(batch []Settlement) settleArrays {
 	return a
 }
 
-// something is a value as it goes to the database: nil, which is NULL, if there is
+// something returns a value as it goes to the database: nil, which is NULL, if there is
 // none.
 func something(raw json.RawMessage) json.RawMessage {
 	if len(raw) == 0 {
@@ -136,18 +136,18 @@ func (a *finishedArrays) finished() []Finished {
 	return finished
 }
 
-// Claimed is what a look at a queue gave.
+// Claimed is the result of a look at a queue.
 type Claimed struct {
 	Leases []Lease
 	Last   int64 // the last message taken; 0: none
-	Taken  int   // messages taken, those without a claimable step included
-	// Refused says that a gate did not let the call through: what waits is not
-	// known.
+	Taken  int   // messages taken, including those without a claimable step
+	// Refused says that a gate did not let the call through: it is not known what
+	// waits.
 	Refused bool
 }
 
-// Claim leases up to g.Room steps of a queue whose handlers are served; names
-// holds the names of g.Served. Only messages after the given one are looked at.
+// Claim leases up to g.Room steps of a queue whose handlers are served; names holds the
+// names of g.Served. It looks only at messages after the given one.
 func (s *Store) Claim(ctx context.Context, g Grant, queue string, names []string, after int64) (Claimed, error) {
 	var out Claimed
 	var got leaseArrays
@@ -169,8 +169,8 @@ func (s *Store) Claim(ctx context.Context, g Grant, queue string, names []string
 	return out, nil
 }
 
-// Inputs are the values that steps need to run, by task: the task's context
-// under [ContextOf], and the results of settled steps under their numbers.
+// Inputs are the values that steps need to run: the context of each task under
+// [ContextOf], and the results of settled steps under their own keys.
 type Inputs map[StepKey]json.RawMessage
 
 // ContextOf is the key of a task's context in [Inputs].
@@ -179,8 +179,8 @@ func ContextOf(task vocab.UUID) StepKey { return StepKey{task, -1} }
 // TraceOf is the key of a followed task's trace in [Inputs], a JSON text.
 func TraceOf(task vocab.UUID) StepKey { return StepKey{task, -2} }
 
-// StepInputs reads the contexts (and traces) of tasks and the results of steps. What does not
-// exist, or has no result yet, is missing from the answer.
+// StepInputs reads the contexts (and traces) of tasks and the results of steps. Values
+// that do not exist, or not yet, are missing from the answer.
 func (s *Store) StepInputs(ctx context.Context, contexts []vocab.UUID, results []StepKey) (Inputs, error) {
 	tasks, steps := make([]vocab.UUID, len(results)), make([]int32, len(results))
 	for i, k := range results {

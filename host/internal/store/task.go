@@ -13,7 +13,7 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
 )
 
-// NewTask is a task to be created. The context has passed the JSON gate.
+// NewTask is a task to be created. Its context has passed the JSON gate.
 type NewTask struct {
 	UUID       vocab.UUID      // of version 7, with the step bits zero
 	Plan       int32           // the plan it follows
@@ -23,26 +23,26 @@ type NewTask struct {
 	Attributes json.RawMessage // tags, initiator and so on; nil: none
 	Trace      string          // the traceparent in them; empty: none
 	Key        string          // idempotency key; empty: none
-	KeyHash    []byte          // hash of the request the key stands for
+	KeyHash    []byte          // hash of the request that the key stands for
 	RequestMsg int64           // message of the request queue that asks for it; 0: none
 
-	// Roots is how many steps the plan has without parents. It is not sent: whoever
-	// sends the task compares the leases that come back with it.
+	// Roots is how many steps of the plan have no parents. It is not sent: the caller
+	// compares the number of leases that come back with it.
 	Roots int
 
-	// Unique says what to do if a task with the identity exists; empty or allow:
-	// nothing. It is the plan's.
+	// Unique says what to do if a task with the same identity exists; empty or allow:
+	// create this one all the same. It comes from the plan.
 	Unique workflow.IdentityPolicy
 }
 
-// Created says what became of a [NewTask].
+// Created is the result for a [NewTask].
 type Created struct {
 	Outcome CreateOutcome
 	UUID    vocab.UUID // of the task that exists now; for a duplicate, and for one that exists, the earlier one
 	Leases  []Lease    // root steps leased to the host
 }
 
-// CreateOutcome is what became of a request for a task.
+// CreateOutcome is the outcome of a request for a task.
 type CreateOutcome string
 
 // The outcomes of a request.
@@ -60,20 +60,20 @@ type Lease struct {
 	ID         vocab.UUID
 	Plan       int32
 	Attempt    int32 // counts from 1
-	Generation int32 // 0 until an operator has the step run anew
+	Generation int32 // 0 until an operator has the step run again
 }
 
-// Grant says which steps a call may lease to the host: at most Room, of the
-// handlers served.
+// Grant says which steps a call may lease to the host: at most Room, of the handlers
+// that are served.
 type Grant struct {
 	Host   int32
 	Room   int
 	Served []int32 // ids of handlers, see [Store.HandlerIDs]
 }
 
-// CreateTasks creates a batch of tasks in one transaction. requestQueue names
-// the queue of the RequestMsg messages. The batch is sorted in place by UUID;
-// the answers are in its order then.
+// CreateTasks creates a batch of tasks in one transaction. requestQueue names the queue
+// of the RequestMsg messages. The batch is sorted in place by UUID, and the answers are
+// in that order.
 func (s *Store) CreateTasks(ctx context.Context, g Grant, batch []NewTask, requestQueue string) ([]Created, error) {
 	sortByUUID(batch)
 	n := len(batch)
@@ -119,10 +119,10 @@ type createArgs struct {
 	priority   []*int32
 	identity   [][]byte
 	attributes []*string
-	key        []*string // nil if no task of the batch has one; so are the next two
+	key        []*string // nil if no task of the batch has one; likewise the next two
 	hash       [][]byte
 	request    []*int64
-	unique     []*string // nil if all may be many
+	unique     []*string // nil if no plan restricts identities
 }
 
 func (a *createArgs) add(i int, t *NewTask) {
@@ -152,8 +152,8 @@ func (a *createArgs) add(i int, t *NewTask) {
 	}
 }
 
-// CancelTask cancels a task and what is left of its steps. cancelled is false if
-// the task was settled already; state is the one it is in then.
+// CancelTask cancels a task and what is left of its steps. cancelled is false if the task
+// was settled already; state is its resulting state.
 func (s *Store) CancelTask(ctx context.Context, task vocab.UUID, o Operator, host int32) (state vocab.TaskState, cancelled bool, err error) {
 	err = s.timed(ctx, func(db querier) error {
 		return db.QueryRow(ctx, sqlCancelTask, task, o.Reason, o.By, host).Scan(&state, &cancelled)
@@ -182,7 +182,7 @@ type Settlement struct {
 // Verdict is what became of a [Settlement].
 type Verdict string
 
-// The verdicts. Only recorded changed anything.
+// The verdicts. Only "recorded" means that anything changed.
 const (
 	Recorded        Verdict = "recorded"
 	AlreadyRecorded Verdict = "already_recorded"
@@ -196,11 +196,11 @@ type Finished struct {
 	State vocab.TaskState
 }
 
-// Settled is what a batch of settlements came to.
+// Settled is the result of a batch of settlements.
 type Settled struct {
 	Verdicts []Verdict   // one for each settlement, in order
 	Leases   []Lease     // children leased to the host
 	Finished []Finished  // tasks that ended with this call
-	Due      []time.Time // when the retries it caused may start
-	Enqueued int         // steps it put on queues, to be claimed at once
+	Due      []time.Time // when the retries that it caused may start
+	Enqueued int         // steps that it put on queues, to be claimed at once
 }

@@ -19,8 +19,8 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
 )
 
-// ErrTemplateDiffers is returned when a template version exists with another
-// source. A version never changes: tasks run by it.
+// ErrTemplateDiffers is returned when a template version exists with a different
+// source. A version never changes, because tasks run by it.
 var ErrTemplateDiffers = errors.New("the version exists with another content")
 
 const (
@@ -50,8 +50,8 @@ insert into tasker_task_plans (named_task_uuid, environment, priority, step_coun
 values ($1::uuid, $2::text, $3::smallint, $4::integer, $5::integer, $6::integer, $7::text)
 returning plan_id`
 
-	// One row of JSON per step: the arrays in it have different lengths, which
-	// unnest cannot express.
+	// One JSON row per step: the arrays in it have different lengths, which unnest
+	// cannot express.
 	sqlInsertSteps = `
 insert into tasker_named_steps (plan_id, step_no, handler_id, name, description, parents, children, config,
                                 retryable, max_attempts, backoff, base_ms, cap_ms, jitter, timeout_ms, priority, skippable, ancestors)
@@ -98,9 +98,9 @@ select distinct ns.name || '_queue' as queue
  order by queue`
 )
 
-// ApplyTemplate stores a template version with its plans, and makes its
-// namespace's queue. created is false if the same version with the same source
-// was there already; with another source the error is [ErrTemplateDiffers].
+// ApplyTemplate stores a template version with its plans, and creates its namespace's
+// queue. created is false if the same version with the same source existed already; if
+// its source differs the error is [ErrTemplateDiffers].
 func (s *Store) ApplyTemplate(ctx context.Context, source []byte, plans []workflow.Plan) (created bool, err error) {
 	base := &plans[0]
 	name := fmt.Sprintf("%s/%s@%s", base.Namespace, base.Name, base.Version)
@@ -181,11 +181,11 @@ type planStep struct {
 	Ancestors   []int32         `json:"ancestors"`
 }
 
-// maxAncestors is of how many steps an outside worker is given the results, unless
-// more are parents.
+// maxAncestors is the number of steps whose results an outside worker is given, unless
+// it has more parents.
 const maxAncestors = 256
 
-// nearest returns the first of at most so many steps.
+// nearest returns the first steps, most at most.
 func nearest(steps []int32, most int) []int32 { return steps[:min(len(steps), most)] }
 
 func insertPlan(ctx context.Context, tx pgx.Tx, template vocab.UUID, namespace int32, p *workflow.Plan) error {
@@ -246,8 +246,8 @@ type Plan struct {
 // Input returns the compiled schema of the contexts of the plan's tasks.
 func (p *Plan) Input() (*workflow.InputSchema, error) { return p.input() }
 
-// planCache keeps plans, which never change, by number, and the numbers of the
-// plans of template versions, which do not change either once there are some.
+// planCache keeps plans, which never change, by number, and the numbers of the plans of
+// template versions, which do not change either once they exist.
 type planCache struct {
 	byID   *cache.Cache[int32, *Plan]
 	byName *cache.Cache[planName, int32]
@@ -266,13 +266,13 @@ func newPlanCache(limit int, m *cache.Metrics) planCache {
 	return planCache{byID: cache.New[int32, *Plan](PlanCache, limit, m), byName: cache.New[planName, int32](PlanNameCache, limit, m)}
 }
 
-// CachePlans says how many plans are kept, and who counts. It forgets those that
-// are, and is called before the store is used.
+// CachePlans sets how many plans are kept, and the metrics that count them. It discards
+// the cached plans, and must be called before the store is used.
 func (s *Store) CachePlans(limit int, m *cache.Metrics) { s.plans = newPlanCache(limit, m) }
 
 type planName struct{ namespace, name, version, environment string }
 
-// Plan returns the plan of that number.
+// Plan returns the plan with that number.
 func (s *Store) Plan(ctx context.Context, id int32) (*Plan, error) {
 	if p, ok := s.plans.byID.Get(id); ok {
 		return p, nil
@@ -344,8 +344,8 @@ func (s *Store) loadPlan(ctx context.Context, id int32) (*Plan, error) {
 	return p, rows.Err()
 }
 
-// HandlerIDs returns the ids of the handlers that templates name, by name.
-// Handlers no template names have none.
+// HandlerIDs returns the ids of handlers by name. Handlers that no template names have
+// none.
 func (s *Store) HandlerIDs(ctx context.Context, names []string) (map[string]int32, error) {
 	rows, err := s.pool.Query(ctx, sqlHandlerIDs, names)
 	if err != nil {

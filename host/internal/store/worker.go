@@ -15,7 +15,7 @@ const (
 select o_looked, o_released, o_timed_out, o_finished, o_finished_state
   from tasker_sweep_worker_leases($1::integer, $2::bigint, $3::integer)`
 
-	// What the sweep has not counted yet is counted here.
+	// Adds what the sweep has not counted yet.
 	sqlListWorkers = `
 select w.name, w.namespace, w.first_seen_at, w.last_seen_at, coalesce(l.held, 0)::integer,
        w.done + coalesce(c.done, 0) + coalesce(l.done, 0), w.failed + coalesce(c.failed, 0), w.released + coalesce(c.released, 0), w.lost + coalesce(c.lost, 0)
@@ -35,14 +35,14 @@ update tasker_worker_policy
  where (max_result_bytes, max_depth, retry_after_cap_ms, claim_factor) is distinct from ($1::integer, $2::integer, $3::bigint, $4::integer)`
 )
 
-// WorkerPolicy is what outside workers are held to.
+// WorkerPolicy is the set of limits for outside workers.
 type WorkerPolicy struct {
 	Policy
 	MaxResultBytes, MaxDepth int
 }
 
-// SetWorkerPolicy writes down, for the functions that outside workers call, what
-// this host holds its plugins to.
+// SetWorkerPolicy stores the limits that this host sets its plugins, for the functions
+// that outside workers call.
 func (s *Store) SetWorkerPolicy(ctx context.Context, p WorkerPolicy) error {
 	_, err := s.pool.Exec(ctx, sqlSetWorkerPolicy, p.MaxResultBytes, p.MaxDepth, p.RetryAfterCap.Milliseconds(), p.ClaimFactor)
 	if err != nil {
@@ -51,8 +51,7 @@ func (s *Store) SetWorkerPolicy(ctx context.Context, p WorkerPolicy) error {
 	return nil
 }
 
-// Workers returns the outside workers that were seen, those of late first, at
-// most 500.
+// Workers returns the outside workers, those seen most recently first, at most 500.
 func (s *Store) Workers(ctx context.Context) ([]readmodel.Worker, error) {
 	rows, err := s.pool.Query(ctx, sqlListWorkers)
 	if err != nil {
@@ -72,8 +71,8 @@ func (s *Store) Workers(ctx context.Context) ([]readmodel.Worker, error) {
 
 // SweptLeases says what a sweep of outside workers' leases found.
 type SweptLeases struct {
-	Released int // leases that had run out: their steps are on the queue again
-	TimedOut int // attempts that outlived the timeout of their step
+	Released int // leases that had expired: their steps are on the queue again
+	TimedOut int // attempts that exceeded the timeout of their step
 	Finished []Finished
 }
 
