@@ -10,7 +10,7 @@ import (
 	"github.com/tasker-systems/tasker-host/host/internal/store"
 )
 
-// Bearers recognizes tokens. Forget tells it that one was made or revoked.
+// Bearers recognizes tokens. Forget tells it that one was created or revoked.
 type Bearers interface {
 	Forget()
 }

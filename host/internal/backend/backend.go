@@ -30,34 +30,34 @@ type Engine interface {
 	TemplatesChanged(ctx context.Context) error
 }
 
-// Pulse tells when the database last answered the host's heartbeat, and whether
-// the engine's loops turn.
+// Pulse tells when the database last answered the host's heartbeat, and whether the
+// engine's loops are running.
 type Pulse interface {
 	LastHeartbeat() time.Time
-	BeatEvery() time.Duration // the longest time between two heartbeats now
+	BeatEvery() time.Duration // the longest time between two heartbeats at present
 	Loops() []pipeline.Loop
 }
 
-// Repairs is told what operators have moved. HostID is the number under which the
-// history names this host.
+// Repairs is told what operators have moved. HostID is the number that identifies this
+// host in the history.
 type Repairs interface {
 	HostID() int32
 	Repaired(task vocab.UUID, state vocab.TaskState)
 	QueueResumed()
 }
 
-// Plugins tells what the plugins do.
+// Plugins reports the state of the plugins.
 type Plugins interface {
 	Status() []pluginhost.Status
 }
 
-// Health tells what the host's checks found.
+// Health reports what the host's checks found.
 type Health interface {
 	Report() health.Report
 	Events(most int) []health.Event
 }
 
-// State tells the host's operational state.
+// State reports the host's operational state.
 type State interface {
 	State() opstate.State
 }
@@ -84,7 +84,7 @@ var (
 	_ api.Events      = (*Backend)(nil)
 )
 
-// Parts are what a backend is made of. All must be set but Refused.
+// Parts are the parts of a backend. All of them must be set, except Refused.
 type Parts struct {
 	// Refused returns the plugins that may not run; nil: there are none.
 	Refused func() []Refusal
@@ -95,7 +95,7 @@ type Parts struct {
 	Plugins Plugins
 	State   State
 	Health  Health
-	// Pools returns what is found of the pools of executors now.
+	// Pools returns the current findings about the pools of executors.
 	Pools   func() []health.Named
 	Bearers Bearers
 	Events  Events
@@ -115,20 +115,20 @@ type Config struct {
 	Templates workflow.Limits // what templates may ask for
 }
 
-// Backend implements all that the API asks for. Safe for concurrent use.
+// Backend implements everything that the API asks for. It is safe for concurrent use.
 type Backend struct {
 	Parts
 	cfg atomic.Pointer[Config]
 }
 
-// New returns a backend of parts that run.
+// New returns a backend of parts that are running.
 func New(parts Parts, cfg Config) *Backend {
 	b := &Backend{Parts: parts}
 	b.cfg.Store(&cfg)
 	return b
 }
 
-// Reload puts other settings in force, for requests that come from now on.
+// Reload puts other settings in force, for requests that arrive from now on.
 func (b *Backend) Reload(cfg Config) { b.cfg.Store(&cfg) }
 
 // All returns the backend in every role.

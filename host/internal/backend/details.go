@@ -25,7 +25,7 @@ func (b *Backend) Steps(ctx context.Context, task vocab.UUID, q api.PageQuery) (
 	return steps, nil
 }
 
-// addProgress says of the running ones of a task's steps how far they are.
+// addProgress adds the progress of the running ones among a task's steps.
 func (b *Backend) addProgress(ctx context.Context, task vocab.UUID, steps []readmodel.Step) error {
 	runs := func(s readmodel.Step) bool { return s.State == vocab.StepInProgress }
 	if !slices.ContainsFunc(steps, runs) {
@@ -45,8 +45,8 @@ func (b *Backend) addProgress(ctx context.Context, task vocab.UUID, steps []read
 	return nil
 }
 
-// running is what the running steps of a task say of themselves: those of this
-// host, as they are now, and what is written of all others.
+// running returns the progress of a task's running steps: for steps of this host the
+// current state, for all others what was written to the database.
 func (b *Backend) running(ctx context.Context, task vocab.UUID) ([]readmodel.RunningStep, error) {
 	var steps []readmodel.RunningStep
 	here := map[int]bool{}
@@ -69,12 +69,12 @@ func (b *Backend) running(ctx context.Context, task vocab.UUID) ([]readmodel.Run
 	return steps, nil
 }
 
-// maxNote bounds what is shown of what an outside worker tells, in bytes, as
-// plugins are bound.
+// maxNote bounds how much is shown of a note from an outside worker, in bytes, as for
+// plugins.
 const maxNote = 200
 
-// progressOf reads what an outside worker told, which may be any JSON: a number is
-// a percentage, an object has percent and note, and everything else is a note.
+// progressOf reads the progress that an outside worker reported, which may be any JSON:
+// a number is a percentage, an object has percent and note, and anything else is a note.
 func progressOf(told json.RawMessage) readmodel.StepProgress {
 	var p struct {
 		Percent *float64 `json:"percent"`
@@ -105,8 +105,8 @@ func (b *Backend) History(ctx context.Context, task vocab.UUID, q api.PageQuery)
 	return history, nil
 }
 
-// Between two looks at a watched task. Its end, if this host sees it, is shown at
-// once.
+// The times between two looks at a watched task. If this host sees the end of the task,
+// it is shown at once.
 const (
 	watchMin = 100 * time.Millisecond
 	watchMax = time.Second
@@ -114,7 +114,7 @@ const (
 
 // Watch implements [api.TaskDetails].
 func (b *Backend) Watch(ctx context.Context, task vocab.UUID, after string) (readmodel.Snapshot, error) {
-	ended, stop := b.Engine.Ended(task) // before the first look: an end in between is not missed
+	ended, stop := b.Engine.Ended(task) // before the first look, so that an end in between is not missed
 	defer stop()
 	wait := watchMin
 	timer := time.NewTimer(wait)
@@ -134,7 +134,7 @@ func (b *Backend) Watch(ctx context.Context, task vocab.UUID, after string) (rea
 		}
 		select {
 		case <-ended:
-			ended = nil // it receives once
+			ended = nil // it is received only once
 		case <-timer.C:
 			wait = min(2*wait, watchMax)
 			timer.Reset(wait)

@@ -14,7 +14,7 @@ import (
 	"github.com/tasker-systems/tasker-host/migrations"
 )
 
-// From when on the doctor warns, or more.
+// The values from which on the doctor warns, or worse.
 const (
 	minServer       = 150000
 	skewWarn        = time.Second
@@ -29,9 +29,9 @@ const (
 	countedAstray   = 1_000_000
 )
 
-// Doctor implements [api.System]. What cannot be found out is a failed check of
-// its own and keeps nothing else from being looked at, but without a database
-// there is little to look at.
+// Doctor implements [api.System]. What cannot be determined is a failed check of its
+// own and does not prevent the other checks, but without a database there is little
+// to check.
 func (b *Backend) Doctor(ctx context.Context) (readmodel.DoctorReport, error) {
 	report := readmodel.NewDoctorReport(b.stateCheck(), b.pluginCheck(), b.poolCheck())
 	facts, err := b.Store.ServerFacts(ctx)
@@ -81,8 +81,8 @@ func fail(c readmodel.DoctorCheck, fix string) readmodel.DoctorCheck {
 	return c
 }
 
-// unknown is the check of something that could not be found out. The error's
-// text may be seen by whoever may ask the doctor.
+// unknown is the check of something that could not be determined. The text of the error
+// may be seen by anybody who may ask the doctor.
 func unknown(name string, err error) readmodel.DoctorCheck {
 	fix := "see the host's log"
 	if class := store.Classify(err); class == store.Unavailable || class == store.Unknown {
@@ -144,7 +144,7 @@ func (b *Backend) poolCheck() readmodel.DoctorCheck {
 	var ill []string
 	pools := b.Pools()
 	for _, p := range pools {
-		if p.Message != "" { // a pool that is paused is healthy, and nobody should forget it
+		if p.Message != "" { // a paused pool is healthy, but nobody should forget it
 			ill = append(ill, p.Name+": "+p.Message)
 		}
 	}

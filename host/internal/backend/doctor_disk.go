@@ -9,16 +9,16 @@ import (
 	"github.com/tasker-systems/tasker-host/host/internal/readmodel"
 )
 
-// From when on the doctor warns.
+// The values from which on the doctor warns.
 const (
-	longLease    = time.Hour   // of an outside worker: how long its step waits if it dies
-	overdueLease = time.Minute // since a lease ran out and the sweep should have found it
-	bloatedTable = 256 << 20   // bytes from which on dead rows matter
+	longLease    = time.Hour   // of an outside worker: how long its step waits if the worker dies
+	overdueLease = time.Minute // time since a lease expired, within which the sweep should have found it
+	bloatedTable = 256 << 20   // bytes of dead rows that matter
 	shownTables  = 3
 )
 
-// leasesCheck looks at leases that keep steps for long. Those of hosts end with
-// the host.
+// leasesCheck looks at leases that hold steps for long. Leases of hosts end with the
+// host.
 func (b *Backend) leasesCheck(ctx context.Context) (readmodel.DoctorCheck, error) {
 	l, err := b.Store.WorkerLeases(ctx, longLease, overdueLease)
 	if err != nil {
@@ -37,7 +37,7 @@ func (b *Backend) leasesCheck(ctx context.Context) (readmodel.DoctorCheck, error
 	}
 }
 
-// diskCheck tells what takes the space, and whether it is dead rows.
+// diskCheck reports what takes the space, and whether it is dead rows.
 func (b *Backend) diskCheck(ctx context.Context) (readmodel.DoctorCheck, error) {
 	total, largest, err := b.Store.DiskUse(ctx, shownTables)
 	if err != nil {
@@ -58,9 +58,9 @@ func (b *Backend) diskCheck(ctx context.Context) (readmodel.DoctorCheck, error) 
 	return c, nil
 }
 
-// partitionsCheck looks whether tasks are in the partitions of their time. What is not
-// takes nothing from anybody, but each new partition is made under a lock that all wait
-// for, and the default one is read through under it.
+// partitionsCheck checks whether tasks are in the partitions for their time. Tasks that
+// are not do no direct harm. But each new partition is created under a lock that everybody
+// waits for, and the default partition is scanned under it.
 func (b *Backend) partitionsCheck(ctx context.Context) (readmodel.DoctorCheck, error) {
 	f, err := b.Store.Partitions(ctx, countedAstray)
 	if err != nil {
@@ -83,7 +83,7 @@ func (b *Backend) partitionsCheck(ctx context.Context) (readmodel.DoctorCheck, e
 	}
 }
 
-// size writes a number of bytes for people.
+// size formats a number of bytes for people.
 func size(bytes int64) string {
 	const unit = 1024
 	if bytes < unit {

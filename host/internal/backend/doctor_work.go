@@ -126,7 +126,7 @@ func (b *Backend) oldestTaskCheck(ctx context.Context) (readmodel.DoctorCheck, e
 	return c, nil
 }
 
-// atLeast says how many steps a look found that stopped at a limit.
+// atLeast formats the number of steps found by a look that stopped at a limit.
 func atLeast(n, limit int) string {
 	if n == limit {
 		return fmt.Sprintf("%d steps or more", n)

@@ -60,7 +60,7 @@ func eventFault(err error) error {
 	}
 }
 
-// eventStream is a subscription as the API sees it.
+// eventStream presents a subscription to the API.
 type eventStream struct{ *events.Subscription }
 
 // Next implements [api.EventStream].

@@ -13,14 +13,14 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
 )
 
-// Bounds of what an explanation looks at.
+// Bounds on what an explanation looks at.
 const (
 	explainedSteps = 5000 // of a task
 	shownSteps     = 50   // in an explanation
 	queuePlaces    = 1000 // of a queue
 )
 
-// surroundings are what may keep a step from running, besides the step itself.
+// surroundings is everything besides the step itself that may keep it from running.
 type surroundings struct {
 	now     time.Time
 	queue   readmodel.Queue
@@ -51,7 +51,7 @@ func (b *Backend) ExplainStep(ctx context.Context, id api.StepID) (readmodel.Exp
 	return e, fault(err)
 }
 
-// ExplainTask implements [api.Explain]. A task is explained by its steps: by one
+// ExplainTask implements [api.Explain]. A task is explained by one of its steps: by one
 // that runs, else by the first that could.
 func (b *Backend) ExplainTask(ctx context.Context, id vocab.UUID) (readmodel.TaskExplanation, error) {
 	task, err := b.Task(ctx, id)
@@ -86,7 +86,7 @@ func (b *Backend) ExplainTask(ctx context.Context, id vocab.UUID) (readmodel.Tas
 	return out, nil
 }
 
-// concerns says whether a step tells something of its task: it can move, or it has
+// concerns reports whether a step says something about its task: it can move, or it has
 // failed for good.
 func concerns(st *readmodel.Step, steps []readmodel.Step, ended bool) bool {
 	return st.State == vocab.StepError || !ended && !st.State.Settled() && len(unsatisfied(st, steps)) == 0
@@ -145,8 +145,8 @@ func (b *Backend) surroundings(ctx context.Context, namespace string) (*surround
 	}, nil
 }
 
-// explain says why a step does not run. steps are those of its task, at least as
-// far as the step.
+// explain says why a step does not run. steps are the steps of its task, at least those
+// up to the step.
 func (s *surroundings) explain(st *readmodel.Step, steps []readmodel.Step) (readmodel.Explanation, error) {
 	e := readmodel.Explanation{TaskUUID: st.TaskUUID, StepUUID: st.UUID, Step: st.Name, State: string(st.State)}
 	parents := unsatisfied(st, steps)
@@ -227,8 +227,8 @@ func stepNamed(name string, steps []readmodel.Step) *readmodel.Step {
 	return nil
 }
 
-// waiting explains a step by what is above it: a step that failed for good, or
-// its own parents.
+// waiting explains a step by the steps above it: by one that failed for good, or by its
+// own parents.
 func waiting(parents []*readmodel.Step, steps []readmodel.Step) (readmodel.Cause, string) {
 	seen := map[string]bool{}
 	for queue := slices.Clone(parents); len(queue) > 0; queue = queue[1:] {
@@ -263,7 +263,7 @@ func paused(q *readmodel.Queue) string {
 	return text
 }
 
-// unclaimed explains a step that may run and that nobody has claimed.
+// unclaimed explains a step that may run but that nobody has claimed.
 func (s *surroundings) unclaimed(e readmodel.Explanation, st *readmodel.Step) (readmodel.Explanation, error) {
 	var takes, drains []string
 	alive := false
@@ -310,8 +310,8 @@ func place(ahead int, found bool, queue string) string {
 	}
 }
 
-// pluginCauses is what the state of a plugin that serves nothing comes to, the
-// one that a person has to act on first.
+// pluginCauses maps the state of a plugin that serves nothing to a cause, beginning with
+// the one that a person has to act on first.
 var pluginCauses = []struct {
 	state string
 	cause readmodel.Cause
@@ -323,8 +323,8 @@ var pluginCauses = []struct {
 	{string(pluginhost.Stopped), readmodel.CauseStopped},
 }
 
-// unserved explains that no live host serves a handler: if plugins of this host
-// do not serve now, it may be one of theirs.
+// unserved explains that no live host serves a handler. If some plugins of this host do
+// not serve now, the handler may belong to one of them.
 func (s *surroundings) unserved(handler string) (readmodel.Cause, string) {
 	text := fmt.Sprintf("no live host serves its handler %s", handler)
 	for _, c := range pluginCauses {

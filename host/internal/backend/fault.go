@@ -14,13 +14,13 @@ import (
 )
 
 const (
-	databaseRetry = 2 * time.Second // that clients are told while the database is away
+	databaseRetry = 2 * time.Second // told to clients while the database is unavailable
 	busyRetry     = time.Second     // while it is slow
-	drainRetry    = 5 * time.Second // and while the host shuts down: another one may be up then
+	drainRetry    = 5 * time.Second // while the host shuts down: another one may be up by then
 )
 
-// fault makes of an error what a client may see. Errors that are no fault of the
-// client and do not go away by themselves stay as they are: internal.
+// fault converts an error into one that a client may see. Errors that the client did not
+// cause and that do not go away by themselves stay as they are: internal.
 func fault(err error) error {
 	if err == nil {
 		return nil
@@ -43,8 +43,8 @@ func fault(err error) error {
 	}
 }
 
-// inputFault is fault for a call whose values come from the client as they are:
-// one that the database refuses is the client's fault.
+// inputFault is fault for a call whose values come unchanged from the client: if the
+// database refuses one, it is the client's fault.
 func inputFault(err error) error {
 	if store.Classify(err) != store.BadInput {
 		return fault(err)
@@ -85,8 +85,8 @@ func submitFault(s *api.Submission, err error) error {
 	return inputFault(err)
 }
 
-// contextFault lists what is wrong with a context. The pointers are those of the
-// request's body.
+// contextFault lists the errors in a context. The pointers refer to the body of the
+// request.
 func contextFault(s *api.Submission, e *pipeline.ContextError) error {
 	f := api.Invalid(api.CodeContextInvalid,
 		fmt.Sprintf("the context is not what template %s/%s asks for", s.Namespace, s.Name))
@@ -105,7 +105,7 @@ func contextFault(s *api.Submission, e *pipeline.ContextError) error {
 	return f
 }
 
-// templateFault lists what is wrong with a template's source.
+// templateFault lists the errors in a template's source.
 func templateFault(source string, err error) error {
 	f := api.Invalid(api.CodeTemplateInvalid, "this is not a template that can be run")
 	invalid, ok := errors.AsType[*workflow.TemplateError](err)

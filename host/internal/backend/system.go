@@ -36,7 +36,7 @@ func (b *Backend) Plugins(context.Context) ([]readmodel.Plugin, error) {
 	return plugins, nil
 }
 
-// PluginOf shows a plugin's status.
+// PluginOf converts a plugin's status.
 func PluginOf(s *pluginhost.Status) readmodel.Plugin {
 	p := readmodel.Plugin{
 		Kind: s.Kind, Name: s.Name, Version: s.Version, Artifact: s.SHA256,
@@ -81,8 +81,8 @@ func (b *Backend) Started(context.Context) readmodel.Health {
 	return h
 }
 
-// loopHealth is good while every loop of the engine turns. One that does not
-// hangs for ever, so the process should be started anew.
+// loopHealth is good while every loop of the engine is running. A loop that is not hangs
+// for ever, so the process should be restarted.
 func (b *Backend) loopHealth() readmodel.HealthCheck {
 	for _, l := range b.Pulse.Loops() {
 		if l.Stuck > 0 {
@@ -115,8 +115,8 @@ func (b *Backend) HealthReport(context.Context) readmodel.HealthReport {
 // shownHealthEvents is how many of the last events a report shows.
 const shownHealthEvents = 20
 
-// Ready implements [api.Health]. It asks nobody: a probe must be cheap and must
-// not wait.
+// Ready implements [api.Health]. It makes no calls: a probe must be cheap and must not
+// wait.
 func (b *Backend) Ready(context.Context) readmodel.Health {
 	state := b.State.State()
 	h := readmodel.Health{
@@ -138,9 +138,9 @@ func (b *Backend) Ready(context.Context) readmodel.Health {
 	return h
 }
 
-// databaseHealth is good while heartbeats are answered: the last one is never
-// older than an interval and the time that an answer takes, for which another
-// interval is allowed.
+// databaseHealth is good while heartbeats are answered. The last answer is never older
+// than an interval plus the time that an answer takes, for which another interval is
+// allowed.
 func (b *Backend) databaseHealth() readmodel.HealthCheck {
 	age := b.Now().Sub(b.Pulse.LastHeartbeat())
 	return readmodel.HealthCheck{

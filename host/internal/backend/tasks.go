@@ -33,7 +33,7 @@ func (b *Backend) Submit(ctx context.Context, s api.Submission) (readmodel.Task,
 	}
 	task, err := b.Store.ReadTask(ctx, done.Task)
 	if err != nil {
-		// The task is there. An error would make the client submit it again.
+		// The task exists. An error would make the client submit it again.
 		task = b.unread(done.Task, &s)
 	}
 	return task, done.Created, nil
@@ -64,12 +64,12 @@ func (b *Backend) SubmitMany(ctx context.Context, all []api.Submission) []api.Su
 	return answers
 }
 
-// known is what a call has found out about templates: many submissions ask for the
-// same, and may all be wrong.
+// known is what a call has found out about templates, since many submissions may ask for
+// the same ones, and all may be wrong.
 type known struct {
 	*Backend
 	latest  map[[2]string]string // the versions, by namespace and name
-	unknown map[[3]string]error  // what is said of those that do not exist, by version, too
+	unknown map[[3]string]error  // the errors for those that do not exist, by version, too
 }
 
 func newKnown(b *Backend) *known {
@@ -84,7 +84,7 @@ func (b *known) fault(ctx context.Context, s *api.Submission, err error) error {
 	return submitFault(s, err)
 }
 
-// missing says what there is instead of a template; it looks once.
+// missing says which templates exist instead of a missing one; it looks only once.
 func (b *known) missing(ctx context.Context, s *api.Submission) error {
 	template := [3]string{s.Namespace, s.Name, s.Version}
 	if b.unknown[template] == nil {
@@ -93,8 +93,8 @@ func (b *known) missing(ctx context.Context, s *api.Submission) error {
 	return b.unknown[template]
 }
 
-// prepare makes of a submission what the engine takes, and notes in it the
-// version that was meant.
+// prepare converts a submission into one for the engine, and records in it the version
+// that was meant.
 func (b *known) prepare(ctx context.Context, s *api.Submission) (pipeline.Submission, error) {
 	asked := s.Version
 	if asked == "" {
@@ -121,7 +121,7 @@ func (b *known) prepare(ctx context.Context, s *api.Submission) (pipeline.Submis
 	return request, err
 }
 
-// attributes is what is kept of a submission beside its context.
+// attributes is what is stored of a submission besides its context.
 type attributes struct {
 	Tags         []string `json:"tags,omitempty"`
 	Initiator    string   `json:"initiator,omitempty"`
@@ -136,7 +136,7 @@ func requestOf(s *api.Submission) (pipeline.Submission, error) {
 		Context: s.Context, IdempotencyKey: s.IdempotencyKey,
 	}
 	if s.Priority != nil {
-		r.Priority = new(int32(*s.Priority)) // the API bounds it
+		r.Priority = new(int32(*s.Priority)) // within the bounds that the API checked
 	}
 	a := attributes{s.Tags, s.Initiator, s.SourceSystem, s.Reason, s.SubmittedBy}
 	if len(s.Tags) > 0 || s.Initiator != "" || s.SourceSystem != "" || s.Reason != "" || s.SubmittedBy != "" {
@@ -149,7 +149,7 @@ func requestOf(s *api.Submission) (pipeline.Submission, error) {
 	return r, nil
 }
 
-// unread is a task that was just made, as far as its submission tells.
+// unread describes a task that was just created, as far as its submission tells.
 func (b *Backend) unread(id vocab.UUID, s *api.Submission) readmodel.Task {
 	t := readmodel.Task{
 		UUID: id.String(), Namespace: s.Namespace, Name: s.Name, Version: s.Version, State: vocab.TaskInProgress,
@@ -165,8 +165,8 @@ func (b *Backend) unread(id vocab.UUID, s *api.Submission) readmodel.Task {
 // shownNames bounds how many names a fault lists.
 const shownNames = 20
 
-// unknownTemplate says that the template of a submission does not exist, and
-// which do.
+// unknownTemplate says that the template of a submission does not exist, and which
+// templates do.
 func (b *Backend) unknownTemplate(ctx context.Context, s *api.Submission) error {
 	same, err := b.Store.ListTemplates(ctx, store.TemplateFilter{Namespace: s.Namespace, Name: s.Name, Limit: shownNames})
 	if err != nil {
@@ -194,7 +194,7 @@ func (b *Backend) unknownTemplate(ctx context.Context, s *api.Submission) error 
 func version(t *readmodel.TemplateSummary) string  { return t.Version }
 func fullName(t *readmodel.TemplateSummary) string { return t.Namespace + "/" + t.Name }
 
-// listed joins what name gives for the templates, each once.
+// listed joins the results of name for the templates, each once.
 func listed(templates []readmodel.TemplateSummary, name func(*readmodel.TemplateSummary) string) string {
 	var names []string
 	for i := range templates {

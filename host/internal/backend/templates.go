@@ -13,10 +13,10 @@ import (
 	"github.com/tasker-systems/tasker-host/host/internal/workflow"
 )
 
-// Latest is the version that means the highest.
+// Latest is the version that stands for the highest one.
 const Latest = "latest"
 
-// compile reads a template's source and makes its plans.
+// compile reads a template's source and builds its plans.
 func (b *Backend) compile(source string, src []byte) ([]workflow.Plan, error) {
 	t, err := workflow.ParseTemplate(source, src, b.cfg.Load().Templates)
 	if err != nil {
@@ -43,7 +43,7 @@ func (b *Backend) ApplyTemplate(ctx context.Context, source string, src []byte) 
 		return readmodel.Template{}, false, inputFault(err)
 	}
 	if created {
-		// The engine looks by itself once in a while: it need not succeed now.
+		// The engine also looks by itself once in a while, so this need not succeed.
 		_ = b.Engine.TemplatesChanged(ctx)
 	}
 	t, err := b.Template(ctx, id)
@@ -162,8 +162,8 @@ func templateOf(p *workflow.Plan, served []string) readmodel.Template {
 	return t
 }
 
-// asWritten returns a number that the database keeps in 32 bits as the template has
-// it: 0.1, not 0.10000000149011612.
+// asWritten returns a number that the database keeps in 32 bits as the template has it:
+// 0.1, not 0.10000000149011612.
 func asWritten(x float64) float64 {
 	short, err := strconv.ParseFloat(strconv.FormatFloat(x, 'g', -1, 32), 64)
 	if err != nil {

@@ -1,9 +1,10 @@
-// Package cache keeps values that do not change, as many as it may, and counts
-// how often that helps. A reader takes no lock. When the cache is full, what was
-// not used since the last look makes room.
+// Package cache keeps values that do not change, up to a limit, and counts how often
+// that helps. Readers take no lock. When the cache is full, a value that was not used
+// since the last look makes room.
 //
-// There is no time to live and no invalidation: it is for what stays true for
-// ever, as the plan of a template version does. What may change is not kept.
+// There is no time to live and no invalidation: it is for values that stay valid for
+// ever, such as the plan of a template version. Values that may change do not belong
+// here.
 package cache
 
 import (
@@ -13,13 +14,13 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// Metrics counts for all caches of a host, by the cache's name.
+// Metrics counts for all caches of a host, labelled by the cache's name.
 type Metrics struct {
 	hits, misses, evictions *prometheus.CounterVec
 	entries                 *prometheus.GaugeVec
 }
 
-// NewMetrics registers the metrics; the names are those of the caches there are.
+// NewMetrics registers the metrics; names are the names of all caches.
 func NewMetrics(reg prometheus.Registerer, names ...string) *Metrics {
 	counter := func(what, help string) *prometheus.CounterVec {
 		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: "tasker_query_cache_" + what + "_total", Help: help}, []string{"cache"})
@@ -39,7 +40,7 @@ func NewMetrics(reg prometheus.Registerer, names ...string) *Metrics {
 	return m
 }
 
-// counters are those of one cache.
+// counters are the counters of one cache.
 type counters struct {
 	hits, misses, evictions prometheus.Counter
 	entries                 prometheus.Gauge
@@ -49,23 +50,23 @@ func (m *Metrics) of(name string) counters {
 	return counters{m.hits.WithLabelValues(name), m.misses.WithLabelValues(name), m.evictions.WithLabelValues(name), m.entries.WithLabelValues(name)}
 }
 
-// Cache keeps up to a number of values by key. It is safe for concurrent use.
+// Cache keeps up to a limit of values by key. It is safe for concurrent use.
 type Cache[K comparable, V any] struct {
 	count   counters
 	entries sync.Map // K to *entry[V]
 
-	mu   sync.Mutex // guards what follows
-	keys []K        // in a ring
+	mu   sync.Mutex // guards the fields below
+	keys []K        // used as a ring
 	hand int        // whose turn it is to make room
 }
 
 type entry[V any] struct {
 	value V
-	used  atomic.Bool // since the hand was here
+	used  atomic.Bool // since the hand was last here
 }
 
-// New makes a cache for at most limit values, at least one. The name is its label
-// in the metrics; m may be nil.
+// New creates a cache for at most limit values, at least one. The name is its label in
+// the metrics; m may be nil.
 func New[K comparable, V any](name string, limit int, m *Metrics) *Cache[K, V] {
 	if m == nil {
 		m = NewMetrics(prometheus.NewRegistry())
@@ -73,7 +74,7 @@ func New[K comparable, V any](name string, limit int, m *Metrics) *Cache[K, V] {
 	return &Cache[K, V]{count: m.of(name), keys: make([]K, 0, max(limit, 1))}
 }
 
-// Get returns what is kept under a key.
+// Get returns the value that is kept under a key.
 func (c *Cache[K, V]) Get(key K) (value V, ok bool) {
 	found, ok := c.entries.Load(key)
 	if !ok {
@@ -88,8 +89,8 @@ func (c *Cache[K, V]) Get(key K) (value V, ok bool) {
 	return e.value, true
 }
 
-// Put keeps a value, unless there is one under the key, and returns the one that
-// is kept.
+// Put keeps a value, unless there is one under the key already, and returns the one
+// that is kept.
 func (c *Cache[K, V]) Put(key K, value V) V {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -106,7 +107,7 @@ func (c *Cache[K, V]) Put(key K, value V) V {
 	return value
 }
 
-// makeRoom gives the place of a value that was not used of late to another key.
+// makeRoom gives the place of a value that was not used recently to another key.
 func (c *Cache[K, V]) makeRoom(key K) {
 	for {
 		old := c.keys[c.hand]

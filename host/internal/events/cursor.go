@@ -7,16 +7,16 @@ import (
 	"time"
 )
 
-// ErrCursor says that a text is no cursor of this database.
+// ErrCursor says that a text is not a cursor of this database.
 var ErrCursor = errors.New("it is not the id of an event of this database")
 
 // ErrExpired says that a cursor is older than [Config.MaxAge].
 var ErrExpired = errors.New("it is too old to go on from")
 
-// Cursor is a place in the order of events: after the first Skip events of what
-// the transactions from From up to, not with, To wrote. With Skip = 0 the two are
-// equal. Since is before whatever transactions from From on wrote, in whole
-// microseconds.
+// Cursor is a position in the order of events: after the first Skip events of those
+// that the transactions from From up to, but not including, To wrote. If Skip is 0
+// the two are equal. Since is earlier than anything that transactions from From on
+// wrote, in whole microseconds.
 type Cursor struct {
 	From, To uint64
 	Skip     uint64
@@ -25,7 +25,7 @@ type Cursor struct {
 
 const cursorVersion = 1
 
-// String returns the cursor as clients keep it.
+// String returns the cursor in the form that clients keep.
 func (c Cursor) String() string {
 	b := make([]byte, 0, 40)
 	b = append(b, cursorVersion)
@@ -36,8 +36,8 @@ func (c Cursor) String() string {
 	return base64.RawURLEncoding.EncodeToString(b)
 }
 
-// maxTransaction bounds the numbers of transactions: PostgreSQL's have 64 bits,
-// ours a sign.
+// maxTransaction bounds transaction numbers: PostgreSQL's have 64 bits, ours are
+// signed.
 const maxTransaction = 1 << 62
 
 // ParseCursor reads what String wrote. Errors wrap [ErrCursor].
@@ -57,7 +57,7 @@ func ParseCursor(text string) (Cursor, error) {
 	}
 	since, size := binary.Varint(b)
 	c := Cursor{From: numbers[0], To: numbers[0] + numbers[1], Skip: numbers[2], Since: time.UnixMicro(since).UTC()}
-	// One text for one place: nothing is left, and nothing is written longer than it needs.
+	// There is only one text for a position: nothing may follow, and nothing may be longer than needed.
 	if size != len(b) || size <= 0 || (c.Skip == 0) != (c.From == c.To) || c.String() != text {
 		return Cursor{}, ErrCursor
 	}

@@ -16,10 +16,10 @@ import (
 	"github.com/tasker-systems/tasker-host/host/internal/store"
 )
 
-// ErrTooSlow says that a subscription has let too much wait and gets no more.
+// ErrTooSlow says that a subscription has let too much wait and gets no more events.
 var ErrTooSlow = errors.New("events come faster than they are read")
 
-// ErrStopped says that the hub does not run.
+// ErrStopped says that the hub is not running.
 var ErrStopped = errors.New("events are not followed now")
 
 // Source is where events come from.
@@ -34,19 +34,19 @@ var _ Source = (*store.Store)(nil)
 // Config are a hub's settings. Zero values stand for the defaults.
 type Config struct {
 	// Pace is the time between two looks while somebody listens; default 250ms.
-	// Where looks take long it grows with them, to four times what one takes.
+	// If looks take long the pace slows down, to four times what a look takes.
 	Pace time.Duration
-	// Slack is how long a statement may take from its start until it writes: the
-	// time limits of statements and of locks together; default 10s.
+	// Slack is how long a statement may take from its start until it writes, which
+	// is the statement timeout plus the lock timeout; default 10s.
 	Slack time.Duration
 	// Batch is how many events are read at a time; default 2000.
 	Batch int
-	// Queue is how many batches wait for one subscription; default 16.
+	// Queue is how many batches may wait for one subscription; default 16.
 	Queue int
 	// MaxAge is how old a cursor may be; default 24h.
 	MaxAge time.Duration
-	// CatchingUp is how many subscriptions catch up at the same time; the others
-	// wait; default 2.
+	// CatchingUp is how many subscriptions may catch up at the same time, while the
+	// others wait; default 2.
 	CatchingUp int
 }
 
@@ -62,14 +62,14 @@ func (c Config) withDefaults() Config {
 
 const (
 	readTimeout = 30 * time.Second // of one look
-	slowestPace = 10 * time.Second // while the database is away
+	slowestPace = 10 * time.Second // while the database is unavailable
 	paceFactor  = 4                // looks take a fifth of the time at most
-	// lookBack is where a hub that nobody listened to starts: before what open
-	// transactions wrote that it cannot see.
+	// lookBack is how far back a hub starts that nobody listened to: before anything
+	// that open transactions wrote that it cannot see.
 	lookBack = time.Minute
 )
 
-// Item is an event and its JSON. Both are shared: nobody changes them.
+// Item is an event and its JSON. Both are shared, and nobody may change them.
 type Item struct {
 	Event *readmodel.Event
 	JSON  []byte
@@ -90,21 +90,21 @@ type Hub struct {
 	metrics  *metrics
 	joins    chan *join
 	leaves   chan *Subscription
-	catching chan struct{} // a token for each that catches up
+	catching chan struct{} // a token for each subscription that catches up
 
-	place atomic.Pointer[Cursor] // up to where batches are in the queues
+	place atomic.Pointer[Cursor] // the position up to which batches are in the queues
 	alive atomic.Pointer[life]
 
-	// The rest belongs to Run.
+	// The fields below belong to Run.
 	subs  map[*Subscription]struct{}
-	marks []store.EventMark // what narrows the search: the latest not above the place, and those after it
+	marks []store.EventMark // they narrow the search: the latest mark not above the place, and those after it
 	last  store.EventMark
 }
 
 // life is one run of the hub.
 type life struct{ over chan struct{} }
 
-// join asks for a place among the subscriptions.
+// join is a request for a place among the subscriptions.
 type join struct {
 	sub    *Subscription
 	after  *Cursor
@@ -121,7 +121,7 @@ func New(cfg Config, source Source, reg prometheus.Registerer, log hclog.Logger)
 	}
 }
 
-// Run serves subscriptions until ctx ends; then all of them end. It is made for a
+// Run serves subscriptions until ctx ends, which ends all of them. It is meant for a
 // [lifecycle.Runner].
 func (h *Hub) Run(ctx context.Context) error {
 	now := &life{over: make(chan struct{})}
@@ -176,8 +176,8 @@ func (h *Hub) turn(ctx context.Context) time.Duration {
 	}
 }
 
-// join admits a subscription, at a place that is not before the one it goes on
-// from.
+// join admits a subscription, at a position that is not before the one from which it
+// continues.
 func (h *Hub) join(ctx context.Context, j *join) error {
 	if len(h.subs) == 0 {
 		if err := h.begin(ctx); err != nil {
@@ -196,7 +196,7 @@ func (h *Hub) join(ctx context.Context, j *join) error {
 	return nil
 }
 
-// begin sets the place to the horizon of this moment.
+// begin sets the place to the current horizon.
 func (h *Hub) begin(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
@@ -218,7 +218,7 @@ func (h *Hub) begin(ctx context.Context) error {
 	return nil
 }
 
-// reach goes on until nothing that follows comes before a cursor.
+// reach looks until no further events can come before a cursor.
 func (h *Hub) reach(ctx context.Context, after *Cursor) error {
 	for looked := false; h.place.Load().From < after.To; looked = true {
 		if looked && after.To > h.last.Next {
@@ -229,7 +229,7 @@ func (h *Hub) reach(ctx context.Context, after *Cursor) error {
 		if err != nil {
 			return err
 		}
-		// Cursors end at a horizon, and horizons do not go back.
+		// Cursors end at a horizon, and horizons do not go backwards.
 		if !more && looked && h.place.Load().From == before {
 			return ErrCursor
 		}
@@ -243,8 +243,8 @@ func (h *Hub) reach(ctx context.Context, after *Cursor) error {
 	return nil
 }
 
-// look reads what has happened, one batch at most, and hands it on. more says
-// that there is more.
+// look reads what has happened, one batch at most, and hands it on. more says that
+// there is more to read.
 func (h *Hub) look(ctx context.Context) (more bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
@@ -280,7 +280,7 @@ func (h *Hub) look(ctx context.Context) (more bool, err error) {
 	return b.to < mark.Horizon, nil
 }
 
-// read reads a batch and gives its events their ids.
+// read reads a batch and assigns ids to its events.
 func (h *Hub) read(ctx context.Context, from, to uint64, since time.Time, next uint64) (*batch, error) {
 	events, upTo, err := h.source.ReadEvents(ctx, store.EventSpan{From: from, To: to, Since: since, Next: next, Limit: h.cfg.Batch})
 	if err != nil {
@@ -299,12 +299,12 @@ func (h *Hub) read(ctx context.Context, from, to uint64, since time.Time, next u
 	return b, nil
 }
 
-// cursor is the place after item i.
+// cursor returns the position after item i.
 func (b *batch) cursor(i int) Cursor {
 	return Cursor{From: b.from, To: b.to, Skip: uint64(i) + 1, Since: b.since}
 }
 
-// remember keeps a mark, of those with the same transactions the latest.
+// remember keeps a mark; of marks with the same transactions, the latest.
 func (h *Hub) remember(mark store.EventMark) {
 	if last := &h.marks[len(h.marks)-1]; last.Next == mark.Next {
 		*last = mark
@@ -313,8 +313,8 @@ func (h *Hub) remember(mark store.EventMark) {
 	h.marks = append(h.marks, mark)
 }
 
-// move goes to a place. Transactions from there on began after every mark whose
-// Next is not above it, so whatever they wrote, they wrote later.
+// move goes to a position. Transactions from there on began after every mark whose
+// Next is not above the position, so they wrote later than that mark.
 func (h *Hub) move(to uint64) {
 	for len(h.marks) > 1 && h.marks[1].Next <= to {
 		h.marks = h.marks[1:]

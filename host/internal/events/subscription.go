@@ -9,10 +9,10 @@ import (
 	"github.com/tasker-systems/tasker-host/host/internal/readmodel"
 )
 
-// Filter says which events somebody wants.
+// Filter reports whether a subscriber wants an event.
 type Filter func(*readmodel.Event) bool
 
-// Subscription gets events, each once. It is for one goroutine.
+// Subscription receives events, each once. It may be used by one goroutine only.
 type Subscription struct {
 	hub   *Hub
 	want  Filter
@@ -20,14 +20,14 @@ type Subscription struct {
 	end   error // why queue is closed
 	ended atomic.Bool
 
-	place Cursor // up to where all has been given out
-	goal  uint64 // from where on the queue goes; place is before it while catching up
+	place Cursor // everything before it has been returned
+	goal  uint64 // where the queue begins; place is before it while catching up
 	life  *life
 }
 
-// Subscribe follows events: those that happen from now on, or those after a
-// cursor. Errors are [ErrCursor], [ErrExpired], [ErrStopped], or say that the
-// database does not answer. The caller calls Close at the end.
+// Subscribe follows events: those that happen from now on, or those after a cursor.
+// The error is [ErrCursor], [ErrExpired] or [ErrStopped], or says that the database
+// does not answer. The caller must call Close at the end.
 func (h *Hub) Subscribe(ctx context.Context, after *Cursor, want Filter) (*Subscription, error) {
 	now := h.alive.Load()
 	if now == nil {
@@ -58,7 +58,7 @@ func (h *Hub) Subscribe(ctx context.Context, after *Cursor, want Filter) (*Subsc
 	}
 }
 
-// start puts the subscription where it begins. hub is where the queue begins.
+// start sets where the subscription begins. hub is where the queue begins.
 func (s *Subscription) start(hub Cursor, after *Cursor) {
 	s.goal, s.place = hub.From, hub
 	if after != nil {
@@ -75,7 +75,7 @@ func (s *Subscription) Close() {
 }
 
 // Next returns events, at least one, in their order. It waits for them until ctx
-// ends. After [ErrTooSlow] and [ErrStopped] nothing more comes.
+// ends. After [ErrTooSlow] or [ErrStopped] there are no more events.
 func (s *Subscription) Next(ctx context.Context) ([]Item, error) {
 	for {
 		b, err := s.batch(ctx)
@@ -94,10 +94,10 @@ func (s *Subscription) Next(ctx context.Context) ([]Item, error) {
 	}
 }
 
-// Place returns the place after all that Next has returned.
+// Place returns the position after everything that Next has returned.
 func (s *Subscription) Place() Cursor {
-	// The hub moves after it has filled the queues, or ended those that were full:
-	// what is before its place was taken from the queue, if that is empty now.
+	// The hub moves its place only after it has filled the queues, or ended those that
+	// were full. So if the queue is empty now, everything before that place was taken.
 	hub := *s.hub.place.Load()
 	if !s.catchingUp() && !s.ended.Load() && len(s.queue) == 0 && hub.From >= s.place.To {
 		s.place = hub
@@ -123,11 +123,11 @@ func (s *Subscription) batch(ctx context.Context) (*batch, error) {
 
 func (s *Subscription) catchingUp() bool { return s.place.Skip > 0 || s.place.To < s.goal }
 
-// after is the place after the whole batch.
+// after returns the position after the whole batch.
 func (b *batch) after() Cursor { return Cursor{From: b.to, To: b.to, Since: b.since} }
 
-// catchUp reads a batch that the hub has gone past. First it is the rest of the
-// one that the cursor is in.
+// catchUp reads a batch that the hub has moved past. The first one is the rest of the
+// batch that the cursor is in.
 func (s *Subscription) catchUp(ctx context.Context) (*batch, error) {
 	select {
 	case s.hub.catching <- struct{}{}:
@@ -150,7 +150,7 @@ func (s *Subscription) catchUp(ctx context.Context) (*batch, error) {
 		return nil, err
 	}
 	if skip := s.place.Skip; skip > 0 {
-		// A batch ends where it ended when the cursor was made.
+		// A batch must end where it ended when the cursor was made.
 		if b.to != to || skip > uint64(len(b.items)) {
 			return nil, errors.Join(ErrCursor, errors.New("what it counts is not there any more"))
 		}

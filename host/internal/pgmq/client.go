@@ -25,8 +25,8 @@ type DBTX interface {
 // ErrNoQueue says that the queue does not exist.
 var ErrNoQueue = errors.New("no such queue")
 
-// Every parameter is cast, since the functions are overloaded and newer versions
-// of pgmq add overloads; every column is named, since they add columns.
+// Every parameter is cast, because the functions are overloaded and newer versions
+// of pgmq add overloads. Every column is named, because newer versions add columns.
 const (
 	createSQL    = `select pgmq.create($1::text)`
 	sendSQL      = `select s from pgmq.send($1::text, $2::jsonb, $3::jsonb, clock_timestamp() + $4::bigint * interval '1 microsecond') s`
@@ -51,11 +51,11 @@ type Outgoing struct {
 
 // Message is a message that was read.
 type Message struct {
-	ID         int64 // unique in its queue; may be used again after a lossy failover
-	Reads      int   // how often it was read, this time included
+	ID         int64 // unique in its queue; may be used again after a failover that lost data
+	Reads      int   // how many times it was read, this time included
 	EnqueuedAt time.Time
 	VisibleAt  time.Time       // when others may read it
-	Body       json.RawMessage // nil for an SQL null, which foreign senders can make
+	Body       json.RawMessage // nil for an SQL null, which foreign senders can send
 	Headers    json.RawMessage // nil: none
 }
 
@@ -72,18 +72,18 @@ type Metrics struct {
 	Queue                string
 	Length, Visible      int64
 	NewestAge, OldestAge time.Duration // 0 if it is empty
-	Sent                 int64         // since the queue was made
+	Sent                 int64         // since the queue was created
 	At                   time.Time
 }
 
-// Client calls the queue functions on a database handle. It is a value to make
+// Client calls the queue functions on a database handle. It is a value to be created
 // where it is used: pgmq.New(tx).Send(…).
 type Client struct{ db DBTX }
 
 // New returns a client on a pool, a connection or a transaction.
 func New(db DBTX) Client { return Client{db: db} }
 
-// Create makes a queue. It does nothing if there is one.
+// Create creates a queue. It does nothing if the queue exists.
 func (c Client) Create(ctx context.Context, queue string) error {
 	if err := CheckName(queue); err != nil {
 		return fmt.Errorf("create queue: %w", err)
@@ -142,14 +142,14 @@ func (c Client) Read(ctx context.Context, queue string, hide time.Duration, limi
 	return messages, nil
 }
 
-// Pop takes the first visible message off the queue; none if there is none.
+// Pop takes the first visible message off the queue; false: there is none.
 func (c Client) Pop(ctx context.Context, queue string) (Message, bool, error) {
 	return c.one(ctx, "pop from", popSQL, queue)
 }
 
 // SetVT hides a message for the given time from now, in whole seconds, rounded
-// up; 0 makes it visible. It returns none if there is no such message. Who
-// calls it must know that the message is theirs: pgmq does not check.
+// up; 0 makes it visible. It returns false if there is no such message. The caller
+// must know that the message is its own: pgmq does not check.
 func (c Client) SetVT(ctx context.Context, queue string, id int64, hide time.Duration) (Message, bool, error) {
 	seconds, err := wholeSeconds(hide)
 	if err != nil {
@@ -158,8 +158,8 @@ func (c Client) SetVT(ctx context.Context, queue string, id int64, hide time.Dur
 	return c.one(ctx, "set visibility in", setVTSQL, queue, id, seconds)
 }
 
-// Delete removes messages and returns the ids of those that were there. Who
-// calls it must know that the messages are theirs: pgmq does not check.
+// Delete removes messages and returns the ids of those that existed. The caller must
+// know that the messages are its own: pgmq does not check.
 func (c Client) Delete(ctx context.Context, queue string, ids ...int64) ([]int64, error) {
 	deleted, err := c.ids(ctx, deleteSQL, queue, ids)
 	if err != nil {
@@ -168,8 +168,8 @@ func (c Client) Delete(ctx context.Context, queue string, ids ...int64) ([]int64
 	return deleted, nil
 }
 
-// Archive moves messages to the queue's archive and returns the ids of those
-// that were there.
+// Archive moves messages to the queue's archive and returns the ids of those that
+// existed.
 func (c Client) Archive(ctx context.Context, queue string, ids ...int64) ([]int64, error) {
 	archived, err := c.ids(ctx, archiveSQL, queue, ids)
 	if err != nil {
@@ -178,7 +178,7 @@ func (c Client) Archive(ctx context.Context, queue string, ids ...int64) ([]int6
 	return archived, nil
 }
 
-// Metrics counts the messages of a queue, all of them: not for a hot loop.
+// Metrics counts all messages of a queue, so it is not for a hot loop.
 func (c Client) Metrics(ctx context.Context, queue string) (Metrics, error) {
 	var m Metrics
 	var newest, oldest int64
@@ -230,8 +230,8 @@ func (c Client) one(ctx context.Context, what, sql, queue string, more ...any) (
 	return messages[0], true, nil
 }
 
-// wholeSeconds is the unit of pgmq's visibility, rounded up: what is hidden too
-// long is late, what is hidden too short runs twice.
+// wholeSeconds converts to the unit of pgmq's visibility, rounding up: a message hidden
+// for too long is late, but one hidden for too short a time runs twice.
 func wholeSeconds(d time.Duration) (int32, error) {
 	seconds := math.Ceil(d.Seconds())
 	if seconds < 0 || seconds > math.MaxInt32 {

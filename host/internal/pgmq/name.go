@@ -11,16 +11,16 @@ const MaxNameLength = 47
 
 var namePattern = regexp.MustCompile(`^[a-z][a-z0-9_]*$`)
 
-// NameError says why a string cannot name a queue.
+// NameError says why a string cannot be the name of a queue.
 type NameError struct{ Name, Reason string }
 
 func (e *NameError) Error() string {
 	return fmt.Sprintf("queue name %.64q: %s", e.Name, e.Reason)
 }
 
-// CheckName refuses what is not a queue's name with a [*NameError]. The rule is
-// stricter than pgmq's, which folds upper case and cuts long names, so that two
-// names can mean one table.
+// CheckName refuses an invalid queue name with a [*NameError]. The rule is stricter
+// than that of pgmq, which folds upper case and truncates long names, so that two
+// names can mean the same table.
 func CheckName(name string) error {
 	switch {
 	case len(name) > MaxNameLength:
@@ -31,10 +31,9 @@ func CheckName(name string) error {
 	return nil
 }
 
-const stepQueue = "_queue" // ends the names of the queues of steps
+const stepQueue = "_queue" // ends the names of step queues
 
-// QueueOf is the name that [ForNamespace] gives the queue of a namespace which is
-// known to be valid.
+// QueueOf is [ForNamespace] for a namespace that is known to be valid.
 func QueueOf(namespace string) string { return namespace + stepQueue }
 
 // NamespaceOf returns the namespace of a queue of steps.

@@ -2,8 +2,8 @@ package readmodel
 
 import "time"
 
-// Token is a bearer token of the API. The token itself is shown once, when it
-// is made.
+// Token is a bearer token of the API. The token itself is shown only once, when it is
+// created.
 type Token struct {
 	ID          string     `json:"id" doc:"The first part of the token; names it, and is no secret."`
 	Name        string     `json:"name" doc:"Who uses it. Unique among the tokens that work."`
@@ -23,7 +23,7 @@ const (
 	TokenRevoked = "revoked"
 )
 
-// NewToken is a token at the only moment at which it is shown.
+// NewToken is a token at the only time when it is shown.
 type NewToken struct {
 	Token
 	Bearer string `json:"bearer" doc:"The token. It is shown now and never again."`
@@ -47,14 +47,14 @@ type AuditEntry struct {
 	Status    int       `json:"status" doc:"The HTTP status of the answer."`
 }
 
-// Outcomes of what the audit has.
+// Outcomes in the audit log.
 const (
 	AuditDone    = "done"
 	AuditRefused = "refused"
 	AuditFailed  = "failed"
 )
 
-// AuditPage is a page of the audit, newest first.
+// AuditPage is a page of the audit log, newest first.
 type AuditPage struct {
 	Items      []AuditEntry `json:"items"`
 	NextCursor string       `json:"next_cursor,omitempty"`

@@ -13,7 +13,7 @@ type Configuration struct {
 	Refused     string      `json:"refused,omitempty" doc:"Why the last change of the files was refused; what is in force is older."`
 }
 
-// Reload says what came of reading the configuration anew.
+// Reload is the result of reading the configuration again.
 type Reload struct {
 	Generation int      `json:"generation"`
 	Applied    []string `json:"applied" doc:"Keys whose values changed now."`
@@ -28,7 +28,7 @@ type ConfigKey struct {
 	Secret bool   `json:"secret,omitempty"`
 }
 
-// ConfigDiff compares what is in force in several environments.
+// ConfigDiff compares the configurations in force in several environments.
 type ConfigDiff struct {
 	Environments []string        `json:"environments"`
 	Keys         []ConfigDiffKey `json:"keys"`

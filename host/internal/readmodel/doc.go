@@ -4,7 +4,7 @@
 // that belongs to the user (contexts, results, metadata) is kept as raw bytes,
 // so that every digit survives.
 //
-// It is a leaf: it knows the vocabulary of states and nothing else, neither
-// where the values come from nor how they are shown. The struct tags doc, enum
-// and format feed the OpenAPI description.
+// It is a leaf: it knows only the vocabulary of states, and neither where the values
+// come from nor how they are shown. The struct tags doc, enum and format feed the
+// OpenAPI description.
 package readmodel

@@ -12,7 +12,7 @@ const (
 	EventHealth = "health"
 )
 
-// EventKinds lists all.
+// EventKinds lists all kinds.
 var EventKinds = []string{EventTask, EventStep, EventPlugin, EventAudit, EventHost, EventHealth}
 
 // Event is one thing that happened in the system.
@@ -34,11 +34,11 @@ type Event struct {
 	Reason    string    `json:"reason,omitempty"`
 	Message   string    `json:"message,omitempty" doc:"Of a step's error, at most 500 characters."`
 	RequestID string    `json:"request_id,omitempty" doc:"For the audit: names the request in the log."`
-	// PluginGeneration is the plugin process that it is about.
+	// PluginGeneration is the plugin process that the event is about.
 	PluginGeneration int64 `json:"plugin_generation,omitempty" doc:"The plugin process: its generation."`
 }
 
-// CutOff is the last thing a stream says to a client that reads too slowly.
+// CutOff is the last message of a stream to a client that reads too slowly.
 type CutOff struct {
 	Code        string `json:"code" enum:"too_slow"`
 	Detail      string `json:"detail"`

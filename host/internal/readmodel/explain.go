@@ -13,13 +13,13 @@ type Explanation struct {
 	Until    *time.Time `json:"until,omitempty" doc:"Until when, if that is known."`
 }
 
-// TaskExplanation is that of a task, with its steps that could move.
+// TaskExplanation explains a task, with its steps that could move.
 type TaskExplanation struct {
 	Explanation
 	Steps []Explanation `json:"steps,omitempty" doc:"The steps that are not settled and do not wait for parents, and those that failed; at most 50."`
 }
 
-// Cause is the stable name of why something does not run.
+// Cause is the stable name of a reason why something does not run.
 type Cause string
 
 // The causes.
@@ -29,8 +29,8 @@ const (
 	CauseClaims      Cause = "claims_exhausted"    // it was claimed too often without an outcome
 	CauseCancelled   Cause = "cancelled"           // with its task
 	CauseRunning     Cause = "running"             // somebody holds its lease
-	CauseLeaseOver   Cause = "lease_expired"       // the holder was not heard of; it is given back soon
-	CauseParents     Cause = "waiting_for_parents" // which are on their way
+	CauseLeaseOver   Cause = "lease_expired"       // nothing was heard of the holder; the step is given back soon
+	CauseParents     Cause = "waiting_for_parents" // which have not finished yet
 	CauseBlocked     Cause = "blocked_by_failure"  // a step above it failed for good
 	CauseRetryDue    Cause = "retry_due"           // it waits for its next attempt
 	CausePaused      Cause = "queue_paused"        // an operator paused its namespace
@@ -42,6 +42,6 @@ const (
 	CauseRefused     Cause = "plugin_refused"      // …may not run
 	CauseStopped     Cause = "plugin_stopped"      // …is stopped
 	CauseDraining    Cause = "hosts_draining"      // the hosts that serve its handler shut down
-	CauseQueued      Cause = "queued"              // behind others
+	CauseQueued      Cause = "queued"              // it waits behind others
 	CauseStalled     Cause = "stalled"             // nothing in the task can move; the sweep ends it
 )

@@ -5,8 +5,7 @@ import (
 	"time"
 )
 
-// DeadLetter is a message that cannot be acted on, or a step that has failed for
-// good.
+// DeadLetter is a message that cannot be processed, or a step that has failed for good.
 type DeadLetter struct {
 	ID         int64           `json:"id" format:"int64"`
 	Kind       string          `json:"kind" enum:"message,step"`
@@ -39,7 +38,7 @@ type DeadLetterPage struct {
 	NextCursor string       `json:"next_cursor,omitempty"`
 }
 
-// LetterBatch is what came of a batch of dead letters.
+// LetterBatch is the result of a batch of dead letters.
 type LetterBatch struct {
 	Done       int             `json:"done" doc:"How many were replayed or discarded."`
 	Failed     []LetterFailure `json:"failed,omitempty"`
@@ -67,7 +66,7 @@ type QueuePage struct {
 	Items []Queue `json:"items"`
 }
 
-// Worker is an outside worker: a program that claims steps by SQL functions.
+// Worker is an outside worker: a program that claims steps through SQL functions.
 type Worker struct {
 	Name        string    `json:"name" doc:"As it calls itself."`
 	Namespace   string    `json:"namespace"`
@@ -85,7 +84,7 @@ type WorkerPage struct {
 	Items []Worker `json:"items"`
 }
 
-// Host is a host of the database.
+// Host is a host that uses the database.
 type Host struct {
 	ID          int       `json:"id"`
 	Name        string    `json:"name"`
@@ -97,11 +96,11 @@ type Host struct {
 	HeartbeatAt time.Time `json:"heartbeat_at" doc:"When it was last heard of."`
 	AliveUntil  time.Time `json:"alive_until" doc:"When its leases end unless it is heard of again."`
 	Served      []string  `json:"served" doc:"The handlers its plugins serve."`
-	// Plugins are told by the host when they change, up to ten seconds later.
+	// Plugins are reported by the host up to ten seconds after they change.
 	Plugins []HostPlugin `json:"plugins" doc:"The plugins that it runs, or ran when it was last heard of."`
 }
 
-// HostPlugin is a plugin as its host tells the others of it.
+// HostPlugin is a plugin as its host reports it to others.
 type HostPlugin struct {
 	Kind       string `json:"kind" doc:"handler, scaling or health."`
 	Name       string `json:"name"`
@@ -109,7 +108,7 @@ type HostPlugin struct {
 	Generation uint64 `json:"generation" doc:"The process that serves."`
 }
 
-// HostPage lists hosts on one page, the newest first.
+// HostPage lists hosts on one page, newest first.
 type HostPage struct {
 	Items []Host `json:"items"`
 }

@@ -1,7 +1,7 @@
 package readmodel
 
-// A list comes in pages: NextCursor, given back as the cursor parameter,
-// continues it, and is absent on the last page.
+// A list comes in pages: NextCursor, passed back as the cursor parameter, continues the
+// list, and is absent on the last page.
 
 // TemplatePage is a page of templates.
 type TemplatePage struct {
@@ -12,6 +12,6 @@ type TemplatePage struct {
 // PluginPage lists a host's plugins, all on one page.
 type PluginPage struct {
 	Items []Plugin `json:"items"`
-	// Problem is not the plugins': plugins.toml or plugins.lock as a whole.
+	// Problem concerns not the plugins but plugins.toml or plugins.lock as a whole.
 	Problem string `json:"problem,omitempty" doc:"What is wrong with plugins.toml or plugins.lock now. What ran before goes on."`
 }

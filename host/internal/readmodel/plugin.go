@@ -2,7 +2,7 @@ package readmodel
 
 import "time"
 
-// PluginChange is what is to be done to a plugin, or was done.
+// PluginChange is a change to a plugin that is to be made, or was made.
 type PluginChange struct {
 	Kind   string `json:"kind"`
 	Name   string `json:"name"`
@@ -19,7 +19,7 @@ type PluginPlan struct {
 	Changes []PluginChange `json:"changes"`
 }
 
-// PluginDetail is all that a host knows of a plugin: what runs, why, and what
+// PluginDetail is everything that a host knows about a plugin: what runs, why, and what
 // was taken back.
 type PluginDetail struct {
 	Plugin
@@ -39,7 +39,7 @@ type PluginSelected struct {
 	Error  string `json:"error,omitempty" doc:"Why it is not what runs."`
 }
 
-// PluginRollout is how a new generation takes over.
+// PluginRollout says how a new generation takes over.
 type PluginRollout struct {
 	Strategy string `json:"strategy" enum:"immediate,canary,shadow+canary"`
 	Steps    []int  `json:"steps,omitempty" doc:"Shares of a canary in percent."`
@@ -82,14 +82,14 @@ type PluginEvent struct {
 	Version    string    `json:"version,omitempty"`
 }
 
-// PluginHistory is what happened to a plugin on all hosts of the environment,
-// the latest first.
+// PluginHistory is the history of a plugin on all hosts of the environment, latest
+// first.
 type PluginHistory struct {
 	Items      []PluginEvent `json:"items"`
 	NextCursor string        `json:"next_cursor,omitempty"`
 }
 
-// PluginQuarantine is a binary that a plugin does not run any more.
+// PluginQuarantine is a binary that a plugin no longer runs.
 type PluginQuarantine struct {
 	Artifact string    `json:"artifact" doc:"SHA-256 of the binary."`
 	Since    time.Time `json:"since"`
@@ -114,7 +114,7 @@ type LockedPlugin struct {
 	Change      string            `json:"change" enum:"added,changed,unchanged,removed"`
 }
 
-// DroppedChecksums are those that must be locked anew.
+// DroppedChecksums are checksums that must be locked again.
 type DroppedChecksums struct {
 	Environment string   `json:"environment"`
 	Slot        string   `json:"slot"`
@@ -129,13 +129,13 @@ type PluginSignature struct {
 	Key       string `json:"key" doc:"The identifier of the key that signed."`
 }
 
-// PluginKey is a new pair of keys.
+// PluginKey is a new key pair.
 type PluginKey struct {
 	Private string `json:"private" doc:"The file that holds the private key."`
 	Public  string `json:"public" doc:"The public key, for trust.keys of plugins.toml."`
 }
 
-// PluginDiff says in what the plugins of environments differ.
+// PluginDiff says how the plugins of environments differ.
 type PluginDiff struct {
 	Environments []string           `json:"environments"`
 	Differences  []PluginDifference `json:"differences"`

@@ -28,7 +28,7 @@ type Pool struct {
 	Warnings  []string      `json:"warnings,omitempty" doc:"Of a change: what the resources bear badly."`
 }
 
-// PoolPace is how the executors of a pool take turns.
+// PoolPace says how the executors of a pool take turns.
 type PoolPace struct {
 	Batch       int    `json:"batch" doc:"Pieces of work in a turn at most."`
 	PollMin     string `json:"poll_min,omitempty" doc:"Rest before the next look at queues that had work; absent: they are woken by work."`
@@ -42,7 +42,7 @@ type PoolPage struct {
 	Items []Pool `json:"items"`
 }
 
-// PoolSample is what was measured of a pool over a span of time.
+// PoolSample is what was measured in a pool over a span of time.
 type PoolSample struct {
 	At          time.Time `json:"at" doc:"The end of the span."`
 	Seconds     float64   `json:"seconds" doc:"Its length."`
@@ -58,12 +58,12 @@ type PoolSample struct {
 	Utilization float64   `json:"utilization" doc:"Share of the executors' time that was spent at work, 0 to 1."`
 }
 
-// PoolSamples are samples, the oldest first.
+// PoolSamples are samples, oldest first.
 type PoolSamples struct {
 	Items []PoolSample `json:"items"`
 }
 
-// PoolDecision is one decision about a pool and all that led to it.
+// PoolDecision is one decision about a pool and everything that led to it.
 type PoolDecision struct {
 	At         time.Time   `json:"at"`
 	Algorithm  string      `json:"algorithm"`
@@ -88,7 +88,7 @@ type PoolAdvice struct {
 	Confidence float64 `json:"confidence"`
 }
 
-// PoolClamp is what a rule made of a size.
+// PoolClamp is what a rule did to a size.
 type PoolClamp struct {
 	Rule   string `json:"rule"`
 	From   int    `json:"from"`
@@ -96,7 +96,7 @@ type PoolClamp struct {
 	Reason string `json:"reason"`
 }
 
-// PoolShadow is what an algorithm would have done that is only asked to compare.
+// PoolShadow is what would have been done by an algorithm that is only compared.
 type PoolShadow struct {
 	Algorithm string      `json:"algorithm"`
 	By        string      `json:"by,omitempty"`
@@ -105,7 +105,7 @@ type PoolShadow struct {
 	Reason    string      `json:"reason"`
 }
 
-// PoolHistory are decisions, the newest first.
+// PoolHistory is a list of decisions, newest first.
 type PoolHistory struct {
 	Items []PoolDecision `json:"items"`
 }

@@ -55,7 +55,7 @@ type HealthReport struct {
 	Events []HealthEvent `json:"events" doc:"The last changes, the newest first."`
 }
 
-// HealthItem is the standing of one check.
+// HealthItem is the current state of one check.
 type HealthItem struct {
 	Name     string    `json:"name"`
 	Status   string    `json:"status" enum:"healthy,degraded,unknown,unhealthy"`
@@ -64,7 +64,7 @@ type HealthItem struct {
 	Expected bool      `json:"expected,omitempty" doc:"The operational state explains it: it raises no alarm."`
 }
 
-// HealthEvent is one change of a check.
+// HealthEvent is one change of a check's state.
 type HealthEvent struct {
 	At       time.Time `json:"at"`
 	Check    string    `json:"check"`
@@ -75,7 +75,7 @@ type HealthEvent struct {
 	Message  string    `json:"message,omitempty"`
 }
 
-// The words of Health.Status.
+// The values of Health.Status.
 const (
 	HealthOK          = "ok"
 	HealthUnavailable = "unavailable"
@@ -91,7 +91,7 @@ const (
 	DoctorFail DoctorStatus = "fail"
 )
 
-// DoctorCheck is one thing that the doctor looked at.
+// DoctorCheck is one thing that the doctor checked.
 type DoctorCheck struct {
 	Name    string       `json:"name" doc:"Stable, lower_snake."`
 	Status  DoctorStatus `json:"status" enum:"ok,warn,fail"`
@@ -99,7 +99,7 @@ type DoctorCheck struct {
 	Fix     string       `json:"fix,omitempty" doc:"What to do about it."`
 }
 
-// DoctorReport is all that the doctor found.
+// DoctorReport is everything that the doctor found.
 type DoctorReport struct {
 	Status DoctorStatus  `json:"status" enum:"ok,warn,fail" doc:"The worst of the checks."`
 	Checks []DoctorCheck `json:"checks"`
@@ -133,9 +133,9 @@ func (s DoctorStatus) rank() int {
 	}
 }
 
-// BenchReport is what a benchmark measured. The names are stable; a figure that a
-// workload does not measure is missing or zero. Rates and costs are medians of
-// the repetitions.
+// BenchReport holds the measurements of a benchmark. The names are stable; a figure that
+// a workload does not measure is missing or zero. Rates and costs are medians of the
+// repetitions.
 type BenchReport struct {
 	Name           string  `json:"name"`
 	Tasks          int     `json:"tasks"`
@@ -163,22 +163,22 @@ type BenchReport struct {
 	AllocatedBytesPerStep  float64   `json:"allocated_bytes_per_step"`
 	PeakMemoryBytes        int64     `json:"peak_memory_bytes,omitempty"` // physical, of the host and the load generator, since they began
 
-	// Of workloads that compare: the first measurement, and the second by the first.
+	// For workloads that compare: the first measurement, and the ratio of the second to the first.
 	BaselineStepsPerSecond float64 `json:"baseline_steps_per_second,omitempty"`
 	Ratio                  float64 `json:"ratio,omitempty"`
-	History                int     `json:"history_steps,omitempty"` // finished steps in the tables at the second one
+	History                int     `json:"history_steps,omitempty"` // finished steps in the tables during the second one
 	Namespaces             int     `json:"namespaces,omitempty"`
-	ReadRatio              float64 `json:"read_ratio,omitempty"` // the same while another session reads everything besides
+	ReadRatio              float64 `json:"read_ratio,omitempty"` // the same ratio while another session reads everything as well
 	Scans                  int     `json:"scans,omitempty"`      // how often that read all steps
 
-	// Of a sustained load: its first and its last sixth, whose ratio it is.
+	// For a sustained load: its first and its last sixth, and their ratio.
 	FirstStepsPerSecond float64 `json:"first_steps_per_second,omitempty"`
 	LastStepsPerSecond  float64 `json:"last_steps_per_second,omitempty"`
-	// Of slower flushes: by how much, and the latency without that.
+	// For slower flushes: by how much, and the latency without that.
 	FlushDelayMS      float64    `json:"flush_delay_ms,omitempty"`
 	BaselineLatencyMS *Quantiles `json:"baseline_latency_ms,omitempty"`
 
-	// Of memory: physical, of a host in a process of its own.
+	// For memory: physical memory of a host in a process of its own.
 	RestMemoryBytes     int64 `json:"rest_memory_bytes,omitempty"`
 	InFlightMemoryBytes int64 `json:"in_flight_memory_bytes,omitempty"` // the peak while so many tasks were in flight
 	InFlight            int   `json:"in_flight,omitempty"`
@@ -190,7 +190,7 @@ type BenchReport struct {
 	Setting BenchSetting `json:"setting"`
 }
 
-// BenchLimits are what a machine and its database do without any host.
+// BenchLimits are what a machine and its database achieve without any host.
 type BenchLimits struct {
 	HashMBPerSecond       float64 `json:"hash_mb_per_second"`     // SHA-256, by one thread
 	HashMBPerSecondAll    float64 `json:"hash_mb_per_second_all"` // by as many threads as there are CPUs: less than so many times as much where they share cores
@@ -206,7 +206,7 @@ type BenchCPU struct {
 	Server float64 `json:"server"` // zero if it is on another machine
 }
 
-// BenchSetting is what was measured on.
+// BenchSetting describes what the measurements were made on.
 type BenchSetting struct {
 	CPUs        int               `json:"cpus"`
 	CPU         string            `json:"cpu,omitempty"`
@@ -219,7 +219,7 @@ type BenchSetting struct {
 	Database    map[string]string `json:"database"`
 }
 
-// Quantiles are those of a distribution, in the unit of the field's name.
+// Quantiles are the quantiles of a distribution, in the unit that the field's name gives.
 type Quantiles struct {
 	P50 float64 `json:"p50"`
 	P95 float64 `json:"p95"`
@@ -227,7 +227,7 @@ type Quantiles struct {
 	Max float64 `json:"max"`
 }
 
-// MigrationReport says where a database's schema stands.
+// MigrationReport describes the state of a database's schema.
 type MigrationReport struct {
 	Version int64       `json:"version" doc:"The newest migration in place; 0 for an empty database."`
 	Latest  int64       `json:"latest" doc:"The newest migration this binary brings."`
@@ -249,7 +249,7 @@ type Pause struct {
 	Reason string    `json:"reason,omitempty"`
 }
 
-// WorkerReport is what a check of an outside worker found.
+// WorkerReport is the result of checking an outside worker.
 type WorkerReport struct {
 	Command []string      `json:"command"`
 	Checks  []WorkerCheck `json:"checks"`

@@ -5,8 +5,8 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
 )
 
-// What the API says of tasks is public: clients written in Go import it from
-// package task. Here it has the names that the host uses.
+// What the API says about tasks is public: clients written in Go import it from package
+// task. Here it has the names that the host uses.
 type (
 	Task           = task.Task
 	TaskPage       = task.TaskPage
