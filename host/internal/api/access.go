@@ -17,31 +17,30 @@ import (
 	"github.com/tasker-systems/tasker-host/host/internal/readmodel"
 )
 
-// Authenticator recognizes who shows a bearer. Errors that wrap
-// auth.ErrRefused are answered 401, all others 503.
+// Authenticator identifies the principal behind a bearer token. Errors that wrap
+// auth.ErrRefused are answered with 401, all others with 503.
 type Authenticator interface {
 	Authenticate(ctx context.Context, bearer string) (auth.Principal, error)
 }
 
-// Access says who may come in over TCP. The unix socket's guard is the mode of
-// its file.
+// Access says who is let in over TCP. The Unix socket is protected by the mode of its
+// file.
 type Access struct {
-	Bearers  Authenticator // nil: everybody on this machine may come in, and nobody else
+	Bearers  Authenticator // nil: everybody on this machine is let in, and nobody else
 	Requests *auth.Limiter // of each client; nil: no limit
 
-	// Now tells the time by which bearers that are no good are counted; default
-	// time.Now.
+	// Now is the clock by which invalid bearers are counted; default time.Now.
 	Now func() time.Time
 }
 
 const (
-	failuresPerSecond = 5 // bearers that are no good, from one address
+	failuresPerSecond = 5 // invalid bearers from one address
 	failuresBurst     = 20
 	auditTimeout      = 5 * time.Second
 )
 
-// access is the middleware that lets requests in, by who makes them, how often,
-// and what they may do; and writes down what they changed.
+// access is the middleware that decides which requests are let in, by who makes them,
+// how often, and what they may do, and that records what they changed.
 type access struct {
 	Access
 	table    map[string]rule
@@ -60,15 +59,15 @@ func newAccess(a Access, audit Audit, log hclog.Logger) *access {
 	}
 }
 
-// recognize finds out who makes a request.
+// recognize determines who makes a request.
 type recognize func(r *http.Request, open bool) (auth.Principal, *problem)
 
-// local recognizes clients of the unix socket: the address is their user.
+// local recognizes clients of the Unix socket: their address is their user.
 func (a *access) local(r *http.Request, _ bool) (auth.Principal, *problem) {
 	return auth.Principal{Kind: auth.Local, Name: r.RemoteAddr, Permissions: auth.Everything()}, nil
 }
 
-// remote recognizes clients over TCP. open says that the route is public.
+// remote recognizes clients over TCP. open means that the route is public.
 func (a *access) remote(r *http.Request, open bool) (auth.Principal, *problem) {
 	address := r.RemoteAddr
 	if host, _, err := net.SplitHostPort(address); err == nil {
@@ -94,8 +93,8 @@ func (a *access) remote(r *http.Request, open bool) (auth.Principal, *problem) {
 			return principal, unavailable("tokens cannot be checked now", 0)
 		}
 	}
-	// Only failures count against an address: who has a good token is let in
-	// whatever others try from there.
+	// Only failures count against an address: a client with a valid token is let in
+	// whatever others try from the same address.
 	if wait := a.failures.Allow(address); wait > 0 {
 		return auth.Principal{}, tooMany("too many requests with wrong tokens", wait)
 	}
@@ -113,8 +112,8 @@ func (a *access) tooOften(p auth.Principal) *problem {
 	return nil
 }
 
-// bearerOf reads the token of a request. It comes in the header only: not in
-// the URL, which is logged, and not in a cookie, which a browser sends by itself.
+// bearerOf reads the token of a request. It is accepted only in the header: not in the
+// URL, which is logged, and not in a cookie, which a browser sends by itself.
 func bearerOf(r *http.Request) (string, *problem) {
 	headers := r.Header.Values("Authorization")
 	if len(headers) == 0 {
@@ -141,7 +140,7 @@ func tooMany(detail string, wait time.Duration) *problem {
 	return p
 }
 
-// guard lets through what may pass to the routes of mux.
+// guard lets through requests that may pass to the routes of mux.
 func (a *access) guard(mux *http.ServeMux, who recognize, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_, pattern := mux.Handler(r)
@@ -151,7 +150,7 @@ func (a *access) guard(mux *http.ServeMux, who recognize, next http.Handler) htt
 		case p != nil:
 			writeProblem(w, r, p)
 			return
-		case pattern == "": // no such route, as next says
+		case pattern == "": // no such route, which next will report
 		case !known:
 			a.log.Error(missing(pattern))
 			writeProblem(w, r, newProblem(http.StatusForbidden, CodePermissionDenied, "this route is closed"))
@@ -171,8 +170,8 @@ func (a *access) guard(mux *http.ServeMux, who recognize, next http.Handler) htt
 
 type recheckKey struct{}
 
-// withRecheck returns a context by which a request that takes long finds out
-// whether the bearer that it showed is still good.
+// withRecheck returns a context through which a long request finds out whether the
+// bearer that it presented is still valid.
 func (a *access) withRecheck(ctx context.Context, r *http.Request, principal auth.Principal) context.Context {
 	if principal.Kind != auth.ByToken && principal.Kind != auth.ByJWT {
 		return ctx
@@ -195,8 +194,8 @@ func (a *access) deny(w http.ResponseWriter, r *http.Request, principal auth.Pri
 		fmt.Sprintf("%s may not do this: it takes the permission %s", payload.Text(principal.String(), 100), rule.need)))
 }
 
-// serveAudited answers a request and writes down what came of it. The entry is
-// made after the change: if that fails, the log has it.
+// serveAudited answers a request and records the outcome. The entry is written after the
+// change; if writing it fails, the log has it.
 func (a *access) serveAudited(w http.ResponseWriter, r *http.Request, pattern string, next http.Handler) {
 	ctx, subject := auth.WithSubject(r.Context())
 	r = r.WithContext(ctx)
@@ -204,7 +203,7 @@ func (a *access) serveAudited(w http.ResponseWriter, r *http.Request, pattern st
 	returned := false
 	defer func() {
 		status := tracked.status
-		if !returned { // a panic is on its way
+		if !returned { // a panic is in progress
 			status = http.StatusInternalServerError
 		}
 		a.record(r, auth.From(ctx), pattern, subject(), status)

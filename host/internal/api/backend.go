@@ -12,21 +12,21 @@ import (
 
 // Tasks creates, shows and cancels tasks.
 type Tasks interface {
-	// Submit creates a task. created is false if the idempotency key was used
-	// before with the same request: the task is the earlier one. Faults:
+	// Submit creates a task. created is false if the idempotency key was used before
+	// with the same request; then task is the earlier one. Faults:
 	// CodeTemplateNotFound (invalid, pointer /name or /version),
 	// CodeContextInvalid with one issue per schema violation,
 	// CodeIdempotencyKeyReused (conflict) if the key came with another request.
 	Submit(ctx context.Context, s Submission) (task readmodel.Task, created bool, err error)
-	// SubmitMany is Submit for many at once: an answer for each, in order. Faults
-	// of the kind ErrUnavailable mean that it can be tried again.
+	// SubmitMany is Submit for many at once, with an answer for each, in order. A
+	// fault of the kind ErrUnavailable means that the submission may be retried.
 	SubmitMany(ctx context.Context, all []Submission) []SubmitAnswer
 	// Task returns one task with its context.
 	Task(ctx context.Context, task vocab.UUID) (readmodel.Task, error)
 	// ListTasks returns up to q.Limit tasks, newest first, without contexts.
 	ListTasks(ctx context.Context, q TaskQuery) ([]readmodel.Task, error)
-	// CancelTask cancels a task; one that is already cancelled is returned as
-	// it is. A task that is complete or resolved is a conflict
+	// CancelTask cancels a task; a task that is already cancelled is returned as it
+	// is. A task that is complete or resolved is a conflict
 	// (CodeTaskNotCancellable).
 	CancelTask(ctx context.Context, task vocab.UUID, o Operator) (readmodel.Task, error)
 }
@@ -42,21 +42,21 @@ type TaskDetails interface {
 	// Step returns one step.
 	Step(ctx context.Context, step StepID) (readmodel.Step, error)
 	// Watch returns the task's snapshot as soon as its Revision differs from
-	// after. It may wait for that or return the unchanged snapshot early, at
-	// once even: the caller paces itself. It returns when ctx ends.
+	// after. It may wait for that, or return the unchanged snapshot early, even at
+	// once: the caller paces itself. It returns when ctx ends.
 	Watch(ctx context.Context, task vocab.UUID, after string) (readmodel.Snapshot, error)
 }
 
-// Repair is what operators do with steps and tasks that have failed. Each answers
-// with what it is about as it is then. Faults: CodeTaskNotFound and
-// CodeStepNotFound; else conflicts, which say what state forbids the move.
+// Repair is what operators do with steps and tasks that have failed. Each method
+// returns the resulting state of its subject. Faults: CodeTaskNotFound and
+// CodeStepNotFound; else conflicts, which say what state forbids the change.
 type Repair interface {
-	// RetryTask has all failed steps of a task run anew (CodeTaskNotRetryable).
+	// RetryTask runs all failed steps of a task again (CodeTaskNotRetryable).
 	RetryTask(ctx context.Context, task vocab.UUID, o Operator) (readmodel.Task, error)
-	// ResolveTask declares a task done; what is left of it is cancelled
+	// ResolveTask declares a task done and cancels what is left of it
 	// (CodeTaskNotResolvable).
 	ResolveTask(ctx context.Context, task vocab.UUID, o Operator) (readmodel.Task, error)
-	// RetryStep has a failed step run anew (CodeStepNotRetryable).
+	// RetryStep runs a failed step again (CodeStepNotRetryable).
 	RetryStep(ctx context.Context, step StepID, o Operator) (readmodel.Step, error)
 	// ResolveStep declares a step done with a JSON value as its result
 	// (CodeStepNotResolvable).
@@ -72,48 +72,48 @@ type Explain interface {
 	ExplainStep(ctx context.Context, step StepID) (readmodel.Explanation, error)
 }
 
-// Letters keeps what was set aside. Faults: CodeLetterNotFound,
-// CodeLetterClosed (conflict), CodeLetterNotReplayable (conflict).
+// Letters manages what was set aside. Faults: CodeLetterNotFound, CodeLetterClosed
+// (conflict), CodeLetterNotReplayable (conflict).
 type Letters interface {
 	// ListLetters returns up to q.Limit dead letters, newest first.
 	ListLetters(ctx context.Context, q LetterQuery) ([]readmodel.DeadLetter, error)
-	// Letter returns one with its body.
+	// Letter returns one dead letter with its body.
 	Letter(ctx context.Context, id int64) (readmodel.DeadLetter, error)
-	// Replay sends a message again, or has a step run anew.
+	// Replay sends a message again, or runs a step again.
 	Replay(ctx context.Context, id int64, o Operator) (readmodel.DeadLetter, error)
-	// Discard closes it; it stays for whoever asks later.
+	// Discard closes a dead letter, which remains for later questions.
 	Discard(ctx context.Context, id int64, o Operator) (readmodel.DeadLetter, error)
 }
 
 // LetterQuery selects dead letters. Zero values select all that are open.
 type LetterQuery struct {
-	Closed                         bool // those that somebody has dealt with, too
+	Closed                         bool // also those that somebody has dealt with
 	Kind, Reason, Queue, Namespace string
 	OlderThan                      time.Duration
 	Before                         int64 // only letters with a smaller number; 0: from the newest
 	Limit                          int   // at least 1
 }
 
-// Fleet shows the hosts and workers of the database and the queues they share. A queue that
-// does not exist is a fault (CodeQueueNotFound).
+// Fleet shows the hosts and workers of the database and the queues that they share. A
+// queue that does not exist is a fault (CodeQueueNotFound).
 type Fleet interface {
 	// Hosts lists the hosts that were alive within the last day, newest first.
 	Hosts(ctx context.Context) ([]readmodel.Host, error)
-	// Workers lists the outside workers that were seen, those of late first.
+	// Workers lists the outside workers, those seen most recently first.
 	Workers(ctx context.Context) ([]readmodel.Worker, error)
 	// Queues lists the queues of all namespaces.
 	Queues(ctx context.Context) ([]readmodel.Queue, error)
-	// Queue returns that of one.
+	// Queue returns the queue of one namespace.
 	Queue(ctx context.Context, namespace string) (readmodel.Queue, error)
-	// PauseQueue has no step of the namespace started any more, or again.
+	// PauseQueue stops steps of the namespace from being started, or allows it again.
 	PauseQueue(ctx context.Context, namespace string, pause bool, o Operator) (readmodel.Queue, error)
 }
 
-// Operator is who does something, as the request's principal says, and why; both
-// are kept. The reason may be empty.
+// Operator is the person who makes a change, as the request's principal says, and the
+// reason. Both are recorded. The reason may be empty.
 type Operator struct{ By, Reason string }
 
-// StepID names a step: its task, and its number in it.
+// StepID identifies a step by its task and its number in the task.
 type StepID struct {
 	Task   vocab.UUID
 	Number int
@@ -122,14 +122,14 @@ type StepID struct {
 // String returns the step's UUID.
 func (s StepID) String() string { return vocab.StepID(s.Task, s.Number).String() }
 
-// Templates keeps task templates.
+// Templates manages task templates.
 type Templates interface {
-	// ApplyTemplate stores the template that src describes. source names src
-	// in messages (a file name). created is false if the very same template is
-	// there already. Faults: CodeTemplateInvalid with one issue per problem,
+	// ApplyTemplate stores the template that src describes. source is the name of src
+	// in messages (a file name). created is false if exactly this template exists
+	// already. Faults: CodeTemplateInvalid with one issue per problem,
 	// CodeTemplateExists (conflict) if the version exists with other content.
 	ApplyTemplate(ctx context.Context, source string, src []byte) (t readmodel.Template, created bool, err error)
-	// ValidateTemplate checks as ApplyTemplate does and stores nothing.
+	// ValidateTemplate checks as ApplyTemplate does, but stores nothing.
 	ValidateTemplate(ctx context.Context, source string, src []byte) (readmodel.Template, error)
 	// ListTemplates returns up to q.Limit templates after q.After, ordered by
 	// namespace, name and version.
@@ -146,43 +146,43 @@ type System interface {
 	Doctor(ctx context.Context) (readmodel.DoctorReport, error)
 }
 
-// Health answers probes. None of it may wait: probes come often and give up soon.
+// Health answers probes. No method may wait: probes come often and give up soon.
 type Health interface {
-	// Started says whether the host has left the state startup.
+	// Started reports whether the host has left the state startup.
 	Started(ctx context.Context) readmodel.Health
-	// HealthReport says what the host's checks found.
+	// HealthReport returns what the host's checks found.
 	HealthReport(ctx context.Context) readmodel.HealthReport
-	// Live says whether the process works; it must not ask the database.
+	// Live reports whether the process works; it must not ask the database.
 	Live(ctx context.Context) readmodel.Health
-	// Ready says whether the host takes work now.
+	// Ready reports whether the host takes work now.
 	Ready(ctx context.Context) readmodel.Health
 }
 
-// Configuration shows what is in force of the host's configuration.
+// Configuration shows the host's configuration in force.
 type Configuration interface {
 	// Configuration returns all keys, without the values of secrets.
 	Configuration(ctx context.Context) readmodel.Configuration
-	// ReloadConfiguration reads the configuration anew and applies what a
-	// running host takes over. Fault: CodeConfigurationRefused (conflict), and
-	// the old one stays in force.
+	// ReloadConfiguration reads the configuration again and applies what a running
+	// host can take over. Fault: CodeConfigurationRefused (conflict); then the old
+	// configuration stays in force.
 	ReloadConfiguration(ctx context.Context) (readmodel.Reload, error)
 }
 
-// Tokens keeps the bearer tokens of the API.
+// Tokens manages the bearer tokens of the API.
 type Tokens interface {
-	// CreateToken makes a token. A name that a live token has is a conflict
+	// CreateToken creates a token. If a live token has the name, that is a conflict
 	// (CodeTokenExists).
 	CreateToken(ctx context.Context, o TokenOrder) (readmodel.NewToken, error)
 	// ListTokens returns all tokens, newest first.
 	ListTokens(ctx context.Context) ([]readmodel.Token, error)
-	// RevokeToken revokes the token with an id, or the live one with a name. One
+	// RevokeToken revokes the token with an id, or the live one with a name. A token
 	// that is revoked already is returned as it is. Fault: CodeTokenNotFound.
 	RevokeToken(ctx context.Context, idOrName, by string) (readmodel.Token, error)
 }
 
-// Audit keeps who changed what. Nothing in it is ever changed.
+// Audit records who changed what. Entries are never changed.
 type Audit interface {
-	// RecordAudit adds an entry; its id and time are given to it.
+	// RecordAudit adds an entry; its id and time are assigned here.
 	RecordAudit(ctx context.Context, e readmodel.AuditEntry) error
 	// ListAudit returns up to q.Limit entries, newest first.
 	ListAudit(ctx context.Context, q AuditQuery) ([]readmodel.AuditEntry, error)
@@ -190,18 +190,18 @@ type Audit interface {
 
 // Events follows what happens in the system.
 type Events interface {
-	// FollowEvents returns the events from now on, or those after the one with
-	// the id After. Faults: CodeMalformedRequest (invalid) if After is no id of
+	// FollowEvents returns the events from now on, or those after the event whose
+	// id is After. Faults: CodeMalformedRequest (invalid) if After is not the id of
 	// an event, CodeEventsExpired (gone) if it is too old.
 	FollowEvents(ctx context.Context, q EventQuery) (EventStream, error)
 }
 
-// EventStream gives events in their order. Close it at the end.
+// EventStream returns events in their order. Close it at the end.
 type EventStream interface {
 	// Next waits for events until ctx ends. It returns [ErrTooSlow] if the client
-	// was cut off; every error but that of ctx is the end.
+	// was cut off. Every error except that of ctx ends the stream.
 	Next(ctx context.Context) ([]EventItem, error)
-	// Place is what stands for an id after all that Next has returned.
+	// Place returns what serves as the id after everything that Next has returned.
 	Place() string
 	Close()
 }
@@ -213,38 +213,38 @@ var ErrTooSlow = errors.New("events come faster than they are read")
 type EventQuery struct {
 	After     string   // the id of an event; empty: from now on
 	Kinds     []string // at least one
-	Namespace string   // empty: all, and what belongs to none
+	Namespace string   // empty: all events, including those of no namespace
 	Task      vocab.UUID
 }
 
-// EventItem is an event that goes out.
+// EventItem is an event as it is sent.
 type EventItem struct {
 	ID, Kind string
 	JSON     []byte // a readmodel.Event
 }
 
-// TokenOrder says which token to make.
+// TokenOrder says which token to create.
 type TokenOrder struct {
 	Name        string
-	Permissions []string // valid
+	Permissions []string // validated
 	Life        time.Duration
 	CreatedBy   string
 }
 
-// AuditQuery selects entries of the audit.
+// AuditQuery selects audit entries.
 type AuditQuery struct {
 	Actor  string // empty: everybody
 	Before int64  // only entries with a smaller id; -1: from the newest
 	Limit  int    // at least 1
 }
 
-// Submission is a checked request for a task. Context is a JSON object, byte
-// for byte as received.
+// Submission is a validated request for a task. Context is a JSON object, byte for byte
+// as received.
 type Submission struct {
 	Namespace, Name string
-	Version         string // empty: the highest version there is
+	Version         string // empty: the highest version
 	Context         json.RawMessage
-	Priority        *int // nil: the template's
+	Priority        *int // nil: that of the template
 	Tags            []string
 	Initiator       string
 	SourceSystem    string
@@ -253,7 +253,7 @@ type Submission struct {
 	SubmittedBy     string // the principal
 }
 
-// SubmitAnswer is what came of one of many submissions.
+// SubmitAnswer is the result of one of many submissions.
 type SubmitAnswer struct {
 	TaskUUID string
 	Created  bool
@@ -269,7 +269,7 @@ type TaskQuery struct {
 	Limit           int        // at least 1
 }
 
-// PageQuery selects a page of something numbered.
+// PageQuery selects a page of a numbered list.
 type PageQuery struct {
 	After int64 // -1: from the beginning
 	Limit int   // at least 1

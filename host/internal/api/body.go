@@ -19,10 +19,10 @@ import (
 	"github.com/tasker-systems/tasker-host/host/internal/payload"
 )
 
-// bodyGate is the middleware in front of every route: it reads the body, whole
-// but bounded (bulk submissions see to that themselves), refuses what the route does not take, and passes JSON through
-// the payload gate. Behind it a body is one well-formed value that is read the
-// same way by everybody.
+// bodyGate is the middleware in front of every route. It reads the whole body, within
+// bounds (bulk submissions do that themselves), refuses what the route does not accept,
+// and passes JSON through the payload gate. Behind it a body is one well-formed value
+// that everybody reads in the same way.
 func bodyGate(limits payload.Limits, timeout time.Duration) func(ctx huma.Context, next func(huma.Context)) {
 	return func(ctx huma.Context, next func(huma.Context)) {
 		body := ctx.Operation().RequestBody
@@ -71,8 +71,8 @@ func tooLarge(limit int64) *problem {
 		fmt.Sprintf("the body is too large: at most %d bytes are accepted", limit)))
 }
 
-// lastOnConnection has the connection closed after the answer: the rest of the
-// body is not worth reading.
+// lastOnConnection makes the server close the connection after the answer, because the
+// rest of the body is not worth reading.
 func lastOnConnection(p *problem) *problem {
 	if p.header == nil {
 		p.header = http.Header{}
@@ -81,8 +81,8 @@ func lastOnConnection(p *problem) *problem {
 	return p
 }
 
-// checkJSON passes a document through the payload gate. at is the pointer to it
-// within the body.
+// checkJSON passes a document through the payload gate. at is the JSON pointer to the
+// document within the body.
 func checkJSON(data []byte, at string, limits payload.Limits) *problem {
 	what := "the body"
 	if at != "" {
@@ -94,14 +94,14 @@ func checkJSON(data []byte, at string, limits payload.Limits) *problem {
 	})
 }
 
-// checkLine is checkJSON for a line of many.
+// checkLine is checkJSON for one line of many.
 func checkLine(data []byte, limits payload.Limits) *problem {
 	return refusal(payload.Check(data, limits), "", func(offset int) string {
 		return fmt.Sprintf("the line is refused at column %d", offset+1)
 	})
 }
 
-// refusal is the problem that an error of the payload gate is.
+// refusal converts an error of the payload gate into a problem.
 func refusal(err error, at string, where func(offset int) string) *problem {
 	if err == nil {
 		return nil
@@ -120,13 +120,13 @@ func refusal(err error, at string, where func(offset int) string) *problem {
 	return newProblem(status, code, where(e.Offset), Issue{Pointer: at + e.Pointer, Detail: e.Message})
 }
 
-// position returns the 1-based line and column of a byte.
+// position returns the 1-based line and column of the byte at an offset.
 func position(data []byte, offset int) (line, column int) {
 	before := data[:min(offset, len(data))]
 	return bytes.Count(before, []byte{'\n'}) + 1, len(before) - bytes.LastIndexByte(before, '\n')
 }
 
-// acceptable returns the media type of a body that may be read.
+// acceptable returns the media type of a body if it is one of those wanted.
 func acceptable(h http.Header, want []string) (mediaType string, err error) {
 	if e := h.Get("Content-Encoding"); e != "" && e != "identity" {
 		return "", fmt.Errorf("content-encoding %.40q is not accepted; send the body as it is", e)

@@ -19,8 +19,8 @@ const (
 	linesType = "application/x-ndjson"
 
 	maxBulks     = 16               // bulk submissions that one host serves at a time
-	bulkPatience = 30 * time.Second // that a chunk waits for the database
-	bulkRetry    = 2 * time.Second  // that clients are told if too many come at once
+	bulkPatience = 30 * time.Second // how long a chunk waits for the database
+	bulkRetry    = 2 * time.Second  // told to clients if there are too many at once
 )
 
 // BulkLineRequest is one line of a bulk submission: a submission and its key.
@@ -74,7 +74,7 @@ func (r *routes) submitBulk(ctx context.Context, in *bulkInput, line *huma.Schem
 	}}, nil
 }
 
-// bulkLine reads a line of a bulk submission, as a single one's body is read.
+// bulkLine reads a line of a bulk submission, in the same way as the body of a single one.
 func (r *routes) bulkLine(raw []byte, schema *huma.Schema) (s Submission, p *problem) {
 	if p = checkLine(raw, r.wrapped); p != nil {
 		return s, p
@@ -105,16 +105,16 @@ func (r *routes) bulkLine(raw []byte, schema *huma.Schema) (s Submission, p *pro
 	return s, nil
 }
 
-// bulkChunk are lines that are submitted together.
+// bulkChunk is a number of lines that are submitted together.
 type bulkChunk struct {
 	answers     []task.BulkAnswer
 	submissions []Submission
-	at          []int // of each submission: its place among the answers
+	at          []int // for each submission, its position among the answers
 	bytes       int
 
-	done     chan struct{} // closed when what follows is known
+	done     chan struct{} // closed when the fields below are set
 	complete int           // how many of the answers are complete
-	stopped  *problem      // why not all are
+	stopped  *problem      // why not all of them are
 }
 
 // submitChunk asks the backend for the tasks of a chunk.
@@ -141,7 +141,7 @@ func (r *routes) submitChunk(ctx context.Context, c *bulkChunk) {
 	}
 }
 
-// retryAfter is what a problem says of it, in seconds; 0: nothing.
+// retryAfter is the Retry-After of a problem, in seconds; 0: none.
 func retryAfter(p *problem) int {
 	n, err := strconv.Atoi(p.header.Get("Retry-After"))
 	if err != nil {

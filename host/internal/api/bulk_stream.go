@@ -20,20 +20,20 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/task"
 )
 
-// Bounds of what one bulk submission holds in memory. A chunk is closed when it
-// is large enough, or when the client has paused.
+// Bounds on what one bulk submission holds in memory. A chunk is closed when it is large
+// enough, or when the client pauses.
 const (
 	chunkLines  = 500
 	chunkBytes  = 1 << 20
 	chunkPause  = 5 * time.Millisecond
-	chunksAhead = 3 // chunks that are being submitted while one is answered
+	chunksAhead = 3 // chunks that are being submitted while another is answered
 	readBuffer  = 64 << 10
 )
 
-// bulkStream serves one bulk submission: one goroutine reads lines, one makes
-// chunks of them, each chunk is submitted by its own, and run answers in order.
-// Nothing is read while enough is under way: a client that is faster than the
-// database feels it by its connection.
+// bulkStream serves one bulk submission. One goroutine reads lines, one groups them into
+// chunks, each chunk is submitted by a goroutine of its own, and run answers in order.
+// Nothing is read while enough is in progress, so that a client that is faster than the
+// database is slowed down by its connection.
 type bulkStream struct {
 	routes  *routes
 	schema  *huma.Schema // of a line
@@ -43,25 +43,25 @@ type bulkStream struct {
 	key, by string
 	line    int64 // number of the next line
 
-	alive    chan struct{} // something has happened
+	alive    chan struct{} // receives when something has happened
 	underWay atomic.Int64  // chunks that are not answered yet
-	silent   atomic.Bool   // the client did not send for too long
+	silent   atomic.Bool   // the client has sent nothing for too long
 
-	// Of run.
+	// Used by run.
 	out   *bufio.Writer
 	begun bool // the status line is written
 	end   task.BulkEnd
 }
 
-// bulkLine is a line as it came.
+// bulkLine is a line as it was received.
 type bulkLine struct {
 	number  int64
 	data    []byte
 	tooLong bool
 }
 
-// run serves the stream until it ends. Stopping the server ends the reading; what
-// was read is submitted and answered.
+// run serves the stream until it ends. Stopping the server ends the reading; lines that
+// were read are still submitted and answered.
 func (s *bulkStream) run(ctx context.Context) {
 	s.alive, s.out = make(chan struct{}, 1), bufio.NewWriterSize(s.w, readBuffer)
 	if err := s.ctl.EnableFullDuplex(); err != nil {
@@ -69,10 +69,10 @@ func (s *bulkStream) run(ctx context.Context) {
 		writeProblem(s.w, s.request, internal())
 		return
 	}
-	// What is left of a body that is not read to its end must not be taken for
-	// another request.
+	// If a body is not read to its end, the rest must not be mistaken for another
+	// request.
 	s.w.Header().Set("Connection", "close")
-	_ = s.ctl.SetReadDeadline(time.Time{}) // watch sees to it
+	_ = s.ctl.SetReadDeadline(time.Time{}) // watch takes care of it
 	reading, stop := context.WithCancelCause(ctx)
 	var parts sync.WaitGroup
 	defer parts.Wait()
@@ -80,7 +80,7 @@ func (s *bulkStream) run(ctx context.Context) {
 	defer s.routes.attend(ctx, stop)()
 
 	lines, chunks := make(chan bulkLine), make(chan *bulkChunk, chunksAhead-1)
-	var readErr error // read when lines, and so chunks, is closed
+	var readErr error // may be read once lines, and so chunks, is closed
 	over := make(chan struct{})
 	parts.Go(func() { s.watch(reading, over) })
 	parts.Go(func() {
@@ -102,7 +102,7 @@ func (s *bulkStream) run(ctx context.Context) {
 		}
 		stop(nil)
 		for c := range chunks {
-			<-c.done // has no answer: the client has left, or will send it again
+			<-c.done // it gets no answer: the client has left, or will send it again
 		}
 		if c.stopped != nil {
 			s.finish(c.stopped)
@@ -120,10 +120,9 @@ func (s *bulkStream) stir() {
 	}
 }
 
-// watch ends the reading when ctx ends, or when the client does not send a whole
-// line for too long while nothing is under way. A deadline
-// in the past does it; once the reading is over it would cut off what is under
-// way.
+// watch ends the reading when ctx ends, or when the client takes too long to send a whole
+// line while nothing is in progress. It does so with a deadline in the past. Once the
+// reading is over it must not, since that would cut off the chunks in progress.
 func (s *bulkStream) watch(ctx context.Context, over <-chan struct{}) {
 	t := time.NewTimer(s.routes.bodyTimeout)
 	defer t.Stop()
@@ -151,8 +150,8 @@ func (s *bulkStream) watch(ctx context.Context, over <-chan struct{}) {
 	}
 }
 
-// read passes lines on until the body or ctx ends. Empty lines count and are not
-// passed on; a line that ends with a broken connection is none.
+// read passes lines on until the body or ctx ends. Empty lines are counted but not passed
+// on. A line that ends with a broken connection does not count as one.
 func (s *bulkStream) read(ctx context.Context, lines chan<- bulkLine) error {
 	in := bufio.NewReaderSize(s.request.Body, readBuffer)
 	for {
@@ -175,7 +174,7 @@ func (s *bulkStream) read(ctx context.Context, lines chan<- bulkLine) error {
 	}
 }
 
-// readLine reads up to the end of a line, and keeps at most limit bytes of it.
+// readLine reads up to the end of a line, and returns at most limit bytes of it.
 func readLine(in *bufio.Reader, limit int) (line []byte, tooLong bool, err error) {
 	for {
 		part, err := in.ReadSlice('\n')
@@ -186,12 +185,12 @@ func readLine(in *bufio.Reader, limit int) (line []byte, tooLong bool, err error
 			line = append(line, part...)
 		}
 		if !errors.Is(err, bufio.ErrBufferFull) {
-			return line, tooLong, err // the caller tells the end from a fault
+			return line, tooLong, err // the caller distinguishes the end from an error
 		}
 	}
 }
 
-// collect makes chunks of lines and has each submitted.
+// collect groups lines into chunks and has each submitted.
 func (s *bulkStream) collect(ctx context.Context, lines <-chan bulkLine, chunks chan<- *bulkChunk, parts *sync.WaitGroup) {
 	for first := range lines {
 		c := &bulkChunk{done: make(chan struct{})}
@@ -239,7 +238,7 @@ func lineTooLong(limit int64) *problem {
 		fmt.Sprintf("the line is too long: at most %d bytes are accepted", limit))
 }
 
-// answer sends what is known of a chunk.
+// answer sends the answers of a chunk that are complete.
 func (s *bulkStream) answer(c *bulkChunk) error {
 	if c.complete == 0 {
 		return nil
@@ -262,8 +261,7 @@ func (s *bulkStream) answer(c *bulkChunk) error {
 	return s.flush()
 }
 
-// cutShort says why the stream ends before the client has ended it; nil: it
-// does not.
+// cutShort says why the stream ends before the client has ended it; nil: it does not.
 func (s *bulkStream) cutShort(ctx, reading context.Context, readErr error) *problem {
 	switch {
 	case readErr == nil:
@@ -280,11 +278,11 @@ func (s *bulkStream) cutShort(ctx, reading context.Context, readErr error) *prob
 	}
 }
 
-// drainPause is when a client may try again whose host shuts down.
+// drainPause is when a client of a host that shuts down may try again.
 const drainPause = 5 * time.Second
 
-// finish ends the answer. A stream that has not begun to answer is refused like
-// any other request.
+// finish ends the answer. A stream that has not begun to answer is refused like any
+// other request.
 func (s *bulkStream) finish(p *problem) {
 	if p != nil && !s.begun {
 		writeProblem(s.w, s.request, p)
@@ -295,7 +293,7 @@ func (s *bulkStream) finish(p *problem) {
 		s.end.Problem, s.end.RetryAfterSeconds = &p.Problem, retryAfter(p)
 	}
 	if err := s.write(&task.BulkAnswer{End: &s.end}); err == nil {
-		_ = s.flush() // the client has left if it fails
+		_ = s.flush() // if it fails the client has left
 	}
 }
 

@@ -9,12 +9,12 @@ import (
 	"time"
 )
 
-// TLSFiles name a certificate with its chain, and its key, as PEM files. Both
-// empty: no TLS.
+// TLSFiles are the paths of a certificate with its chain, and of its key, as PEM files.
+// Both empty: no TLS.
 type TLSFiles struct{ Cert, Key string }
 
-// certificate is what the files hold now: a renewed certificate is used without
-// a restart.
+// certificate holds the current content of the files: a renewed certificate is used
+// without a restart.
 type certificate struct {
 	files TLSFiles
 	now   func() time.Time
@@ -25,10 +25,10 @@ type certificate struct {
 	looked   time.Time
 }
 
-// lookEvery is how often files are looked at, while clients connect.
+// lookEvery is how often the files are checked while clients connect.
 const lookEvery = time.Second
 
-// loadCertificate reads the files; nil: there are none.
+// loadCertificate reads the files. It returns nil if none are named.
 func loadCertificate(files TLSFiles) (*certificate, error) {
 	if files == (TLSFiles{}) {
 		return nil, nil
@@ -44,8 +44,8 @@ func (c *certificate) config() *tls.Config {
 	return &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: c.get}
 }
 
-// get returns the newest certificate that is whole: the old one serves while
-// the files are being replaced.
+// get returns the newest complete certificate: the old one serves while the files are
+// being replaced.
 func (c *certificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -10,35 +10,35 @@ import (
 	"github.com/tasker-systems/tasker-host/host/internal/readmodel"
 )
 
-// Operation shows and moves the operational state of the host that is asked.
+// Operation shows and changes the operational state of this host.
 type Operation interface {
 	// HostState returns the state.
 	HostState(ctx context.Context) readmodel.HostState
-	// MoveHost has the host enter another state and returns at once; what follows
-	// from it goes on. A state that it cannot be told to enter now is a conflict
-	// (CodeStateForbidden).
+	// MoveHost makes the host enter another state. It returns at once; what follows
+	// from the new state continues. A state that the host cannot be told to enter now
+	// is a conflict (CodeStateForbidden).
 	MoveHost(ctx context.Context, o StateOrder) (readmodel.HostState, error)
 }
 
-// StateOrder is a state that somebody wants a host to enter.
+// StateOrder is a request that a host enter a state.
 type StateOrder struct {
 	State string
-	Grace *time.Duration // for a graceful shutdown: how long steps may go on; nil: as configured
+	Grace *time.Duration // for a graceful shutdown: how long steps may continue; nil: as configured
 	Operator
 }
 
-// The moves of breakers.
+// The operations on breakers.
 const (
 	BreakerOpen  = "open"  // refuse all calls until it is closed or reset
-	BreakerClose = "close" // let all calls through again, and count anew
+	BreakerClose = "close" // let all calls through again, and start counting anew
 	BreakerReset = "reset" // leave it to the breaker: probes decide
 )
 
-// Breakers shows and moves the circuit breakers of the host that is asked.
+// Breakers shows and moves the circuit breakers of this host.
 type Breakers interface {
 	Breakers(ctx context.Context) readmodel.BreakerPage
-	// MoveBreaker makes a move. A name that is none, or of a queue that does not
-	// exist, is a fault (CodeBreakerNotFound).
+	// MoveBreaker performs an operation. A name of no breaker, or of a queue that does
+	// not exist, is a fault (CodeBreakerNotFound).
 	MoveBreaker(ctx context.Context, name, move string, o Operator) (readmodel.Breaker, error)
 }
 

@@ -6,10 +6,10 @@ import (
 	"time"
 )
 
-// bounded is a listener with so many connections at a time. When all are taken
-// makeRoom is called, again and again until one is free: connections that only wait
-// for another request, which cost a stranger nothing, shall not keep others out,
-// probes above all.
+// bounded is a listener with a limit on simultaneous connections. When all places are
+// taken, makeRoom is called again and again until one is free: connections that only
+// wait for another request, which cost a stranger nothing, must not keep others out,
+// least of all probes.
 type bounded struct {
 	net.Listener
 	places   chan struct{}
@@ -18,7 +18,7 @@ type bounded struct {
 	close    func()
 }
 
-// roomInterval is how often room is made while there is none.
+// roomInterval is how often makeRoom is called while there is no place.
 const roomInterval = 100 * time.Millisecond
 
 func newBounded(l net.Listener, most int, makeRoom func()) *bounded {
@@ -27,7 +27,7 @@ func newBounded(l net.Listener, most int, makeRoom func()) *bounded {
 	return b
 }
 
-// Accept waits for a place, and then for who takes it.
+// Accept waits for a place, and then for a connection to take it.
 func (b *bounded) Accept() (net.Conn, error) {
 	if !b.place() {
 		return nil, net.ErrClosed

@@ -9,8 +9,8 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
 )
 
-// Cursors are opaque to clients: base64url of a letter for the kind of list
-// and the key of the last item shown.
+// Cursors are opaque to clients: base64url of a letter for the kind of list and the key
+// of the last item shown.
 
 func encodeCursor(kind, key string) string {
 	return base64.RawURLEncoding.EncodeToString([]byte(kind + ":" + key))
@@ -47,8 +47,8 @@ func after(kind, cursor string) (int64, error) {
 	return n, nil
 }
 
-// trim cuts a list that was asked for with one item too many, and says whether
-// there was one.
+// trim cuts a list for which one item too many was requested, and reports whether it was
+// there.
 func trim[T any](items []T, limit int) (page []T, more bool) {
 	if len(items) > limit {
 		return items[:limit], true

@@ -37,9 +37,9 @@ func unmarshalJSON(data []byte, v any) error {
 	return nil
 }
 
-// unmarshalGeneric decodes the body for the schema check, which understands
-// float64 only. Numbers are approximated here and nowhere else: the values that
-// are kept are decoded as raw bytes.
+// unmarshalGeneric decodes the body for the schema check, which understands only
+// float64. Numbers are approximated here and nowhere else: the values that are stored
+// are decoded as raw bytes.
 func unmarshalGeneric(data []byte, v *any) error {
 	dec := json.NewDecoder(bytes.NewReader(data))
 	dec.UseNumber()
@@ -48,7 +48,7 @@ func unmarshalGeneric(data []byte, v *any) error {
 	}
 	if fields, ok := (*v).(map[string]any); ok {
 		for name := range fields {
-			// Go's decoder would take NAME for name, the schema check as well.
+			// Go's decoder would accept NAME for name, and so would the schema check.
 			if strings.ToLower(name) != name || !isASCII(name) {
 				return fmt.Errorf("unknown field %q: names of fields are lower case", name)
 			}
@@ -79,10 +79,10 @@ func approximate(v any) any {
 	return v
 }
 
-// whole is an integer, in whatever way it is written.
+// whole is an integer, however it is written.
 type whole int
 
-// UnmarshalJSON reads what the schema check has passed.
+// UnmarshalJSON reads a number that has passed the schema check.
 func (n *whole) UnmarshalJSON(raw []byte) error {
 	i, ok := payload.Integer(raw)
 	if !ok {
@@ -92,16 +92,16 @@ func (n *whole) UnmarshalJSON(raw []byte) error {
 	return nil
 }
 
-// jsonObject is a JSON object whose bytes are kept as they came.
+// jsonObject is a JSON object whose bytes are kept as received.
 type jsonObject struct{ json.RawMessage }
 
-// Schema says what OpenAPI shows and what huma checks.
+// Schema returns what OpenAPI shows and huma checks.
 func (jsonObject) Schema(huma.Registry) *huma.Schema {
 	return &huma.Schema{Type: huma.TypeObject, AdditionalProperties: true}
 }
 
-// jsonValue is any JSON value whose bytes are kept as they came.
+// jsonValue is any JSON value whose bytes are kept as received.
 type jsonValue struct{ json.RawMessage }
 
-// Schema says what OpenAPI shows and what huma checks: anything.
+// Schema returns what OpenAPI shows and huma checks: anything.
 func (jsonValue) Schema(huma.Registry) *huma.Schema { return &huma.Schema{} }

@@ -21,24 +21,24 @@ import (
 
 const (
 	maxStreams        = 512                    // streams that one host serves at a time
-	watchPace         = 200 * time.Millisecond // at least between two looks at a task
+	watchPace         = 200 * time.Millisecond // at least this between two looks at a task
 	keepAliveInterval = 15 * time.Second
-	recheckInterval   = time.Second // between two looks whether a client's bearer is still good
-	reconnectDelay    = time.Second // that clients are told
+	recheckInterval   = time.Second // between two checks whether a client's bearer is still valid
+	reconnectDelay    = time.Second // told to clients
 )
 
-// streams bounds event streams and ends them when the server stops: they would
-// hold up a graceful shutdown for ever.
+// streams bounds the number of event streams and ends them when the server stops, since
+// they would hold up a graceful shutdown for ever.
 type streams struct {
 	open atomic.Int64
 
-	mu      sync.Mutex // guards what follows
+	mu      sync.Mutex // guards the fields below
 	stopped bool
 	last    int
 	ends    map[int]context.CancelFunc
 }
 
-// attach has cancel called when the server stops; detach undoes it.
+// attach makes the server's stop call cancel; detach undoes that.
 func (s *streams) attach(cancel context.CancelFunc) (detach func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -58,8 +58,7 @@ func (s *streams) attach(cancel context.CancelFunc) (detach func()) {
 	}
 }
 
-// end ends the streams that are open, and those that requests under way still
-// open.
+// end ends the streams that are open, and those that requests in progress still open.
 func (s *streams) end() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -87,9 +86,9 @@ func (s *streams) reopen() {
 	s.stopped = false
 }
 
-// attend has cancel called when the server stops, and when the bearer that the
-// request of ctx showed is revoked or expires: then the cause is [auth.ErrRefused].
-// What cannot be checked now goes on.
+// attend makes cancel be called when the server stops, and when the bearer that the
+// request of ctx presented is revoked or expires: then the cause is [auth.ErrRefused].
+// If that cannot be checked at the moment, the stream continues.
 func (r *routes) attend(ctx context.Context, cancel context.CancelCauseFunc) (leave func()) {
 	detach := r.streams.attach(func() { cancel(nil) })
 	recheck, ok := ctx.Value(recheckKey{}).(func(context.Context) error)
@@ -126,7 +125,7 @@ type watchInput struct {
 }
 
 // watch takes the first look before it answers, so that an unknown task or an
-// absent database is an ordinary problem.
+// unavailable database is an ordinary problem.
 func (r *routes) watch(ctx context.Context, in *watchInput) (*huma.StreamResponse, error) {
 	id, err := taskID(in.TaskUUID)
 	if err != nil {
@@ -180,9 +179,9 @@ func (s *eventStream) run(ctx context.Context, snap readmodel.Snapshot, seen str
 	}
 }
 
-// next returns the next snapshot, which may be the same after a while; ok is
-// false when the stream is over. While the database is away it keeps the
-// client connected and goes on looking.
+// next returns the next snapshot, which may be unchanged after a while; ok is false when
+// the stream is over. While the database is unavailable it keeps the client connected
+// and continues to look.
 func (s *eventStream) next(ctx context.Context, last readmodel.Snapshot, seen string) (snap readmodel.Snapshot, ok bool) {
 	quiet := time.NewTimer(keepAliveInterval)
 	defer quiet.Stop()
@@ -225,20 +224,20 @@ func (s *eventStream) send(snap *readmodel.Snapshot, rev string) error {
 type sse struct {
 	w       io.Writer
 	ctl     *http.ResponseController
-	timeout time.Duration // for the client to take one
-	head    bool          // the client asks for the header only
+	timeout time.Duration // for the client to receive an event
+	head    bool          // the client asks only for the header
 }
 
 func (r *routes) newSSE(req *http.Request, w http.ResponseWriter) sse {
 	return sse{w: w, ctl: http.NewResponseController(w), timeout: r.eventTimeout, head: req.Method == http.MethodHead}
 }
 
-// errHead says that there is nothing to send after the header. A stream that went
-// on would keep the connection from whatever the client sends next over it.
+// errHead says that there is nothing to send after the header. If the stream continued,
+// whatever the client sends next on the connection would not be served.
 var errHead = errors.New("the client asks for the header only")
 
 func (s sse) begin() error {
-	// The request's read deadline would end the stream: it cancels the context.
+	// The request's read deadline would cancel the context and so end the stream.
 	_ = s.ctl.SetReadDeadline(time.Time{})
 	if w, ok := s.w.(http.ResponseWriter); ok {
 		w.Header().Set("Content-Type", "text/event-stream")

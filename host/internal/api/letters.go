@@ -140,9 +140,8 @@ func (r *routes) letterMove(move letterMove) func(context.Context, *letterMoveIn
 	}
 }
 
-// letterBatch makes the handler of a move for many letters. What one letter
-// forbids does not stop the others; that the host or its database cannot answer
-// does.
+// letterBatch makes the handler of an operation on many letters. A failure that concerns
+// one letter does not stop the others, but one of the host or its database does.
 func (r *routes) letterBatch(move letterMove) func(context.Context, *letterBatchInput) (*letterBatchOutput, error) {
 	return func(ctx context.Context, in *letterBatchInput) (*letterBatchOutput, error) {
 		q, err := in.query(in.Limit + 1)

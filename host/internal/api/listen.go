@@ -15,15 +15,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// maxSocketPath is what fits into a sockaddr_un, minus the closing NUL and the
-// suffix of the name that a socket is born under.
+// maxSocketPath is what fits into a sockaddr_un, minus the terminating NUL and the suffix
+// of the name under which a socket is created.
 const maxSocketPath = 107 - len(".new")
 
-// listenUnix listens on a unix socket at path. A lock file beside it says who
-// owns the path, so two hosts that start at the same time cannot unlink each
-// other's socket; a socket that nobody answers on is replaced. The socket gets
-// its permissions before it gets its name: there is no moment at which others
-// could connect.
+// listenUnix listens on a Unix socket at path. A lock file beside it says who owns the
+// path, so two hosts that start at the same time cannot unlink each other's socket. A
+// socket on which nobody answers is replaced. The socket gets its permissions before it
+// gets its name, so there is no moment at which others could connect.
 func listenUnix(ctx context.Context, path string, group bool) (net.Listener, error) {
 	if len(path) > maxSocketPath {
 		return nil, fmt.Errorf("listen on %s: the path has %d bytes and a unix socket's may have %d; choose a shorter one with --socket",
@@ -58,7 +57,7 @@ func lockPath(path string) (*os.File, error) {
 	return f, nil
 }
 
-// replaceSocket binds beside the path and renames. Called under the lock.
+// replaceSocket binds beside the path and renames the result. Called under the lock.
 func replaceSocket(ctx context.Context, path string, group bool) (net.Listener, error) {
 	if err := removable(ctx, path); err != nil {
 		return nil, err
@@ -73,7 +72,7 @@ func replaceSocket(ctx context.Context, path string, group bool) (net.Listener, 
 		return nil, fmt.Errorf("bind: %w", err)
 	}
 	if u, ok := l.(*net.UnixListener); ok {
-		u.SetUnlinkOnClose(false) // it would unlink the name it was born under
+		u.SetUnlinkOnClose(false) // it would unlink the name that it was created under
 	}
 	mode := fs.FileMode(0o600)
 	if group {
@@ -85,8 +84,8 @@ func replaceSocket(ctx context.Context, path string, group bool) (net.Listener, 
 	return l, nil
 }
 
-// removable reports whether what is at path may be replaced: nothing, or a
-// socket that refuses connections.
+// removable reports whether what is at path may be replaced: nothing, or a socket that
+// refuses connections.
 func removable(ctx context.Context, path string) error {
 	info, err := os.Lstat(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -110,7 +109,7 @@ func removable(ctx context.Context, path string) error {
 	return nil
 }
 
-// socketListener removes the socket and then frees the path when it closes.
+// socketListener removes the socket and then releases the path when it is closed.
 type socketListener struct {
 	net.Listener
 	path string
@@ -122,7 +121,7 @@ type socketListener struct {
 	users map[uint32]string // names by number
 }
 
-// Addr names the path clients use.
+// Addr returns the path that clients use.
 func (l *socketListener) Addr() net.Addr { return &net.UnixAddr{Name: l.path, Net: "unix"} }
 
 func (l *socketListener) Close() error {
@@ -136,8 +135,8 @@ func (l *socketListener) Close() error {
 	return l.err
 }
 
-// listenTCP listens on a TCP address: of this machine only, unless those who
-// connect must authenticate.
+// listenTCP listens on a TCP address. It must be an address of this machine only, unless
+// clients must authenticate.
 func listenTCP(ctx context.Context, address string, authenticated bool) (net.Listener, error) {
 	host, port, err := net.SplitHostPort(address)
 	if err != nil {

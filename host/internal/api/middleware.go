@@ -20,8 +20,8 @@ func requestID(ctx context.Context) string {
 	return id
 }
 
-// withRequestID names every request: by the client's X-Request-Id if it is
-// harmless, else by a random one.
+// withRequestID gives every request an id: the client's X-Request-Id if it is harmless,
+// else a random one.
 func withRequestID(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		id := r.Header.Get("X-Request-Id")
@@ -48,7 +48,7 @@ func harmlessID(id string) bool {
 	return true
 }
 
-// withRecovery answers a panic with a problem; the stack goes to the log only.
+// withRecovery answers a panic with a problem; the stack goes only to the log.
 func withRecovery(log hclog.Logger, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		tracked := &trackingWriter{ResponseWriter: w}
@@ -58,12 +58,12 @@ func withRecovery(log hclog.Logger, next http.Handler) http.Handler {
 				return
 			}
 			if r.Context().Err() != nil {
-				panic(http.ErrAbortHandler) // the client left; there is nobody to answer
+				panic(http.ErrAbortHandler) // the client has left, so there is nobody to answer
 			}
 			log.Error("panic in request", "request", requestID(r.Context()), "method", r.Method,
 				"path", r.URL.Path, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
 			if tracked.started {
-				panic(http.ErrAbortHandler) // a broken response must not look whole
+				panic(http.ErrAbortHandler) // a broken response must not look complete
 			}
 			writeProblem(w, r, internal())
 		}()
@@ -71,7 +71,7 @@ func withRecovery(log hclog.Logger, next http.Handler) http.Handler {
 	})
 }
 
-// trackingWriter remembers whether a response has begun, and with which status.
+// trackingWriter records whether a response has begun, and with which status.
 type trackingWriter struct {
 	http.ResponseWriter
 	started bool
@@ -116,16 +116,16 @@ func withRoutes(mux *http.ServeMux) http.Handler {
 	})
 }
 
-// headerProbe learns what a handler would answer.
+// headerProbe finds out what a handler would answer.
 type headerProbe struct{ header http.Header }
 
 func (p *headerProbe) Header() http.Header         { return p.header }
 func (p *headerProbe) WriteHeader(int)             {}
 func (p *headerProbe) Write(b []byte) (int, error) { return len(b), nil }
 
-// withBodyLimit refuses a body that announces itself as too large before a
-// byte of it is read. Bodies without a length are bounded by their route, and
-// those of bulk submissions line by line.
+// withBodyLimit refuses a body whose announced length is too large before a byte of it is
+// read. Bodies without a length are bounded by their route, and those of bulk submissions
+// line by line.
 func withBodyLimit(limit int64, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.ContentLength > limit && r.URL.Path != bulkPath {
@@ -160,7 +160,7 @@ func loopbackHost(hostport string) bool {
 	return host == "localhost" || err == nil && addr.IsLoopback()
 }
 
-// writeProblem answers outside of huma's routes.
+// writeProblem writes an answer outside of huma's routes.
 func writeProblem(w http.ResponseWriter, r *http.Request, p *problem) {
 	p.RequestID = requestID(r.Context())
 	for k, v := range p.header {

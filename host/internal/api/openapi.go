@@ -10,8 +10,8 @@ import (
 	"github.com/hashicorp/go-hclog"
 )
 
-// apiVersion is the version of the interface, not of the host: it grows by
-// additions under /v1.
+// apiVersion is the version of the interface, not of the host. It grows with additions
+// under /v1.
 const apiVersion = "1.0.0"
 
 // OpenAPI returns the description of the API as indented JSON.

@@ -9,10 +9,10 @@ import (
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
 )
 
-// parameterGate is the middleware in front of every route that refuses what huma
-// would pass over: parameters that come twice, of which it reads the first, a query
-// that cannot be read, of which it reads the rest, and keys that are there and empty,
-// which it takes for none.
+// parameterGate is the middleware in front of every route that refuses what huma would
+// accept silently: repeated parameters, of which huma reads the first; a query that
+// cannot be parsed, of which it reads the rest; and keys that are present but empty,
+// which it takes for absent.
 func parameterGate(ctx huma.Context, next func(huma.Context)) {
 	r, w := humago.Unwrap(ctx)
 	query, err := url.ParseQuery(r.URL.RawQuery)

@@ -9,12 +9,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Accept waits for a client. The address of its connection is the name of the
-// user it runs as, who is the principal of its requests.
+// Accept waits for a client. The address of its connection is the name of the user that
+// the client runs as, who is the principal of its requests.
 func (l *socketListener) Accept() (net.Conn, error) {
 	c, err := l.Listener.Accept()
 	if err != nil {
-		return nil, err // as it is: the server knows a listener's errors
+		return nil, err // unwrapped, because the server knows a listener's errors
 	}
 	return &peerConn{Conn: c, peer: peer(l.nameOf(c))}, nil
 }

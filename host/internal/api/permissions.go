@@ -11,18 +11,18 @@ import (
 	"github.com/tasker-systems/tasker-host/host/internal/auth"
 )
 
-// rule says who may use a route, and whether its use is written into the audit.
+// rule says who may use a route, and whether its use is recorded in the audit log.
 type rule struct {
 	need   auth.Permission
 	public bool // anybody, without a token
-	kept   bool // what it changes is on record where it changed, the audit need not say it again
+	kept   bool // what it changes is recorded where it changed, so the audit log need not repeat it
 }
 
 func needs(r auth.Resource, l auth.Level) rule {
 	return rule{need: auth.Permission{Resource: r, Level: l}}
 }
 
-// recorded is a rule for a route whose use needs no entry in the audit.
+// recorded is the rule for a route whose use needs no audit entry.
 func recorded(r auth.Resource, l auth.Level) rule {
 	rule := needs(r, l)
 	rule.kept = true
@@ -31,9 +31,9 @@ func recorded(r auth.Resource, l auth.Level) rule {
 
 var public = rule{public: true}
 
-// permissions is the table of routes, by method and path as they are
-// registered. What is not in it is refused to everybody, and a test fails.
-// A request that is no GET is written into the audit.
+// permissions is the table of routes, by method and path as they are registered. A route
+// that is not in it is refused to everybody, and makes a test fail. Requests other than
+// GET are recorded in the audit log.
 func permissions() map[string]rule {
 	all := poolPermissions()
 	maps.Copy(all, map[string]rule{
@@ -125,7 +125,7 @@ func poolPermissions() map[string]rule {
 	}
 }
 
-// audited reports whether the use of a route is written into the audit.
+// audited reports whether the use of a route is recorded in the audit log.
 func (r rule) audited(method string) bool {
 	return !r.public && !r.kept && method != http.MethodGet && method != http.MethodHead
 }
@@ -133,7 +133,7 @@ func (r rule) audited(method string) bool {
 // bearerScheme names the security scheme in the description.
 const bearerScheme = "bearer"
 
-// describeAccess writes the table into the description of the API.
+// describeAccess adds the table to the description of the API.
 func describeAccess(doc *huma.OpenAPI) {
 	doc.Components.SecuritySchemes = map[string]*huma.SecurityScheme{
 		bearerScheme: {

@@ -12,41 +12,41 @@ import (
 
 // PluginViews shows what runs, why, and what would change.
 type PluginViews interface {
-	// PluginPlan says what the files ask for that does not run yet. Faults:
-	// CodePluginsInvalid with one issue per problem of the files.
+	// PluginPlan returns what the files ask for that does not run yet. Faults:
+	// CodePluginsInvalid with one issue per problem in the files.
 	PluginPlan(ctx context.Context) (readmodel.PluginPlan, error)
-	// PluginPlanOf is PluginPlan for a text that is to become plugins.toml.
+	// PluginPlanOf is PluginPlan for a text that would become plugins.toml.
 	PluginPlanOf(ctx context.Context, text string) (readmodel.PluginPlan, error)
-	// PluginFault says what is wrong with the files now; empty: nothing.
+	// PluginFault says what is wrong with the files at present; empty: nothing.
 	PluginFault(ctx context.Context) string
-	// PluginHistory returns at most limit events of a plugin, the latest first:
-	// those before the event with the id before; 0: the last.
+	// PluginHistory returns at most limit events of a plugin, latest first: those before
+	// the event with the id before; if that is 0, the latest.
 	PluginHistory(ctx context.Context, id PluginID, before int64, limit int) ([]readmodel.PluginEvent, error)
-	// Plugin returns all that is known of a plugin.
+	// Plugin returns everything that is known about a plugin.
 	Plugin(ctx context.Context, id PluginID) (readmodel.PluginDetail, error)
 }
 
-// PluginChanges changes what runs. Each returns when the change is made, or is on
-// its way by steps if the plugin's rollout says so. Faults: CodePluginRefused
-// (conflict) if the change cannot be made, with the reason.
+// PluginChanges changes what runs. Each method returns when the change is made or, if the
+// plugin's rollout proceeds in steps, when it is on its way. Faults: CodePluginRefused
+// (conflict), with the reason, if the change cannot be made.
 type PluginChanges interface {
-	// ApplyPlugins makes what runs be as the files say, now.
+	// ApplyPlugins makes what runs match the files, now.
 	ApplyPlugins(ctx context.Context, reason string) (readmodel.PluginPlan, error)
-	// SwapPlugin gives a plugin another binary: a file of the host's machine.
+	// SwapPlugin gives a plugin another binary, which is a file on the host's machine.
 	SwapPlugin(ctx context.Context, id PluginID, artifact, reason string) error
-	// RollBackPlugin takes the last change back.
+	// RollBackPlugin reverts the last change.
 	RollBackPlugin(ctx context.Context, id PluginID, reason string) error
 	// PromotePlugin ends a rollout: the new generation takes over.
 	PromotePlugin(ctx context.Context, id PluginID, reason string) error
-	// ReleasePlugin lets a binary, or with an empty digest all, out of quarantine.
+	// ReleasePlugin releases a binary from quarantine, or all if the digest is empty.
 	ReleasePlugin(ctx context.Context, id PluginID, sha256, reason string) error
 }
 
 // PluginID names a plugin.
 type PluginID struct{ Kind, Name string }
 
-// PluginPath names a plugin in a path. It is exported because parameters of
-// embedded structs are found no other way.
+// PluginPath names a plugin in a path. It is exported because huma does not find
+// parameters of embedded structs otherwise.
 type PluginPath struct {
 	Kind string `path:"kind" enum:"handler,scaling,health"`
 	Name string `path:"name" pattern:"^[a-z][a-z0-9_-]{0,62}$" patternDescription:"lower-case letters, digits, _ and -"`
@@ -59,11 +59,11 @@ type PluginReasonRequest struct {
 	Reason string `json:"reason,omitempty" maxLength:"1000" doc:"Kept in the plugin's history."`
 }
 
-// PlanTextPlace stands in the locations of what is wrong with the text of a
-// [PluginPlanRequest], before the line.
+// PlanTextPlace stands for the file, before the line, in the locations of problems in the
+// text of a [PluginPlanRequest].
 const PlanTextPlace = "text"
 
-// PluginPlanRequest is a text that is to become plugins.toml.
+// PluginPlanRequest is a text that would become plugins.toml.
 type PluginPlanRequest struct {
 	Text string `json:"text" doc:"As plugins.toml would have it. Paths in it start from the folder of the host's plugins.toml, on its machine."`
 }
@@ -74,7 +74,7 @@ type PluginSwapRequest struct {
 	Reason   string `json:"reason,omitempty" maxLength:"1000" doc:"Kept in the plugin's history."`
 }
 
-// PluginReleaseRequest lets binaries out of quarantine.
+// PluginReleaseRequest releases binaries from quarantine.
 type PluginReleaseRequest struct {
 	SHA256 string `json:"sha256,omitempty" pattern:"^[0-9a-f]{0,64}$" patternDescription:"hexadecimal digits" doc:"Of the binary, or its first digits; left out: all."`
 	Reason string `json:"reason,omitempty" maxLength:"1000" doc:"Kept in the plugin's history."`
@@ -163,7 +163,7 @@ func (r *routes) pluginHistory(ctx context.Context, in *pluginHistoryInput) (*hi
 	if err != nil {
 		return nil, err
 	}
-	if len(events) == 0 && before == 0 { // it is new, or no such plugin ever was
+	if len(events) == 0 && before == 0 { // the plugin is new, or there never was one
 		if _, err := r.backend.PluginViews.Plugin(ctx, in.id()); err != nil {
 			return nil, err
 		}
@@ -176,8 +176,8 @@ func (r *routes) pluginHistory(ctx context.Context, in *pluginHistoryInput) (*hi
 	return out, nil
 }
 
-// beforeEvent reads the cursor of a plugin's history; an empty one means the
-// last event.
+// beforeEvent reads the cursor of a plugin's history; an empty one means the latest
+// event.
 func beforeEvent(cursor string) (int64, error) {
 	if cursor == "" {
 		return 0, nil
@@ -198,7 +198,7 @@ func (r *routes) pluginVerb(verb, summary string, do func(PluginChanges, context
 	})
 }
 
-// pluginChanged answers a change with what is now.
+// pluginChanged answers a change with the resulting state.
 func (r *routes) pluginChanged(ctx context.Context, id PluginID, err error) (*pluginOutput, error) {
 	if err != nil {
 		return nil, err

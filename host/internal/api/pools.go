@@ -10,31 +10,30 @@ import (
 	"github.com/tasker-systems/tasker-host/host/internal/readmodel"
 )
 
-// Pools shows and changes the pools of executors of this host. A pool that does
-// not exist is a fault (CodePoolNotFound).
+// Pools shows and changes the pools of executors of this host. A pool that does not exist
+// is a fault (CodePoolNotFound).
 type Pools interface {
-	// Pools lists all, by name.
+	// Pools lists all pools by name.
 	Pools(ctx context.Context) ([]readmodel.Pool, error)
-	// Pool returns one.
+	// Pool returns one pool.
 	Pool(ctx context.Context, name string) (readmodel.Pool, error)
-	// SetPool changes settings of a pool, until the configuration changes them or
-	// the host ends. Fault: CodePoolRefused (conflict), and nothing has changed.
+	// SetPool changes settings of a pool, until the configuration changes them or the
+	// host ends. Fault: CodePoolRefused (conflict); then nothing has changed.
 	SetPool(ctx context.Context, name string, change PoolChange) (readmodel.Pool, error)
-	// PausePool lets the executors begin nothing any more, or go on.
+	// PausePool stops the executors from beginning anything new, or lets them go on.
 	PausePool(ctx context.Context, name string, pause bool, o Operator) (readmodel.Pool, error)
 }
 
-// PoolRecords is what is kept of pools. Faults are those of [Pools].
+// PoolRecords returns the records of pools. Faults are those of [Pools].
 type PoolRecords interface {
-	// PoolHistory returns up to limit decisions, the newest first; all, or those
+	// PoolHistory returns up to limit decisions, newest first: all of them, or those
 	// that changed the pool.
 	PoolHistory(ctx context.Context, name string, limit int, changes bool) ([]readmodel.PoolDecision, error)
-	// PoolSamples returns up to limit samples that ended after a time, the oldest
-	// first.
+	// PoolSamples returns up to limit samples that ended after a time, oldest first.
 	PoolSamples(ctx context.Context, name string, after time.Time, limit int) ([]readmodel.PoolSample, error)
 }
 
-// PoolChange is what to change of a pool; nil: as it is.
+// PoolChange is a change to a pool; nil fields stay as they are.
 type PoolChange struct {
 	Min, Max                 *int
 	Batch                    *int
@@ -48,7 +47,7 @@ type PoolPath struct {
 	Pool string `path:"pool" maxLength:"100" pattern:"^[a-z][a-z0-9_.]*$" patternDescription:"lower-case letters, digits, _ and ."`
 }
 
-// PoolRequest changes a pool. What is left out stays.
+// PoolRequest changes a pool. Omitted fields stay as they are.
 type PoolRequest struct {
 	Min         *whole  `json:"min,omitempty" minimum:"1" maximum:"100000"`
 	Max         *whole  `json:"max,omitempty" minimum:"1" maximum:"100000"`

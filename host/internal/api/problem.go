@@ -17,8 +17,8 @@ import (
 
 const problemType = "application/problem+json"
 
-// problem is a readmodel.Problem on its way out. It is what huma asks of an
-// error: a status, headers and a content type.
+// problem is a readmodel.Problem to be sent. It has what huma requires of an error: a
+// status, headers and a content type.
 type problem struct {
 	readmodel.Problem
 	header http.Header
@@ -47,8 +47,8 @@ func newProblem(status int, code, detail string, issues ...Issue) *problem {
 	}}
 }
 
-// problemOf classifies an error of the backend. It is the only place that
-// decides what a client sees of it.
+// problemOf classifies an error of the backend. It is the only place that decides what a
+// client sees of an error.
 func problemOf(err error) *problem {
 	if f, ok := errors.AsType[*Fault](err); ok {
 		return problemOfFault(f)
@@ -103,11 +103,11 @@ func unavailable(detail string, retryAfter time.Duration) *problem {
 	return p
 }
 
-// retrySeconds is a wait as Retry-After has it: whole seconds, at least one.
+// retrySeconds converts a wait for Retry-After: whole seconds, at least one.
 func retrySeconds(wait time.Duration) int { return max(1, int((wait+time.Second-1)/time.Second)) }
 
-// transform gives everything that leaves as an error one shape, whether we or
-// huma made it. It runs before the status line is written.
+// transform gives every error that is sent the same shape, whether we or huma created it.
+// It runs before the status line is written.
 func transform(ctx huma.Context, _ string, v any) (any, error) {
 	var p *problem
 	switch e := v.(type) {
@@ -122,8 +122,8 @@ func transform(ctx huma.Context, _ string, v any) (any, error) {
 	return p, nil
 }
 
-// problemOfHuma translates the errors of huma's own checks. Their values are
-// dropped: a client knows what it sent, and a log need not.
+// problemOfHuma translates the errors of huma's own checks. The offending values are
+// dropped: the client knows what it sent, and the log does not need them.
 func problemOfHuma(e *huma.ErrorModel) *problem {
 	p := newProblem(e.Status, codeOfStatus(e.Status), e.Detail)
 	switch {
@@ -171,10 +171,10 @@ func codeOfStatus(status int) string {
 	}
 }
 
-// exponents are the numbers that huma's texts of bounds have from a million on.
+// exponents matches the numbers from a million on in huma's messages about bounds.
 var exponents = regexp.MustCompile(`\b\d(\.\d+)?e\+\d\d\b`)
 
-// plainNumbers writes them as they stand in the description: 31622400.
+// plainNumbers writes such numbers as the description does: 31622400.
 func plainNumbers(message string) string {
 	return exponents.ReplaceAllStringFunc(message, func(text string) string {
 		n, err := strconv.ParseFloat(text, 64)
@@ -185,8 +185,8 @@ func plainNumbers(message string) string {
 	})
 }
 
-// issueOf turns huma's location ("body.tags[2]") into a JSON pointer. Names of
-// unknown fields and parameters are the client's own: they are cut short.
+// issueOf turns huma's location ("body.tags[2]") into a JSON pointer. Names of unknown
+// fields and parameters come from the client, so they are shortened.
 func issueOf(d *huma.ErrorDetail) Issue {
 	d = &huma.ErrorDetail{Location: payload.Text(d.Location, 200), Message: payload.Text(plainNumbers(d.Message), 500)}
 	rest, inBody := strings.CutPrefix(d.Location, "body")

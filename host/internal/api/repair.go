@@ -13,7 +13,7 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
 )
 
-// operatorRequest is what an operator says of a move.
+// operatorRequest is what an operator says about a change.
 type operatorRequest struct {
 	Reason string `json:"reason,omitempty" maxLength:"1000" doc:"Why; kept in the history."`
 	By     string `json:"by,omitempty" maxLength:"255" doc:"A name to stand beside the principal in the history, if that is a user of the socket or nobody in particular; a token's principal is known."`
@@ -26,9 +26,9 @@ func (o *operatorRequest) operator(ctx context.Context) Operator {
 	return operatorOf(ctx, o.By, o.Reason)
 }
 
-// operatorOf says who does something: the principal of the request, whatever its
-// body says. Only where several people may be behind it, on the socket or without
-// authentication, the name they give stands beside it.
+// operatorOf says who makes a change: the principal of the request, whatever its body says.
+// Only if several people may be behind the principal, on the socket or without
+// authentication, the name that they give is added.
 func operatorOf(ctx context.Context, by, reason string) Operator {
 	p := auth.From(ctx)
 	who := p.String()
@@ -38,7 +38,7 @@ func operatorOf(ctx context.Context, by, reason string) Operator {
 	return Operator{By: payload.Text(who, maxActor), Reason: reason}
 }
 
-// maxActor bounds, in bytes, what is kept of who did something.
+// maxActor bounds, in bytes, what is recorded about who did something.
 const maxActor = 300
 
 type taskMoveInput struct {
@@ -99,7 +99,7 @@ func (r *routes) repairRoutes() {
 	}, r.taskMove(Repair.ResolveTask))
 }
 
-// taskMove makes the handler of an operator's move about a task.
+// taskMove makes the handler of an operator's change to a task.
 func (r *routes) taskMove(move func(Repair, context.Context, vocab.UUID, Operator) (readmodel.Task, error)) func(context.Context, *taskMoveInput) (*taskOutput, error) {
 	return func(ctx context.Context, in *taskMoveInput) (*taskOutput, error) {
 		id, err := taskID(in.TaskUUID)
@@ -114,7 +114,7 @@ func (r *routes) taskMove(move func(Repair, context.Context, vocab.UUID, Operato
 	}
 }
 
-// stepMove makes the handler of an operator's move about a step.
+// stepMove makes the handler of an operator's change to a step.
 func (r *routes) stepMove(move func(Repair, context.Context, StepID, Operator) (readmodel.Step, error)) func(context.Context, *stepMoveInput) (*stepOutput, error) {
 	return func(ctx context.Context, in *stepMoveInput) (*stepOutput, error) {
 		id, err := stepID(in.StepUUID)

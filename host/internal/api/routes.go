@@ -17,7 +17,7 @@ import (
 	"github.com/tasker-systems/tasker-host/host/internal/readmodel"
 )
 
-// Backend is what the API serves. The parts may be one object.
+// Backend is what the API serves. The parts may be the same object.
 type Backend struct {
 	Tasks     Tasks
 	Details   TaskDetails
@@ -41,7 +41,7 @@ type Backend struct {
 	PoolRecords   PoolRecords
 }
 
-const bodySlack = 64 << 10 // bytes that a request carries beside its payload
+const bodySlack = 64 << 10 // bytes that a request may have besides its payload
 
 // routes registers operations on one huma API.
 type routes struct {
@@ -53,9 +53,9 @@ type routes struct {
 	limit   int64          // bytes of a body
 	streams *streams
 
-	eventTimeout time.Duration // for a client to take an event
+	eventTimeout time.Duration // for a client to receive an event
 	bodyTimeout  time.Duration
-	bulks        atomic.Int64 // bulk submissions under way
+	bulks        atomic.Int64 // bulk submissions in progress
 }
 
 func newRoutes(mux *http.ServeMux, b Backend, cfg Config, log hclog.Logger, streams *streams) *routes {
@@ -109,7 +109,7 @@ func newRoutes(mux *http.ServeMux, b Backend, cfg Config, log hclog.Logger, stre
 
 // register adds an operation whose errors are problems.
 func register[I, O any](r *routes, op huma.Operation, handle func(context.Context, *I) (*O, error)) {
-	op.MaxBodyBytes = r.limit + 1 // bodyGate has read and bounded it
+	op.MaxBodyBytes = r.limit + 1 // bodyGate has read and bounded the body
 	op.BodyReadTimeout = time.Minute
 	if op.Responses == nil {
 		op.Responses = map[string]*huma.Response{}
@@ -124,8 +124,7 @@ func register[I, O any](r *routes, op huma.Operation, handle func(context.Contex
 	})
 }
 
-// problem translates an error of a handler, and logs what the client will not
-// see.
+// problem translates an error of a handler, and logs what the client does not get to see.
 func (r *routes) problem(ctx context.Context, operation string, err error) *problem {
 	if p, ok := errors.AsType[*problem](err); ok {
 		return p
@@ -153,11 +152,11 @@ func schemaOf[T any](api huma.API) *huma.Schema {
 	return api.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[T](), true, "")
 }
 
-// describeAnswers corrects the generated schemas of what we answer: answers
-// may grow by fields, and an absent field is absent, never null. Schemas of
-// requests, whose names end in Request, stay strict.
+// describeAnswers corrects the generated schemas of our answers: answers may gain fields,
+// and a missing value is an absent field, never null. Schemas of requests, whose names end
+// in Request, stay strict.
 func describeAnswers(schemas map[string]*huma.Schema) {
-	delete(schemas, "ErrorModel") // huma's own error shape, which nothing returns
+	delete(schemas, "ErrorModel") // huma's own error shape, which is never returned
 	delete(schemas, "ErrorDetail")
 	for name, s := range schemas {
 		if strings.HasSuffix(name, "Request") {

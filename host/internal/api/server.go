@@ -16,7 +16,7 @@ import (
 	"github.com/tasker-systems/tasker-host/host/internal/payload"
 )
 
-// Bounds on clients. A request that outlives them is cut off.
+// Limits on clients. A request that exceeds them is cut off.
 const (
 	writeTimeout   = 60 * time.Second // handling and answer; event streams extend it
 	idleTimeout    = 2 * time.Minute
@@ -36,9 +36,9 @@ type Config struct {
 
 	HeaderTimeout time.Duration // for a client to send its header; 0: 5 s
 	BodyTimeout   time.Duration // for a client to send its body; 0: 15 s
-	EventTimeout  time.Duration // for a client to take an event of a stream; 0: 15 s
+	EventTimeout  time.Duration // for a client to receive an event of a stream; 0: 15 s
 
-	Connections int // of a listener at a time; 0: 1024
+	Connections int // of a listener at the same time; 0: 1024
 
 	Tracer trace.Tracer // nil: requests are not traced
 }
@@ -57,25 +57,24 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
-// Server serves the API. Start and Stop follow the lifecycle contract: each
-// may be called again after the other.
+// Server serves the API. Start and Stop follow the lifecycle contract: each may be called
+// again after the other.
 type Server struct {
 	cfg     Config
-	socket  http.Handler // what clients of the socket get
-	tcp     http.Handler // and those over TCP
+	socket  http.Handler // serves clients of the socket
+	tcp     http.Handler // serves clients over TCP
 	mux     *http.ServeMux
 	log     hclog.Logger
 	streams *streams
 	failed  chan error
 
-	mu        sync.Mutex // guards what follows
+	mu        sync.Mutex // guards the fields below
 	servers   []*http.Server
 	listeners []net.Listener
 	serving   sync.WaitGroup
 }
 
-// New builds the API over a backend. metrics serves GET /metrics and may be
-// nil.
+// New builds the API on top of a backend. metrics serves GET /metrics and may be nil.
 func New(cfg Config, b Backend, metrics http.Handler, log hclog.Logger) (*Server, error) {
 	if cfg.Socket == "" && cfg.TCP == "" {
 		return nil, errors.New("the API has nowhere to listen: neither a socket nor an address is set")
@@ -152,12 +151,12 @@ func (s *Server) serve(l net.Listener, h http.Handler, c *certificate) {
 		srv.TLSConfig = c.config()
 		run = func(l net.Listener) error { return srv.ServeTLS(l, "", "") }
 	}
-	// One request a connection at a time is all that clients need, and HTTP/2 has
-	// more ways to be flooded.
+	// One request at a time per connection is all that clients need, and HTTP/2 offers
+	// more ways to flood a server.
 	srv.Protocols = new(http.Protocols)
 	srv.Protocols.SetHTTP1(true)
 	srv.RegisterOnShutdown(s.streams.end)
-	dismiss := func() { // closes the connections that wait for another request
+	dismiss := func() { // closes connections that wait for another request
 		srv.SetKeepAlivesEnabled(false)
 		srv.SetKeepAlivesEnabled(true)
 	}
@@ -172,7 +171,7 @@ func (s *Server) serve(l net.Listener, h http.Handler, c *certificate) {
 	})
 }
 
-// Failed delivers the error of a listener that broke while it served.
+// Failed delivers the error of a listener that failed while it served.
 func (s *Server) Failed() <-chan error { return s.failed }
 
 // Addresses returns where the server listens, in the order socket, TCP.

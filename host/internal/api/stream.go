@@ -18,7 +18,7 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
 )
 
-// eventPermissions says which permission each kind of event takes.
+// eventPermissions says which permission each kind of event requires.
 var eventPermissions = map[string]auth.Permission{
 	readmodel.EventTask:   {Resource: auth.Task, Level: auth.Read},
 	readmodel.EventStep:   {Resource: auth.Task, Level: auth.Read},
@@ -78,8 +78,8 @@ func (r *routes) follow(ctx context.Context, in *followInput) (*huma.StreamRespo
 	}}, nil
 }
 
-// eventQuery narrows a query to what the client may see. What it may not see is
-// refused if it asks for it, and left out if it does not.
+// eventQuery narrows a query to what the client may see. Events that it may not see are
+// refused if it asks for them, and left out otherwise.
 func eventQuery(ctx context.Context, in *followInput) (EventQuery, error) {
 	q := EventQuery{After: in.LastEventID, Kinds: in.Kinds, Namespace: in.Namespace}
 	may := auth.From(ctx).Permissions

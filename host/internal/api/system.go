@@ -66,7 +66,7 @@ func (r *routes) doctor(ctx context.Context, _ *struct{}) (*doctorOutput, error)
 	return &doctorOutput{Body: report}, nil
 }
 
-// healthStatus answers with what the checks found: 200 if the host works, be it
+// healthStatus answers with what the checks found: 200 if the host works, even if
 // degraded, else 503.
 func (r *routes) healthStatus(ctx context.Context, _ *struct{}) (*healthStatusOutput, error) {
 	report := r.backend.Health.HealthReport(ctx)
@@ -77,7 +77,7 @@ func (r *routes) healthStatus(ctx context.Context, _ *struct{}) (*healthStatusOu
 	return out, nil
 }
 
-// probe adds a health route: 200 if the answer is ok, else 503 with the same
+// probe adds a health route: 200 if the answer is ok, else 503 with a body of the same
 // shape, as probes expect.
 func (r *routes) probe(name, summary string, ask func(Health, context.Context) readmodel.Health) {
 	register(r, huma.Operation{

@@ -86,7 +86,7 @@ func (r *routes) taskRoutes() {
 	}, r.cancelTask)
 }
 
-// submissionOf is what a checked body asks for.
+// submissionOf converts a checked body into a submission.
 func (r *routes) submissionOf(b *TaskRequest) (Submission, *problem) {
 	s := Submission{
 		Namespace: b.Namespace, Name: b.Name, Version: b.Version,
@@ -99,7 +99,7 @@ func (r *routes) submissionOf(b *TaskRequest) (Submission, *problem) {
 			return s, newProblem(http.StatusUnprocessableEntity, CodeValidationFailed, "the request has values that are not allowed",
 				Issue{Pointer: "/context", Detail: "expected object"})
 		}
-		if p := checkJSON(raw, "/context", r.limits); p != nil { // its own limits are tighter than the body's
+		if p := checkJSON(raw, "/context", r.limits); p != nil { // the limits of the context are tighter than those of the body
 			return s, p
 		}
 		s.Context = raw

@@ -12,7 +12,7 @@ import (
 	"github.com/tasker-systems/tasker-host/host/internal/readmodel"
 )
 
-// maxTokenLife bounds how long a token may work: nobody remembers older ones.
+// maxTokenLife bounds the lifetime of a token: nobody remembers older ones.
 const maxTokenLife = 366 * 24 * time.Hour
 
 type tokenRequest struct {

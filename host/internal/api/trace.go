@@ -10,9 +10,9 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// traced is the middleware that makes a span of every request that may change
-// something, as part of the trace that its traceparent names. Who only looks is
-// not followed: watchers and probes would bury the rest.
+// traced is the middleware that creates a span for every request that may change
+// something, as part of the trace that its traceparent names. Read-only requests are not
+// traced: watchers and probes would bury the rest.
 func traced(tracer trace.Tracer) func(ctx huma.Context, next func(huma.Context)) {
 	return func(ctx huma.Context, next func(huma.Context)) {
 		op := ctx.Operation()
