@@ -11,7 +11,7 @@
 
 -- Records outcomes that were posted on p_queue. The arrays are ordered, and have the
 -- same meaning as in tasker_settle_steps; p_msg_id is the message that each outcome
--- came in, and p_lease the lease that it names. An outcome without a lease is from a
+-- came in, and p_lease the lease that it names. An outcome without a lease (null) is from a
 -- worker that has claimed nothing. It counts if the step is still enqueued: then the
 -- step is leased and settled here in one go. Of several such outcomes for one step the
 -- first counts. p_host is the calling host, for the history: nothing is leased to it.
