@@ -21,8 +21,8 @@ const (
 	SquareProduct = "math.square_product" // multiplies the results of steps, then squares: config of: [steps]
 )
 
-// The codes of the errors that the handlers answer with. All are permanent:
-// the same input fails the same way on every attempt.
+// The codes of the errors that the handlers return. All are permanent: the same input fails the
+// same way on every attempt.
 const (
 	CodeNotEven       = "EVEN_NUMBER_REQUIRED"      // the context has no even_number, or it is not an even integer
 	CodeMissingResult = "MISSING_PARENT_RESULT"     // a step to read from has no result
@@ -31,8 +31,8 @@ const (
 	CodeBadConfig     = "INVALID_STEP_CONFIG"       // the template configures the step wrongly
 )
 
-// MaxDigits bounds the numbers the handlers compute with, so that a template
-// that squares for ever ends with an error and not with all memory.
+// MaxDigits limits the numbers that the handlers compute with, so that a template that squares
+// for ever ends with an error instead of using up all memory.
 const MaxDigits = 100_000
 
 // Handlers returns the handlers by name.

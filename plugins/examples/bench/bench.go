@@ -26,7 +26,7 @@ const (
 	Clock = "bench.clock" // ends with the time at which it was called
 )
 
-// The codes of the errors that the handlers answer with.
+// The codes of the errors that the handlers return.
 const (
 	CodeInjected  = "BENCH_FAILURE"       // retryable: bench.fail did what it is for
 	CodeBadConfig = "INVALID_STEP_CONFIG" // permanent
@@ -71,8 +71,8 @@ func sleep(ctx context.Context, step handler.Step) (handler.Result, error) {
 	}
 }
 
-// fail lets the idempotency key and the attempt decide, not chance: the same
-// run fails the same way again, and a failed step may succeed when retried.
+// fail decides by the idempotency key and the attempt, not by chance: the same run fails the
+// same way again, and a failed step may succeed when retried.
 func fail(_ context.Context, step handler.Step) (handler.Result, error) {
 	var cfg struct {
 		ErrorRate float64 `json:"error_rate"`

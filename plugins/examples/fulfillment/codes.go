@@ -1,7 +1,7 @@
 package fulfillment
 
-// The codes of the errors that the steps answer with. All are permanent but the
-// three of the last group.
+// The codes of the errors that the steps return. All are permanent except the three of the last
+// group.
 const (
 	// Any step: the task's context does not have the shape of an order.
 	CodeInvalidContext = "INVALID_CONTEXT"

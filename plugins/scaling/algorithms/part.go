@@ -25,8 +25,8 @@ type options struct {
 	Predictive predictive.Options `json:"predictive"`
 }
 
-// part makes the plugin. Configure comes before any question, so the algorithms
-// find what it has made of the options.
+// part returns the plugin. Configure comes before any other call, so the algorithms are made
+// from the options by then.
 func part() sdk.Part {
 	made := map[string]scaler.New{}
 	defaults := options{

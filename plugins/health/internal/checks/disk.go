@@ -17,7 +17,7 @@ type DiskOptions struct {
 	Unhealthy float64  `json:"unhealthy" doc:"free share below which it is unhealthy, 0 to 1"`
 }
 
-// DiskDefaults are the options that nobody has set.
+// DiskDefaults holds the default options.
 var DiskDefaults = DiskOptions{Paths: []string{"/"}, Degraded: 0.15, Unhealthy: 0.05}
 
 // Disk checks how much room file systems have, for data and for files.
@@ -50,7 +50,7 @@ func (d *Disk) Configure(_ context.Context, o DiskOptions) error {
 	return nil
 }
 
-// Check looks at every path. One that cannot be looked at is unknown.
+// Check checks every path. A path that cannot be checked is unknown.
 func (d *Disk) Check(context.Context) ([]health.Check, error) {
 	checks := make([]health.Check, len(d.options.Paths))
 	for i, path := range d.options.Paths {

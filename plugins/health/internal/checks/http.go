@@ -29,7 +29,7 @@ type Target struct {
 	Status int    `json:"status" doc:"the expected status; 0: any of 200 to 299"`
 }
 
-// HTTPDefaults are the options that nobody has set.
+// HTTPDefaults holds the default options.
 var HTTPDefaults = HTTPOptions{Timeout: sdk.Duration(5 * time.Second), Slow: sdk.Duration(2 * time.Second)}
 
 // HTTP checks whether addresses answer as they should.

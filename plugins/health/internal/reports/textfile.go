@@ -27,9 +27,8 @@ const (
 	maxSeen   = 4096
 )
 
-// Textfile counts events, and keeps the counts and the statuses of checks in a
-// file for Prometheus. The file is exchanged as a whole, so a reader never sees
-// half of one.
+// Textfile counts events, and keeps the counts and the statuses of checks in a file for
+// Prometheus. It replaces the file as a whole, so a reader never sees half of one.
 type Textfile struct {
 	path   string
 	counts map[series]int64

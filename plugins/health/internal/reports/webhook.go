@@ -31,7 +31,7 @@ type WebhookOptions struct {
 	Wait      sdk.Duration    `json:"wait" doc:"between the first two tries; doubles"`
 }
 
-// WebhookDefaults are the options that nobody has set.
+// WebhookDefaults holds the default options.
 var WebhookDefaults = WebhookOptions{
 	Severity: health.Info, Timeout: sdk.Duration(5 * time.Second), Tries: 3, Wait: sdk.Duration(500 * time.Millisecond),
 }
@@ -56,7 +56,7 @@ type Webhook struct {
 
 var _ health.Reporter = (*Webhook)(nil)
 
-// NewWebhook returns a reporter that has to be configured.
+// NewWebhook returns a reporter that must be configured before use.
 func NewWebhook() *Webhook { return &Webhook{Now: time.Now, Getenv: os.Getenv} }
 
 // Configure takes the options.
