@@ -16,7 +16,7 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/wire"
 )
 
-// Configure hands over the options; empty ones are none.
+// Configure passes the options to the plugin; empty means none.
 func (i *Instance) Configure(ctx context.Context, options json.RawMessage) error {
 	if len(options) == 0 {
 		options = json.RawMessage("{}")
@@ -37,8 +37,8 @@ func (i *Instance) Configure(ctx context.Context, options json.RawMessage) error
 	return nil
 }
 
-// Step is the input of a step. What is left out is empty; the first of three
-// attempts is tried.
+// Step is the input of a step. Fields that are left out are empty; the default is
+// the first of three attempts.
 type Step struct {
 	Name         string                     `json:"name,omitempty"`
 	Context      json.RawMessage            `json:"context,omitempty"`
@@ -49,7 +49,7 @@ type Step struct {
 	TimeoutMs    uint32                     `json:"timeout_ms,omitempty"`
 }
 
-// Message returns the step as it goes to the handler.
+// Message returns the step as the handler receives it.
 func (s Step) Message(handler string) *pluginv1.Step {
 	object := func(raw json.RawMessage) []byte {
 		if len(raw) == 0 {
@@ -79,7 +79,7 @@ func (s Step) Message(handler string) *pluginv1.Step {
 	return m
 }
 
-// ParseStep reads a step, strictly.
+// ParseStep decodes a step; unknown keys are an error.
 func ParseStep(raw []byte) (Step, error) {
 	var s Step
 	if err := strict(raw, &s); err != nil {
@@ -93,7 +93,7 @@ func ParseStep(raw []byte) (Step, error) {
 	return s, nil
 }
 
-// Step runs one step; progress, which may be nil, is called with what it tells.
+// Step runs one step. It calls progress, which may be nil, with each progress report.
 func (i *Instance) Step(ctx context.Context, handler string, step Step, progress func(percent int, note string)) (*pluginv1.Outcome, error) {
 	work, err := i.OpenWork(ctx)
 	if err != nil {
@@ -112,7 +112,7 @@ func (i *Instance) Step(ctx context.Context, handler string, step Step, progress
 	return attempt.Wait(ctx)
 }
 
-// Decide asks an algorithm about one pool.
+// Decide asks an algorithm for its decision about one pool.
 func (i *Instance) Decide(ctx context.Context, algorithm string, o scaler.Observation) (scaler.Decision, error) {
 	decisions, err := i.decide(ctx, algorithm, o)
 	if err != nil {
@@ -121,7 +121,7 @@ func (i *Instance) Decide(ctx context.Context, algorithm string, o scaler.Observ
 	return decisions[0], nil
 }
 
-// decide asks an algorithm about several pools.
+// decide asks an algorithm for its decisions about several pools.
 func (i *Instance) decide(ctx context.Context, algorithm string, all ...scaler.Observation) ([]scaler.Decision, error) {
 	request := &pluginv1.DecideRequest{Algorithm: algorithm}
 	for _, o := range all {
@@ -147,7 +147,7 @@ func (i *Instance) decide(ctx context.Context, algorithm string, all ...scaler.O
 	return decisions, nil
 }
 
-// CheckHealth asks a checker.
+// CheckHealth runs the checks of a checker.
 func (i *Instance) CheckHealth(ctx context.Context, name string) ([]health.Check, error) {
 	answer, err := i.Health.Check(ctx, &pluginv1.CheckRequest{Name: name})
 	if err != nil {
@@ -176,7 +176,7 @@ func (i *Instance) CheckHealth(ctx context.Context, name string) ([]health.Check
 	return checks, nil
 }
 
-// Report hands events to a reporter.
+// Report delivers events to a reporter.
 func (i *Instance) Report(ctx context.Context, name string, events ...health.Event) error {
 	request := &pluginv1.ReportRequest{Name: name}
 	for _, e := range events {
@@ -192,7 +192,7 @@ func (i *Instance) Report(ctx context.Context, name string, events ...health.Eve
 	return nil
 }
 
-// strict decodes JSON that has no unknown keys and nothing behind it.
+// strict decodes JSON and refuses unknown keys and trailing data.
 func strict(raw []byte, into any) error {
 	d := json.NewDecoder(bytes.NewReader(raw))
 	d.DisallowUnknownFields()
@@ -205,7 +205,7 @@ func strict(raw []byte, into any) error {
 	return nil
 }
 
-// Event is an event that a reporter may be tried with.
+// Event returns an event for trying a reporter.
 func Event() health.Event {
 	return health.Event{
 		ID: "tryout-1", Kind: "tryout", Severity: health.Info, Subject: "tryout", From: "before", To: "after",

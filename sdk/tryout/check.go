@@ -17,7 +17,7 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/wire"
 )
 
-// Config says what to know of the plugin that is checked.
+// Config describes the plugin to check.
 type Config struct {
 	// Options is what its table in plugins.toml would hold, a JSON object; empty:
 	// it must work with none.
@@ -33,13 +33,13 @@ type Config struct {
 	Patience time.Duration
 }
 
-// Example is a step that a handler must succeed with.
+// Example is a step with which a handler must succeed.
 type Example struct {
 	Handler string
 	Step    Step
 }
 
-// Result is what one check came to.
+// Result is the outcome of one check.
 type Result struct {
 	Name    string        `json:"name"`
 	Problem string        `json:"problem,omitempty"` // empty: the contract is kept
@@ -47,15 +47,15 @@ type Result struct {
 	Took    time.Duration `json:"took_ns"`
 }
 
-// errSkipped wraps what keeps a check from being made without being a fault of
-// the plugin.
+// errSkipped wraps the reason for not making a check when that reason is no fault
+// of the plugin.
 var errSkipped = errors.New("not checked")
 
 func skipped(why string) error { return fmt.Errorf("%w: %s", errSkipped, why) }
 
-// Check finds out whether the plugin keeps the contract with its host. It calls
-// show with each result as it comes, and returns them all. A plugin that ends
-// in the middle is started again for the next check.
+// Check reports whether the plugin keeps the contract with its host. It calls
+// show with each result as soon as it is known, and returns all of them. If the
+// plugin exits during a check, Check restarts it for the next one.
 func Check(ctx context.Context, start Start, cfg Config, show func(Result)) []Result {
 	if cfg.Patience <= 0 {
 		cfg.Patience = 10 * time.Second
@@ -101,7 +101,7 @@ type suite struct {
 
 func (s *suite) failed() bool { return s.results[len(s.results)-1].Problem != "" }
 
-// check runs one check with a bounded time and notes what came of it.
+// check runs one check within its time limit and records the result.
 func (s *suite) check(ctx context.Context, name string, f func(context.Context) error) {
 	s.checkWithin(ctx, name, s.cfg.Patience, f)
 }
@@ -130,7 +130,7 @@ func (s *suite) checkWithin(ctx context.Context, name string, patience time.Dura
 	s.show(r)
 }
 
-// explain adds what the plugin's process printed if it has ended.
+// explain returns the text of err, and that the plugin's process has exited if it has.
 func (s *suite) explain(err error) string {
 	if s.now == nil {
 		return err.Error()
@@ -138,7 +138,8 @@ func (s *suite) explain(err error) string {
 	return s.now.mourn(err).Error()
 }
 
-// mourn says so if the plugin's process has ended: that is why a call failed.
+// mourn returns an error that says so if the plugin's process has exited, which
+// explains why a call failed.
 func (i *Instance) mourn(err error) error {
 	if i.process == nil {
 		return err
@@ -151,7 +152,7 @@ func (i *Instance) mourn(err error) error {
 	}
 }
 
-// drop ends the instance at hand.
+// drop closes the current instance.
 func (s *suite) drop() {
 	if s.now != nil {
 		s.now.Close()
@@ -159,14 +160,14 @@ func (s *suite) drop() {
 	}
 }
 
-// fresh is an instance that was not configured. The caller closes it.
+// fresh starts an instance and does not configure it. The caller closes it.
 func (s *suite) fresh(ctx context.Context) (*Instance, error) {
 	ctx, cancel := context.WithTimeout(ctx, max(startTimeout, s.cfg.Patience))
 	defer cancel()
 	return s.start(ctx)
 }
 
-// ready is the configured instance of the checks that do not need their own.
+// ready returns the configured instance that checks share if they need none of their own.
 func (s *suite) ready(ctx context.Context) (*Instance, error) {
 	if s.now != nil {
 		return s.now, nil
@@ -399,8 +400,8 @@ func (s *suite) collect(ctx context.Context) error {
 	return nil
 }
 
-// drain wants the plugin to finish and to take nothing new. Its instance is of
-// no use afterwards.
+// drain checks that a draining plugin finishes its work and takes nothing new. The
+// instance cannot be used afterwards.
 func (s *suite) drain(ctx context.Context) error {
 	i, err := s.ready(ctx)
 	if err != nil {
@@ -438,7 +439,7 @@ func (s *suite) drain(ctx context.Context) error {
 	return nil
 }
 
-// processes checks what only a process can do: end.
+// processes checks what only a process can do: exit.
 func (s *suite) processes(ctx context.Context) {
 	s.drop()
 	i, err := s.fresh(ctx)

@@ -13,12 +13,12 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/wire"
 )
 
-// atOnce is how often an example runs at the same time.
+// atOnce is how many copies of an example run concurrently.
 const atOnce = 16
 
 const nobody = "tryout.nobody" // a handler that no plugin serves
 
-// handlers checks what runs steps.
+// handlers checks plugins that run steps.
 func (s *suite) handlers(ctx context.Context) {
 	slots := s.slots(wire.KindHandler)
 	if len(slots) == 0 {
@@ -115,7 +115,8 @@ func (e Example) often(ctx context.Context, w *Work) error {
 	return nil
 }
 
-// cancelled wants an outcome, whichever: the step may have been quicker.
+// cancelled checks that a cancelled step gets an outcome. Any outcome will do, because
+// the step may have finished first.
 func (e Example) cancelled(ctx context.Context, w *Work) error {
 	a, err := w.Send(e.Step.Message(e.Handler), nil)
 	if err != nil {
@@ -145,7 +146,7 @@ func succeeded(o *pluginv1.Outcome) error {
 	return nil
 }
 
-// ended says in a few words what an outcome is.
+// ended describes an outcome in a few words.
 func ended(o *pluginv1.Outcome) string {
 	f := o.GetFailure()
 	if f == nil {
@@ -158,8 +159,8 @@ func ended(o *pluginv1.Outcome) string {
 	return fmt.Sprintf("the failure %s %s%s: %s", f.GetType(), f.GetCode(), retryable, f.GetMessage())
 }
 
-// handsBack wants a step that comes after Drain to be handed back. Any handler
-// will do: it must not be run.
+// handsBack checks that a step sent after Drain is handed back. Any handler will do,
+// because it must not run.
 func (s *suite) handsBack(ctx context.Context, w *Work) error {
 	if len(s.cfg.Examples) == 0 {
 		return nil // if the plugin is wrong, the step would run

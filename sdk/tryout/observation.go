@@ -9,8 +9,8 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/scaler"
 )
 
-// observation is how an observation is written by hand. What is left out is
-// empty, but for the values of newObservation.
+// observation is the JSON form of an observation. Fields that are left out are
+// empty, except those that newObservation sets.
 type observation struct {
 	Pool       string    `json:"pool"`
 	Kind       string    `json:"kind"`
@@ -25,7 +25,8 @@ type observation struct {
 	Samples    []sample  `json:"samples"`
 }
 
-// sample is a part of it. The spans follow each other, and the last ends now.
+// sample is one sample of an observation. The spans are consecutive, and the last
+// one ends now.
 type sample struct {
 	Span        *sdk.Duration `json:"span"` // ten seconds
 	Size        *int          `json:"size"` // current
@@ -40,7 +41,7 @@ type sample struct {
 	Utilization float64       `json:"utilization"`
 }
 
-// ParseObservation reads an observation, strictly.
+// ParseObservation decodes an observation; unknown keys are an error.
 func ParseObservation(raw []byte) (scaler.Observation, error) {
 	in := observation{Pool: "tryout", Kind: "handler", State: "normal", Current: 1, Min: 1, Max: 10, BudgetLeft: -1, Now: time.Now()}
 	if err := strict(raw, &in); err != nil {
@@ -76,7 +77,7 @@ func ParseObservation(raw []byte) (scaler.Observation, error) {
 	return o, nil
 }
 
-// event is how an event is written by hand.
+// event is the JSON form of an event.
 type event struct {
 	ID       *string           `json:"id"`
 	Kind     *health.Kind      `json:"kind"`
@@ -91,7 +92,8 @@ type event struct {
 	Labels   map[string]string `json:"labels"`
 }
 
-// ParseEvent reads an event, strictly. What is left out is as in [Event].
+// ParseEvent decodes an event; unknown keys are an error. Fields that are left out
+// are as in [Event].
 func ParseEvent(raw []byte) (health.Event, error) {
 	e := Event()
 	in := event{

@@ -29,8 +29,8 @@ const (
 	shownLine   = 200 // bytes of what is no handshake
 )
 
-// program runs an executable for go-plugin and remembers what says why it is no
-// plugin: go-plugin's own words are for those who write hosts.
+// program runs an executable for go-plugin and remembers what explains why it is
+// not a plugin: go-plugin's own messages are meant for authors of hosts.
 type program struct {
 	cmd            *exec.Cmd
 	stdout, stderr *os.File      // our ends; nil until it is started
@@ -45,7 +45,7 @@ type program struct {
 
 var _ runner.Runner = (*program)(nil)
 
-// Start forks and executes. go-plugin calls it once.
+// Start starts the process. go-plugin calls it once.
 func (p *program) Start(context.Context) error {
 	err := p.start()
 	p.mu.Lock()
@@ -89,13 +89,13 @@ func (p *program) start() error {
 	return nil
 }
 
-// Wait returns when the process has ended.
+// Wait returns when the process has exited.
 func (p *program) Wait(context.Context) error {
 	<-p.gone
 	return errors.Join(p.stdout.Close(), p.stderr.Close()) // go-plugin has read them to the end
 }
 
-// Kill kills the process if it does not end by itself at once.
+// Kill kills the process if it does not exit by itself at once.
 func (p *program) Kill(context.Context) error {
 	select {
 	case <-p.gone:
@@ -105,32 +105,32 @@ func (p *program) Kill(context.Context) error {
 	}
 }
 
-// ID is never empty: go-plugin cleans up only behind a runner with an ID.
+// ID is never empty: go-plugin cleans up only after a runner that has an ID.
 func (p *program) ID() string { return p.cmd.Path }
 
 // Name returns the path.
 func (p *program) Name() string { return p.cmd.Path }
 
-// Stdout is what the process prints on standard output, from the handshake on.
+// Stdout returns what the process prints on standard output, from the handshake on.
 func (p *program) Stdout() io.ReadCloser { return noting{p} }
 
-// Stderr is what it prints on standard error.
+// Stderr returns what the process prints on standard error.
 func (p *program) Stderr() io.ReadCloser { return p.stderr }
 
-// Diagnose adds nothing: explain says it better.
+// Diagnose adds nothing; explain gives the better message.
 func (p *program) Diagnose(context.Context) string { return "" }
 
-// PluginToHost returns the address as it is: both live in one file system.
+// PluginToHost returns the address unchanged: both sides share one file system.
 func (p *program) PluginToHost(network, address string) (string, string, error) {
 	return network, address, nil
 }
 
-// HostToPlugin returns the address as it is.
+// HostToPlugin returns the address unchanged.
 func (p *program) HostToPlugin(network, address string) (string, string, error) {
 	return network, address, nil
 }
 
-// noting reads standard output and notes the first line.
+// noting reads standard output and records the first line.
 type noting struct{ *program }
 
 func (n noting) Read(b []byte) (int, error) {
@@ -149,14 +149,14 @@ func (n noting) Close() error { return n.stdout.Close() }
 
 var handshakeLine = regexp.MustCompile(`^(\d+)\|(\d+)\|(unix|tcp)\|[^|]+\|grpc\|`)
 
-// duties is what a file owes that is to be a plugin.
+// duties tells what an executable must do to be a plugin.
 const duties = "\na plugin prints one line on standard output before anything else, such as\n" +
 	"  1|1|unix|/path/of/its/socket|grpc|CERTIFICATE\n" +
 	"and serves gRPC on that socket until it is told to end. In Go, sdk.Serve does all of it (docs/write-a-handler.md);\n" +
 	"for other languages see docs/plugins-in-other-languages.md"
 
-// explain says why the executable did not become a plugin, in the order of what
-// explains most. The process has ended.
+// explain tells why the executable did not become a plugin, the most likely reason
+// first. The process has exited.
 func (p *program) explain(cause error, stderr string) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()

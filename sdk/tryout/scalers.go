@@ -15,10 +15,10 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/wire"
 )
 
-// decisionTime is what a decision may take: a thought, and no deed.
+// decisionTime returns how long a decision may take: it is computation without I/O.
 func (s *suite) decisionTime() time.Duration { return max(time.Second, s.cfg.Patience/10) }
 
-// scalers checks what decides.
+// scalers checks scaling algorithms.
 func (s *suite) scalers(ctx context.Context) {
 	slots := s.slots(wire.KindScaling)
 	if len(slots) == 0 {
@@ -55,7 +55,7 @@ func (s *suite) withInstance(f func(context.Context, *Instance) error) func(cont
 	}
 }
 
-// twoInstances gives f the instance at hand and one that was started anew.
+// twoInstances calls f with the current instance and a newly started one.
 func (s *suite) twoInstances(f func(ctx context.Context, old, next *Instance) error) func(context.Context) error {
 	return s.withInstance(func(ctx context.Context, old *Instance) error {
 		next, err := s.fresh(ctx)
@@ -70,7 +70,7 @@ func (s *suite) twoInstances(f func(ctx context.Context, old, next *Instance) er
 	})
 }
 
-// situations are what any algorithm must have an answer to.
+// situations are observations that any algorithm must be able to answer.
 var situations = []struct {
 	name    string
 	observe func(pool string) scaler.Observation
@@ -100,7 +100,7 @@ var situations = []struct {
 	}},
 }
 
-// observe makes an observation with n samples of ten seconds.
+// observe returns an observation with n samples of ten seconds each.
 func observe(pool string, n int, shape func(i int, s *scaler.Sample)) scaler.Observation {
 	now := time.Date(2026, 1, 5, 9, 0, 0, 0, time.UTC)
 	o := scaler.Observation{
@@ -117,7 +117,7 @@ func observe(pool string, n int, shape func(i int, s *scaler.Sample)) scaler.Obs
 	return o
 }
 
-// sampleAt fills in a pool whose load grows.
+// sampleAt fills in sample i of a pool whose load grows.
 func sampleAt(i int, s *scaler.Sample) {
 	s.Arrivals, s.Completions, s.Errors = int64(100+10*i), int64(100+8*i), int64(i%3)
 	s.QueueDepth, s.OldestAge = int64(2*i*i), time.Duration(i)*time.Second
@@ -139,7 +139,7 @@ func (a algorithm) decide(ctx context.Context, i *Instance, all ...scaler.Observ
 	return decisions, err
 }
 
-// series observes a pool over some time; every third pool is another.
+// series returns what is observed of a pool at a turn; turns are ten seconds apart.
 func series(pool string, turn int) scaler.Observation {
 	o := observe(pool, min(turn+1, 30), sampleAt)
 	shift := time.Duration(turn) * 10 * time.Second
@@ -152,7 +152,7 @@ func series(pool string, turn int) scaler.Observation {
 
 const turns = 12
 
-// repeats shows two pools the same, and a third something else in between.
+// repeats shows the same to two pools, and something else to a third in between.
 func (a algorithm) repeats(ctx context.Context, i *Instance) error {
 	for turn := range turns {
 		other := observe("tryout-other", 5, func(n int, s *scaler.Sample) { s.QueueDepth, s.Utilization = int64(n), 0.1 })
@@ -170,8 +170,8 @@ func (a algorithm) repeats(ctx context.Context, i *Instance) error {
 	return nil
 }
 
-// remembers has one process learn, another take over, and wants the same next
-// decision of both.
+// remembers lets one process learn and another take over, and checks that both make
+// the same next decision.
 func (a algorithm) remembers(ctx context.Context, old, next *Instance) error {
 	const pool = "tryout-memory"
 	for turn := range turns {
@@ -211,8 +211,8 @@ func (a algorithm) remembers(ctx context.Context, old, next *Instance) error {
 	return nil
 }
 
-// survives wants an answer to a snapshot that nobody wrote, and decisions after
-// it.
+// survives checks that the plugin answers a snapshot that it did not write, and still
+// decides after it.
 func (a algorithm) survives(ctx context.Context, i *Instance) error {
 	const pool = "tryout-foreign"
 	_, err := i.Scaling.Restore(ctx, &pluginv1.RestoreRequest{

@@ -23,20 +23,20 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/wire"
 )
 
-// Start starts the plugin that is tried out; each call gives a fresh one.
+// Start starts the plugin under test; each call returns a fresh instance.
 type Start func(ctx context.Context) (*Instance, error)
 
-// Instance is a plugin that has been started and not been configured.
+// Instance is a plugin that was started but not configured.
 type Instance struct {
 	*wire.Client
 	process *process // nil: it runs in memory
 	close   func()
 }
 
-// Close ends the plugin.
+// Close stops the plugin.
 func (i *Instance) Close() { i.close() }
 
-// process is what is known of a plugin's process.
+// process describes a plugin's process.
 type process struct {
 	*program
 	client *plugin.Client
@@ -45,7 +45,7 @@ type process struct {
 	end    sync.Once
 }
 
-// Limits of a start and an end.
+// Limits for starting and stopping, and for what is kept of the output.
 const (
 	startTimeout = 10 * time.Second
 	exitTimeout  = 15 * time.Second // after SIGTERM: ten seconds for what is in hand, and some
@@ -109,7 +109,7 @@ func socketParent() string {
 	return "/tmp"
 }
 
-// startsWithin is how long a start may take that ends with ctx.
+// startsWithin returns how long a start may take: until ctx ends, but at least startTimeout.
 func startsWithin(ctx context.Context) time.Duration {
 	if end, ok := ctx.Deadline(); ok {
 		return max(time.Until(end), startTimeout)
@@ -163,7 +163,7 @@ func (p *process) kill() {
 	})
 }
 
-// terminate sends SIGTERM and waits for the end.
+// terminate sends SIGTERM and waits for the process to exit.
 func (p *process) terminate(ctx context.Context) error {
 	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		return fmt.Errorf("send SIGTERM: %w", err)
@@ -178,7 +178,7 @@ func (p *process) terminate(ctx context.Context) error {
 	}
 }
 
-// printed is the end of what the process printed, if it printed anything.
+// printed returns the end of what the process printed, if it printed anything.
 func (p *process) printed() string {
 	if text := p.words.String(); text != "" {
 		return "\nthe last it printed:\n" + text
@@ -208,8 +208,8 @@ func (t *tail) String() string {
 	return strings.TrimRight(strings.ToValidUTF8(t.text.String(), "�"), "\n")
 }
 
-// InMemory serves what newServer returns in this process, over a gRPC
-// connection in memory.
+// InMemory serves the server that newServer returns within this process, over an
+// in-memory gRPC connection.
 func InMemory(newServer func() (wire.Server, error)) Start {
 	return func(ctx context.Context) (*Instance, error) {
 		services, err := newServer()

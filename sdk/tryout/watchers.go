@@ -15,7 +15,7 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/wire"
 )
 
-// watchers checks what checks and reports.
+// watchers checks health plugins: checkers and reporters.
 func (s *suite) watchers(ctx context.Context) {
 	slots := s.slots(wire.KindHealth)
 	if len(slots) == 0 {
@@ -51,7 +51,7 @@ func (s *suite) watchers(ctx context.Context) {
 	}
 }
 
-// checksTwice wants usable results with the same names both times.
+// checksTwice checks that two runs give usable results with the same names.
 func checksTwice(ctx context.Context, i *Instance, name string) error {
 	var before []string
 	for turn := range 2 {
@@ -79,7 +79,7 @@ func namesOf(results []health.Check) []string {
 	return slices.Sorted(maps.Keys(names))
 }
 
-// impatient gives a check no time at all, and wants the next to work.
+// impatient gives one run no time at all, and checks that the next one works.
 func impatient(ctx context.Context, i *Instance, name string) error {
 	short, cancel := context.WithTimeout(ctx, time.Millisecond)
 	_, _ = i.Health.Check(short, &pluginv1.CheckRequest{Name: name}) // what comes of it does not matter
@@ -88,8 +88,8 @@ func impatient(ctx context.Context, i *Instance, name string) error {
 	return err
 }
 
-// reports hands over an event of a kind that the reporter does not know, twice:
-// events come at least once.
+// reports delivers an event of a kind that the reporter does not know, twice, because
+// events are delivered at least once.
 func (s *suite) reports(name string) func(context.Context, *Instance) error {
 	return func(ctx context.Context, i *Instance) error {
 		if !s.cfg.Report {

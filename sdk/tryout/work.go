@@ -10,7 +10,7 @@ import (
 	pluginv1 "github.com/tasker-systems/tasker-host/sdk/proto/tasker/plugin/v1"
 )
 
-// Work is a work stream, with one goroutine that sorts what comes by call.
+// Work is a work stream, with one goroutine that assigns answers to calls.
 type Work struct {
 	stream pluginv1.Handler_WorkClient
 	cancel context.CancelFunc
@@ -22,7 +22,7 @@ type Work struct {
 	waiting map[uint64]*Attempt
 }
 
-// Attempt is a step that was sent.
+// Attempt is a step that was sent to the plugin.
 type Attempt struct {
 	ID       uint64
 	outcome  chan *pluginv1.Outcome
@@ -43,7 +43,7 @@ func (i *Instance) OpenWork(ctx context.Context) (*Work, error) {
 	return w, nil
 }
 
-// Close ends the stream.
+// Close closes the stream.
 func (w *Work) Close() {
 	w.cancel()
 	<-w.ended
@@ -73,7 +73,7 @@ func (w *Work) receive() {
 	}
 }
 
-// Send sends a step; its call id is set here. progress may be nil.
+// Send sends a step and sets its call ID. progress may be nil.
 func (w *Work) Send(step *pluginv1.Step, progress func(*pluginv1.Progress)) (*Attempt, error) {
 	a := &Attempt{outcome: make(chan *pluginv1.Outcome, 1), progress: progress, work: w}
 	w.mu.Lock()
@@ -87,7 +87,7 @@ func (w *Work) Send(step *pluginv1.Step, progress func(*pluginv1.Progress)) (*At
 	return a, nil
 }
 
-// why prefers the reason for the stream's end to the news of it.
+// why prefers the reason for the stream's end to the mere fact that it ended.
 func (w *Work) why(err error) error {
 	select {
 	case <-w.ended:
@@ -97,7 +97,7 @@ func (w *Work) why(err error) error {
 	}
 }
 
-// Cancel cancels the call of that id.
+// Cancel cancels the call with the given ID.
 func (w *Work) Cancel(id uint64) error {
 	request := &pluginv1.WorkRequest{Cancels: []*pluginv1.Cancel{{CallId: id, Reason: "the test says so"}}}
 	if err := w.stream.Send(request); err != nil {
@@ -106,7 +106,7 @@ func (w *Work) Cancel(id uint64) error {
 	return nil
 }
 
-// Wait returns the outcome.
+// Wait waits for the outcome and returns it.
 func (a *Attempt) Wait(ctx context.Context) (*pluginv1.Outcome, error) {
 	select {
 	case o := <-a.outcome:
