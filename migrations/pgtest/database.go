@@ -23,6 +23,10 @@ const (
 	// patience bounds what we do for a test on a busy machine.
 	patience = 3 * time.Minute
 
+	// poolSize is how many sessions a pool has at most. The first calls of a session, which
+	// compile functions and plan statements, cost more than all that most tests do in it.
+	poolSize = 4
+
 	databasePrefix = "test_"
 )
 
@@ -103,7 +107,7 @@ func Pool(t testing.TB, dsn string) *pgxpool.Pool {
 	if err != nil {
 		t.Fatalf("pgtest: %v", err)
 	}
-	cfg.MaxConns = max(cfg.MaxConns, 4)
+	cfg.MaxConns = poolSize
 	cfg.ConnConfig.RuntimeParams["TimeZone"] = "UTC"
 	cfg.ConnConfig.RuntimeParams["statement_timeout"] = "30s"
 	pool, err := pgxpool.NewWithConfig(t.Context(), cfg)

@@ -68,7 +68,7 @@ func BenchmarkPartitions(b *testing.B) {
 	for _, n := range []int{4, 13, 34, 94} {
 		b.Run(fmt.Sprintf("partitions=%d", n), func(b *testing.B) {
 			bed := newBed(b)
-			bed.exec(b, "select tasker_ensure_partitions(clock_timestamp() + interval '48 hours', $1)", n-3) // beside today, tomorrow and the default
+			bed.exec(b, "select tasker_ensure_partitions(clock_timestamp() + interval '72 hours', $1)", n-2) // beside that of three days and the default
 			plan := bed.mustPlan(b, chain(1)...)
 			g := bed.grant(bed.host(b), 1)
 			var took []time.Duration
