@@ -69,7 +69,7 @@ func (g *Governor) ask(ctx context.Context, o scaler.Observation) (scaler.Decisi
 		return scaler.Decision{}, errors.New("nothing was measured")
 	}
 	if age := o.Now.Sub(last.At); age > g.policy.Stale.D() {
-		return scaler.Decision{}, fmt.Errorf("the latest sample is %s old, at most %s counts", age, g.policy.Stale)
+		return scaler.Decision{}, fmt.Errorf("the latest sample is %s old, more than the allowed %s", age, g.policy.Stale)
 	}
 	advice, err := decide(ctx, g.algorithm, o)
 	if late := ctx.Err(); late != nil {
@@ -85,7 +85,7 @@ func (g *Governor) ask(ctx context.Context, o scaler.Observation) (scaler.Decisi
 		return advice, fmt.Errorf("the algorithm's answer makes no sense: the target is %d, more than %d times the largest allowed", advice.Target, absurd)
 	}
 	if advice.Confidence < g.policy.MinConfidence {
-		return advice, fmt.Errorf("the algorithm is not sure enough: %g of %g: %s", advice.Confidence, g.policy.MinConfidence, advice.Reason)
+		return advice, fmt.Errorf("the algorithm is not sure enough: confidence %g, at least %g is needed: %s", advice.Confidence, g.policy.MinConfidence, advice.Reason)
 	}
 	return advice, nil
 }
@@ -115,7 +115,7 @@ func (g *Governor) smooth(d *Decision) {
 	}
 	up := d.To > d.From
 	if wait := g.reversed.Add(g.policy.Reversal.D()).Sub(d.At); up != g.up && !g.reversed.IsZero() && wait > 0 {
-		d.clamp(RuleReversal, d.From, "it turned round lately: %s to wait", wait)
+		d.clamp(RuleReversal, d.From, "it changed direction recently: %s to wait", wait)
 		return
 	}
 	cooldown := g.policy.CooldownDown
@@ -123,7 +123,7 @@ func (g *Governor) smooth(d *Decision) {
 		cooldown = g.policy.CooldownUp
 	}
 	if wait := g.changed.Add(cooldown.D()).Sub(d.At); !g.changed.IsZero() && wait > 0 {
-		d.clamp(RuleCooldown, d.From, "it changed lately: %s to wait", wait)
+		d.clamp(RuleCooldown, d.From, "it changed recently: %s to wait", wait)
 		return
 	}
 	if most := g.policy.StepUp; most > 0 && d.To-d.From > most {
@@ -154,13 +154,13 @@ func (g *Governor) stabilize(d *Decision) {
 // bound applies the rules that always hold.
 func bound(d *Decision) {
 	if d.To < d.Min {
-		d.clamp(RuleBounds, d.Min, "the least is %d", d.Min)
+		d.clamp(RuleBounds, d.Min, "the minimum is %d", d.Min)
 	}
 	if d.To > d.Max {
-		d.clamp(RuleBounds, d.Max, "the most is %d", d.Max)
+		d.clamp(RuleBounds, d.Max, "the maximum is %d", d.Max)
 	}
 	if most := d.Current + d.BudgetLeft; d.BudgetLeft >= 0 && d.To > most {
-		d.clamp(RuleBudget, most, "the host's resources bear %d more than the %d there are", d.BudgetLeft, d.Current)
+		d.clamp(RuleBudget, most, "the host's resources allow %d more than the current %d", d.BudgetLeft, d.Current)
 	}
 }
 

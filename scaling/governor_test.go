@@ -71,7 +71,7 @@ func TestWhateverIsWrongHoldsThePool(t *testing.T) {
 		"no reason":  {algorithm: answer(scaler.Decision{Target: 9, Confidence: 1}, nil), reason: "there is no reason"},
 		"NaN":        {algorithm: answer(scaler.Decision{Target: 9, Reason: "x", Confidence: math.NaN()}, nil), reason: "the confidence is NaN"},
 		"infinite":   {algorithm: answer(scaler.Decision{Target: 9, Reason: "x", Confidence: math.Inf(1)}, nil), reason: "the confidence is +Inf"},
-		"unsure":     {algorithm: answer(scaler.Decision{Target: 9, Reason: "a guess", Confidence: 0.1}, nil), reason: "not sure enough: 0.1 of 0.5: a guess"},
+		"unsure":     {algorithm: answer(scaler.Decision{Target: 9, Reason: "a guess", Confidence: 0.1}, nil), reason: "not sure enough: confidence 0.1, at least 0.5 is needed: a guess"},
 		"unmeasured": {algorithm: answer(advice(9), nil), seen: silent, reason: "held: nothing was measured"},
 		"stale":      {algorithm: answer(advice(9), nil), seen: old, reason: "held: the latest sample is 1h0m0s old"},
 	} {
@@ -175,7 +175,7 @@ func TestBudgetWinsOverTheLeast(t *testing.T) {
 	o.Current, o.Min, o.BudgetLeft = 3, 5, 1
 	d := governor(t, says(&answer), nil).Decide(t.Context(), o)
 	require.Equal(t, 4, d.To)
-	require.Equal(t, []scaling.Clamp{{Rule: scaling.RuleBudget, From: 9, To: 4, Reason: "the host's resources bear 1 more than the 3 there are"}}, d.Clamps)
+	require.Equal(t, []scaling.Clamp{{Rule: scaling.RuleBudget, From: 9, To: 4, Reason: "the host's resources allow 1 more than the current 3"}}, d.Clamps)
 }
 
 func policies() *rapid.Generator[scaling.Policy] {

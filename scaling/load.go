@@ -59,7 +59,7 @@ func Demand(o scaler.Observation, window Duration) (l Load, service float64, ok 
 
 // NoWork returns the decision to take if Demand knows nothing.
 func NoWork(o scaler.Observation) scaler.Decision {
-	return scaler.Hold(o, "no work was completed: nothing tells how long it takes")
+	return scaler.Hold(o, "no work was completed, so how long it takes is unknown")
 }
 
 func ratio(a, b float64) float64 {

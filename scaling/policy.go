@@ -7,13 +7,13 @@ import "time"
 type Policy struct {
 	StepUp        int      `json:"step_up" doc:"most executors added at once; 0: no limit"`
 	StepDown      int      `json:"step_down" doc:"most executors removed at once; 0: no limit"`
-	CooldownUp    Duration `json:"cooldown_up" doc:"after a change, no growth for so long"`
-	CooldownDown  Duration `json:"cooldown_down" doc:"after a change, no shrinking for so long"`
-	DeadBand      float64  `json:"dead_band" doc:"differences up to this share of the size are none"`
+	CooldownUp    Duration `json:"cooldown_up" doc:"how long not to grow after a change"`
+	CooldownDown  Duration `json:"cooldown_down" doc:"how long not to shrink after a change"`
+	DeadBand      float64  `json:"dead_band" doc:"differences up to this share of the size are ignored"`
 	Stabilization Duration `json:"stabilization" doc:"shrink no further than the largest advice of this window"`
 	Reversal      Duration `json:"reversal" doc:"turn from growing to shrinking or back at most once in this window"`
-	Stale         Duration `json:"stale" doc:"a latest sample older than this is no ground for a decision"`
-	MinConfidence float64  `json:"min_confidence" doc:"advice its algorithm is less sure of is ignored"`
+	Stale         Duration `json:"stale" doc:"no decision is made if the latest sample is older than this"`
+	MinConfidence float64  `json:"min_confidence" doc:"advice with less confidence than this is ignored"`
 }
 
 // DefaultPolicy grows quickly and shrinks slowly: too many executors cost a

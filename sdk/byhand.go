@@ -37,7 +37,7 @@ func byHand(p *Plugin, args []string, stdout, stderr io.Writer) int {
 		return 0
 	case "":
 	default:
-		fmt.Fprintf(stderr, "%q is none of its commands.\n\n", command)
+		fmt.Fprintf(stderr, "%q is not one of its commands.\n\n", command)
 	}
 	explain(args[0], description, stderr)
 	return 1
@@ -69,10 +69,10 @@ func explain(path string, d *pluginv1.DescribeResponse, w io.Writer) {
 	binary := filepath.Base(path)
 	for _, c := range [][2]string{
 		{binary + " describe", "print what it is, as JSON"},
-		{binary + " selftest", "try it out"},
+		{binary + " selftest", "run its self-test"},
 		{binary + " --version", "print its name and version"},
 		{binary + " --help", "print this"},
-		{"tasker plugin check " + path, "find out whether it keeps the contract with its host"},
+		{"tasker plugin check " + path, "check that it keeps the contract with its host"},
 		{"tasker plugin run " + path, "call it once"},
 	} {
 		fmt.Fprintf(w, "  %s\n        %s\n", c[0], c[1])

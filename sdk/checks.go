@@ -171,7 +171,7 @@ func (c *checks) collect(w io.Writer) {
 		fmt.Fprintf(w, "plugin_checks_total{service=%q,outcome=\"success\"} %d\n", name, s.checked.Load()-failed)
 		fmt.Fprintf(w, "plugin_checks_total{service=%q,outcome=\"error\"} %d\n", name, failed)
 	}
-	family(w, "plugin_events_total", "counter", "Events handed over, each time counted, by outcome.")
+	family(w, "plugin_events_total", "counter", "Events handed over, counting every attempt, by outcome.")
 	for _, name := range names {
 		s := c.table[name]
 		fmt.Fprintf(w, "plugin_events_total{service=%q,outcome=\"accepted\"} %d\n", name, s.reported.Load())

@@ -155,7 +155,7 @@ func (s *schema) check(path string, value any, problems *[]*pluginv1.FieldError)
 			} else if values, ok := s.Additional.(*schema); ok {
 				values.check(at, v[key], problems)
 			} else {
-				report(at, "unknown option; known here: %s", known(s.Properties))
+				report(at, "unknown option; known options: %s", known(s.Properties))
 			}
 		}
 	}

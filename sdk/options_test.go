@@ -79,9 +79,9 @@ func TestOptionsRefused(t *testing.T) {
 	for options, want := range map[string]string{
 		`{`:                               `: the options are not JSON: unexpected EOF`,
 		`[]`:                              `: want object, got array`,
-		`{"curency": "EUR"}`:              `/curency: unknown option; known here: accounts, currency, dry, extra, labels, limit, ratio, region, retry, since`,
+		`{"curency": "EUR"}`:              `/curency: unknown option; known options: accounts, currency, dry, extra, labels, limit, ratio, region, retry, since`,
 		`{"currency": 1, "retry": "x"}`:   `/currency: want string, got integer; /retry: want object, got string`,
-		`{"retry": {"a/b~c": 1}}`:         `/retry/a~1b~0c: unknown option; known here: times, wait`,
+		`{"retry": {"a/b~c": 1}}`:         `/retry/a~1b~0c: unknown option; known options: times, wait`,
 		`{"accounts": ["a", 2]}`:          `/accounts/1: want string, got integer`,
 		`{"labels": {"a": 1}}`:            `/labels/a: want string, got integer`,
 		`{"retry": {"times": 1.5}}`:       `/retry/times: want integer, got number`,
@@ -115,7 +115,7 @@ func TestNoOptions(t *testing.T) {
 	client := plugintest.Connect(t, sdk.Handlers("p", "1.0.0", map[string]handler.Handler{"h": handler.Func(echo)}))
 	answer, err := client.Plugin.Configure(t.Context(), &pluginv1.ConfigureRequest{Options: []byte(`{"a": 1, "b": 2}`)})
 	require.NoError(t, err)
-	require.Equal(t, "/a: unknown option; known here: none; /b: unknown option; known here: none", joined(answer.GetErrors()))
+	require.Equal(t, "/a: unknown option; known options: none; /b: unknown option; known options: none", joined(answer.GetErrors()))
 }
 
 func TestOptionsSchema(t *testing.T) {
@@ -152,8 +152,8 @@ func TestNewRefuses(t *testing.T) {
 	good := map[string]handler.Handler{"h": handler.Func(echo)}
 	none := func(context.Context, struct{}) error { return nil }
 	for want, parts := range map[string][]sdk.Part{
-		"no parts given":           {},
-		"no handlers given":        {sdk.Handlers("p", "1.0.0", nil)},
+		"no parts given": {},
+		"no handlers, algorithms or health services given": {sdk.Handlers("p", "1.0.0", nil)},
 		"plugin name \"P\"":        {sdk.Handlers("P", "1.0.0", good)},
 		"plugin version \"1\"":     {sdk.Handlers("p", "1", good)},
 		"handler name \"No Good\"": {sdk.Handlers("p", "1.0.0", map[string]handler.Handler{"No Good": handler.Func(echo)})},

@@ -66,7 +66,7 @@ func (c *call) accept() {
 		c.outcome.Failure = invalid("the result is not valid UTF-8")
 		return
 	case wire.HasNUL(value):
-		c.outcome.Failure = invalid("the result has the character NUL in a text, which cannot be stored: leave it out, or encode the text")
+		c.outcome.Failure = invalid("the result has the NUL character in a string, which cannot be stored: remove it, or encode the string")
 		return
 	}
 	if len(c.result.Metadata) > 0 {
@@ -80,7 +80,7 @@ func (c *call) accept() {
 			return
 		}
 		if wire.HasNUL(metadata) {
-			c.outcome.Failure = invalid("the metadata has the character NUL in a text, which cannot be stored")
+			c.outcome.Failure = invalid("the metadata has the NUL character in a string, which cannot be stored")
 			return
 		}
 		c.outcome.Metadata = metadata

@@ -55,7 +55,7 @@ func New(parts ...Part) (*Plugin, error) {
 		problems = append(problems, p.adopt(part), all.merge(part))
 	}
 	if len(all.handlers)+len(all.algorithms)+len(all.checks) == 0 {
-		problems = append(problems, errors.New("no handlers given, nor algorithms or health services"))
+		problems = append(problems, errors.New("no handlers, algorithms or health services given"))
 	}
 	if !pluginName.MatchString(p.name) {
 		problems = append(problems, fmt.Errorf("plugin name %q: want %s", p.name, pluginName))
@@ -147,7 +147,7 @@ func (p *Plugin) Configure(ctx context.Context, req *pluginv1.ConfigureRequest) 
 	p.configuring.Lock()
 	defer p.configuring.Unlock()
 	if p.configured.Load() {
-		return nil, status.Error(codes.FailedPrecondition, "configured already")
+		return nil, status.Error(codes.FailedPrecondition, "already configured")
 	}
 	if problems := p.settings.options.accept(ctx, req.GetOptions()); len(problems) > 0 {
 		return &pluginv1.ConfigureResponse{Errors: problems}, nil
@@ -250,7 +250,7 @@ func told(err error) string {
 	if text := clean(err.Error(), maxMessageBytes); text != "" {
 		return text
 	}
-	return fmt.Sprintf("an error without words, of type %T", err)
+	return fmt.Sprintf("an error without a message, of type %T", err)
 }
 
 // sdkVersion is the version of the module this package was built from, as the

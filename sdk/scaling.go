@@ -178,7 +178,7 @@ func (s *scaling) ask(ctx context.Context, a *algorithm, name string, f func(sca
 			p.scaler = a.make()
 		}
 		if p.scaler == nil {
-			return errors.New("no scaler was made for the pool")
+			return errors.New("the algorithm made no scaler for the pool")
 		}
 		return f(p.scaler)
 	})

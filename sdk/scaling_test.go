@@ -115,14 +115,14 @@ func TestNoDecision(t *testing.T) {
 	client := scaling(t)
 	require.Equal(t, uint32(1), decide(t, client, "counter", "a", "").GetTarget())
 	require.Equal(t, "no idea", decide(t, client, "counter", "a", "error").GetError())
-	require.Equal(t, "an error without words, of type *errors.errorString", decide(t, client, "counter", "a", "silent").GetError())
+	require.Equal(t, "an error without a message, of type *errors.errorString", decide(t, client, "counter", "a", "silent").GetError())
 	bad := decide(t, client, "counter", "a", "bad").GetError()
 	require.Contains(t, bad, "the target is -1")
 	require.Contains(t, bad, "the confidence is 2")
 	require.Equal(t, uint32(2), decide(t, client, "counter", "a", "").GetTarget(), "an error changes nothing")
 	require.Equal(t, "panic: boom", decide(t, client, "counter", "a", "panic").GetError())
 	require.Equal(t, uint32(1), decide(t, client, "counter", "a", "").GetTarget(), "after a panic it begins anew")
-	require.Equal(t, "no scaler was made for the pool", decide(t, client, "none", "a", "").GetError())
+	require.Equal(t, "the algorithm made no scaler for the pool", decide(t, client, "none", "a", "").GetError())
 
 	_, err := client.Scaling.Decide(t.Context(), &pluginv1.DecideRequest{Algorithm: "other"})
 	require.Equal(t, codes.NotFound, status.Code(err))
@@ -246,13 +246,13 @@ func TestNewRefusesOtherKinds(t *testing.T) {
 	t.Parallel()
 	good := map[string]scaler.New{"s": func() scaler.Scaler { return nil }}
 	for want, parts := range map[string][]sdk.Part{
-		"algorithm s is given twice":   {sdk.Scaling("p", "1.0.0", good), sdk.Scaling("p", "1.0.0", good)},
-		"algorithm s is nil":           {sdk.Scaling("p", "1.0.0", map[string]scaler.New{"s": nil})},
-		"algorithm name \"S\"":         {sdk.Scaling("p", "1.0.0", map[string]scaler.New{"S": good["s"]})},
-		"health service c is nil":      {sdk.Health("p", "1.0.0", map[string]health.Service{"c": {}})},
-		"parts disagree":               {sdk.Scaling("p", "1.0.0", good), sdk.Scaling("p", "1.0.1", good)},
-		"nor algorithms or health":     {sdk.Scaling("p", "1.0.0", nil), sdk.Health("p", "1.0.0", nil)},
-		"health service name \"C C\":": {sdk.Health("p", "1.0.0", map[string]health.Service{"C C": {Checker: disk{}}})},
+		"algorithm s is given twice":        {sdk.Scaling("p", "1.0.0", good), sdk.Scaling("p", "1.0.0", good)},
+		"algorithm s is nil":                {sdk.Scaling("p", "1.0.0", map[string]scaler.New{"s": nil})},
+		"algorithm name \"S\"":              {sdk.Scaling("p", "1.0.0", map[string]scaler.New{"S": good["s"]})},
+		"health service c is nil":           {sdk.Health("p", "1.0.0", map[string]health.Service{"c": {}})},
+		"parts disagree":                    {sdk.Scaling("p", "1.0.0", good), sdk.Scaling("p", "1.0.1", good)},
+		"no handlers, algorithms or health": {sdk.Scaling("p", "1.0.0", nil), sdk.Health("p", "1.0.0", nil)},
+		"health service name \"C C\":":      {sdk.Health("p", "1.0.0", map[string]health.Service{"C C": {Checker: disk{}}})},
 	} {
 		_, err := sdk.New(parts...)
 		require.ErrorContains(t, err, want)

@@ -78,7 +78,7 @@ func schemaOf(t reflect.Type, depth int) (*schema, error) {
 	case reflect.Struct:
 		return schemaOfStruct(t, depth)
 	default:
-		return nil, fmt.Errorf("a %s has no form in JSON", t)
+		return nil, fmt.Errorf("a %s cannot be represented in JSON", t)
 	}
 }
 

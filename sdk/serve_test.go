@@ -145,13 +145,13 @@ func TestByHand(t *testing.T) {
 		"names handlers":  {"plugin", nil, 1, "", "handler  sample.gate\n"},
 		"unknown command": {"plugin", []string{"dance"}, 1, "", "selftest"},
 		"what to do":      {"plugin", nil, 1, "", "tasker plugin check " + os.Args[0]},
-		"what it is not":  {"plugin", []string{"dance", "well"}, 1, "", `"dance well" is none of its commands`},
+		"what it is not":  {"plugin", []string{"dance", "well"}, 1, "", `"dance well" is not one of its commands`},
 		"help":            {"plugin", []string{"--help"}, 0, "sample 1.2.3 is a Tasker plugin: a host starts it", ""},
 		"short help":      {"plugin", []string{"-h"}, 0, "tasker plugin check " + os.Args[0], ""},
 		"version":         {"plugin", []string{"--version"}, 0, "sample 1.2.3\n", ""},
 		"describe":        {"plugin", []string{"describe"}, 0, `"sample.echo"`, ""},
 		"selftest":        {"plugin", []string{"selftest"}, 0, "ok\n", ""},
-		"broken":          {"broken", nil, 1, "", "no handlers given"},
+		"broken":          {"broken", nil, 1, "", "no handlers, algorithms or health services given"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -54,7 +54,7 @@ func (s *stats) count(o *pluginv1.Outcome, took time.Duration) {
 // handlers need no escaping: their alphabet has no quotes.
 func (s *steps) collect(w io.Writer) {
 	names := slices.Sorted(maps.Keys(s.table))
-	family(w, "plugin_steps_in_flight", "gauge", "Steps accepted whose outcome is not sent.")
+	family(w, "plugin_steps_in_flight", "gauge", "Steps accepted whose outcome has not been sent.")
 	fmt.Fprintf(w, "plugin_steps_in_flight %d\n", s.open.Load())
 
 	family(w, "plugin_steps_total", "counter", "Attempts that ended, by outcome.")

@@ -59,7 +59,7 @@ func TestSteps(t *testing.T) {
 	defer i.Close()
 	refused := i.Configure(t.Context(), json.RawMessage(`{"greeting": "", "x": 1}`))
 	require.ErrorContains(t, refused, "/greeting: must be a text that is not empty")
-	require.ErrorContains(t, refused, "/x: unknown option; known here: greeting")
+	require.ErrorContains(t, refused, "/x: unknown option; known options: greeting")
 	require.NoError(t, i.Configure(t.Context(), json.RawMessage(`{"greeting": "Grüß dich"}`)))
 	run := func(handler string, s tryout.Step, notes *[]string) *pluginv1.Outcome {
 		t.Helper()
@@ -111,7 +111,7 @@ func TestByHand(t *testing.T) {
 		{[]string{"--help"}, 0, "handler  py.greet\n", ""},
 		{[]string{"describe"}, 0, `"options_schema": `, ""},
 		{nil, 1, "", "a host starts it, see plugins.toml"},
-		{[]string{"sing"}, 1, "", "\"sing\" is none of its commands.\n"},
+		{[]string{"sing"}, 1, "", "\"sing\" is not one of its commands.\n"},
 	} {
 		cmd := exec.Command(binary, c.args...)
 		var stdout, stderr strings.Builder

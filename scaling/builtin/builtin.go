@@ -46,10 +46,10 @@ func All() []Algorithm {
 		{"threshold", "rules with fixed thresholds for utilization, queue depth and failures", with(threshold.Defaults(), threshold.New)},
 		{"target", "keeps a measure at a value, with hysteresis", with(target.Defaults(), target.New)},
 		{"rate", "as many executors as the arriving work keeps busy", with(rate.Defaults(), rate.New)},
-		{"latency", "so many that work does not wait too long, by Little's law", with(latency.Defaults(), latency.New)},
-		{"cost", "the cheapest size, lateness priced in, by Erlang's formula", with(cost.Defaults(), cost.New)},
-		{"predictive", "for the load that is expected, by Holt and Winters", with(predictive.Defaults(), predictive.New)},
-		{"composite", "the largest, the smallest or the first advice of others", newComposite},
+		{"latency", "as many executors as it takes for work not to wait too long, by Little's law", with(latency.Defaults(), latency.New)},
+		{"cost", "the cheapest size, including the price of late work, by Erlang's formula", with(cost.Defaults(), cost.New)},
+		{"predictive", "as many executors as the expected load needs, by Holt and Winters", with(predictive.Defaults(), predictive.New)},
+		{"composite", "the largest, the smallest or the first advice of other algorithms", newComposite},
 	}
 }
 
@@ -91,7 +91,7 @@ func decode(raw []byte, into any) error {
 		return fmt.Errorf("read options: %w", err)
 	}
 	if _, err := d.Token(); !errors.Is(err, io.EOF) {
-		return errors.New("read options: there is something after the object")
+		return errors.New("read options: there is something after the JSON object")
 	}
 	return nil
 }
@@ -105,7 +105,7 @@ func newComposite(raw []byte) (scaler.New, error) {
 	for i, m := range o.Of {
 		path := fmt.Sprintf("/of/%d", i)
 		if m.Algorithm == "composite" {
-			return nil, &scaling.OptionError{Path: path, Message: "composite combines others, not itself"}
+			return nil, &scaling.OptionError{Path: path, Message: "composite cannot combine itself"}
 		}
 		made, err := New(m.Algorithm, m.Options)
 		if err != nil {

@@ -39,7 +39,7 @@ func New(mode string, members ...Member) (scaler.New, error) {
 	c.Require(len(members) > 0, "of", "there are no algorithms to combine")
 	seen := map[string]bool{}
 	for _, m := range members {
-		c.Require(!seen[m.Name], "of", "%s is there twice: give the members names", m.Name)
+		c.Require(!seen[m.Name], "of", "%s is used twice: give the members different names", m.Name)
 		seen[m.Name] = true
 	}
 	if err := c.Err(); err != nil {

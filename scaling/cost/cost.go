@@ -12,11 +12,11 @@ import (
 
 // Options holds the options of the algorithm.
 type Options struct {
-	Price   float64          `json:"price" doc:"what an executor costs an hour"`
-	Penalty float64          `json:"penalty" doc:"what a piece of work that comes too late costs"`
-	Latency scaling.Duration `json:"latency" doc:"later than this after it became ready is too late"`
-	Drain   scaling.Duration `json:"drain" doc:"a backlog should be worked off within this time"`
-	Window  scaling.Duration `json:"window" doc:"how far back samples count"`
+	Price   float64          `json:"price" doc:"what an executor costs per hour"`
+	Penalty float64          `json:"penalty" doc:"what a piece of work that ends too late costs"`
+	Latency scaling.Duration `json:"latency" doc:"work that ends later than this after it became ready is too late"`
+	Drain   scaling.Duration `json:"drain" doc:"the time within which a backlog should be worked off"`
+	Window  scaling.Duration `json:"window" doc:"how far back to look at samples"`
 }
 
 // Defaults makes a thousand late pieces of work cost as much as ten executors for an hour.
@@ -55,7 +55,7 @@ func (o Options) decide(_ context.Context, seen scaler.Observation) (scaler.Deci
 	n, hour, late := o.cheapest(arrivals, service, seen.Min, seen.Max)
 	return scaler.Decision{
 		Target: n, Confidence: 1,
-		Reason: fmt.Sprintf("%.3g come a second, each %.3g s of work: %d executors cost %.3g an hour, with %.2g%% of the work too late",
+		Reason: fmt.Sprintf("%.3g arrive a second, each %.3g s of work: %d executors cost %.3g an hour, with %.2g%% of the work too late",
 			arrivals, service, n, hour, 100*late),
 	}, nil
 }

@@ -12,8 +12,8 @@ import (
 // Options holds the options of the algorithm.
 type Options struct {
 	Wait     scaling.Duration `json:"wait" doc:"how long work may wait before it starts"`
-	Headroom float64          `json:"headroom" doc:"the share of their time that executors work when nothing waits too long"`
-	Window   scaling.Duration `json:"window" doc:"how far back samples count"`
+	Headroom float64          `json:"headroom" doc:"the share of their time that executors should work when nothing waits too long"`
+	Window   scaling.Duration `json:"window" doc:"how far back to look at samples"`
 }
 
 // Defaults let work wait for five seconds.

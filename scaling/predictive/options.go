@@ -13,14 +13,14 @@ const Auto = "auto"
 // Options of the algorithm.
 type Options struct {
 	TargetUtilization float64          `json:"target_utilization" doc:"the share of their time that executors should work"`
-	Lead              scaling.Duration `json:"lead" doc:"how far ahead to provide: the time a new executor needs, and one interval of decisions"`
+	Lead              scaling.Duration `json:"lead" doc:"how far ahead to look: the time a new executor needs to start, plus one interval between decisions"`
 	Bucket            scaling.Duration `json:"bucket" doc:"arrivals are added up over this time and forecast in steps of it"`
-	Season            scaling.Duration `json:"season" doc:"after this time the load repeats; 0: find out"`
-	MaxSeason         scaling.Duration `json:"max_season" doc:"the longest season that is looked for"`
+	Season            scaling.Duration `json:"season" doc:"the time after which the load repeats; 0: detect it"`
+	MaxSeason         scaling.Duration `json:"max_season" doc:"the longest season to look for"`
 	Model             string           `json:"model" doc:"additive, multiplicative or auto: the one that forecasts better"`
-	Coverage          float64          `json:"coverage" doc:"the share of cases in which the load is to stay within what is provided for"`
-	Drain             scaling.Duration `json:"drain" doc:"a backlog should be worked off within this time"`
-	Window            scaling.Duration `json:"window" doc:"how far back samples count for the load now"`
+	Coverage          float64          `json:"coverage" doc:"the share of cases in which the load should stay within the forecast"`
+	Drain             scaling.Duration `json:"drain" doc:"the time within which a backlog should be worked off"`
+	Window            scaling.Duration `json:"window" doc:"how far back to look for the current load"`
 }
 
 // Defaults look two minutes ahead and find seasons up to a day.

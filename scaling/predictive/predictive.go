@@ -217,9 +217,9 @@ func (p *predictive) Restore(_ context.Context, snapshot []byte) error {
 func (p *predictive) fits(l learned) error {
 	switch {
 	case l.Version != snapshotVersion:
-		return fmt.Errorf("it is of version %d, this is version %d", l.Version, snapshotVersion)
+		return fmt.Errorf("it has version %d, this is version %d", l.Version, snapshotVersion)
 	case l.Bucket != p.o.Bucket:
-		return fmt.Errorf("its buckets are of %s, these of %s", l.Bucket, p.o.Bucket)
+		return fmt.Errorf("its buckets are %s long, these are %s", l.Bucket, p.o.Bucket)
 	case len(l.History) > seasons*maxPeriod || l.Age < 0 || l.Index < 0 || l.Covered < 0 || l.Covered > l.Bucket:
 		return errors.New("it is out of bounds")
 	}

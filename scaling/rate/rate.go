@@ -12,9 +12,9 @@ import (
 // Options of the algorithm.
 type Options struct {
 	TargetUtilization float64          `json:"target_utilization" doc:"the share of their time that executors should work"`
-	Drain             scaling.Duration `json:"drain" doc:"a backlog should be worked off within this time"`
-	MaxFactor         float64          `json:"max_factor" doc:"grow at most to so many times the current size at once"`
-	Window            scaling.Duration `json:"window" doc:"how far back samples count"`
+	Drain             scaling.Duration `json:"drain" doc:"the time within which a backlog should be worked off"`
+	MaxFactor         float64          `json:"max_factor" doc:"grow to at most this many times the current size at once"`
+	Window            scaling.Duration `json:"window" doc:"how far back to look at samples"`
 }
 
 // Defaults are the reference's target, and its cap of twice the size.

@@ -59,20 +59,20 @@ func TestTracesAreMadeByTheGenerator(t *testing.T) {
 	_, err := sim.Generate("square", 1)
 	require.ErrorContains(t, err, `there is no shape "square"; there are steady, season`)
 	_, err = sim.LoadTrace("square")
-	require.ErrorContains(t, err, `no trace comes by the name "square"`)
+	require.ErrorContains(t, err, `there is no built-in trace "square"`)
 }
 
 func TestTracesAreReadStrictly(t *testing.T) {
 	t.Parallel()
 	const head = "# a comment\nseconds,arrivals,service_seconds\n"
 	for name, c := range map[string]struct{ text, want string }{
-		"empty":           {"", "line 1: the file ends: want the header"},
+		"empty":           {"", "line 1: the file ends too early: want the header"},
 		"no header":       {"0,1,2\n", `line 1: "0,1,2": want comments and then the header`},
-		"no rows":         {head, "line 3: the file ends: want at least two rows"},
+		"no rows":         {head, "line 3: the file ends too early: want at least two rows"},
 		"one row":         {head + "0,1,2\n", "want at least two rows"},
 		"comment in rows": {head + "0,1,2\n# hello\n", "line 4: \"# hello\": want three values"},
 		"late start":      {head + "10,1,2\n", "line 3: seconds 10: the first row begins at 0"},
-		"hole":            {head + "0,1,2\n10,1,2\n30,1,2\n", "line 5: seconds 30: there is a hole, want 20"},
+		"hole":            {head + "0,1,2\n10,1,2\n30,1,2\n", "line 5: seconds 30: a row is missing, want 20"},
 		"disorder":        {head + "0,1,2\n10,1,2\n10,1,2\n", "line 5: seconds 10: out of order, want 20"},
 		"standing still":  {head + "0,1,2\n0,1,2\n", "line 4: seconds 0: want a second row after the first"},
 		"garbage":         {head + "0,1,2\nten,1,2\n", `line 4: seconds "ten": want a whole number`},
@@ -83,7 +83,7 @@ func TestTracesAreReadStrictly(t *testing.T) {
 		"no work":         {head + "0,1,0\n", `line 3: service_seconds "0": want a number above 0`},
 		"NaN":             {head + "0,1,NaN\n", `line 3: service_seconds "NaN"`},
 		"infinite":        {head + "0,1,+Inf\n", `service_seconds "+Inf"`},
-		"binary":          {strings.Repeat("\x00", 5000), "this is no trace"},
+		"binary":          {strings.Repeat("\x00", 5000), "this is not a trace"},
 		"long line":       {head + strings.Repeat("1", 300) + "\n", "line 3: it has 300 bytes"},
 		"too large":       {head + "0,10000000,1\n" + large(), "the trace is too large"},
 	} {

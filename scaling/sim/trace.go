@@ -65,12 +65,12 @@ func ReadTrace(name string, in io.Reader) (*Trace, error) {
 	r.line++
 	switch {
 	case errors.Is(err, bufio.ErrTooLong):
-		err = r.wrong("it is longer than %d bytes: this is no trace", 4*maxLine)
+		err = r.wrong("it is longer than %d bytes: this is not a trace", 4*maxLine)
 	case err != nil:
 	case !r.headed:
-		err = r.wrong("the file ends: want the header %s", header)
+		err = r.wrong("the file ends too early: want the header %s", header)
 	case len(r.trace.Rows) < 2:
-		err = r.wrong("the file ends: want at least two rows, their distance is the interval")
+		err = r.wrong("the file ends too early: want at least two rows, because their distance is the interval")
 	}
 	if err != nil {
 		return nil, fmt.Errorf("trace %s: %w", name, err)
@@ -92,7 +92,7 @@ func (r *traceReader) wrong(format string, args ...any) error {
 func (r *traceReader) take(text string) error {
 	switch {
 	case len(text) > maxLine:
-		return r.wrong("it has %d bytes, at most %d: this is no trace", len(text), maxLine)
+		return r.wrong("it has %d bytes, more than %d: this is not a trace", len(text), maxLine)
 	case strings.HasPrefix(text, "#") && !r.headed:
 		r.trace.Comments = append(r.trace.Comments, strings.TrimSpace(text[1:]))
 		return nil
@@ -150,7 +150,7 @@ func (r *traceReader) inOrder(seconds int64) error {
 	want := r.trace.Length()
 	switch {
 	case at > want:
-		return r.wrong("seconds %d: there is a hole, want %d", seconds, want/time.Second)
+		return r.wrong("seconds %d: a row is missing, want %d", seconds, want/time.Second)
 	case at < want:
 		return r.wrong("seconds %d: out of order, want %d", seconds, want/time.Second)
 	}

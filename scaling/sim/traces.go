@@ -16,7 +16,7 @@ const TraceSeed = 1
 func LoadTrace(shape string) (*Trace, error) {
 	raw, err := traceFiles.ReadFile("traces/" + shape + ".csv")
 	if err != nil {
-		return nil, fmt.Errorf("no trace comes by the name %q", shape)
+		return nil, fmt.Errorf("there is no built-in trace %q", shape)
 	}
 	return ReadTrace(shape, bytes.NewReader(raw))
 }

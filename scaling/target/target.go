@@ -35,7 +35,7 @@ type Options struct {
 	Value         float64          `json:"value" doc:"where the measure should be"`
 	ToleranceUp   float64          `json:"tolerance_up" doc:"grow when the measure is above the value by more than this share"`
 	ToleranceDown float64          `json:"tolerance_down" doc:"shrink when the measure is below the value by more than this share"`
-	Window        scaling.Duration `json:"window" doc:"how far back samples count"`
+	Window        scaling.Duration `json:"window" doc:"how far back to look at samples"`
 }
 
 // Defaults track a utilization of 0.75.

@@ -221,7 +221,7 @@ func (b *bulk) connect(ctx context.Context) (reached bool, err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	silence := time.AfterFunc(answerLimit, func() {
-		cancel(fmt.Errorf("it has not answered for %s", answerLimit))
+		cancel(fmt.Errorf("it did not answer for %s", answerLimit))
 	})
 	defer silence.Stop()
 
@@ -255,7 +255,7 @@ func (b *bulk) connect(ctx context.Context) (reached bool, err error) {
 			if cause := context.Cause(ctx); cause != nil {
 				err = cause
 			}
-			return true, fmt.Errorf("%w: it did not answer to the end: %w", ErrUnreachable, err)
+			return true, fmt.Errorf("%w: its answer was cut off: %w", ErrUnreachable, err)
 		}
 		silence.Reset(answerLimit)
 		if a.End != nil {

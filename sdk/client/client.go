@@ -123,7 +123,7 @@ func (c *Client) Call(ctx context.Context, r Request, out any) (int, error) {
 		return resp.StatusCode, errorOf(resp, data)
 	}
 	if err := json.Unmarshal(data, out); err != nil {
-		return resp.StatusCode, fmt.Errorf("%s %s: the answer of %s is not what a host answers: %w", r.Method, r.Path, c.name, err)
+		return resp.StatusCode, fmt.Errorf("%s %s: %s does not answer like a host: %w", r.Method, r.Path, c.name, err)
 	}
 	return resp.StatusCode, nil
 }

@@ -108,9 +108,9 @@ func (c *Client) unreachable(ctx context.Context, err error) error {
 	}
 	switch {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
-		return &nobodyError{fmt.Sprintf("nobody listens on %s; start a host with 'tasker up', or name another with --socket or --url", c.name)}
+		return &nobodyError{fmt.Sprintf("nothing listens on %s; start a host with 'tasker up', or name another with --socket or --url", c.name)}
 	case errors.Is(err, fs.ErrPermission):
-		return &nobodyError{fmt.Sprintf("you may not connect to %s; run this as the user of the host", c.name)}
+		return &nobodyError{fmt.Sprintf("no permission to connect to %s; run this as the host's user", c.name)}
 	default:
 		return fmt.Errorf("%w: %s: %w", ErrUnreachable, c.name, err)
 	}

@@ -161,7 +161,7 @@ func Collect[T any](page func(cursor string) ([]T, string, error)) ([]T, error) 
 			return all, nil
 		}
 		if next == cursor {
-			return nil, errors.New("the host's list does not end: it answers with the same cursor again")
+			return nil, errors.New("the host's list does not end: it returned the same cursor twice")
 		}
 		cursor = next
 	}

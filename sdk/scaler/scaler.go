@@ -145,7 +145,7 @@ func (d Decision) Check() error {
 	}
 	switch {
 	case d.Reason == "":
-		problems = append(problems, errors.New("there is no reason: say why, for the people who wonder"))
+		problems = append(problems, errors.New("there is no reason: say why the target was chosen"))
 	case len(d.Reason) > MaxReasonBytes:
 		problems = append(problems, fmt.Errorf("the reason has %d bytes: want at most %d", len(d.Reason), MaxReasonBytes))
 	case !utf8.ValidString(d.Reason):

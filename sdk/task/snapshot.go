@@ -14,7 +14,7 @@ type Snapshot struct {
 	Progress    Progress        `json:"progress"`
 	StateReason string          `json:"state_reason,omitempty"`
 	Error       *TaskError      `json:"error,omitempty"`
-	Running     []RunningStep   `json:"running,omitempty" doc:"Running steps that say how far they are; of those in plugins only the host that runs them knows."`
+	Running     []RunningStep   `json:"running,omitempty" doc:"Running steps that report progress. For steps in plugins, only the host that runs them knows it."`
 }
 
 // RunningStep is a running step that reports its progress.

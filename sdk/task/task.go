@@ -20,7 +20,7 @@ type Task struct {
 
 	CreatedAt   time.Time  `json:"created_at"`
 	StartedAt   *time.Time `json:"started_at,omitempty" doc:"When the task's first step was claimed."`
-	CompletedAt *time.Time `json:"completed_at,omitempty" doc:"When the task came to rest: complete, error, cancelled or resolved."`
+	CompletedAt *time.Time `json:"completed_at,omitempty" doc:"When the task ended: complete, error, cancelled or resolved."`
 
 	StateReason string     `json:"state_reason,omitempty" doc:"Why the task is in its state, in one sentence."`
 	Error       *TaskError `json:"error,omitempty" doc:"Which step failed the task and why."`
@@ -28,7 +28,7 @@ type Task struct {
 	Tags         []string `json:"tags,omitempty"`
 	Initiator    string   `json:"initiator,omitempty"`
 	SourceSystem string   `json:"source_system,omitempty"`
-	Reason       string   `json:"reason,omitempty" doc:"Why the task was submitted, in the words of whoever did."`
+	Reason       string   `json:"reason,omitempty" doc:"Why the task was submitted, in the submitter's words."`
 	SubmittedBy  string   `json:"submitted_by,omitempty" doc:"The principal that submitted the task over the API."`
 	IdentityHash string   `json:"identity_hash,omitempty"`
 
@@ -98,19 +98,19 @@ type Step struct {
 	Attempts int             `json:"attempts" doc:"Attempts charged to the handler."`
 	// MaxAttempts is the retry policy's bound, at least 1.
 	MaxAttempts int `json:"max_attempts"`
-	Claims      int `json:"claims" doc:"How often it was claimed, deploys and crashes included."`
+	Claims      int `json:"claims" doc:"How often it was claimed, including after deploys and crashes."`
 	// Generation counts how often an operator had it run anew.
-	Generation int  `json:"generation,omitempty" doc:"How often it was had run anew; attempts and claims are those since."`
+	Generation int  `json:"generation,omitempty" doc:"How often an operator had it run again; attempts and claims count from then on."`
 	Skippable  bool `json:"skippable,omitempty" doc:"Whether its template lets an operator skip it."`
 	// PluginGeneration is the plugin process that ended the last attempt.
-	PluginGeneration int64 `json:"plugin_generation,omitempty" doc:"The plugin process that ended the last attempt: its generation."`
+	PluginGeneration int64 `json:"plugin_generation,omitempty" doc:"The generation of the plugin process that ended the last attempt."`
 
 	DueAt      *time.Time `json:"due_at,omitempty" doc:"When a step that waits for its next attempt is due."`
 	StartedAt  *time.Time `json:"started_at,omitempty"`
 	FinishedAt *time.Time `json:"finished_at,omitempty"`
 
 	Lease    *Lease          `json:"lease,omitempty" doc:"Who runs the step now."`
-	Progress *StepProgress   `json:"progress,omitempty" doc:"How far a running step says it is; of one in a plugin only the host that runs it knows."`
+	Progress *StepProgress   `json:"progress,omitempty" doc:"The progress that a running step reports. For a step in a plugin, only the host that runs it knows it."`
 	Result   json.RawMessage `json:"result,omitempty" doc:"The handler's result, every digit kept."`
 	Metadata json.RawMessage `json:"metadata,omitempty"`
 	Error    *StepError      `json:"error,omitempty" doc:"Why the last attempt failed."`
@@ -135,5 +135,5 @@ type Transition struct {
 	At       time.Time       `json:"at"`
 	Metadata json.RawMessage `json:"metadata,omitempty"`
 	// PluginGeneration is the plugin process that ended an attempt.
-	PluginGeneration int64 `json:"plugin_generation,omitempty" doc:"The plugin process that ended the attempt: its generation."`
+	PluginGeneration int64 `json:"plugin_generation,omitempty" doc:"The generation of the plugin process that ended the attempt."`
 }

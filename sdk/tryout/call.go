@@ -200,7 +200,7 @@ func strict(raw []byte, into any) error {
 		return err
 	}
 	if d.More() {
-		return errors.New("there is something behind the JSON object")
+		return errors.New("there is something after the JSON object")
 	}
 	return nil
 }
@@ -209,7 +209,7 @@ func strict(raw []byte, into any) error {
 func Event() health.Event {
 	return health.Event{
 		ID: "tryout-1", Kind: "tryout", Severity: health.Info, Subject: "tryout", From: "before", To: "after",
-		Time: time.Now().UTC().Truncate(time.Microsecond), Message: "somebody tries this reporter out", Host: "tryout", State: "normal",
+		Time: time.Now().UTC().Truncate(time.Microsecond), Message: "this event is a test of the reporter", Host: "tryout", State: "normal",
 		Labels: map[string]string{"purpose": "test"},
 	}
 }

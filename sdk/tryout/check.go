@@ -122,7 +122,7 @@ func (s *suite) checkWithin(ctx context.Context, name string, patience time.Dura
 	case err != nil:
 		r.Problem = s.explain(err)
 		if late {
-			r.Problem = fmt.Sprintf("no end within %s: %s", patience, r.Problem)
+			r.Problem = fmt.Sprintf("it did not end within %s: %s", patience, r.Problem)
 		}
 		s.drop() // it may be in any state
 	}
@@ -324,7 +324,7 @@ func (s *suite) unknownOption(ctx context.Context) error {
 		return fmt.Errorf("configure: %w; want an answer with field errors", err)
 	}
 	if len(answer.GetErrors()) == 0 {
-		return errors.New("an unknown option is accepted: a misspelt one would be ignored in silence")
+		return errors.New("an unknown option is accepted: a misspelt one would be ignored silently")
 	}
 	return nil
 }
@@ -358,7 +358,7 @@ func (s *suite) health(ctx context.Context) error {
 	case pluginv1.HealthResponse_STATUS_HEALTHY, pluginv1.HealthResponse_STATUS_DEGRADED:
 		return nil
 	default:
-		return fmt.Errorf("it says %s %s", h.GetStatus(), h.GetMessage())
+		return fmt.Errorf("it reports %s %s", h.GetStatus(), h.GetMessage())
 	}
 }
 
@@ -423,7 +423,7 @@ func (s *suite) drain(ctx context.Context) error {
 		return err
 	}
 	if n := answer.GetInFlight(); n != 0 {
-		return fmt.Errorf("it says that %d are in flight and none is", n)
+		return fmt.Errorf("it reports %d steps in flight, but there are none", n)
 	}
 	if work != nil {
 		if err := s.handsBack(ctx, work); err != nil {
@@ -449,7 +449,7 @@ func (s *suite) processes(ctx context.Context) {
 			return
 		}
 	}
-	s.check(ctx, "exits when the host says so", func(context.Context) error {
+	s.check(ctx, "exits when the host asks it to", func(context.Context) error {
 		if err != nil {
 			return err
 		}

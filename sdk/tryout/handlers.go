@@ -34,7 +34,7 @@ func (s *suite) handlers(ctx context.Context) {
 		}
 		return nil
 	}))
-	s.check(ctx, "handlers: a cancel of nothing is ignored", s.withWork(func(ctx context.Context, w *Work) error {
+	s.check(ctx, "handlers: a cancel of an unknown step is ignored", s.withWork(func(ctx context.Context, w *Work) error {
 		if err := w.Cancel(1 << 40); err != nil {
 			return err
 		}
@@ -65,7 +65,7 @@ func (s *suite) handlers(ctx context.Context) {
 	for _, slot := range slots {
 		if !tried[slot.GetName()] {
 			s.check(ctx, "handler "+slot.GetName(), func(context.Context) error {
-				return skipped("without an example it is not called")
+				return skipped("it is not called without an example")
 			})
 		}
 	}
@@ -138,7 +138,7 @@ func succeeded(o *pluginv1.Outcome) error {
 	case len(result) > 0 && !json.Valid(result):
 		return fmt.Errorf("the result is not JSON: %.100q", result)
 	case wire.HasNUL(result) || wire.HasNUL(o.GetMetadata()):
-		return errors.New("the result or its metadata has the character NUL in a text: a host refuses it")
+		return errors.New("the result or its metadata has the NUL character in a string: a host refuses it")
 	}
 	if m := o.GetMetadata(); len(m) > 0 && !isObject(m) {
 		return fmt.Errorf("the metadata is not a JSON object: %.100q", m)

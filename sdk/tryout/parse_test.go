@@ -32,7 +32,7 @@ func TestParseRefuses(t *testing.T) {
 	for raw, want := range map[string]string{
 		`{"samples": [{"span": "0s"}]}`: "samples[0]: span must be more than zero",
 		`{"queue": 3}`:                  `unknown field "queue"`,
-		`{} {}`:                         "something behind",
+		`{} {}`:                         "something after",
 		`[`:                             "read the observation",
 	} {
 		_, err := tryout.ParseObservation([]byte(raw))

@@ -170,20 +170,20 @@ func (p *program) explain(cause error, stderr string) error {
 	case p.cmd.ProcessState == nil: // it never came to executing it
 		return cause
 	case version != nil && version[1] != "1":
-		return fmt.Errorf("its handshake %q begins with the version %s of go-plugin's protocol: want 1", line, version[1])
+		return fmt.Errorf("its handshake %q begins with version %s of go-plugin's protocol: want 1", line, version[1])
 	case version != nil && version[2] != fmt.Sprint(wire.ProtocolVersion):
-		return fmt.Errorf("its handshake %q chooses the version %s of the contract: want one of those in PLUGIN_PROTOCOL_VERSIONS, which is %d", line, version[2], wire.ProtocolVersion)
+		return fmt.Errorf("its handshake %q chooses version %s of the contract: want one of those in PLUGIN_PROTOCOL_VERSIONS, which is %d", line, version[2], wire.ProtocolVersion)
 	case version != nil:
 		return cause
 	case line != "":
-		return fmt.Errorf("it is no plugin: the first it printed on standard output is %q, which is no handshake:%s", line, duties)
+		return fmt.Errorf("it is not a plugin: the first line it printed on standard output is %q, which is not a handshake:%s", line, duties)
 	case p.killed && errors.Is(cause, context.DeadlineExceeded):
 		return fmt.Errorf("it printed no handshake on standard output in time:%s", duties)
 	case p.killed: // it would have gone on
 		return fmt.Errorf("it printed no handshake on standard output: %w%s", cause, duties)
 	case strings.Contains(stderr, "This binary is a plugin"):
-		return fmt.Errorf("it is a plugin of another product: it ended (%s) when it did not find that one's host. Rebuild it with this SDK", p.cmd.ProcessState)
+		return fmt.Errorf("it is a plugin for another product: it ended (%s) because that product's host did not start it; rebuild it with this SDK", p.cmd.ProcessState)
 	default:
-		return fmt.Errorf("it is no plugin, or it cannot start: it ended (%s) and had printed no handshake on standard output:%s", p.cmd.ProcessState, duties)
+		return fmt.Errorf("it is not a plugin, or it cannot start: it ended (%s) without printing a handshake on standard output:%s", p.cmd.ProcessState, duties)
 	}
 }

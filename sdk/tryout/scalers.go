@@ -40,7 +40,7 @@ func (s *suite) scalers(ctx context.Context) {
 			}))
 		}
 		s.check(ctx, fmt.Sprintf("scaling %s: the same observations, the same decisions", a.name), s.withInstance(a.repeats))
-		s.check(ctx, fmt.Sprintf("scaling %s: a snapshot is taken over", a.name), s.twoInstances(a.remembers))
+		s.check(ctx, fmt.Sprintf("scaling %s: a snapshot can be restored", a.name), s.twoInstances(a.remembers))
 		s.check(ctx, fmt.Sprintf("scaling %s: a foreign snapshot does no harm", a.name), s.withInstance(a.survives))
 	}
 }
@@ -85,12 +85,12 @@ var situations = []struct {
 		o.Current, o.Target, o.Max, o.BudgetLeft = 10, 10, 10, 0
 		return o
 	}},
-	{"a pool of nothing", func(pool string) scaler.Observation {
+	{"an empty pool", func(pool string) scaler.Observation {
 		o := observe(pool, 3, func(_ int, s *scaler.Sample) { s.Size, s.Completions, s.Utilization = 0, 0, 0 })
 		o.Current, o.Target, o.Min = 0, 0, 0
 		return o
 	}},
-	{"numbers without measure", func(pool string) scaler.Observation {
+	{"extreme numbers", func(pool string) scaler.Observation {
 		o := observe(pool, 3, func(_ int, s *scaler.Sample) {
 			s.Arrivals, s.Completions, s.Errors, s.QueueDepth = math.MaxInt64, math.MaxInt64, math.MaxInt64, math.MaxInt64
 			s.OldestAge, s.LatencyP99, s.Span = 1000*time.Hour, 1000*time.Hour, time.Microsecond
@@ -163,7 +163,7 @@ func (a algorithm) repeats(ctx context.Context, i *Instance) error {
 			return err
 		}
 		if one, two := decisions[0], decisions[2]; one.Target != two.Target || one.Confidence != two.Confidence {
-			return fmt.Errorf("two pools with the same observations get the targets %d and %d (confidence %g and %g): a decision must depend on nothing else, and what is known of one pool must be kept apart from another",
+			return fmt.Errorf("two pools with the same observations get the targets %d and %d (confidence %g and %g): a decision must depend on nothing else, and what is known about one pool must not affect another",
 				one.Target, two.Target, one.Confidence, two.Confidence)
 		}
 	}
@@ -182,7 +182,7 @@ func (a algorithm) remembers(ctx context.Context, old, next *Instance) error {
 	answer, err := old.Scaling.Snapshot(ctx, &pluginv1.SnapshotRequest{Algorithm: a.name, Pool: pool})
 	switch {
 	case status.Code(err) == codes.Unimplemented, err == nil && answer.GetError() == "" && len(answer.GetSnapshot()) == 0:
-		return skipped("it keeps no memory, or has no snapshot of it")
+		return skipped("it has no memory, or takes no snapshots of it")
 	case err != nil:
 		return fmt.Errorf("snapshot: %w", err)
 	case answer.GetError() != "":
@@ -206,7 +206,7 @@ func (a algorithm) remembers(ctx context.Context, old, next *Instance) error {
 		return err
 	}
 	if got[0].Target != want[0].Target {
-		return fmt.Errorf("after a restore the target is %d, and %d without one: the snapshot forgets something", got[0].Target, want[0].Target)
+		return fmt.Errorf("after a restore the target is %d, without one it is %d: the snapshot is incomplete", got[0].Target, want[0].Target)
 	}
 	return nil
 }

@@ -172,7 +172,7 @@ func (p *process) terminate(ctx context.Context) error {
 	case <-p.gone:
 		return nil
 	case <-time.After(exitTimeout):
-		return fmt.Errorf("it still runs %s after SIGTERM", exitTimeout)
+		return fmt.Errorf("it is still running %s after SIGTERM", exitTimeout)
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
@@ -181,7 +181,7 @@ func (p *process) terminate(ctx context.Context) error {
 // printed returns the end of what the process printed, if it printed anything.
 func (p *process) printed() string {
 	if text := p.words.String(); text != "" {
-		return "\nthe last it printed:\n" + text
+		return "\nits last output:\n" + text
 	}
 	return ""
 }

@@ -38,12 +38,12 @@ func (s *suite) watchers(ctx context.Context) {
 			s.check(ctx, "health "+name+": checks", s.withInstance(func(ctx context.Context, i *Instance) error {
 				return checksTwice(ctx, i, name)
 			}))
-			s.check(ctx, "health "+name+": a host that waits no longer does no harm", s.withInstance(func(ctx context.Context, i *Instance) error {
+			s.check(ctx, "health "+name+": a cancelled call does no harm", s.withInstance(func(ctx context.Context, i *Instance) error {
 				return impatient(ctx, i, name)
 			}))
 		}
 		if can(slot, wire.AbilityReport) {
-			s.check(ctx, "health "+name+": accepts that nothing happened", s.withInstance(func(ctx context.Context, i *Instance) error {
+			s.check(ctx, "health "+name+": accepts an empty report", s.withInstance(func(ctx context.Context, i *Instance) error {
 				return i.Report(ctx, name)
 			}))
 			s.check(ctx, "health "+name+": reports", s.withInstance(s.reports(name)))
@@ -60,11 +60,11 @@ func checksTwice(ctx context.Context, i *Instance, name string) error {
 			return err
 		}
 		if len(results) == 0 {
-			return fmt.Errorf("check %s: it has no results: a check that is well says so", name)
+			return fmt.Errorf("check %s: it has no results: if all is well, a check must say so", name)
 		}
 		names := namesOf(results)
 		if turn > 0 && !slices.Equal(names, before) {
-			return fmt.Errorf("check %s: the results were named %q and are named %q: the host follows a check by its name", name, before, names)
+			return fmt.Errorf("check %s: the results were named %q and are now named %q: the host identifies a check by its name", name, before, names)
 		}
 		before = names
 	}
@@ -93,7 +93,7 @@ func impatient(ctx context.Context, i *Instance, name string) error {
 func (s *suite) reports(name string) func(context.Context, *Instance) error {
 	return func(ctx context.Context, i *Instance) error {
 		if !s.cfg.Report {
-			return skipped("it is handed no event unless asked to: it might reach people")
+			return skipped("no event is reported unless you ask for it, because it might reach people")
 		}
 		event := Event()
 		for range 2 {

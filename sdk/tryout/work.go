@@ -119,7 +119,7 @@ func (a *Attempt) Wait(ctx context.Context) (*pluginv1.Outcome, error) {
 			return nil, fmt.Errorf("the work stream ended before the step: %w", a.work.err)
 		}
 	case <-ctx.Done():
-		return nil, errors.New("the step has no outcome yet, and none came in time")
+		return nil, errors.New("the step's outcome did not come in time")
 	}
 }
 

@@ -36,10 +36,10 @@ func TestTryout(t *testing.T) {
 		want string // in what is printed
 	}{
 		"check":           {[]string{"check", good, "--example", "crooked.echo=" + step, "--patience", "1m"}, 0, "ok    exits at SIGTERM\n"},
-		"check bad":       {[]string{"check", bad, "--patience", "1m"}, 1, "FAIL  drain\n      it says that 7 are in flight and none is\n"},
+		"check bad":       {[]string{"check", bad, "--patience", "1m"}, 1, "FAIL  drain\n      it reports 7 steps in flight, but there are none\n"},
 		"check schema":    {[]string{"check", typeless, "--patience", "1m"}, 1, "FAIL  describe\n      the schema of the options: at /type: "},
-		"check no plugin": {[]string{"check", "/bin/true"}, 1, "FAIL  start\n      start /bin/true: it is no plugin, or it cannot start: it ended (exit status 0)"},
-		"run no plugin":   {[]string{"run", "/bin/true"}, 1, "tasker: start /bin/true: it is no plugin, or it cannot start"},
+		"check no plugin": {[]string{"check", "/bin/true"}, 1, "FAIL  start\n      start /bin/true: it is not a plugin, or it cannot start: it ended (exit status 0)"},
+		"run no plugin":   {[]string{"run", "/bin/true"}, 1, "tasker: start /bin/true: it is not a plugin, or it cannot start"},
 		"no file":         {[]string{"check", good + ".exe"}, 2, "there is no file"},
 		"no executable":   {[]string{"check", step}, 2, "is not an executable file"},
 		"bad options":     {[]string{"check", good, "--options", "{"}, 2, "--options: the document ends in the middle"},
@@ -84,6 +84,6 @@ func TestTryout(t *testing.T) {
 				problems[c.Name] = c.Problem
 			}
 		}
-		require.Equal(t, map[string]string{"drain": "it says that 7 are in flight and none is"}, problems)
+		require.Equal(t, map[string]string{"drain": "it reports 7 steps in flight, but there are none"}, problems)
 	})
 }

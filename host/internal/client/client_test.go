@@ -202,7 +202,7 @@ func TestForeignServer(t *testing.T) {
 	defer foreign.Close()
 	c := connect(t, client.Options{URL: foreign.URL + "/"})
 	_, err := c.Plugins(t.Context())
-	require.ErrorContains(t, err, "is not what a host answers")
+	require.ErrorContains(t, err, "does not answer like a host")
 	_, err = c.Doctor(t.Context())
 	require.ErrorContains(t, err, `502 Bad Gateway: "<html>\x1b[31mno`, "control characters are escaped")
 }

@@ -212,7 +212,7 @@ func TestBadCanary(t *testing.T) {
 		fails          bool
 	}{
 		"errs":  {share: 30, feeders: 4, reason: `% of its \d+ calls fail`, fails: true},
-		"slows": {share: 10, feeders: 32, reason: `^chaos\.echo: 99 % of its calls take up to \S+; before it was \S+$`},
+		"slows": {share: 10, feeders: 32, reason: `^chaos\.echo: 99 % of its calls take up to \S+; before, they took up to \S+$`},
 	} {
 		t.Run(mode, func(t *testing.T) {
 			t.Parallel()

@@ -128,7 +128,7 @@ func TestHandlerMovesBetweenPlugins(t *testing.T) {
 	chaos, other := spec("chaos", script(t, "sdk")), spec("other", script(t, "other"))
 	b := started(t, nil, chaos)
 	_, err := b.Apply(t.Context(), []Spec{chaos, other}, ann, "test")
-	require.ErrorContains(t, err, `handler "chaos.echo" is served by plugin "chaos" already`)
+	require.ErrorContains(t, err, `handler "chaos.echo" is already served by plugin "chaos"`)
 	require.Len(t, b.Status(), 1)
 
 	raw := chaos

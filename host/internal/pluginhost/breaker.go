@@ -11,7 +11,7 @@ import (
 )
 
 // crashBreaker decides when a plugin is restarted: soon after one exit, later after each
-// further one, and much later when it crashes in a loop. To the breaker an exit is a
+// further one, and much later when it keeps crashing. To the breaker an exit is a
 // failure, and a process that has served for a while is a success; when the breaker lets
 // a plugin try again, one exit opens it again.
 type crashBreaker struct {
@@ -33,7 +33,7 @@ func newCrashBreaker(plugin string, cfg Restart, log hclog.Logger) *crashBreaker
 		Timeout:     cfg.Open,
 		ReadyToTrip: func(c gobreaker.Counts) bool { return int(c.TotalFailures) >= cfg.Exits },
 		OnStateChange: func(_ string, from, to gobreaker.State) {
-			log.Warn("crash-loop breaker of the plugin", "from", from.String(), "to", to.String())
+			log.Warn("crash-loop breaker of the plugin changed", "from", from.String(), "to", to.String())
 			if to == gobreaker.StateOpen {
 				b.mu.Lock()
 				b.until = time.Now().Add(cfg.Open)

@@ -212,14 +212,14 @@ func (s Spec) check() error {
 		errs = append(errs, fmt.Errorf("plugin %q: "+format, append([]any{s.Name}, args...)...))
 	}
 	if !slices.Contains(kinds, s.Kind) {
-		wrong("kind %q is none of %s", s.Kind, strings.Join(kinds, ", "))
+		wrong("kind %q is not one of %s", s.Kind, strings.Join(kinds, ", "))
 	}
 	if !pluginName.MatchString(s.Name) {
 		wrong("the name must match %s", pluginName)
 	}
 	switch {
 	case s.Path == "" && s.SHA256 == "":
-		wrong("it has neither a path nor a sha256")
+		wrong("neither path nor sha256 is set")
 	case s.Path != "" && !filepath.IsAbs(s.Path):
 		wrong("path %q is not absolute", s.Path)
 	}
@@ -227,7 +227,7 @@ func (s Spec) check() error {
 		wrong("%w", err)
 	}
 	if s.Rollout.Strategy == ShadowFirst && s.Kind == KindHandler {
-		wrong("rollout strategy shadow+canary is not for handlers: a copy of a step would run it twice; use canary")
+		wrong("rollout strategy shadow+canary cannot be used for handlers, because it would run steps twice; use canary")
 	}
 	if s.MaxInFlight < 1 || s.MaxInFlight > maxWindow {
 		wrong("max_in_flight %d is not between 1 and %d", s.MaxInFlight, maxWindow)

@@ -208,7 +208,7 @@ func TestHealthChecksWithoutAnAnswer(t *testing.T) {
 	for _, a := range []answered{missed, missed, well, missed, missed} {
 		require.NoError(t, p.heard(a))
 	}
-	require.EqualError(t, p.heard(missed), "no answer to 3 health checks, the last: deadline exceeded")
+	require.EqualError(t, p.heard(missed), "no answer to 3 health checks, last error: deadline exceeded")
 }
 
 // What a plugin has started ends with it, and in time for a stop that has

@@ -44,7 +44,7 @@ type generation struct {
 
 	leases atomic.Int64    // calls that have not ended
 	idle   chan struct{}   // signalled when leases drops to zero
-	recent *rollout.Record // results of the calls of the last minute; set when it has described itself
+	recent *rollout.Record // results of the calls of the last minute; set when it described itself
 
 	// For queries, which do not use the stream.
 	breaker  *gobreaker.CircuitBreaker[struct{}]

@@ -69,7 +69,7 @@ func (s *slot) trip(g *generation) {
 	s.log.Error("call breaker of the plugin opened", "generation", g.number)
 	s.giveUp(g, causeErrors, reason)
 	if err := s.backOut(g, causeErrors, reason); err != nil && !errors.Is(err, ErrNothingToDo) {
-		s.failed(fmt.Errorf("take the change back: %w", err))
+		s.failed(fmt.Errorf("roll the change back: %w", err))
 	}
 }
 
@@ -83,13 +83,13 @@ func (s *slot) recycle(g *generation) {
 	s.mu.Unlock()
 	switch {
 	case phase == journal.Canary:
-		s.giveUp(g, causeHealth, "calls hang in it: it ignores cancellation")
+		s.giveUp(g, causeHealth, "its calls hang and ignore cancellation")
 		return
 	case phase != journal.Active || !g.runs.same(want):
 		return // it is already being retired
 	}
-	s.log.Warn("calls hang in the plugin: it ignores cancellation; replacing the process", "generation", g.number)
-	if s.onTrial(g) && s.backOut(g, causeHealth, "calls hang in it: it ignores cancellation") == nil {
+	s.log.Warn("calls hang in the plugin and ignore cancellation; replacing the process", "generation", g.number)
+	if s.onTrial(g) && s.backOut(g, causeHealth, "its calls hang and ignore cancellation") == nil {
 		return
 	}
 	why := fmt.Sprintf("calls hang in generation %d", g.number)
@@ -149,7 +149,7 @@ func (s *slot) lose(g *generation) (another bool) {
 		}
 		return s.primary != nil
 	}
-	s.takeover(next, fmt.Sprintf("generation %d ended: it takes over", g.number))
+	s.takeover(next, fmt.Sprintf("it takes over because generation %d ended", g.number))
 	return true
 }
 
@@ -200,7 +200,7 @@ func (s *slot) bury(g *generation, why error) {
 		to = journal.Failed // it was not ready yet
 	}
 	s.over(g, to, why.Error(), g.lostAt)
-	err := fmt.Errorf("%w; it ran %s and used at most %d MiB", why, time.Since(g.since).Round(time.Millisecond), exit.MaxRSS>>20)
+	err := fmt.Errorf("%w; it ran for %s and used up to %d MiB", why, time.Since(g.since).Round(time.Millisecond), exit.MaxRSS>>20)
 	if exit.Stderr != "" {
 		err = fmt.Errorf("%w; its standard error ends with:\n%s", err, strings.TrimRight(exit.Stderr, "\n"))
 	}

@@ -341,11 +341,11 @@ func TestMemoryIsLimited(t *testing.T) {
 	require.Regexp(t, `^memory 150 MiB( \(memory is watched\))?$`, first.Limits)
 	limits := b.explain(t).Generations[0].Limits
 	if !strings.HasPrefix(limits, "cgroup v2: memory 150 MiB") {
-		require.Regexp(t, "^rlimits only .*; resident memory is watched: a process with more than 150 MiB is ended$", limits)
+		require.Regexp(t, "^rlimits only .*; resident memory is watched: a process that exceeds 150 MiB is ended$", limits)
 	}
 	require.Equal(t, ReasonCrashed, outcome(t, b.call("chaos.hog", nil)).Failure.Code)
 	s := b.serves(t, first.Generation)
 	require.Contains(t, s.LastError, "max_memory")
 	require.Equal(t, vocab.OutcomeSuccess, b.run(t, "chaos.echo", "1").Kind)
-	require.Contains(t, b.log.String(), "limits of the plugin")
+	require.Contains(t, b.log.String(), "plugin limits")
 }

@@ -64,7 +64,7 @@ type life struct {
 }
 
 // errOvertaken is the cause that ends a Start when Stop is called.
-var errOvertaken = errors.New("the plugin host was stopped while it started")
+var errOvertaken = errors.New("the plugin host was stopped while it was starting")
 
 // New returns a host, to be started with Start. The error names everything that is wrong
 // with the configuration.
@@ -204,7 +204,7 @@ func (h *Host) finish(ctx context.Context) error {
 	}
 	h.mirrors.Wait()
 	if lost := h.journal.Close(context.WithoutCancel(ctx)); lost > 0 {
-		h.log.Error("events of plugins are lost: the database could not be reached", "events", lost)
+		h.log.Error("plugin events are lost: the database could not be reached", "events", lost)
 	}
 	h.router.clear()
 	l.launcher.Close()
@@ -237,7 +237,7 @@ func (l *life) release() { <-l.starts }
 func (h *Host) Dispatch(call Call) {
 	g, ok := h.router.acquire(call.Handler, call.Step.GetTaskUuid())
 	if !ok {
-		reason, message := ReasonNoPlugin, fmt.Sprintf("no plugin serves handler %q now", call.Handler)
+		reason, message := ReasonNoPlugin, fmt.Sprintf("no plugin currently serves handler %q", call.Handler)
 		if h.stopping.Load() {
 			reason, message = ReasonStopping, "the host shuts down"
 		}

@@ -52,7 +52,7 @@ func (s *slot) wanted(ctx context.Context) (*release, error) {
 		if err == nil {
 			return want, nil
 		}
-		s.log.Warn("stored copy of the plugin is not usable, taking the executable in again", "error", err)
+		s.log.Warn("stored copy of the plugin cannot be used; storing the executable again", "error", err)
 		if want.spec.Path == "" {
 			return nil, fmt.Errorf("start plugin %s: %w", s.label, err)
 		}
@@ -168,7 +168,7 @@ func (s *slot) confine(g *generation, user *runas.User) *process.Groups {
 	if user == nil && !limits.Any() {
 		return nil
 	}
-	s.log.Info("limits of the plugin", "generation", g.number, "limits", g.limits)
+	s.log.Info("plugin limits", "generation", g.number, "limits", g.limits)
 	return groups
 }
 
@@ -185,7 +185,7 @@ func (s *slot) prepare(ctx context.Context, g *generation) (phase string, err er
 	if err != nil {
 		return "describe", err
 	}
-	s.note(g, journal.Handshaken, "it has described itself")
+	s.note(g, journal.Handshaken, "it described itself")
 	options, secrets, err := s.resolve(spec.Options, d.GetOptionsSchema())
 	if err != nil {
 		return "configure", err
@@ -200,8 +200,8 @@ func (s *slot) prepare(ctx context.Context, g *generation) (phase string, err er
 	if err := s.optionErrors(faultsOf(c.GetErrors()), secrets); err != nil {
 		return "configure", err
 	}
-	s.note(g, journal.Configured, "it has taken its options")
-	s.note(g, journal.Probing, "it tests itself")
+	s.note(g, journal.Configured, "it accepted its options")
+	s.note(g, journal.Probing, "its self-test runs")
 	for range spec.Rollout.Probes {
 		if phase, err := probe(ctx, g); err != nil {
 			return phase, err
@@ -243,7 +243,7 @@ const maxShown = 4 << 10
 // slot's lock.
 func (g *generation) adopt(d *pluginv1.DescribeResponse, spec Spec) error {
 	if n := len(d.GetSlots()); n > maxSlots {
-		return fmt.Errorf("it says that it serves %d handlers, algorithms and health services, more than %d", n, maxSlots)
+		return fmt.Errorf("it declares %d handlers, algorithms and health services, more than the maximum of %d", n, maxSlots)
 	}
 	var bad []string
 	for _, slot := range d.GetSlots() {

@@ -54,7 +54,7 @@ func found(spec Spec) (string, error) {
 	}
 	sum, err := artifact.Digest(spec.Path)
 	if err == nil && spec.SHA256 != "" && !strings.EqualFold(sum, spec.SHA256) {
-		err = fmt.Errorf("%s: checksum mismatch: sha256 is %s, configured is %s", spec.Path, sum, spec.SHA256)
+		err = fmt.Errorf("%s: checksum mismatch: sha256 is %s, but the configured one is %s", spec.Path, sum, spec.SHA256)
 	}
 	return sum, err
 }
@@ -78,7 +78,7 @@ func (h *Host) plan(specs []Spec, sum func(Spec) (string, error)) []Change {
 	}
 	for _, s := range h.list() {
 		if !wanted[s.id] {
-			changes = append(changes, Change{Slot: s.id, Action: Remove, From: s.status().SHA256, Reason: "it is configured no more"})
+			changes = append(changes, Change{Slot: s.id, Action: Remove, From: s.status().SHA256, Reason: "it is no longer configured"})
 		}
 	}
 	return changes
@@ -93,7 +93,7 @@ func (h *Host) planOne(spec Spec, sum func(Spec) (string, error)) Change {
 	s, err := h.slot(spec.ID())
 	if err != nil {
 		if c.Action == "" {
-			c.Action, c.Reason = Add, "it is configured anew"
+			c.Action, c.Reason = Add, "it is newly configured"
 		}
 		return c
 	}
@@ -116,10 +116,10 @@ func (h *Host) planOne(spec Spec, sum func(Spec) (string, error)) Change {
 func (s *slot) compare(spec Spec, sum string, now *release) (Action, string) {
 	next := &release{spec: spec, config: spec.digest(s.host.cfg.Environment), stored: artifact.Artifact{SHA256: sum}}
 	if now == nil { // it has not been taken in yet
-		return SwapTo, "it does not serve yet"
+		return SwapTo, "it is not serving yet"
 	}
 	if s.candidate != nil && next.same(s.want) {
-		return Withdraw, "what serves is asked for again: the rollout of the other ends"
+		return Withdraw, "what serves is configured again, so the rollout of the other executable ends"
 	}
 	same := next.same(now)
 	if err := s.host.quarantine.check(s.id, next); err != nil && !same {
@@ -265,7 +265,7 @@ func (a *application) hold(ctx context.Context) {
 		case <-ctx.Done():
 			c.Err = context.Cause(ctx)
 			c.Action = Refuse
-			c.Reason = "another change of it is under way"
+			c.Reason = "another change of it is in progress"
 		}
 	}
 }

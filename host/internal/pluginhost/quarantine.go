@@ -36,7 +36,7 @@ func (q *quarantine) refresh(ctx context.Context) {
 	defer cancel()
 	known, err := q.journal.Quarantines(ctx)
 	if err != nil {
-		q.log.Warn("what is in quarantine cannot be read; what was known before counts", "error", err)
+		q.log.Warn("the quarantine list cannot be read; using the last known one", "error", err)
 		return
 	}
 	q.mu.Lock()
@@ -117,7 +117,7 @@ func (q *quarantine) release(ctx context.Context, id SlotID, sum string, actor A
 	}
 	q.mu.Unlock()
 	if len(events) == 0 {
-		return fmt.Errorf("%w: nothing of that sort is in quarantine", ErrNothingToDo)
+		return fmt.Errorf("%w: nothing that matches is in quarantine", ErrNothingToDo)
 	}
 	account := q.write()
 	if account == nil {
@@ -144,7 +144,7 @@ func (s *slot) allowed(ctx context.Context, r *release) (*release, error) {
 	if err != nil {
 		return nil, errors.Join(refused, err)
 	}
-	s.log.Error("what is configured is in quarantine; what served before is started", "error", refused, "sha256", good.stored.SHA256)
+	s.log.Error("the configured executable is in quarantine; starting the previous one", "error", refused, "sha256", good.stored.SHA256)
 	return good, nil
 }
 
@@ -154,15 +154,15 @@ func (s *slot) lastGood(ctx context.Context, settings Spec) (*release, error) {
 	defer cancel()
 	sum, err := s.host.cfg.Journal.LastGood(ctx, s.id, settings.SHA256)
 	if err != nil {
-		return nil, fmt.Errorf("find what served before: %w", err)
+		return nil, fmt.Errorf("find the previous executable: %w", err)
 	}
 	if sum == "" {
-		return nil, errors.New("and nothing else has served before")
+		return nil, errors.New("no other executable has served before")
 	}
 	settings.Path, settings.SHA256 = "", sum
 	good, err := s.take(settings)
 	if err != nil {
-		return nil, fmt.Errorf("what served before: %w", err)
+		return nil, fmt.Errorf("the previous executable: %w", err)
 	}
 	return good, s.host.quarantine.check(s.id, good)
 }

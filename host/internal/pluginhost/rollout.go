@@ -76,11 +76,11 @@ func (r Rollout) limits() rollout.Limits {
 func (r Rollout) check() error {
 	switch {
 	case r.Strategy != Immediate && r.Strategy != CanarySteps && r.Strategy != ShadowFirst:
-		return fmt.Errorf("rollout strategy %q is none of immediate, canary, shadow+canary", r.Strategy)
+		return fmt.Errorf("rollout strategy %q is not one of immediate, canary, shadow+canary", r.Strategy)
 	case slices.ContainsFunc(r.Steps, func(p int) bool { return p < 1 || p > 100 }) || !slices.IsSorted(r.Steps):
-		return fmt.Errorf("rollout steps %v are not growing percents from 1 to 100", r.Steps)
+		return fmt.Errorf("rollout steps %v are not increasing percentages from 1 to 100", r.Steps)
 	case r.Hold < 0 || r.MinSamples < 0 || r.Probes < 0 || r.ErrorFloor < 0 || r.LatencyFloor < 0:
-		return errors.New("a number of the rollout is negative")
+		return errors.New("a number in the rollout settings is negative")
 	}
 	return nil
 }

@@ -192,7 +192,7 @@ func (r *router) build(edits []edit) (*prepared, error) {
 		var taken []string
 		for _, t := range e.claims() {
 			if owner, ok := next.owners[t]; ok && owner != e.slot {
-				taken = append(taken, fmt.Sprintf("%s is served by plugin %q already", t, owner))
+				taken = append(taken, fmt.Sprintf("%s is already served by plugin %q", t, owner))
 			}
 			next.owners[t] = e.slot
 			if a, ok := e.to.primary.abilities[t]; ok {
@@ -200,7 +200,7 @@ func (r *router) build(edits []edit) (*prepared, error) {
 			}
 		}
 		if len(taken) > 0 {
-			return nil, fmt.Errorf("plugin %q: %s; a %s has one plugin: remove one of them (%w)", e.slot, strings.Join(taken, ", "), e.claims()[0].kind, errOwned)
+			return nil, fmt.Errorf("plugin %q: %s; a %s can have only one plugin: remove one of them (%w)", e.slot, strings.Join(taken, ", "), e.claims()[0].kind, errOwned)
 		}
 	}
 	for _, e := range edits {

@@ -83,7 +83,7 @@ func TestRoutes(t *testing.T) {
 
 	// While a plugin is down its handlers are still its own.
 	r.remove(a2, nil)
-	require.ErrorContains(t, r.put(testGeneration(4, "c", "y")), `plugin "c": handler "y" is served by plugin "a" already`)
+	require.ErrorContains(t, r.put(testGeneration(4, "c", "y")), `plugin "c": handler "y" is already served by plugin "a"`)
 	require.Equal(t, []Service{{Name: "b", Handlers: []string{"z"}}}, r.table.Load().services)
 	<-r.changed
 }

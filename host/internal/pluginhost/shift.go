@@ -25,7 +25,7 @@ type promotion struct {
 
 var (
 	errVanished  = errors.New("the generation ended before it took over")
-	errNotNeeded = errors.New("another generation was quicker")
+	errNotNeeded = errors.New("another generation was faster")
 )
 
 // promote records the promotions and then makes them: all at the same moment, or none.
@@ -179,7 +179,7 @@ func (s *slot) promoted(p promotion, actor journal.Actor, reason string, record 
 	signal(s.lacking)
 }
 
-const wantedAgain = "it is wanted again"
+const wantedAgain = "it is needed again"
 
 // warm moves a generation that is still draining, and is to serve again, through the
 // phase in between. The caller holds mu.
@@ -227,7 +227,7 @@ func (s *slot) drain(g *generation, p promotion, successor uint64, since time.Ti
 	err := g.wait(ctx)
 	cancel()
 	if err != nil && g.work != nil && drains() {
-		s.log.Warn("the drain is over; what the generation still runs is cancelled and handed back", "generation", g.number, "steps", g.leases.Load())
+		s.log.Warn("the drain timeout is over; steps that the generation still runs are cancelled and handed back", "generation", g.number, "steps", g.leases.Load())
 		g.work.cancelAll(ReasonReplaced, message)
 		last, cancel := context.WithTimeout(s.ctx, callGrace+2*deadlineTick)
 		_ = g.wait(last) // finish releases what ignores that

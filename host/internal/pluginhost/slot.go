@@ -209,7 +209,7 @@ func (s *slot) rest() bool {
 		s.state, s.since = state, time.Now()
 	}
 	s.mu.Unlock()
-	s.log.Info("plugin will be started again", "state", string(state), "after", delay.String())
+	s.log.Info("plugin will be restarted", "state", string(state), "after", delay.String())
 	timer := time.NewTimer(delay)
 	defer timer.Stop()
 	for {

@@ -52,7 +52,7 @@ func TestBadPluginsDoNotStart(t *testing.T) {
 		}, want: []string{"is a symbolic link"}},
 		{
 			name: "wrong checksum", path: inShell("exit 0"), change: func(s *Spec) { s.SHA256 = strings.Repeat("ab", 32) },
-			want: []string{"checksum mismatch: sha256 is ", ", configured is " + strings.Repeat("ab", 32), "set sha256 of the plugin"},
+			want: []string{"checksum mismatch: sha256 is ", ", but the configured one is " + strings.Repeat("ab", 32), "set the plugin's sha256"},
 		},
 		{name: "not a plugin", path: inShell("echo hello, world; sleep 1000"), want: []string{`printed "hello, world\n" on standard output before the handshake`, "use standard error"}},
 		{name: "long line", path: inShell("head -c 70000 /dev/zero | tr '\\0' x; sleep 1000"), want: []string{`printed "xxxx`}},
@@ -69,11 +69,11 @@ func TestBadPluginsDoNotStart(t *testing.T) {
 		},
 		{
 			name: "other product", path: inShell("echo 'This binary is a plugin. These are not meant to be executed directly.' >&2; exit 1"),
-			want: []string{"plugin of another product"},
+			want: []string{"plugin for another product"},
 		},
 		{name: "endless schema", path: inMode("bad-schema-doubling"), want: []string{"configure: the schema of its options: it says more than"}},
 		{name: "endless error", path: inMode("bad-selftest-shout"), want: []string{"self-test"}},
-		{name: "endless slots", path: inMode("bad-slots-many"), want: []string{"describe: it says that it serves", "handlers, algorithms and health services, more than 4096"}},
+		{name: "endless slots", path: inMode("bad-slots-many"), want: []string{"describe: it declares", "handlers, algorithms and health services, more than the maximum of 4096"}},
 		{name: "wrong protocol", path: inMode("version"), want: []string{"incompatible API version", "99", "[1]", "build it with the SDK of the host's version"}},
 		{name: "net/rpc", path: inMode("netrpc"), want: []string{`start plugin bad`}},
 		{name: "self-test fails", path: inMode("selftest"), want: []string{"self-test: it fails: the database of rates is missing"}},
@@ -141,7 +141,7 @@ func TestTwoPluginsForOneHandler(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, func(c *Config) { c.StartParallel = 1 }, spec("chaos", script(t, "sdk")), spec("other", script(t, "other")))
 	err := b.Start(t.Context())
-	require.ErrorContains(t, err, `handler "chaos.echo" is served by plugin "`)
+	require.ErrorContains(t, err, `handler "chaos.echo" is already served by plugin "`)
 	require.ErrorContains(t, err, `"chaos"`)
 	require.ErrorContains(t, err, `"other"`)
 }

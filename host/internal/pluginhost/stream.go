@@ -275,7 +275,7 @@ func (s *stream) expire(now time.Time) {
 			Kind: vocab.OutcomeRetryable, Execution: timeout + callGrace, Generation: s.generation,
 			Failure: &Failure{
 				Type: vocab.TimeoutError, Code: "HANDLER_HANGS",
-				Message: fmt.Sprintf("the step's timeout of %s passed and the handler did not end within %s of it", timeout, callGrace),
+				Message: fmt.Sprintf("the step's timeout of %s passed and the handler did not end within %s after that", timeout, callGrace),
 			},
 		})
 	}

@@ -29,7 +29,7 @@ var (
 	ErrNoSlot = errors.New("no such plugin")
 	// ErrStopping means that the host stops or has not started, or the plugin was
 	// removed.
-	ErrStopping = errors.New("the plugin host does not run")
+	ErrStopping = errors.New("the plugin host is not running")
 	// ErrQuarantined means that the slot no longer runs this executable.
 	ErrQuarantined = errors.New("it is in quarantine")
 	// ErrNothingToDo means that there is nothing to roll back, to promote or to release.
@@ -91,7 +91,7 @@ func (h *Host) Promote(ctx context.Context, id SlotID, actor Actor, reason strin
 		g := s.candidate
 		s.mu.Unlock()
 		if g == nil {
-			return fmt.Errorf("%w: no rollout is under way", ErrNothingToDo)
+			return fmt.Errorf("%w: no rollout is in progress", ErrNothingToDo)
 		}
 		return s.takeOver(ctx, g, actor, reason)
 	})

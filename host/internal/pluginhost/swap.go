@@ -33,7 +33,7 @@ func (s *slot) ready(ctx context.Context, spec Spec, actor Actor, reason string)
 	if err := s.futile(next, actor); err != nil {
 		return nil, err
 	}
-	s.giveUpRollout(actor, "another change was asked for")
+	s.giveUpRollout(actor, "another change was requested")
 	began := time.Now()
 	g, err := s.bring(ctx, next, actor, reason)
 	s.tried(next, err)
@@ -62,7 +62,7 @@ func (s *slot) futile(r *release, actor Actor) error {
 	if actor.IsOperator() || t.failed < maxTries {
 		return nil
 	}
-	return fmt.Errorf("it did not start %d times with these settings and is not tried again: change it, or swap by hand; at last: %w", t.failed, t.last)
+	return fmt.Errorf("it failed to start %d times with these settings and is not tried again: change it, or swap by hand; last error: %w", t.failed, t.last)
 }
 
 // tried notes the result of a start.
@@ -176,7 +176,7 @@ func (s *slot) before(ctx context.Context, settings Spec, bad *release) (*releas
 	}
 	sum, err := s.host.cfg.Journal.LastGood(ctx, s.id, bad.stored.SHA256)
 	if err != nil {
-		return nil, fmt.Errorf("find what served before: %w", err)
+		return nil, fmt.Errorf("find the previous executable: %w", err)
 	}
 	if sum == "" {
 		return nil, fmt.Errorf("%w: nothing else has served before", ErrNothingToDo)

@@ -324,7 +324,7 @@ func TestCrashLoopFallsBack(t *testing.T) {
 	e, err := b.Explain(id)
 	require.NoError(t, err)
 	require.Len(t, e.Quarantined, 1)
-	require.Contains(t, e.Quarantined[0].Reason, "crashes in a loop")
+	require.Contains(t, e.Quarantined[0].Reason, "it keeps crashing")
 	require.Equal(t, "null", string(b.run(t, "raw.answer", "").Result))
 }
 

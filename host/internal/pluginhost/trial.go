@@ -51,7 +51,7 @@ func (s *slot) watchTrial(t trial, length time.Duration) {
 		now := t.of.recent.Sum(time.Now(), t.began)
 		if cause, why := rollout.Judge(now, t.old, s.settings().Rollout.limits()); cause != rollout.NotWorse {
 			if err := s.backOut(t.of, string(cause), why); err != nil {
-				s.log.Warn("the generation does worse, but the one before cannot take over", "generation", t.of.number, "error", err, "reason", why)
+				s.log.Warn("the generation does worse, but the previous one cannot take over", "generation", t.of.number, "error", err, "reason", why)
 			}
 			return
 		}
@@ -93,7 +93,7 @@ func (s *slot) enroll(ctx context.Context, g *generation, to Phase, weight int, 
 	}
 	s.candidate, g.weight = g, weight
 	s.move(g, to, actor, reason) // already recorded
-	s.log.Info("rollout of a plugin", "generation", g.number, "phase", string(to), "percent", weight, "reason", reason)
+	s.log.Info("plugin rollout", "generation", g.number, "phase", string(to), "percent", weight, "reason", reason)
 	return nil
 }
 
@@ -182,7 +182,7 @@ func (s *slot) step(g *generation, step int, actor Actor) bool {
 		return s.takeOver(ctx, g, actor, "it does no worse")
 	})
 	if err != nil {
-		s.log.Warn("a rollout does not get on", "generation", g.number, "error", err)
+		s.log.Warn("the rollout is not making progress", "generation", g.number, "error", err)
 	}
 	return err == nil
 }
@@ -257,7 +257,7 @@ func (s *slot) tookBack(bad, good *release, cause, reason string) {
 	s.mu.Unlock()
 	s.host.journal.Later(s.host.quarantine.add(s.id, bad, good, journal.ByHost, reason))
 	s.metrics.rollbacks[cause].Inc()
-	s.log.Error("the change was taken back: what served before serves again", "sha256", good.stored.SHA256, "quarantined", bad.stored.SHA256, "reason", reason)
+	s.log.Error("the change was rolled back: the previous executable serves again", "sha256", good.stored.SHA256, "quarantined", bad.stored.SHA256, "reason", reason)
 }
 
 // giveUp ends a rollout because the new generation does badly.
@@ -337,7 +337,7 @@ func (s *slot) fallBack() bool {
 		var err error
 		if good, err = s.before(s.ctx, settings, bad); err != nil {
 			if !errors.Is(err, ErrNothingToDo) {
-				s.log.Warn("what served before cannot be started", "error", err)
+				s.log.Warn("the previous executable cannot be started", "error", err)
 			}
 			return false
 		}
@@ -352,7 +352,7 @@ func (s *slot) fallBack() bool {
 	}
 	s.mu.Unlock()
 	if wanted { // otherwise an operator was quicker
-		s.tookBack(bad, good, causeCrash, "it crashes in a loop")
+		s.tookBack(bad, good, causeCrash, "it keeps crashing")
 	}
 	return true
 }

@@ -16,7 +16,7 @@ import (
 // Errors of Scale, Check and Report: the caller decides what to do without an answer.
 var (
 	// ErrNoPlugin means that no plugin serves the name now.
-	ErrNoPlugin = errors.New("no plugin serves it now")
+	ErrNoPlugin = errors.New("no plugin currently serves it")
 	// ErrTimeout means that the plugin did not answer in time.
 	ErrTimeout = errors.New("the plugin did not answer in time")
 	// ErrBroken means that the plugin ended, or that its answer cannot be used.
@@ -160,7 +160,7 @@ func askOne[T any](ctx context.Context, g *generation, q query[T]) (answer T, er
 		return struct{}{}, classify(ctx, limited, err)
 	})
 	if errors.Is(err, gobreaker.ErrOpenState) || errors.Is(err, gobreaker.ErrTooManyRequests) {
-		return answer, fmt.Errorf("%w: too many of its calls came to nothing: %w", ErrBroken, err)
+		return answer, fmt.Errorf("%w: too many of its calls failed: %w", ErrBroken, err)
 	}
 	switch now := time.Now(); {
 	case err == nil:
@@ -288,7 +288,7 @@ func (s *slot) carryOver(ctx context.Context, from, to *generation) {
 			}
 		}
 		if err != nil {
-			s.log.Warn("what the algorithm has learned of a pool is not carried over", "algorithm", p[0], "pool", p[1], "error", err)
+			s.log.Warn("what the algorithm has learned about a pool could not be carried over", "algorithm", p[0], "pool", p[1], "error", err)
 		}
 		to.learn(&pluginv1.DecideRequest{Algorithm: p[0], Observations: []*pluginv1.Observation{{Pool: p[1]}}})
 	}

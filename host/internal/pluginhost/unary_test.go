@@ -122,7 +122,7 @@ func TestShadow(t *testing.T) {
 	bad := spec("chaos", script(t, "sdk"))
 	bad.Rollout.Strategy = ShadowFirst
 	_, err := b.Plan([]Spec{bad})
-	require.ErrorContains(t, err, "shadow+canary is not for handlers")
+	require.ErrorContains(t, err, "shadow+canary cannot be used for handlers")
 }
 
 // When calls break, they are refused at once, and what served before takes over.

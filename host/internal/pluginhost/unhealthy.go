@@ -31,7 +31,7 @@ func (s *slot) ail(g *generation, why string) {
 	s.host.router.remove(g, next)
 	s.forget(g)
 	if next != nil {
-		s.takeover(next, fmt.Sprintf("generation %d is not well: it takes over", g.number))
+		s.takeover(next, fmt.Sprintf("it takes over because generation %d is unhealthy", g.number))
 	}
 	s.host.journal.Later(s.move(g, journal.Unhealthy, journal.ByHost, why))
 	s.lastErr = fmt.Sprintf("generation %d: %s", g.number, why)
@@ -39,7 +39,7 @@ func (s *slot) ail(g *generation, why string) {
 		s.state, s.since = BackingOff, g.moved
 	}
 	s.mu.Unlock()
-	s.log.Warn("the generation is not well and gets no calls", "generation", g.number, "reason", why, "takes_over", next != nil)
+	s.log.Warn("the generation is unhealthy and gets no calls", "generation", g.number, "reason", why, "takes_over", next != nil)
 	s.passOn(g)
 }
 
@@ -69,19 +69,19 @@ func (s *slot) well(g *generation) {
 	}
 	s.mu.Unlock()
 	back := promotion{slot: s, to: g, keep: true, needed: s.missing(g.runs)}
-	err := s.host.commit([]promotion{back}, nil, journal.ByHost, "it is well again", s.host.journal.Later)
+	err := s.host.commit([]promotion{back}, nil, journal.ByHost, "it is healthy again", s.host.journal.Later)
 	switch {
 	case err == nil, errors.Is(err, errVanished), errors.Is(err, ErrStopping):
 		return
 	case !errors.Is(err, errNotNeeded):
-		s.failed(fmt.Errorf("give generation %d its calls back: %w", g.number, err))
+		s.failed(fmt.Errorf("return the calls to generation %d: %w", g.number, err))
 	}
 	s.mu.Lock()
 	if g.phase != journal.Unhealthy || g.lost || g.cleanup {
 		s.mu.Unlock()
 		return
 	}
-	e := s.move(g, journal.Draining, journal.ByHost, "it is well again, and replaced")
+	e := s.move(g, journal.Draining, journal.ByHost, "it is healthy again, but was replaced")
 	successor := uint64(0)
 	if s.primary != nil {
 		successor = s.primary.number
@@ -121,7 +121,7 @@ func (s *slot) watchHealth(ctx context.Context, g *generation, silent chan<- err
 			if time.Since(kept) > keepInterval {
 				kept = time.Now()
 				if err := s.life.store.Keep(g.runs.stored); err != nil {
-					s.log.Warn("a restart may have to take the executable in again", "error", err)
+					s.log.Warn("a restart may have to store the executable again", "error", err)
 				}
 			}
 			asking.Go(func() { answers <- s.askHealth(ctx, g) })
@@ -166,7 +166,7 @@ type pulse struct {
 
 var (
 	errSuspended = errors.New("the process is stopped (SIGSTOP)")
-	errGreedy    = errors.New("it has more memory than max_memory allows")
+	errGreedy    = errors.New("it uses more memory than max_memory allows")
 )
 
 // look checks whether the process is stopped, or uses too much memory. It returns an
@@ -175,7 +175,7 @@ func (p *pulse) look() error {
 	if most := p.of.runs.spec.Limits.Memory; most > 0 {
 		has, _ := process.Resident(p.of.proc.Pid())
 		if p.greedy && has > most {
-			return fmt.Errorf("%w: %d MiB, allowed are %d", errGreedy, has>>20, most>>20)
+			return fmt.Errorf("%w: %d MiB, more than %d", errGreedy, has>>20, most>>20)
 		}
 		p.greedy = has > most
 	}
@@ -200,7 +200,7 @@ func (p *pulse) heard(a answered) error {
 	switch {
 	case a.err != nil:
 		if p.misses++; p.misses >= missesAllowed {
-			return fmt.Errorf("no answer to %d health checks, the last: %w", p.misses, a.err)
+			return fmt.Errorf("no answer to %d health checks, last error: %w", p.misses, a.err)
 		}
 		if p.misses >= checksAllowed {
 			p.ailing = true
@@ -208,10 +208,10 @@ func (p *pulse) heard(a answered) error {
 		}
 	case a.health.GetStatus() == unhealthy:
 		p.misses = 0
-		p.complains("it says that it is unhealthy: " + clip(a.health.GetMessage(), maxShown))
+		p.complains("it reports that it is unhealthy: " + clip(a.health.GetMessage(), maxShown))
 	default:
 		if p.complaint > 0 {
-			p.slot.log.Info("the plugin says that it is well again", "generation", p.of.number)
+			p.slot.log.Info("the plugin reports that it is healthy again", "generation", p.of.number)
 		}
 		p.misses, p.complaint = 0, 0
 		if p.ailing && !p.stopped {
@@ -226,7 +226,7 @@ func (p *pulse) heard(a answered) error {
 func (p *pulse) complains(why string) {
 	p.complaint++
 	if p.complaint == 1 {
-		p.slot.log.Warn("the plugin is not well", "generation", p.of.number, "reason", why)
+		p.slot.log.Warn("the plugin is unhealthy", "generation", p.of.number, "reason", why)
 		if p.slot.onTrial(p.of) {
 			_ = p.slot.backOut(p.of, causeHealth, why) // backOut reports errors
 		}

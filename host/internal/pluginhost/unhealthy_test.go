@@ -70,7 +70,7 @@ func TestUnhealthyGetsNoCalls(t *testing.T) {
 	require.Equal(t, ReasonNoPlugin, b.run(t, "raw.answer", "").Failure.Code)
 	s := b.Status()[0]
 	require.Equal(t, BackingOff, s.State)
-	require.Contains(t, s.LastError, "it says that it is unhealthy: not today")
+	require.Contains(t, s.LastError, "it reports that it is unhealthy: not today")
 	require.False(t, dead(first.PID))
 
 	ill(false)

@@ -97,7 +97,7 @@ func TestAnotherUserIsAnotherSetting(t *testing.T) {
 	c := newBench(t, func(c *Config) { c.RunDir = closed }, after)
 	err = c.Start(t.Context())
 	if mayBecomeOthers(t) {
-		require.ErrorContains(t, err, "run it as nobody: it may not enter "+closed)
+		require.ErrorContains(t, err, "run it as nobody: it has no access to "+closed)
 	} else {
 		require.ErrorContains(t, err, "the host may not run it as nobody")
 	}

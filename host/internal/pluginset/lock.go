@@ -84,7 +84,7 @@ func lockedEnvironments(path string) ([]string, error) {
 		}
 	}
 	if len(locked) == 0 {
-		return nil, errors.New("no environment demands a lock: name one with --env, or set [lock] required = true in plugins.toml")
+		return nil, errors.New("no environment requires a lock: name one with --env, or set [lock] required = true in plugins.toml")
 	}
 	return locked, nil
 }
@@ -133,7 +133,7 @@ func (l *locker) plugin(ctx context.Context, env string, spec *config.PluginSpec
 			return err
 		}
 		if other, twice := next.SHA256[file.Platform]; twice && other != file.SHA256 {
-			return fmt.Errorf("%s: a second file for %s on %s: %s and %s; give one file for a platform", path, slot, file.Platform, other, file.SHA256)
+			return fmt.Errorf("%s: a second file for %s on %s: %s and %s; give one file per platform", path, slot, file.Platform, other, file.SHA256)
 		}
 		next.SHA256[file.Platform] = file.SHA256
 		if next.Version == "" && checkPlatform(file) == nil {

@@ -89,7 +89,7 @@ func TestLockFaults(t *testing.T) {
 	require.ErrorContains(t, lock(LockOptions{Artifacts: map[string][]string{"handler/a": {two}}}), "a second file for handler/a on any")
 	require.NoFileExists(t, filepath.Join(p.dir, "plugins.lock"))
 	p.write(t, "plugins.toml", "[env.production.lock]\nrequired = false\n", 0o600)
-	require.ErrorContains(t, lock(LockOptions{}), "no environment demands a lock")
+	require.ErrorContains(t, lock(LockOptions{}), "no environment requires a lock")
 }
 
 func TestCompare(t *testing.T) {

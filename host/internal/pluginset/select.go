@@ -196,7 +196,7 @@ func (s *Selector) look(path string) look {
 	found.signature = readSignature(path, reader)
 	if after, ok := identify(path); !ok || after != id {
 		// It changed meanwhile: what was read is not what is there.
-		return look{err: &artifact.Error{Path: path, Reason: "changes while it is read", Fix: "put plugins in place by renaming, as mv does within a file system"}}
+		return look{err: &artifact.Error{Path: path, Reason: "is changing while it is read", Fix: "put plugins in place by renaming, as mv does within a file system"}}
 	}
 	s.mu.Lock()
 	s.seen[path] = found
@@ -229,8 +229,8 @@ func checkPin(s *Slot) error {
 	}
 	return &artifact.Error{
 		Path:   s.Path,
-		Reason: fmt.Sprintf("checksum mismatch: sha256 is %s, configured is %s (%s)", s.File.SHA256, s.SHA256, s.Origin),
-		Fix:    "if the new file is the one you want, set sha256 of the plugin to the first value; else put the right file back",
+		Reason: fmt.Sprintf("checksum mismatch: sha256 is %s, but the configured one is %s (%s)", s.File.SHA256, s.SHA256, s.Origin),
+		Fix:    "if you want the new file, set the plugin's sha256 to the first value; otherwise restore the right file",
 	}
 }
 
@@ -263,14 +263,14 @@ func checkLock(plugins *config.Plugins, lock *config.Lock, s *Slot) error {
 	var reason string
 	switch {
 	case s.Locked != "":
-		reason = fmt.Sprintf("checksum mismatch: sha256 is %s, locked for %s is %s (%s)", s.File.SHA256, env, s.Locked, locked.Origin)
-		fix += "; else put the locked file back"
+		reason = fmt.Sprintf("checksum mismatch: sha256 is %s, but the one locked for %s is %s (%s)", s.File.SHA256, env, s.Locked, locked.Origin)
+		fix += "; otherwise restore the locked file"
 	case known:
 		reason = fmt.Sprintf("%s locks it for %s, but not on %s", name, env, s.File.Platform)
 	case lock != nil:
-		reason = fmt.Sprintf("%s runs only what is locked, and %s has nothing for %s", env, name, s.Slot())
+		reason = fmt.Sprintf("%s runs only locked files, and %s has no entry for %s", env, name, s.Slot())
 	default:
-		reason = fmt.Sprintf("%s runs only what is locked, and there is no %s", env, lockOf(plugins))
+		reason = fmt.Sprintf("%s runs only locked files, and there is no %s", env, lockOf(plugins))
 	}
 	return &artifact.Error{Path: s.Path, Reason: reason, Fix: fix}
 }

@@ -90,7 +90,7 @@ func TestLockIsEnforced(t *testing.T) {
 	p.script(t, "bin/a", "1")
 	p.script(t, "bin/b", "1")
 	s := NewSelector(p.toml(), "production")
-	require.ErrorContains(t, p.slot(t, s, "a").Err, "production runs only what is locked, and there is no "+p.dir+"/plugins.lock (to run this file, lock it: tasker plugin lock --env production)")
+	require.ErrorContains(t, p.slot(t, s, "a").Err, "production runs only locked files, and there is no "+p.dir+"/plugins.lock (to run this file, lock it: tasker plugin lock --env production)")
 	require.NoError(t, p.slot(t, NewSelector(p.toml(), "development"), "a").Err)
 
 	p.lock(t, "production")
@@ -100,9 +100,9 @@ func TestLockIsEnforced(t *testing.T) {
 
 	p.script(t, "bin/a", "2")
 	changed := p.slot(t, s, "a")
-	require.ErrorContains(t, changed.Err, "sha256 is "+changed.File.SHA256+", locked for production is "+locked.Locked)
+	require.ErrorContains(t, changed.Err, "sha256 is "+changed.File.SHA256+", but the one locked for production is "+locked.Locked)
 	require.ErrorContains(t, changed.Err, "plugins.lock:5")
-	require.ErrorContains(t, changed.Err, "tasker plugin lock --env production; else put the locked file back")
+	require.ErrorContains(t, changed.Err, "tasker plugin lock --env production; otherwise restore the locked file")
 	require.NoError(t, p.slot(t, s, "b").Err)
 
 	other, err := s.At(mustSelect(t, s), p.slot(t, s, "b"), p.script(t, "elsewhere", "3"))
@@ -110,7 +110,7 @@ func TestLockIsEnforced(t *testing.T) {
 	require.ErrorContains(t, other.Err, "locked for production is", "another file for the slot is held to the same rule")
 
 	p.write(t, "plugins.toml", two+"[plugin.handler.c]\npath = \"bin/a\"\n", 0o600)
-	require.ErrorContains(t, p.slot(t, s, "c").Err, "plugins.lock has nothing for handler/c")
+	require.ErrorContains(t, p.slot(t, s, "c").Err, "plugins.lock has no entry for handler/c")
 	p.write(t, "plugins.toml", two+"[plugin.handler.c]\npath = \"bin/a\"\nsha256 = \""+changed.File.SHA256+"\"\n", 0o600)
 	require.NoError(t, p.slot(t, s, "c").Err, "a checksum in plugins.toml is a lock")
 	p.write(t, "plugins.toml", two+"[env.production.lock]\nrequired = false\n", 0o600)
@@ -134,7 +134,7 @@ func TestPinAndPlatform(t *testing.T) {
 	elf[18] = 22 // s390
 	p.write(t, "bin/b", string(elf), 0o700)
 	s := NewSelector(p.toml(), "test")
-	require.ErrorContains(t, p.slot(t, s, "a").Err, "configured is "+pin)
+	require.ErrorContains(t, p.slot(t, s, "a").Err, "the configured one is "+pin)
 	require.ErrorContains(t, p.slot(t, s, "b").Err, "is not an executable for this machine: it is for linux/s390x, this is "+artifact.ThisPlatform)
 }
 
@@ -147,8 +147,8 @@ func TestUser(t *testing.T) {
 	p.script(t, "bin/b", "1")
 	require.NoError(t, p.slot(t, NewSelector(p.toml(), "test"), "a").Err, "the environment says so")
 	s := NewSelector(p.toml(), "development")
-	require.EqualError(t, p.slot(t, s, "a").Err, p.dir+`/bin/a: user: there is no user "no-such-user" on this machine (`+p.toml()+`:2) (create it, as useradd --system does, or name another)`)
-	require.Regexp(t, `^\S+/bin/a: user: there is no user .*; \S+/bin/a: production runs only what is locked`,
+	require.EqualError(t, p.slot(t, s, "a").Err, p.dir+`/bin/a: user: there is no user "no-such-user" on this machine (`+p.toml()+`:2) (create it, for example with useradd --system, or use another)`)
+	require.Regexp(t, `^\S+/bin/a: user: there is no user .*; \S+/bin/a: production runs only locked files`,
 		p.slot(t, NewSelector(p.toml(), "production"), "a").Err.Error(), "all of it in one line")
 	err := p.slot(t, s, "b").Err
 	if err != nil { // who runs this test may not start processes of others; TestAnotherUser knows
@@ -185,18 +185,18 @@ func TestSignatures(t *testing.T) {
 
 	_, err = Sign(b, filepath.Join(p.dir, "other"), "")
 	require.NoError(t, err)
-	require.ErrorContains(t, p.slot(t, s, "b").Err, "which trust.keys does not name")
+	require.ErrorContains(t, p.slot(t, s, "b").Err, "which is not in trust.keys")
 	trust(`"` + other + `", "` + public + `"`)
 	require.NoError(t, p.slot(t, s, "b").Err)
 
 	p.script(t, "bin/a", "2") // the signature is that of the file before
-	require.ErrorContains(t, p.slot(t, s, "a").Err, "its signature does not fit")
+	require.ErrorContains(t, p.slot(t, s, "a").Err, "its signature does not match")
 	p.write(t, "bin/a.minisig", "garbage", 0o600)
-	require.ErrorContains(t, p.slot(t, s, "a").Err, "its signature is none of minisign")
+	require.ErrorContains(t, p.slot(t, s, "a").Err, "its signature is not in minisign's format")
 	_, err = Verify(a, []string{public})
-	require.ErrorContains(t, err, "none of minisign")
+	require.ErrorContains(t, err, "not in minisign's format")
 	_, err = Sign(a, p.toml(), "")
-	require.ErrorContains(t, err, "is not a private key of minisign")
+	require.ErrorContains(t, err, "is not a minisign private key")
 	_, err = Verify(a, []string{"nokey"})
 	require.ErrorContains(t, err, "read the public key")
 	trust("")

@@ -89,14 +89,14 @@ func (s signature) verify(path string, keys []minisign.PublicKey) (string, error
 		return refuse("its signature cannot be read", sign)
 	}
 	if s.text == nil {
-		return refuse("it is not signed: there is no "+filepath.Base(path)+SignatureSuffix+" beside it, and trust.keys demands one", sign)
+		return refuse("it is not signed: there is no "+filepath.Base(path)+SignatureSuffix+" beside it, and trust.keys requires one", sign)
 	}
 	var parsed minisign.Signature
 	if err := parsed.UnmarshalText(s.text); err != nil {
-		return refuse("its signature is none of minisign: "+err.Error(), sign)
+		return refuse("its signature is not in minisign's format: "+err.Error(), sign)
 	}
 	if parsed.Algorithm != minisign.HashEdDSA {
-		return refuse("its signature is of minisign's old form", "sign it again with a newer minisign, or with tasker plugin sign")
+		return refuse("its signature is in minisign's old format", "sign it again with a newer minisign, or with tasker plugin sign")
 	}
 	for _, key := range keys {
 		if key.ID() != parsed.KeyID {
@@ -105,9 +105,9 @@ func (s signature) verify(path string, keys []minisign.PublicKey) (string, error
 		if s.reader.reader.Verify(key, s.text) {
 			return keyID(key.ID()), nil
 		}
-		return refuse("its signature does not fit: the file, or the signature, is not the one that key "+keyID(key.ID())+" made", "get both again from whoever signed them")
+		return refuse("its signature does not match: the file or the signature is not the one that key "+keyID(key.ID())+" made", "get both again from whoever signed them")
 	}
-	return refuse("it is signed by key "+keyID(parsed.KeyID)+", which trust.keys does not name", "add the key to trust.keys of plugins.toml if you trust it")
+	return refuse("it is signed by key "+keyID(parsed.KeyID)+", which is not in trust.keys", "if you trust the key, add it to trust.keys in plugins.toml")
 }
 
 // keyID writes an identifier as minisign does.
@@ -119,7 +119,7 @@ func keyID(id uint64) string { return fmt.Sprintf("%016X", id) }
 func Keygen(path string) (public string, err error) {
 	pub, private, err := minisign.GenerateKey(nil)
 	if err != nil {
-		return "", fmt.Errorf("make a key: %w", err)
+		return "", fmt.Errorf("generate a key: %w", err)
 	}
 	secret, err := private.MarshalText()
 	if err != nil {
@@ -191,7 +191,7 @@ func privateKey(path, password string) (minisign.PrivateKey, error) {
 	}
 	var key minisign.PrivateKey
 	if err := key.UnmarshalText(text); err != nil {
-		return minisign.PrivateKey{}, fmt.Errorf("%s is not a private key of minisign: make one with 'tasker plugin keygen'", path)
+		return minisign.PrivateKey{}, fmt.Errorf("%s is not a minisign private key: make one with 'tasker plugin keygen'", path)
 	}
 	return key, nil
 }
@@ -209,7 +209,7 @@ func Verify(path string, keys []string) (Signed, error) {
 			}
 		}
 		if err := trusted[i].UnmarshalText(text); err != nil {
-			return Signed{}, fmt.Errorf("%s is not a public key of minisign", k)
+			return Signed{}, fmt.Errorf("%s is not a minisign public key", k)
 		}
 	}
 	reader := &signed{}

@@ -82,7 +82,7 @@ func (w *Watcher) look(ctx context.Context, files string) {
 func (w *Watcher) subscribe() (*fsnotify.Watcher, chan fsnotify.Event) {
 	events, err := fsnotify.NewWatcher()
 	if err != nil {
-		w.log.Warn("the system gives no notice of changes: they are found later", "after", w.cfg.Look, "error", err)
+		w.log.Warn("the system does not report changes of files; looking for them instead", "after", w.cfg.Look, "error", err)
 		return nil, nil
 	}
 	w.subscribeTo(events)

@@ -194,7 +194,7 @@ func (w *Watcher) plan(sel *pluginset.Selection) ([]Change, error) {
 	for i, c := range changes {
 		for _, f := range w.Status().Failed {
 			if f.Kind == c.Kind && f.Name == c.Name && f.To == c.To {
-				changes[i].Reason += "; it was tried, and did not work: " + f.Err.Error()
+				changes[i].Reason += "; it was tried and failed: " + f.Err.Error()
 			}
 		}
 	}
@@ -216,12 +216,12 @@ func (w *Watcher) apply(ctx context.Context, all bool, actor, reason string) ([]
 	sel, err := w.selector.Select()
 	if err != nil {
 		w.note(func(s *Status) { s.Err = err })
-		w.log.Error("the changed plugins are refused; what ran before goes on", "error", err)
+		w.log.Error("the changed plugins are refused; the previous ones keep running", "error", err)
 		return nil, err
 	}
 	wanted := w.merge(sel, all)
 	for _, slot := range w.Status().Refused {
-		w.log.Error("plugin refused; what ran before goes on", "plugin", label(slot.Kind, slot.Name), "error", slot.Err)
+		w.log.Error("plugin refused; the previous one keeps running", "plugin", label(slot.Kind, slot.Name), "error", slot.Err)
 	}
 	if !w.differs(wanted) {
 		return refused(nil, w.Status().Refused), nil

@@ -200,7 +200,7 @@ func TestWhatIsTriedAgain(t *testing.T) {
 	require.ErrorContains(t, b.until(t, "it has failed", func(s Status) bool { return len(s.Failed) == 1 }).Failed[0].Err, "it does not start")
 	plan, err := b.Plan()
 	require.NoError(t, err)
-	require.Contains(t, plan[0].Reason, "it was tried, and did not work: it does not start")
+	require.Contains(t, plan[0].Reason, "it was tried and failed: it does not start")
 	require.NotContains(t, plan[1].Reason, "tried")
 	b.put(t, "bin/b", "#!/bin/sh\n# 2\n", 0o700)
 	changed, _ := b.engine.next(t)

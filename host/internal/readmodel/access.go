@@ -41,7 +41,7 @@ type AuditEntry struct {
 	Actor     string    `json:"actor" doc:"Kind and name: local:root, token:deploy, jwt:SUBJECT."`
 	Action    string    `json:"action" doc:"The route: method and path."`
 	Subject   string    `json:"subject" doc:"What was changed."`
-	RequestID string    `json:"request_id,omitempty" doc:"Names the request in the host's log."`
+	RequestID string    `json:"request_id,omitempty" doc:"Identifies the request in the host's log."`
 	Address   string    `json:"address,omitempty" doc:"Where the request came from."`
 	Outcome   string    `json:"outcome" enum:"done,refused,failed"`
 	Status    int       `json:"status" doc:"The HTTP status of the answer."`

@@ -16,7 +16,7 @@ type order struct {
 }
 
 type customerInfo struct {
-	ID    json.RawMessage `json:"id"` // a number or a text: the shop's business
+	ID    json.RawMessage `json:"id"` // a number or a text: up to the shop
 	Email string          `json:"email"`
 	Tier  string          `json:"tier"`
 }

@@ -22,7 +22,7 @@ class Greeter:
     def configure(self, options):
         """Takes the options over; yields (JSON pointer, problem) for what is wrong."""
         for name in options.keys() - {"greeting"}:
-            yield "/" + name, "unknown option; known here: greeting"
+            yield "/" + name, "unknown option; known options: greeting"
         greeting = options.get("greeting", self.greeting)
         if not isinstance(greeting, str) or not greeting:
             yield "/greeting", "must be a text that is not empty"

@@ -80,7 +80,7 @@ func (c *crooked) Configure(_ context.Context, req *pluginv1.ConfigureRequest) (
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.configured && !c.is("reconfigured") {
-		return nil, status.Error(codes.FailedPrecondition, "configured already")
+		return nil, status.Error(codes.FailedPrecondition, "already configured")
 	}
 	var options map[string]any
 	if err := json.Unmarshal(req.GetOptions(), &options); err != nil || (len(options) > 0 && !c.is("any-options")) {
@@ -147,7 +147,7 @@ func (c *crooked) Work(stream grpc.BidiStreamingServer[pluginv1.WorkRequest, plu
 			return nil
 		}
 		if c.is("touchy") && slices.ContainsFunc(request.GetCancels(), func(x *pluginv1.Cancel) bool { return x.GetCallId() > 1<<30 }) {
-			return errors.New("cancel what?")
+			return errors.New("nothing to cancel")
 		}
 		response := &pluginv1.WorkResponse{}
 		for _, step := range request.GetSteps() {
@@ -286,7 +286,7 @@ func (c *crooked) Report(_ context.Context, req *pluginv1.ReportRequest) (*plugi
 	case len(req.GetEvents()) == 0 && c.is("bored"):
 		return &pluginv1.ReportResponse{Error: "nothing to report"}, nil
 	case len(req.GetEvents()) > 0 && c.is("choosy"):
-		return &pluginv1.ReportResponse{Error: "what is a tryout?"}, nil
+		return &pluginv1.ReportResponse{Error: "unknown event"}, nil
 	}
 	return &pluginv1.ReportResponse{}, nil
 }

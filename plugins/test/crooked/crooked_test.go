@@ -63,14 +63,14 @@ func TestEveryFaultIsFound(t *testing.T) {
 		"eager":        {"refuses work before configure": "Decide before Configure ends with code OK: want FailedPrecondition"},
 		"any-options":  {"refuses unknown options": "an unknown option is accepted"},
 		"reconfigured": {"is configured once": "a second Configure ends with code OK: want FailedPrecondition"},
-		"unhealthy":    {"health": "it says STATUS_UNHEALTHY feverish"},
+		"unhealthy":    {"health": "it reports STATUS_UNHEALTHY feverish"},
 		"self-test":    {"self-test": "it fails: the bank is closed"},
 		"metrics":      {"collect": `not a sample in the Prometheus text format: "plugin{ 1"`},
-		"ghost":        {"drain": "it says that 7 are in flight and none is"},
+		"ghost":        {"drain": "it reports 7 steps in flight, but there are none"},
 		"undrained":    {"drain": "a step sent after Drain ends with success"},
 
 		"obliging":   {"handlers: an unknown handler": "it ends with success and the result {}: want the failure HandlerNotFound"},
-		"touchy":     {"handlers: a cancel of nothing is ignored": "cancel what?"},
+		"touchy":     {"handlers: a cancel of an unknown step is ignored": "nothing to cancel"},
 		"sore-loser": {"handlers: the stream ends when the host has ended its half": "the host has left: want no error"},
 		"deaf":       {"handlers: the stream ends when the host has ended its half": "the stream is still open"},
 		"garbled": {
@@ -85,19 +85,19 @@ func TestEveryFaultIsFound(t *testing.T) {
 		"any-algorithm": {"scaling: an unknown algorithm": "it ends with code OK: want NotFound"},
 		"helpless":      {"scaling one-more: nothing was measured": "the algorithm reports an error: division by zero"},
 		"mixed-up": {
-			"scaling one-more: the same observations, the same decisions": "must be kept apart from another",
-			"scaling one-more: a snapshot is taken over":                  "the snapshot forgets something",
+			"scaling one-more: the same observations, the same decisions": "must not affect another",
+			"scaling one-more: a snapshot can be restored":                "the snapshot is incomplete",
 		},
-		"forgetful": {"scaling one-more: a snapshot is taken over": "the snapshot forgets something"},
-		"hoarder":   {"scaling one-more: a snapshot is taken over": "the snapshot has 2097152 bytes: want at most 1048576"},
-		"stubborn":  {"scaling one-more: a snapshot is taken over": "it refuses its own snapshot: not mine"},
+		"forgetful": {"scaling one-more: a snapshot can be restored": "the snapshot is incomplete"},
+		"hoarder":   {"scaling one-more: a snapshot can be restored": "the snapshot has 2097152 bytes: want at most 1048576"},
+		"stubborn":  {"scaling one-more: a snapshot can be restored": "it refuses its own snapshot: not mine"},
 		"brittle":   {"scaling one-more: a foreign snapshot does no harm": "want an answer that says what is wrong"},
 
 		"any-check": {"health: an unknown name": "Check ends with code OK: want NotFound"},
-		"shifty":    {"health pulse: checks": "the host follows a check by its name"},
+		"shifty":    {"health pulse: checks": "the host identifies a check by its name"},
 		"silent":    {"health pulse: checks": "it has no results"},
-		"bored":     {"health pulse: accepts that nothing happened": "report to pulse: nothing to report"},
-		"choosy":    {"health pulse: reports": "report to pulse: what is a tryout?"},
+		"bored":     {"health pulse: accepts an empty report": "report to pulse: nothing to report"},
+		"choosy":    {"health pulse: reports": "report to pulse: unknown event"},
 	} {
 		t.Run(fault, func(t *testing.T) {
 			t.Parallel()
@@ -132,11 +132,11 @@ func TestUnusableResultsAreFound(t *testing.T) {
 func TestGeneralFaultsAreFound(t *testing.T) {
 	t.Parallel()
 	for fault, want := range map[string]string{
-		"mute":      "the step has no outcome yet, and none came in time",
+		"mute":      "the step's outcome did not come in time",
 		"wordless":  "the decision is not usable: there is no reason",
 		"too-sure":  "the confidence is 100: want 0 to 1",
 		"short":     "observations: want one for each, in the same order",
-		"slow":      "no end within 1s",
+		"slow":      "it did not end within 1s",
 		"vague":     "the status is STATUS_UNSPECIFIED: want healthy, degraded, unhealthy or unknown",
 		"secretive": `the status is "degraded" and no message says why`,
 		"double":    `two results are named "pulse"`,
@@ -183,17 +183,17 @@ func TestProcesses(t *testing.T) {
 	cfg.Patience = 20 * time.Second
 	got = problems(t, tryout.Process(frozen), cfg)
 	require.Len(t, got, 1)
-	require.Contains(t, got["describe"], "no end within 20s")
+	require.Contains(t, got["describe"], "it did not end within 20s")
 
 	cfg.Patience = 2 * time.Minute
 	for name, c := range map[string]struct{ script, want string }{
-		"ends":            {"exit 3", "it is no plugin, or it cannot start: it ended (exit status 3) and had printed no handshake on standard output:\n"},
-		"last words":      {"echo no licence >&2; exit 1", "\nthe last it printed:\nno licence"},
-		"prints":          {"echo Hello; sleep 1000", `it is no plugin: the first it printed on standard output is "Hello", which is no handshake:` + "\n"},
+		"ends":            {"exit 3", "it is not a plugin, or it cannot start: it ended (exit status 3) without printing a handshake on standard output:\n"},
+		"last words":      {"echo no licence >&2; exit 1", "\nits last output:\nno licence"},
+		"prints":          {"echo Hello; sleep 1000", `it is not a plugin: the first line it printed on standard output is "Hello", which is not a handshake:` + "\n"},
 		"prints much":     {"yes | tr -d '\\n'", `is "` + strings.Repeat("y", 200) + `", which`},
-		"other product":   {"echo This binary is a plugin. These are not meant to be executed directly. >&2; exit 1", "it is a plugin of another product"},
-		"other go-plugin": {"echo '2|1|unix|/tmp/x|grpc|'; sleep 1000", "begins with the version 2 of go-plugin's protocol: want 1"},
-		"other contract":  {"echo '1|7|unix|/tmp/x|grpc|'; sleep 1000", "chooses the version 7 of the contract: want one of those in PLUGIN_PROTOCOL_VERSIONS, which is 1"},
+		"other product":   {"echo This binary is a plugin. These are not meant to be executed directly. >&2; exit 1", "it is a plugin for another product"},
+		"other go-plugin": {"echo '2|1|unix|/tmp/x|grpc|'; sleep 1000", "begins with version 2 of go-plugin's protocol: want 1"},
+		"other contract":  {"echo '1|7|unix|/tmp/x|grpc|'; sleep 1000", "chooses version 7 of the contract: want one of those in PLUGIN_PROTOCOL_VERSIONS, which is 1"},
 	} {
 		path := filepath.Join(dir, strings.ReplaceAll(name, " ", "-"))
 		require.NoError(t, os.WriteFile(path, []byte("#!/bin/sh\n"+c.script+"\n"), 0o700))

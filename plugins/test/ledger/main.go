@@ -32,7 +32,7 @@ type ledger struct{ book *book.Book }
 
 func (l *ledger) open(_ context.Context, o options) error {
 	if o.Dir == "" {
-		return &sdk.OptionError{Path: "/dir", Message: "say where the book is"}
+		return &sdk.OptionError{Path: "/dir", Message: "give the directory of the book"}
 	}
 	b, err := book.Open(o.Dir)
 	l.book = b

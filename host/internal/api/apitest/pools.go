@@ -111,7 +111,7 @@ func (b *Backend) PoolHistory(ctx context.Context, name string, limit int, _ boo
 	}
 	held := readmodel.PoolDecision{
 		At: Epoch.Add(-time.Second), Algorithm: "backlog", By: "nobody", From: 64, To: 64, Current: 64, Min: 64, Max: 2000, Samples: 239,
-		Reason: "held: the algorithm failed: no plugin serves it now",
+		Reason: "held: the algorithm failed: no plugin currently serves it",
 	}
 	all := []readmodel.PoolDecision{poolDecision(), held}
 	return all[:min(limit, len(all))], nil

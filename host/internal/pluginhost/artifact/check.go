@@ -34,7 +34,7 @@ func open(path string) (*os.File, error) {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil, &Error{Path: path, Reason: "no such file", Fix: "build the plugin, or correct its path", Err: fs.ErrNotExist}
 	case errors.Is(err, unix.ELOOP):
-		return nil, &Error{Path: path, Reason: "is a symbolic link", Fix: "name the file itself", Err: unix.ELOOP}
+		return nil, &Error{Path: path, Reason: "is a symbolic link", Fix: "give the path of the file itself", Err: unix.ELOOP}
 	case err != nil:
 		return nil, &Error{Path: path, Reason: "cannot be read", Err: err}
 	}
@@ -52,7 +52,7 @@ func checkFile(path string, f *os.File) error {
 	mode := info.Mode()
 	switch {
 	case !mode.IsRegular():
-		return &Error{Path: path, Reason: "is not a regular file (" + mode.String() + ")", Fix: "name an executable file"}
+		return &Error{Path: path, Reason: "is not a regular file (" + mode.String() + ")", Fix: "give the path of an executable file"}
 	case !owned(info, true):
 		return &Error{Path: path, Reason: "belongs to another user", Fix: "chown it to the host's user or to root"}
 	case mode.Perm()&0o022 != 0:

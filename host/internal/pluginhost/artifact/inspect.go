@@ -47,7 +47,7 @@ func Inspect(path string, wrap func(io.Reader) io.Reader) (Inspected, error) {
 	case err != nil:
 		return Inspected{}, &Error{Path: path, Reason: "cannot be read", Err: err}
 	case size > MaxBytes:
-		return Inspected{}, &Error{Path: path, Reason: "is larger than 1 GiB", Fix: "name the plugin's executable"}
+		return Inspected{}, &Error{Path: path, Reason: "is larger than 1 GiB", Fix: "give the path of the plugin's executable"}
 	}
 	return Inspected{Path: path, SHA256: hex.EncodeToString(h.Sum(nil)), Size: size, Platform: platform}, nil
 }

@@ -77,9 +77,9 @@ func Open(dir string) (*Store, error) {
 	}
 	switch {
 	case !info.IsDir():
-		return nil, &Error{Path: abs, Reason: "the plugin store is not a directory", Fix: "name a directory of its own"}
+		return nil, &Error{Path: abs, Reason: "the plugin store is not a directory", Fix: "use a directory of its own"}
 	case !owned(info, false):
-		return nil, &Error{Path: abs, Reason: "the plugin store belongs to another user", Fix: "name a directory of the host's own"}
+		return nil, &Error{Path: abs, Reason: "the plugin store belongs to another user", Fix: "use a directory that belongs to the host's user"}
 	case info.Mode().Perm()&0o077 != 0:
 		return nil, &Error{Path: abs, Reason: fmt.Sprintf("the plugin store is open to others (mode %04o)", info.Mode().Perm()), Fix: "chmod 0700 " + abs}
 	}
@@ -108,8 +108,8 @@ func (s *Store) Intake(path, want string) (Artifact, error) {
 	if want != "" && !strings.EqualFold(want, sum) {
 		return Artifact{}, errors.Join(&Error{
 			Path:   path,
-			Reason: fmt.Sprintf("checksum mismatch: sha256 is %s, configured is %s", sum, strings.ToLower(want)),
-			Fix:    "if the new file is the one you want, set sha256 of the plugin to the first value; else put the right file back",
+			Reason: fmt.Sprintf("checksum mismatch: sha256 is %s, but the configured one is %s", sum, strings.ToLower(want)),
+			Fix:    "if you want the new file, set the plugin's sha256 to the first value; otherwise restore the right file",
 		}, os.Remove(temp))
 	}
 	final := filepath.Join(s.dir, sum)
@@ -130,10 +130,10 @@ func (s *Store) Get(sum string) (Artifact, error) {
 	}
 	info, err := os.Lstat(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return Artifact{}, &Error{Path: path, Reason: "no executable with this hash is in the plugin store", Fix: "name the file by its path", Err: fs.ErrNotExist}
+		return Artifact{}, &Error{Path: path, Reason: "the plugin store has no executable with this hash", Fix: "give the path of the file", Err: fs.ErrNotExist}
 	}
 	if err != nil {
-		return Artifact{}, fmt.Errorf("look into the plugin store: %w", err)
+		return Artifact{}, fmt.Errorf("look in the plugin store: %w", err)
 	}
 	a := Artifact{Path: path, SHA256: strings.ToLower(sum), Size: info.Size()}
 	return a, s.Verify(a)
@@ -170,7 +170,7 @@ func (s *Store) Verify(a Artifact) error {
 		return fmt.Errorf("verify stored plugin %s: %w", a.Path, err)
 	}
 	if sum := hex.EncodeToString(h.Sum(nil)); sum != a.SHA256 {
-		return &Error{Path: a.Path, Reason: "the stored copy has changed: sha256 is " + sum, Fix: "find out who writes there"}
+		return &Error{Path: a.Path, Reason: "the stored copy has changed: sha256 is " + sum, Fix: "find out who writes to the plugin store"}
 	}
 	return nil
 }

@@ -84,7 +84,7 @@ func TestIntakeRefuses(t *testing.T) {
 		{name: "text", make: write("just some text that is long enough", 0o755), want: "neither an ELF file nor a script"},
 		{name: "other machine", make: write(header(elf.EM_MIPS), 0o755), want: "it is for EM_MIPS, this is EM_"},
 		{name: "bad digest", sha: "abc", make: write(program, 0o755), want: "is not 64 hexadecimal digits"},
-		{name: "other digest", sha: digest("x"), make: write(program, 0o755), want: "sha256 is " + digest(program) + ", configured is " + digest("x")},
+		{name: "other digest", sha: digest("x"), make: write(program, 0o755), want: "sha256 is " + digest(program) + ", but the configured one is " + digest("x")},
 		{name: "other user's", make: func(p string) error {
 			if err := write(program, 0o755)(p); err != nil || os.Geteuid() != 0 {
 				return err

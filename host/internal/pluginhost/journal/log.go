@@ -52,7 +52,7 @@ type entry struct {
 // recorded.
 var ErrNotRecorded = errors.New("the change could not be recorded, so it was not made")
 
-var errClosed = errors.New("the host stops")
+var errClosed = errors.New("the host is stopping")
 
 // NewLog starts the goroutine, which Close ends.
 func NewLog(j Journal, log hclog.Logger) *Log {
@@ -124,7 +124,7 @@ func (l *Log) add(e entry) {
 		old := l.pending[l.writing]
 		l.pending = append(l.pending[:l.writing], l.pending[l.writing+1:]...)
 		l.lost += len(old.events)
-		old.answer(errors.New("too many events wait to be written"))
+		old.answer(errors.New("too many events are waiting to be written"))
 	}
 	l.mu.Unlock()
 	select {
@@ -168,7 +168,7 @@ func (l *Log) run() {
 		if err == nil {
 			continue
 		}
-		l.log.Warn("events of plugins are not written yet", "error", err)
+		l.log.Warn("plugin events could not be written yet", "error", err)
 		select {
 		case <-time.After(retryAfter):
 		case <-l.quit:

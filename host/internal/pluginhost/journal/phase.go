@@ -13,8 +13,8 @@ const (
 	Discovered  Phase = "discovered"  // a file was named
 	Verified    Phase = "verified"    // it is in the store and has the expected hash
 	Starting    Phase = "starting"    // executed, no handshake yet
-	Handshaken  Phase = "handshaken"  // it has described itself
-	Configured  Phase = "configured"  // it has taken its options
+	Handshaken  Phase = "handshaken"  // it described itself
+	Configured  Phase = "configured"  // it accepted its options
 	Probing     Phase = "probing"     // it tests itself
 	Shadow      Phase = "shadow"      // it gets copies; its answers are discarded
 	Canary      Phase = "canary"      // it gets a share of the calls

@@ -89,7 +89,7 @@ func FindGroups(root, own string) *Groups {
 	g.sweep()
 	probe := filepath.Join(g.base, groupPrefix+strconv.Itoa(os.Getpid())+"-probe")
 	if err := os.Mkdir(probe, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
-		g.base, g.controllers, g.why = "", nil, fmt.Sprintf("the host may make no control groups: %v (delegate a subtree: systemd's Delegate=yes)", err)
+		g.base, g.controllers, g.why = "", nil, fmt.Sprintf("the host may not create control groups: %v (delegate a subtree: systemd's Delegate=yes)", err)
 		return g
 	}
 	_ = g.remove(probe)
@@ -139,7 +139,7 @@ func (g *Groups) find(root, own string) string {
 		}
 	}
 	if !found {
-		return "the host is in no control group of version 2"
+		return "the host is not in a control group of version 2"
 	}
 	for _, mount := range []string{root, filepath.Join(root, "unified")} {
 		base := filepath.Join(mount, path)
@@ -182,7 +182,7 @@ func (g *Groups) enable() {
 	}
 	if err != nil {
 		g.controllers = nil
-		g.why = fmt.Sprintf("controllers cannot be turned on in %s: %v (delegate a subtree to the host alone: systemd's Delegate=yes)", g.base, err)
+		g.why = fmt.Sprintf("controllers cannot be enabled in %s: %v (delegate a subtree to the host alone: systemd's Delegate=yes)", g.base, err)
 	}
 }
 
@@ -207,7 +207,7 @@ func (g *Groups) Report(l Limits, u *runas.User) string {
 	case u == nil:
 		return g.report(l, rlimits)
 	case u.Unlimited:
-		return u.Report() + "; " + g.report(l, "no rlimits, for the host lacks CAP_SYS_RESOURCE")
+		return u.Report() + "; " + g.report(l, "no rlimits, because the host lacks CAP_SYS_RESOURCE")
 	}
 	return u.Report() + "; " + g.report(l, rlimits)
 }
@@ -227,7 +227,7 @@ func (g *Groups) report(l Limits, rlimits string) string {
 		s = fmt.Sprintf("cgroup v2: %s; not enforced: %s (%s)", left, strings.Join(missing, ", "), g.why)
 	}
 	if slices.Contains(missing, "memory") || g.base == "" && l.Memory > 0 {
-		s += fmt.Sprintf("; resident memory is watched: a process with more than %d MiB is ended", l.Memory>>20)
+		s += fmt.Sprintf("; resident memory is watched: a process that exceeds %d MiB is ended", l.Memory>>20)
 	}
 	return s
 }
@@ -275,7 +275,7 @@ func (g *Groups) make(l Limits) (*group, error) {
 	dir := filepath.Join(g.base, fmt.Sprintf("%s%d-%d", groupPrefix, os.Getpid(), g.next))
 	g.mu.Unlock()
 	if err := os.Mkdir(dir, 0o755); err != nil {
-		return nil, fmt.Errorf("make a control group: %w", err)
+		return nil, fmt.Errorf("create a control group: %w", err)
 	}
 	made := &group{dir: dir, remove: g.remove}
 	l, _ = l.without(g.controllers)

@@ -80,7 +80,7 @@ func TestGroupsReportWhatIsMissing(t *testing.T) {
 	root, own, base := cgroupfs(t, "cpu pids", "cpu pids")
 	g := FindGroups(root, own)
 	require.Equal(t, "cgroup v2: 64 processes, 0.5 CPUs; not enforced: memory (not in "+base+
-		": memory); resident memory is watched: a process with more than 256 MiB is ended", g.Report(allLimits, nil))
+		": memory); resident memory is watched: a process that exceeds 256 MiB is ended", g.Report(allLimits, nil))
 
 	require.Equal(t, "memory 256 MiB, 64 processes, 0.5 CPUs (memory is watched)", g.Brief(allLimits, nil))
 	require.Equal(t, "64 processes", g.Brief(Limits{Processes: 64}, nil))
@@ -96,7 +96,7 @@ func TestGroupsReportWhatIsMissing(t *testing.T) {
 	require.Contains(t, FindGroups(nowhere, "/nowhere").Report(allLimits, nil), "no control groups: open /nowhere")
 	old := filepath.Join(t.TempDir(), "cgroup")
 	require.NoError(t, os.WriteFile(old, []byte("4:memory:/x\n"), 0o600))
-	require.Contains(t, FindGroups(nowhere, old).Report(allLimits, nil), "in no control group of version 2")
+	require.Contains(t, FindGroups(nowhere, old).Report(allLimits, nil), "not in a control group of version 2")
 }
 
 // Groups of hosts that have ended are removed, those of others are not.

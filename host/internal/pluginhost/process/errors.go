@@ -30,7 +30,7 @@ type Exit struct {
 func (e Exit) String() string {
 	switch {
 	case e.Starved && !e.Asked:
-		return "ended by the kernel: it wanted more than max_memory"
+		return "killed by the kernel: it exceeded max_memory"
 	case e.Signal == syscall.SIGKILL && !e.Asked:
 		return "killed by signal 9, not by the host: out of memory?"
 	case e.Signal != 0:

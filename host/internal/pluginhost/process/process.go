@@ -162,19 +162,19 @@ func (p *Process) startError(cfg Config, cause error) error {
 		}
 	case garbage != "":
 		e.Reason = fmt.Sprintf("it printed %.200q on standard output before the handshake", garbage)
-		e.Hint = "a plugin must print nothing there before it serves: use standard error, and look at what its imports print"
+		e.Hint = "a plugin must not print there before it serves: use standard error, and check what its imports print"
 	case errors.Is(cause, ErrTimeout):
 		e.Reason = fmt.Sprintf("no handshake within %s", cfg.StartTimeout)
 		e.Hint = "it hangs, or the machine is overloaded: raise start_timeout"
 	case ran && exit.Signal != syscall.SIGKILL: // SIGKILL is how it is ended here
 		e.Reason = "it ended before the handshake: " + exit.String()
 		if strings.Contains(exit.Stderr, "This binary is a plugin") {
-			e.Hint = "it is a plugin of another product: rebuild it with this SDK"
+			e.Hint = "it is a plugin for another product: rebuild it with this SDK"
 		}
 	default:
 		e.Reason, e.Err = "handshake", cause
 		if strings.Contains(cause.Error(), "incompatible") { // go-plugin has no error value for it
-			e.Hint = "it speaks another version of the contract than this host: build it with the SDK of the host's version"
+			e.Hint = "it uses a different version of the contract than this host: build it with the SDK of the host's version"
 		}
 	}
 	if cleanup != nil {
@@ -267,7 +267,7 @@ func (p *Process) end(grace time.Duration) error {
 	select {
 	case <-ended:
 	case <-time.After(unwind):
-		err = fmt.Errorf("stop plugin %s: go-plugin still waits for process %s", p.runner.cfg.Name, p.runner.ID())
+		err = fmt.Errorf("stop plugin %s: go-plugin is still waiting for process %s", p.runner.cfg.Name, p.runner.ID())
 	}
 	p.conns.close()
 	if p.runner.dir != "" {

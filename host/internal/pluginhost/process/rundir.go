@@ -45,22 +45,22 @@ func NewRunDir(parent string) (*RunDir, error) {
 	}
 	parent, err := filepath.Abs(parent)
 	if err != nil {
-		return nil, fmt.Errorf("make run directory: %w", err)
+		return nil, fmt.Errorf("create run directory: %w", err)
 	}
 	if tooLong(parent) {
-		return nil, fmt.Errorf("make run directory: %s is too long for the path of a socket: at most %d bytes", parent, maxSocketPath-socketSuffix-len(runDirPrefix)-11)
+		return nil, fmt.Errorf("create run directory: %s is too long for the path of a socket: at most %d bytes", parent, maxSocketPath-socketSuffix-len(runDirPrefix)-11)
 	}
 	if err := os.MkdirAll(parent, 0o700); err != nil {
-		return nil, fmt.Errorf("make run directory: %w", err)
+		return nil, fmt.Errorf("create run directory: %w", err)
 	}
 	sweepRunDirs(parent)
 	path, err := os.MkdirTemp(parent, runDirPrefix+"*")
 	if err != nil {
-		return nil, fmt.Errorf("make run directory: %w", err)
+		return nil, fmt.Errorf("create run directory: %w", err)
 	}
 	lock, err := lockDir(path)
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("make run directory: %w", err), os.RemoveAll(path))
+		return nil, errors.Join(fmt.Errorf("create run directory: %w", err), os.RemoveAll(path))
 	}
 	return &RunDir{path: path, lock: lock}, nil
 }

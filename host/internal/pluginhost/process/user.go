@@ -60,7 +60,7 @@ func (r *processRunner) admit(u runas.User, outputs ...*os.File) error {
 		return err
 	}
 	if dir := barrier(filepath.Dir(r.cfg.RunDir), u); dir != "" {
-		return fmt.Errorf("it may not enter %s, which is around its private directory: chmod o+x %s, or set another directory for temporary files (TMPDIR)", dir, dir)
+		return fmt.Errorf("it has no access to %s, which contains its private directory: chmod o+x %s, or set TMPDIR to another directory for temporary files", dir, dir)
 	}
 	errs := []error{os.Chown(r.dir, int(u.UID), int(u.GID))}
 	for _, f := range outputs {

@@ -63,7 +63,7 @@ func compare(now, old *Sample, limits Limits) (Cause, string) {
 	before := old.Quantile(tail)
 	most := time.Duration(factor*float64(before)) + limits.LatencyFloor
 	if atLeast(now.slower(most), now.verdicts()) > 1-tail {
-		return Latency, fmt.Sprintf("99 %% of its calls take up to %s; before it was %s", now.Quantile(tail), before)
+		return Latency, fmt.Sprintf("99 %% of its calls take up to %s; before, they took up to %s", now.Quantile(tail), before)
 	}
 	return NotWorse, ""
 }
@@ -74,7 +74,7 @@ func failures(now, old *Sample, limits Limits) (Cause, string) {
 	}
 	allowed := math.Max(old.Rate()*factor, limits.ErrorFloor)
 	if least := atLeast(now.Failed+now.Broken, now.Calls); least > allowed {
-		return Errors, fmt.Sprintf("%.1f %% of its %d calls fail (%d of them broke or hung); before it were %.1f %% of %d",
+		return Errors, fmt.Sprintf("%.1f %% of its %d calls fail (%d of them broke or hung); before, %.1f %% of %d failed",
 			100*now.Rate(), now.Calls, now.Broken, 100*old.Rate(), old.Calls)
 	}
 	return NotWorse, ""

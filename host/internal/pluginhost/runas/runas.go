@@ -71,7 +71,7 @@ func Find(text string) (*User, error) {
 	}
 	held, err := capabilities()
 	if err != nil {
-		return nil, &Error{Reason: "the host cannot find out whether it may run it as " + text, Fix: "start the host as root", Err: err}
+		return nil, &Error{Reason: "the host cannot determine whether it may run it as " + text, Fix: "start the host as root", Err: err}
 	}
 	return u, u.allow(held)
 }
@@ -100,7 +100,7 @@ func (u *User) allow(held uint64) error {
 	if len(missing) > 0 {
 		return &Error{
 			Reason: fmt.Sprintf("the host may not run it as %s: it lacks %s", u.Name, strings.Join(missing, ", ")),
-			Fix:    "start the host as root or with these capabilities, or set user = \"\" where the host's user is good enough",
+			Fix:    "start the host as root or with these capabilities, or set user = \"\" to run it as the host's user",
 		}
 	}
 	u.Unlimited = held&(1<<unix.CAP_SYS_RESOURCE) == 0
@@ -130,20 +130,20 @@ func lookup(text string) (*User, error) {
 		}
 		name = u.Uid
 	case !unknown(err) && !errors.Is(err, strconv.ErrSyntax):
-		return nil, &Error{Reason: "the user " + name + " cannot be looked up", Fix: "mend the machine's list of users", Err: err}
+		return nil, &Error{Reason: "the user " + name + " cannot be looked up", Fix: "repair the machine's list of users", Err: err}
 	}
 	var ok bool
 	if found.UID, ok = number(name); !ok {
-		return nil, &Error{Reason: fmt.Sprintf("there is no user %q on this machine", name), Fix: "create it, as useradd --system does, or name another"}
+		return nil, &Error{Reason: fmt.Sprintf("there is no user %q on this machine", name), Fix: "create it, for example with useradd --system, or use another"}
 	}
 	if group == "" {
-		return nil, &Error{Reason: fmt.Sprintf("the user %s has no entry on this machine that says its group", name), Fix: "name the group too: " + name + ":GROUP"}
+		return nil, &Error{Reason: fmt.Sprintf("the user %s has no entry on this machine that gives its group", name), Fix: "give the group too: " + name + ":GROUP"}
 	}
 	if g, err := user.LookupGroup(group); err == nil {
 		group = g.Gid
 	}
 	if found.GID, ok = number(group); !ok {
-		return nil, &Error{Reason: fmt.Sprintf("there is no group %q on this machine", group), Fix: "create it, as groupadd --system does, or name another"}
+		return nil, &Error{Reason: fmt.Sprintf("there is no group %q on this machine", group), Fix: "create it, for example with groupadd --system, or use another"}
 	}
 	return found, nil
 }

@@ -23,10 +23,10 @@ func TestLookup(t *testing.T) {
 		{text: "0:root"},
 		{text: "0:4242", gid: 4242},
 		{text: "4000000001:4000000002", uid: 4000000001, gid: 4000000002},
-		{text: "4000000001", wrong: `the user 4000000001 has no entry on this machine that says its group (name the group too: 4000000001:GROUP)`},
-		{text: "no-such-user", wrong: `there is no user "no-such-user" on this machine (create it, as useradd --system does, or name another)`},
-		{text: "root:no-such-group", wrong: `there is no group "no-such-group" on this machine (create it, as groupadd --system does, or name another)`},
-		{text: "4294967295:1", wrong: `there is no user "4294967295" on this machine (create it, as useradd --system does, or name another)`},
+		{text: "4000000001", wrong: `the user 4000000001 has no entry on this machine that gives its group (give the group too: 4000000001:GROUP)`},
+		{text: "no-such-user", wrong: `there is no user "no-such-user" on this machine (create it, for example with useradd --system, or use another)`},
+		{text: "root:no-such-group", wrong: `there is no group "no-such-group" on this machine (create it, for example with groupadd --system, or use another)`},
+		{text: "4294967295:1", wrong: `there is no user "4294967295" on this machine (create it, for example with useradd --system, or use another)`},
 	} {
 		u, err := lookup(c.text)
 		if c.wrong != "" {

@@ -84,8 +84,8 @@ func TestHTTP(t *testing.T) {
 		lines = append(lines, c.Name+" "+string(c.Status)+" "+c.Message)
 	}
 	require.Equal(t, []string{
-		"http:root healthy ", "http:teapot unhealthy it answers with status 418", "http:wanted healthy ",
-		"http:moved unhealthy it answers with status 302", "http:hangs unhealthy no answer in time",
+		"http:root healthy ", "http:teapot unhealthy it answered with status 418", "http:wanted healthy ",
+		"http:moved unhealthy it answered with status 302", "http:hangs unhealthy no answer in time",
 	}, lines[:5])
 	require.Contains(t, lines[5], "http:nobody unhealthy dial tcp")
 

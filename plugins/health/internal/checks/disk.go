@@ -12,7 +12,7 @@ import (
 
 // DiskOptions say which file systems are looked at.
 type DiskOptions struct {
-	Paths     []string `json:"paths" doc:"absolute paths on the file systems to look at"`
+	Paths     []string `json:"paths" doc:"absolute paths on the file systems to check"`
 	Degraded  float64  `json:"degraded" doc:"free share below which a file system is degraded, 0 to 1"`
 	Unhealthy float64  `json:"unhealthy" doc:"free share below which it is unhealthy, 0 to 1"`
 }
@@ -63,7 +63,7 @@ func (d *Disk) look(path string) health.Check {
 	c := health.Check{Name: "disk:" + path, Status: health.Healthy}
 	var fs syscall.Statfs_t
 	if err := syscall.Statfs(path, &fs); err != nil {
-		c.Status, c.Message = health.Unknown, fmt.Sprintf("look at the file system: %v", err)
+		c.Status, c.Message = health.Unknown, fmt.Sprintf("check the file system: %v", err)
 		return c
 	}
 	room := share(fs.Bavail, fs.Blocks)
@@ -80,7 +80,7 @@ func (d *Disk) look(path string) health.Check {
 	default:
 		return c
 	}
-	c.Message = fmt.Sprintf("%.1f%% of the room and %.1f%% of the files are free", 100*room, 100*files)
+	c.Message = fmt.Sprintf("%.1f%% of the space and %.1f%% of the files are free", 100*room, 100*files)
 	return c
 }
 

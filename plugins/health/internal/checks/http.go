@@ -17,7 +17,7 @@ import (
 
 // HTTPOptions say which addresses are asked.
 type HTTPOptions struct {
-	Targets []Target     `json:"targets" doc:"what to ask"`
+	Targets []Target     `json:"targets" doc:"the services to check"`
 	Timeout sdk.Duration `json:"timeout" doc:"how long one answer may take"`
 	Slow    sdk.Duration `json:"slow" doc:"an answer that takes longer is degraded"`
 }
@@ -25,8 +25,8 @@ type HTTPOptions struct {
 // Target is one address.
 type Target struct {
 	Name   string `json:"name" doc:"names the check: http:NAME"`
-	URL    string `json:"url" doc:"asked with GET; redirects are not followed"`
-	Status int    `json:"status" doc:"the expected status; 0: any of 200 to 299"`
+	URL    string `json:"url" doc:"requested with GET; redirects are not followed"`
+	Status int    `json:"status" doc:"the expected status; 0: any from 200 to 299"`
 }
 
 // HTTPDefaults holds the default options.
@@ -63,7 +63,7 @@ func (h *HTTP) Configure(_ context.Context, o HTTPOptions) error {
 			wrong(at+"/url", "want an address such as https://example.com/health")
 		}
 		if t.Status != 0 && (t.Status < 100 || t.Status > 599) {
-			wrong(at+"/status", "want a status of HTTP, or 0")
+			wrong(at+"/status", "want an HTTP status, or 0")
 		}
 	}
 	h.options = o
@@ -104,7 +104,7 @@ func (h *HTTP) ask(ctx context.Context, t Target) health.Check {
 	case err != nil:
 		c.Status, c.Message = health.Unhealthy, plain(err)
 	case !t.expects(status):
-		c.Status, c.Message = health.Unhealthy, fmt.Sprintf("it answers with status %d", status)
+		c.Status, c.Message = health.Unhealthy, fmt.Sprintf("it answered with status %d", status)
 	case took > time.Duration(h.options.Slow):
 		c.Status, c.Message = health.Degraded, fmt.Sprintf("the answer took %s", took.Round(time.Millisecond))
 	}

@@ -137,7 +137,7 @@ func TestTextfile(t *testing.T) {
 tasker_health_events_total{kind="check",severity="info"} 1
 tasker_health_events_total{kind="check",severity="warning"} 1
 tasker_health_events_total{kind="other",severity="other"} 1
-# HELP tasker_health_check_status The status that a check changed to last.
+# HELP tasker_health_check_status The latest status of a check.
 # TYPE tasker_health_check_status gauge
 tasker_health_check_status{check="disk:/\"var\"",status="degraded"} 1
 `, string(text))

@@ -118,7 +118,7 @@ func (f *Textfile) text() []byte {
 	for _, k := range keys {
 		fmt.Fprintf(&b, "tasker_health_events_total{kind=\"%s\",severity=\"%s\"} %d\n", k.kind, k.severity, f.counts[k])
 	}
-	b.WriteString("# HELP tasker_health_check_status The status that a check changed to last.\n# TYPE tasker_health_check_status gauge\n")
+	b.WriteString("# HELP tasker_health_check_status The latest status of a check.\n# TYPE tasker_health_check_status gauge\n")
 	for _, check := range slices.Sorted(maps.Keys(f.checks)) {
 		fmt.Fprintf(&b, "tasker_health_check_status{check=\"%s\",status=\"%s\"} 1\n", label.Replace(check), label.Replace(f.checks[check]))
 	}

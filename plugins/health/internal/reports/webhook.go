@@ -24,11 +24,11 @@ import (
 // WebhookOptions say where events are posted.
 type WebhookOptions struct {
 	URL       string          `json:"url" doc:"events are posted here; redirects are not followed"`
-	SecretEnv string          `json:"secret_env" doc:"the variable with the secret that requests are signed with; let it through with env in plugins.toml"`
-	Severity  health.Severity `json:"severity" doc:"the least severity that is posted: info, warning or critical"`
+	SecretEnv string          `json:"secret_env" doc:"the variable with the secret that signs requests; list it in env in plugins.toml"`
+	Severity  health.Severity `json:"severity" doc:"the lowest severity that is posted: info, warning or critical"`
 	Timeout   sdk.Duration    `json:"timeout" doc:"how long one answer may take"`
-	Tries     int             `json:"tries" doc:"how often one call of the host is tried; the host sends again what failed"`
-	Wait      sdk.Duration    `json:"wait" doc:"between the first two tries; doubles"`
+	Tries     int             `json:"tries" doc:"how often to try for one call of the host; the host sends again what failed"`
+	Wait      sdk.Duration    `json:"wait" doc:"the wait between the first two tries; it doubles with each"`
 }
 
 // WebhookDefaults holds the default options.
@@ -160,9 +160,9 @@ func (w *Webhook) post(ctx context.Context, body []byte) error {
 	case s >= 200 && s < 300:
 		return nil
 	case s >= 500 || s == http.StatusTooManyRequests || s == http.StatusRequestTimeout:
-		return fmt.Errorf("post events: the receiver answers with status %d", s)
+		return fmt.Errorf("post events: the receiver answered with status %d", s)
 	default:
-		return fmt.Errorf("post events: the receiver answers with status %d: %w", s, health.ErrRejected)
+		return fmt.Errorf("post events: the receiver answered with status %d: %w", s, health.ErrRejected)
 	}
 }
 

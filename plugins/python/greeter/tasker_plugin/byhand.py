@@ -17,7 +17,7 @@ By hand:
   {file} --help
         print this
   tasker plugin check {path}
-        find out whether it keeps the contract with its host
+        check that it keeps the contract with its host
   tasker plugin run {path}
         call it once
 """
@@ -36,7 +36,7 @@ def run(description, path, arguments):
     elif command in ("--help", "-help", "-h", "help"):
         print(text, end="")
     else:
-        unknown = f'"{command}" is none of its commands.\n\n' if command else ""
+        unknown = f'"{command}" is not one of its commands.\n\n' if command else ""
         print(unknown + text, end="", file=sys.stderr)
         return 1
     return 0

@@ -30,7 +30,7 @@ class Plugin:
     def configure_(self, request, context):
         with self._lock:
             if self._configured:
-                context.abort(grpc.StatusCode.FAILED_PRECONDITION, "configured already")
+                context.abort(grpc.StatusCode.FAILED_PRECONDITION, "already configured")
             try:
                 options = json.loads(request.options or b"{}")
             except ValueError as e:
