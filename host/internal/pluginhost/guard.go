@@ -76,7 +76,7 @@ func (s *slot) trip(g *generation) {
 // recycle replaces a process in which calls hang. The slot falls back to what served
 // before, or a new process of the same release is started and takes over. The old one
 // gets a moment for the calls that do not hang. If no other starts, it stays, and is
-// looked at again.
+// checked again.
 func (s *slot) recycle(g *generation) {
 	s.mu.Lock()
 	phase, want := g.phase, s.want

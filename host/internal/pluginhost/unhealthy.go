@@ -60,7 +60,7 @@ func (s *slot) takeover(next *generation, reason string) {
 }
 
 // well returns the calls to a recovered generation, on trial as when it took them over;
-// it ends if something else serves that is wanted as much.
+// it ends if something else serves that is just as good.
 func (s *slot) well(g *generation) {
 	s.mu.Lock()
 	if g.phase != journal.Unhealthy || g.lost || g.cleanup {

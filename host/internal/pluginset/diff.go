@@ -13,7 +13,7 @@ import (
 	"github.com/tasker-systems/tasker-host/host/internal/readmodel"
 )
 
-// Compare says in what the plugins of environments differ: which there are,
+// Compare reports how the plugins of environments differ: which ones there are,
 // their binaries, versions, settings and options. References to secrets are
 // shown as references.
 func Compare(path string, environments []string) (readmodel.PluginDiff, error) {
@@ -68,7 +68,7 @@ func boolInt(b bool) int {
 	return 0
 }
 
-// factsOf lists all that can differ, by slot and field.
+// factsOf lists everything that can differ, by slot and field.
 func factsOf(sel *Selection, lock *config.Lock) (map[[2]string]string, error) {
 	facts := map[[2]string]string{
 		{"", "lock.required"}: fmt.Sprint(sel.Plugins.Lock.Required),

@@ -22,16 +22,16 @@ import (
 // LockOptions say what to lock.
 type LockOptions struct {
 	Plugins      string   // the path of plugins.toml
-	Environments []string // none: those that demand a lock
-	// Artifacts are files beside those at the plugins' paths, builds for other
-	// platforms, by slot: handler/arithmetic.
+	Environments []string // none: those that require a lock
+	// Artifacts are files in addition to those at the plugins' paths, namely
+	// builds for other platforms, by slot such as handler/arithmetic.
 	Artifacts map[string][]string
-	// Check writes nothing.
+	// Check reports without writing.
 	Check bool
 }
 
-// Lock writes plugins.lock: the checksums of the files that are there now. What
-// is locked for other environments stays.
+// Lock writes plugins.lock: the checksums of the files that are there now.
+// Entries of other environments stay.
 func Lock(ctx context.Context, o LockOptions) (readmodel.PluginLock, error) {
 	if len(o.Environments) == 0 {
 		envs, err := lockedEnvironments(o.Plugins)
@@ -66,8 +66,8 @@ func Lock(ctx context.Context, o LockOptions) (readmodel.PluginLock, error) {
 	return l.report, nil
 }
 
-// lockedEnvironments returns those that demand a lock: production, unless it
-// says otherwise, and those of plugins.toml that say so.
+// lockedEnvironments returns the environments that require a lock: production,
+// unless it says otherwise, and those for which plugins.toml says so.
 func lockedEnvironments(path string) ([]string, error) {
 	names, err := config.PluginEnvironments(path)
 	if err != nil {
@@ -154,8 +154,8 @@ func (l *locker) plugin(ctx context.Context, env string, spec *config.PluginSpec
 	return nil
 }
 
-// keepOthers takes over checksums of platforms that were not given now, unless
-// the plugin has changed: then they belong to the binary before.
+// keepOthers keeps the checksums of platforms that were not given now, unless
+// the plugin has changed, because then they belong to the previous binary.
 func (l *locker) keepOthers(before config.Locked, next *config.Locked) {
 	changed := false
 	for platform, sum := range next.SHA256 {
@@ -192,7 +192,7 @@ const (
 var plainVersion = regexp.MustCompile(`^[A-Za-z0-9.+_-]{1,64}$`)
 
 // describedVersion asks a plugin made with our SDK for its version. Others are
-// not run: nobody knows what they would do.
+// not run, because nobody knows what they would do.
 func describedVersion(ctx context.Context, path string) string {
 	info, err := buildinfo.ReadFile(path)
 	if err != nil {

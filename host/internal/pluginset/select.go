@@ -16,23 +16,23 @@ import (
 	"github.com/tasker-systems/tasker-host/host/internal/pluginhost/runas"
 )
 
-// Slot is a plugin of plugins.toml and the file that is there for it.
+// Slot is a plugin in plugins.toml, with its file.
 type Slot struct {
 	config.PluginSpec
-	// File is what stands at the plugin's path; without a checksum if it could
-	// not be read.
+	// File is the file at the plugin's path; without a checksum if it could not
+	// be read.
 	File artifact.Inspected
-	// Locked is the checksum that plugins.lock names for the file's platform;
-	// empty: none.
+	// Locked is the checksum in plugins.lock for the file's platform; empty:
+	// none.
 	Locked string
-	// SignedBy is the identifier of the key that signed the file; empty: nobody
-	// asked.
+	// SignedBy is the identifier of the key that signed the file; empty: it was
+	// not checked.
 	SignedBy string
 	// Err says why the file must not run, and what to do about it.
 	Err error
 }
 
-// Selection is what shall run.
+// Selection is what should run.
 type Selection struct {
 	Plugins *config.Plugins
 	Slots   []Slot // by kind and name
@@ -50,7 +50,7 @@ func (s *Selection) Slot(kind, name string) (Slot, bool) {
 }
 
 // Selector selects plugins for one environment. It remembers the checksums of
-// files that have not changed. Safe for concurrent use.
+// files that have not changed. It is safe for concurrent use.
 type Selector struct {
 	path, env string
 
@@ -58,7 +58,7 @@ type Selector struct {
 	seen map[string]look
 }
 
-// look is what was found when a file was looked at.
+// look is the result of checking a file.
 type look struct {
 	id        identity
 	file      artifact.Inspected
@@ -66,7 +66,7 @@ type look struct {
 	err       error
 }
 
-// identity tells whether a file is the one that was looked at.
+// identity tells whether a file has changed since it was checked.
 type identity struct {
 	dev, ino       uint64
 	size           int64
@@ -82,7 +82,8 @@ func NewSelector(path, env string) *Selector {
 // Path returns the plugins.toml.
 func (s *Selector) Path() string { return s.path }
 
-// Select reads all anew. A plugins.toml that is not there is an os.ErrNotExist.
+// Select reads everything again. If plugins.toml does not exist, the error is
+// os.ErrNotExist.
 func (s *Selector) Select() (*Selection, error) {
 	plugins, err := config.LoadPlugins(s.path, s.env)
 	if err != nil {
@@ -121,8 +122,8 @@ func loadLock(plugins string) (*config.Lock, error) {
 	return lock, err
 }
 
-// At returns a slot of a selection with another file in place of the
-// configured one. It is held to the same rules.
+// At returns a slot of a selection with another file in place of the configured
+// one. The same rules apply to it.
 func (s *Selector) At(sel *Selection, slot Slot, path string) (Slot, error) {
 	lock, err := loadLock(sel.Plugins.Path)
 	if err != nil {
@@ -155,7 +156,7 @@ func (s *Selector) slot(plugins *config.Plugins, lock *config.Lock, spec config.
 // faults are all that is wrong with a slot, in one line.
 type faults struct{ all []error }
 
-// together returns the errors that are some as one; nil if there are none.
+// together joins the errors that are not nil; it returns nil if there are none.
 func together(all ...error) error {
 	all = slices.DeleteFunc(all, func(err error) bool { return err == nil })
 	if len(all) == 0 {
@@ -174,8 +175,8 @@ func (f *faults) Error() string {
 
 func (f *faults) Unwrap() []error { return f.all }
 
-// look inspects a file, or says again what it found if the file has not changed
-// since.
+// look inspects a file, or returns what it found before if the file has not
+// changed since.
 func (s *Selector) look(path string) look {
 	id, known := identify(path)
 	if known {
@@ -195,7 +196,7 @@ func (s *Selector) look(path string) look {
 	}
 	found.signature = readSignature(path, reader)
 	if after, ok := identify(path); !ok || after != id {
-		// It changed meanwhile: what was read is not what is there.
+		// It has changed meanwhile, so what was read is not what is there now.
 		return look{err: &artifact.Error{Path: path, Reason: "is changing while it is read", Fix: "put plugins in place by renaming, as mv does within a file system"}}
 	}
 	s.mu.Lock()
@@ -234,8 +235,8 @@ func checkPin(s *Slot) error {
 	}
 }
 
-// checkUser refuses a plugin that is to run as somebody who is not there, or who
-// the host may not become.
+// checkUser refuses a plugin that is to run as a user who does not exist, or
+// whom the host may not become.
 func checkUser(s *Slot) error {
 	_, err := runas.Find(s.User)
 	var wrong *runas.Error
@@ -245,8 +246,8 @@ func checkUser(s *Slot) error {
 	return &artifact.Error{Path: s.Path, Reason: fmt.Sprintf("user: %s (%s)", wrong.Reason, s.At("user")), Fix: wrong.Fix, Err: wrong.Err}
 }
 
-// checkLock looks the file up in the lock, and refuses it if the environment
-// demands that it be there. A checksum in plugins.toml is a lock too.
+// checkLock looks the file up in the lock, and refuses it if it is missing there
+// and the environment requires it. A checksum in plugins.toml is a lock too.
 func checkLock(plugins *config.Plugins, lock *config.Lock, s *Slot) error {
 	var locked config.Locked
 	known := false

@@ -15,13 +15,14 @@ import (
 	"github.com/tasker-systems/tasker-host/host/internal/pluginhost/artifact"
 )
 
-// SignatureSuffix is what the name of a signature adds to that of its file.
+// SignatureSuffix is appended to a file's name to form the name of its
+// signature.
 const SignatureSuffix = ".minisig"
 
-// maxSignature bounds the file of a signature or key.
+// maxSignature limits the size of a signature or key file.
 const maxSignature = 16 << 10
 
-// signed keeps the digest of a file that is read through it.
+// signed computes the digest of a file that is read through it.
 type signed struct{ reader *minisign.Reader }
 
 func (s *signed) wrap(r io.Reader) io.Reader {
@@ -29,7 +30,7 @@ func (s *signed) wrap(r io.Reader) io.Reader {
 	return s.reader
 }
 
-// signature is what lies beside a file, and the means to check it.
+// signature is the signature beside a file, and the means to check it.
 type signature struct {
 	reader *signed
 	text   []byte // nil: there is none
@@ -55,7 +56,7 @@ func readSmall(path string) ([]byte, error) {
 	return os.ReadFile(path)
 }
 
-// check demands the signature of a trusted key, if any are named.
+// check requires the signature of a trusted key, if there are any.
 func (s signature) check(plugins *config.Plugins, slot *Slot) error {
 	if len(plugins.Trust.Keys) == 0 {
 		return nil
@@ -113,9 +114,9 @@ func (s signature) verify(path string, keys []minisign.PublicKey) (string, error
 // keyID writes an identifier as minisign does.
 func keyID(id uint64) string { return fmt.Sprintf("%016X", id) }
 
-// Keygen makes a key pair: the private key in a new file of mode 0600, the
-// public one beside it with .pub added. It returns the public key, as
-// trust.keys wants it.
+// Keygen generates a key pair: the private key in a new file of mode 0600, the
+// public one beside it in a file with the suffix .pub. It returns the public
+// key in the form for trust.keys.
 func Keygen(path string) (public string, err error) {
 	pub, private, err := minisign.GenerateKey(nil)
 	if err != nil {
@@ -138,7 +139,7 @@ func Keygen(path string) (public string, err error) {
 	return pub.String(), nil
 }
 
-// writeNew makes a file; one that is there already stays.
+// writeNew creates a file; it does not overwrite an existing one.
 func writeNew(path string, content []byte, mode fs.FileMode) error {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
 	if err != nil {
@@ -224,8 +225,8 @@ func Verify(path string, keys []string) (Signed, error) {
 	return Signed{Path: path, SHA256: file.SHA256, Signature: path + SignatureSuffix, Key: id}, nil
 }
 
-// replaceFile writes a file beside its place and renames it there: nobody sees
-// half of it.
+// replaceFile writes a temporary file and renames it, so nobody sees half of
+// it.
 func replaceFile(path string, content []byte, mode fs.FileMode) error {
 	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*.tmp")
 	if err != nil {

@@ -18,9 +18,9 @@ import (
 	"github.com/tasker-systems/tasker-host/host/internal/pluginset"
 )
 
-// watch looks whenever the files have come to rest after a change, until ctx
-// ends: at once after a moment for what is put in place together, if nobody
-// writes to them, as after a renaming; else when nothing has changed for a while.
+// watch looks whenever the files have stopped changing, until ctx ends. If nobody
+// writes to them, as after a rename, it waits only a moment, for files that are put
+// in place together; otherwise until nothing has changed for a while.
 func (w *Watcher) watch(ctx context.Context) {
 	events, hints := w.subscribe()
 	if events != nil {
@@ -48,7 +48,7 @@ func (w *Watcher) watch(ctx context.Context) {
 		w.subscribeTo(events)
 		now := w.identities()
 		if all(now) != resting && !closed(now) {
-			// They have come to rest if they are as they were one rest before.
+			// They have stopped changing if they are as they were one rest before.
 			resting = all(now)
 			rest.Reset(w.cfg.Rest)
 			continue
@@ -62,8 +62,8 @@ func (w *Watcher) watch(ctx context.Context) {
 // and its signature.
 const moment = 15 * time.Millisecond
 
-// look applies the files if they are others than at the last look, or if
-// something is to be tried again.
+// look applies the files if they have changed since the last look, or if something
+// must be tried again.
 func (w *Watcher) look(ctx context.Context, files string) {
 	w.turn.Lock()
 	defer w.turn.Unlock()
@@ -75,10 +75,10 @@ func (w *Watcher) look(ctx context.Context, files string) {
 		return
 	}
 	w.seen = files
-	_, _ = w.apply(ctx, false, ByFiles, "the files have changed") // it logs, and Status tells
+	_, _ = w.apply(ctx, false, ByFiles, "the files have changed") // it logs errors, and Status shows them
 }
 
-// subscribe asks the system for events. Without them there are the looks.
+// subscribe asks the system for events. Without them, the periodic looks remain.
 func (w *Watcher) subscribe() (*fsnotify.Watcher, chan fsnotify.Event) {
 	events, err := fsnotify.NewWatcher()
 	if err != nil {
@@ -87,25 +87,25 @@ func (w *Watcher) subscribe() (*fsnotify.Watcher, chan fsnotify.Event) {
 	}
 	w.subscribeTo(events)
 	go func() {
-		for range events.Errors { // events were lost: the next look finds what they told
+		for range events.Errors { // events were lost: the next look finds the changes
 		}
 	}()
 	return events, events.Events
 }
 
-// subscribeTo watches the directories of the files: those that are there.
+// subscribeTo watches those directories of the files that exist.
 func (w *Watcher) subscribeTo(events *fsnotify.Watcher) {
 	if events == nil {
 		return
 	}
 	for _, path := range w.files() {
-		_ = events.Add(filepath.Dir(path)) // there or not, or replaced; adding twice changes nothing
+		_ = events.Add(filepath.Dir(path)) // it may be missing or replaced; adding it twice does no harm
 	}
 }
 
 // concerns reports whether a file that has changed is one of ours, or lies beside one
-// that is a symbolic link: a ConfigMap's files change with the directory that they
-// lead through.
+// that is a symbolic link: a ConfigMap's files change with the directory that their
+// links lead through.
 func (w *Watcher) concerns(path string) bool {
 	return slices.ContainsFunc(w.files(), func(file string) bool {
 		if file == path {
@@ -116,8 +116,8 @@ func (w *Watcher) concerns(path string) bool {
 	})
 }
 
-// files returns all whose change matters: what is selected from, and what was
-// selected last.
+// files returns all files whose changes matter: those that select reads, and those
+// that were selected last.
 func (w *Watcher) files() []string {
 	toml := w.selector.Path()
 	if abs, err := filepath.Abs(toml); err == nil {
@@ -132,10 +132,10 @@ func (w *Watcher) files() []string {
 	return files
 }
 
-// there is one of the files: what of it changes when it is written or replaced.
+// there is one of the files, with what changes when it is written or replaced.
 type there struct{ path, identity string }
 
-// all says which files are there.
+// all describes the files that exist.
 func all(files []there) string {
 	var s strings.Builder
 	for _, f := range files {
@@ -164,21 +164,20 @@ func identity(info fs.FileInfo) string {
 	return fmt.Sprintf("%d %d %v %v", st.Ino, st.Size, st.Mtim, st.Ctim)
 }
 
-// closed reports whether it is sure that nobody has one of the files open for
+// closed reports whether it is certain that nobody has one of the files open for
 // writing.
 func closed(files []there) bool {
 	return !slices.ContainsFunc(files, func(f there) bool { return f.identity != "-" && !unwritten(f.path) })
 }
 
-// unwritten asks the kernel for a read lease, which nobody gets on a file that is
-// open for writing. File systems of other machines, and files of others, have
-// none to give.
+// unwritten asks the kernel for a read lease, which it does not grant on a file that
+// is open for writing, on a network file system, or on another user's file.
 func unwritten(path string) bool {
 	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return false
 	}
-	defer func() { _ = f.Close() }() // and with it ends the lease
+	defer func() { _ = f.Close() }() // this ends the lease, too
 	_, err = unix.FcntlInt(f.Fd(), unix.F_SETLEASE, unix.F_RDLCK)
 	return err == nil
 }

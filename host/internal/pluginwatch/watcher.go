@@ -17,11 +17,12 @@ import (
 	"github.com/tasker-systems/tasker-host/host/internal/pluginset"
 )
 
-// Wanted is a slot that shall run.
+// Wanted is a slot that should run.
 type Wanted struct {
-	config.PluginSpec // with the checksum of the binary that was looked at
-	// Changed says that binary or settings are others than at the last time. What
-	// runs in a slot that has not changed stays, even if an operator put it there.
+	config.PluginSpec // with the checksum of the binary that was checked
+	// Changed is set if the binary or the settings have changed since the last time.
+	// What runs in a slot that has not changed stays, even if an operator put it
+	// there.
 	Changed bool
 }
 
@@ -32,32 +33,32 @@ type Change struct {
 	From, To   string // checksums
 	Reason     string
 	Err        error
-	// Again says that Err is none of the plugin's: it shall be tried again.
+	// Again is set if Err is not the plugin's fault, and the change should be tried
+	// again.
 	Again bool
 }
 
 // Engine runs plugins. Slots that are not wanted are removed.
 type Engine interface {
-	// Plan says what Apply would do.
+	// Plan returns what Apply would do.
 	Plan(slots []Wanted) ([]Change, error)
-	// Apply makes the slots be as wanted.
+	// Apply makes the slots what they should be.
 	Apply(ctx context.Context, slots []Wanted, actor, reason string) ([]Change, error)
 }
 
-// Config are a watcher's settings.
+// Config holds a watcher's settings.
 type Config struct {
-	// Rest is how long files must not change before they are looked at, if it is
-	// not sure that they are complete; default 300ms.
+	// Rest is how long files must not change before they are read, if it is not
+	// certain that they are complete; default 300ms.
 	Rest time.Duration
-	// Look is the time between two looks of which no event gave notice; default
-	// 15s.
+	// Look is the time between two looks that no event causes; default 15s.
 	Look time.Duration
 }
 
-// ByFiles is the actor of changes that come of the files.
+// ByFiles is the actor of changes that come from the files.
 const ByFiles = "config"
 
-// Watcher is the part of a host that watches. Safe for concurrent use.
+// Watcher watches the files of a host's plugins. It is safe for concurrent use.
 type Watcher struct {
 	cfg      Config
 	selector *pluginset.Selector
@@ -77,23 +78,23 @@ type Watcher struct {
 
 var _ lifecycle.Service = (*Watcher)(nil)
 
-// want is what a slot was last told to be.
+// want is what a slot was last asked to be.
 type want struct {
 	spec   config.PluginSpec
 	digest string // of binary and settings
-	again  bool   // it came to nothing, for a reason that may pass
+	again  bool   // it failed, for a reason that may go away
 }
 
-// Status is what people see of the selection.
+// Status is the visible state of the selection.
 type Status struct {
 	Path, Environment string
-	SelectedAt        time.Time // when the files were last in order; zero: never
+	SelectedAt        time.Time // when the files were last valid; zero: never
 	// Err is what is wrong with the files now; nil: nothing.
 	Err     error
 	Refused []pluginset.Slot // slots whose binary may not run
-	Failed  []Change         // slots that could not be changed, and whose binary now may run
+	Failed  []Change         // slots that could not be changed although their binary may run
 
-	// Of all slots, whether they may run or not.
+	// The paths of all slots, whether they may run or not.
 	paths []string
 	specs map[[2]string]config.PluginSpec
 }
@@ -109,9 +110,9 @@ func New(cfg Config, selector *pluginset.Selector, engine Engine, log hclog.Logg
 	return &Watcher{cfg: cfg, selector: selector, engine: engine, log: log, runs: map[[2]string]want{}}
 }
 
-// First selects for the first time and returns what shall be started. It fails
-// if a file is wrong, or if a required plugin may not run. A host without a
-// plugins.toml has no plugins.
+// First selects for the first time and returns what should be started. It fails if a
+// file is wrong, or if a required plugin may not run. A host without a plugins.toml
+// has no plugins.
 func (w *Watcher) First() ([]config.PluginSpec, error) {
 	w.turn.Lock()
 	defer w.turn.Unlock()
@@ -138,7 +139,7 @@ func (w *Watcher) First() ([]config.PluginSpec, error) {
 	return specs, errors.Join(errs...)
 }
 
-// Start begins to watch.
+// Start starts watching.
 func (w *Watcher) Start(context.Context) error {
 	ctx, cancel := context.WithCancel(context.Background())
 	w.cancel = cancel
@@ -146,7 +147,7 @@ func (w *Watcher) Start(context.Context) error {
 	return nil
 }
 
-// Stop ends the watching and what is under way.
+// Stop stops watching, and ends a change in progress.
 func (w *Watcher) Stop(context.Context) error {
 	if w.cancel != nil {
 		w.cancel()
@@ -155,7 +156,7 @@ func (w *Watcher) Stop(context.Context) error {
 	return nil
 }
 
-// Status returns what people see.
+// Status returns the visible state.
 func (w *Watcher) Status() Status {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -166,7 +167,7 @@ func (w *Watcher) Status() Status {
 	return s
 }
 
-// Plan says what Apply would do now.
+// Plan returns what Apply would do now.
 func (w *Watcher) Plan() ([]Change, error) {
 	w.turn.Lock()
 	defer w.turn.Unlock()
@@ -177,7 +178,7 @@ func (w *Watcher) Plan() ([]Change, error) {
 	return w.plan(sel)
 }
 
-// PlanText says what Apply would do if plugins.toml had this text.
+// PlanText returns what Apply would do if plugins.toml had this text.
 func (w *Watcher) PlanText(text []byte) ([]Change, error) {
 	w.turn.Lock()
 	defer w.turn.Unlock()
@@ -201,8 +202,8 @@ func (w *Watcher) plan(sel *pluginset.Selection) ([]Change, error) {
 	return refused(changes, bad), err
 }
 
-// Apply looks at the files and makes what runs be as they say, without waiting
-// for events: also where an operator had it otherwise, or where it failed before.
+// Apply reads the files and makes what runs match them, without waiting for events,
+// even where an operator has changed it or where it failed before.
 func (w *Watcher) Apply(ctx context.Context, actor, reason string) ([]Change, error) {
 	w.turn.Lock()
 	defer w.turn.Unlock()
@@ -210,8 +211,8 @@ func (w *Watcher) Apply(ctx context.Context, actor, reason string) ([]Change, er
 	return w.apply(ctx, true, actor, reason)
 }
 
-// apply selects and hands what has changed, or all, to the engine. The caller
-// has the turn.
+// apply selects and passes what has changed, or everything, to the engine. The caller
+// holds turn.
 func (w *Watcher) apply(ctx context.Context, all bool, actor, reason string) ([]Change, error) {
 	sel, err := w.selector.Select()
 	if err != nil {
@@ -239,7 +240,7 @@ func (w *Watcher) apply(ctx context.Context, all bool, actor, reason string) ([]
 	return refused(changes, w.Status().Refused), err
 }
 
-// merge joins a selection with what runs, and notes it.
+// merge joins a selection with what runs, and records it.
 func (w *Watcher) merge(sel *pluginset.Selection, all bool) []Wanted {
 	var paths []string
 	specs := map[[2]string]config.PluginSpec{}
@@ -268,7 +269,7 @@ func (w *Watcher) join(sel *pluginset.Selection, all bool) (wanted []Wanted, ref
 			continue
 		}
 		spec := slot.PluginSpec
-		spec.SHA256 = slot.File.SHA256 // what was looked at is what runs
+		spec.SHA256 = slot.File.SHA256 // what was checked is what runs
 		wanted = append(wanted, Wanted{PluginSpec: spec, Changed: all || before.again || before.digest != digest(spec)})
 	}
 	return wanted, refused
@@ -284,7 +285,7 @@ func (w *Watcher) differs(wanted []Wanted) bool {
 	return len(wanted) != len(w.runs) // none is new, so one is gone
 }
 
-// record remembers what the slots were told to be.
+// record records what the slots were asked to be.
 func (w *Watcher) record(wanted []Wanted, changes []Change) {
 	again, failed := map[[2]string]bool{}, []Change(nil)
 	gone := map[[2]string]bool{}
@@ -310,7 +311,7 @@ func (w *Watcher) record(wanted []Wanted, changes []Change) {
 		}
 	}
 	w.note(func(s *Status) {
-		for _, old := range s.Failed { // of slots that were not touched now
+		for _, old := range s.Failed { // of slots that this change did not touch
 			touched := false
 			for _, c := range wanted {
 				touched = touched || c.Kind == old.Kind && c.Name == old.Name && c.Changed
@@ -327,7 +328,8 @@ func (w *Watcher) keep(spec config.PluginSpec, again bool) {
 	w.runs[[2]string{spec.Kind, spec.Name}] = want{spec: spec, digest: digest(spec), again: again}
 }
 
-// Settled forgets that a slot could not be changed: an operator has seen to it.
+// Settled forgets that a slot could not be changed, because an operator has dealt with
+// it.
 func (w *Watcher) Settled(kind, name string) {
 	w.note(func(s *Status) {
 		var left []Change
@@ -340,7 +342,7 @@ func (w *Watcher) Settled(kind, name string) {
 	})
 }
 
-// Spec returns what plugins.toml says of a plugin, and where.
+// Spec returns what plugins.toml says about a plugin, and where.
 func (w *Watcher) Spec(kind, name string) (config.PluginSpec, bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -351,7 +353,7 @@ func (w *Watcher) Spec(kind, name string) (config.PluginSpec, bool) {
 // ErrNotNamed is returned by [Watcher.Check] for a plugin that is not in plugins.toml.
 var ErrNotNamed = errors.New("names no such plugin")
 
-// Check returns a plugin as it would be with another binary, if that may run in
+// Check returns a plugin as it would be with another binary, if this binary may run in
 // this environment.
 func (w *Watcher) Check(kind, name, path string) (config.PluginSpec, error) {
 	sel, err := w.selector.Select()
@@ -376,7 +378,8 @@ func (w *Watcher) note(change func(*Status)) {
 	change(&w.status)
 }
 
-// label is how logs name a plugin: handlers, the most, without their kind.
+// label is the name of a plugin in logs: handlers, the most common, without their
+// kind.
 func label(kind, name string) string {
 	if kind == config.KindHandler {
 		return name
@@ -384,8 +387,8 @@ func label(kind, name string) string {
 	return kind + "/" + name
 }
 
-// refused adds to changes the slots whose files may not run, in the place of what
-// the engine says of them: that they are kept.
+// refused adds to changes the slots whose files may not run, in place of what the
+// engine says about them, which is that they are kept.
 func refused(changes []Change, slots []pluginset.Slot) []Change {
 	for _, s := range slots {
 		c := Change{Kind: s.Kind, Name: s.Name, Action: "refuse", To: s.File.SHA256, Reason: s.Err.Error(), Err: s.Err}
@@ -401,8 +404,8 @@ func refused(changes []Change, slots []pluginset.Slot) []Change {
 	return changes
 }
 
-// digest identifies binary and settings of a plugin. References to secrets
-// stand for themselves, so it tells nothing of the secrets.
+// digest identifies the binary and settings of a plugin. References to secrets are not
+// resolved, so it reveals nothing about the secrets.
 func digest(s config.PluginSpec) string {
 	s.Origin = config.Origin{}
 	text, err := json.Marshal(s)

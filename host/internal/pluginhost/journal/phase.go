@@ -26,7 +26,7 @@ const (
 	Stopped     Phase = "stopped"     // it has ended, as it was told to
 	Crashed     Phase = "crashed"     // it has ended on its own
 	Failed      Phase = "failed"      // it did not become ready
-	Rejected    Phase = "rejected"    // for an executable: it is not taken in
+	Rejected    Phase = "rejected"    // for an executable: it was not accepted
 	Quarantined Phase = "quarantined" // for an executable: the slot does not run it again
 )
 
