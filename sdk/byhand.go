@@ -59,7 +59,7 @@ func selfTestByHand(p *Plugin, stdout, stderr io.Writer) int {
 	return 0
 }
 
-// explain says what the binary is and what a person can do with it.
+// explain prints what the binary is and how to use it by hand.
 func explain(path string, d *pluginv1.DescribeResponse, w io.Writer) {
 	fmt.Fprintf(w, "%s %s is a Tasker plugin: a host starts it, see plugins.toml.\n\nIt serves:\n", d.GetName(), d.GetVersion())
 	for _, s := range d.GetSlots() {

@@ -32,7 +32,7 @@ type call struct {
 	outcome pluginv1.Outcome
 }
 
-// newCall reads a step. It shares the memory of raw, which is the call's own.
+// newCall reads a step. It shares the memory of raw, which must not be changed.
 func newCall(w *stream, raw []byte) (*call, error) {
 	c := &call{stream: w}
 	id, timeoutMS, err := decodeStep(raw, &c.step)
@@ -51,8 +51,8 @@ func (c *call) begin(now time.Time) {
 	}
 }
 
-// run calls the handler and makes the outcome, whichever way the handler ends:
-// also if it ends the goroutine.
+// run calls the handler and creates the outcome, however the handler ends, even
+// if it ends the goroutine.
 func (c *call) run() {
 	defer c.finish()
 	if room := c.stream.steps.room; room != nil {
@@ -70,7 +70,7 @@ func (c *call) run() {
 	c.handle()
 }
 
-// enter waits for room. It reports false if the context has ended before.
+// enter waits for room. It returns false if the context ends first.
 func (c *call) enter(room chan<- struct{}) bool {
 	select {
 	case room <- struct{}{}:
@@ -103,7 +103,7 @@ func (c *call) panicked(value any) error {
 	return err
 }
 
-// finish makes the outcome. Whoever ran the call hands it to the stream.
+// finish creates the outcome. The caller passes it to the stream.
 func (c *call) finish() {
 	if !c.started.IsZero() {
 		c.took = time.Since(c.started)
@@ -114,8 +114,8 @@ func (c *call) finish() {
 	c.ctx.cancel(nil)
 }
 
-// judge makes the outcome. It runs code of the author too, in errors and
-// metadata, so a panic is caught here as well.
+// judge creates the outcome. Errors and metadata may run the author's code, so
+// a panic is caught here as well.
 func (c *call) judge() {
 	defer func() {
 		if r := recover(); r != nil {

@@ -91,8 +91,8 @@ func (c *checks) Check(rpc context.Context, req *pluginv1.CheckRequest) (*plugin
 	return answer, nil
 }
 
-// encodeChecks makes the answer. A result that cannot be used does not hide the
-// others: it becomes unknown, and says why.
+// encodeChecks creates the answer. A result that cannot be used does not hide
+// the others: its status becomes unknown, with a message that says why.
 func encodeChecks(results []health.Check) ([]*pluginv1.CheckResult, error) {
 	if len(results) > health.MaxChecks {
 		return nil, fmt.Errorf("the check has %d results: want at most %d", len(results), health.MaxChecks)
@@ -120,7 +120,7 @@ func encodeChecks(results []health.Check) ([]*pluginv1.CheckResult, error) {
 	return encoded, nil
 }
 
-// Report hands events to a reporter.
+// Report passes events to a reporter.
 func (c *checks) Report(rpc context.Context, req *pluginv1.ReportRequest) (*pluginv1.ReportResponse, error) {
 	w, err := c.find(req.GetName(), "reports", func(s health.Service) bool { return s.Reporter != nil })
 	if err != nil {

@@ -9,16 +9,16 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/handler"
 )
 
-// stepContext is the context of a step. Most handlers are quick and never look
-// at theirs, so it is made in full, with its timer, when somebody does: until
-// then it only knows its deadline and why it has ended.
+// stepContext is the context of a step. Most handlers are quick and never use
+// theirs, so the full context, with its timer, is created only when somebody
+// needs it: until then it knows only its deadline and why it has ended.
 type stepContext struct {
 	call     *call
 	parent   context.Context // never ends; carries the logger
 	deadline time.Time       // zero: none
 
-	mu    sync.Mutex // guards the following
-	cause error      // why it has ended; nil: it has not, or full knows
+	mu    sync.Mutex // guards the fields below
+	cause error      // why it has ended; nil: it has not, or the cause is in full
 	full  context.Context
 	end   context.CancelCauseFunc // of full
 	stop  context.CancelFunc      // of full's timer; nil without a deadline
@@ -58,7 +58,7 @@ func (c *stepContext) Err() error {
 	}
 }
 
-// cancel ends the context, unless it has ended. No cause stands for
+// cancel ends the context, unless it has ended. A nil cause means
 // [context.Canceled].
 func (c *stepContext) cancel(cause error) {
 	if cause == nil {
@@ -86,7 +86,7 @@ func (c *stepContext) expire() {
 	}
 }
 
-// whole returns the context in full.
+// whole returns the full context.
 func (c *stepContext) whole() context.Context {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -31,7 +31,8 @@ const (
 	fieldTrace
 )
 
-// The fields of what a Step has many of: a dependency and an entry of its trace.
+// The fields of the repeated messages of a Step: a dependency and an entry of its
+// trace.
 const (
 	fieldKey protowire.Number = iota + 1
 	fieldValue
@@ -39,11 +40,11 @@ const (
 
 var errUTF8 = errors.New("a string is not valid UTF-8")
 
-// decodeStep reads a Step as it is on the wire. A step has a dozen short strings:
-// they are cut from one copy, and its values are what they are in raw, which is the
-// step's own from now on.
+// decodeStep reads a Step from its wire format. The dozen short strings of a step
+// are substrings of one copy; its values share the memory of raw, which must not be
+// changed from now on.
 func decodeStep(raw []byte, in *handler.Step) (callID uint64, timeoutMS uint32, err error) {
-	from, to := len(raw), 0 // where the strings are: together, as every encoder has them
+	from, to := len(raw), 0 // where the strings are: every encoder puts them together
 	_ = fields(raw, func(f field) error {
 		if f.number >= fieldHandler && f.number <= fieldLeaseID && f.typ == protowire.BytesType {
 			from, to = min(from, f.from), max(to, f.to)
@@ -60,7 +61,7 @@ func decodeStep(raw []byte, in *handler.Step) (callID uint64, timeoutMS uint32, 
 			case fieldCallID:
 				callID = f.varint
 			case fieldAttempt:
-				in.Attempt = int(uint32(f.varint)) // as proto3 has it: the rest is cut off
+				in.Attempt = int(uint32(f.varint)) // as in proto3, the rest is cut off
 			case fieldMaxAttempts:
 				in.MaxAttempts = int(uint32(f.varint))
 			case fieldTimeoutMS:
@@ -106,10 +107,11 @@ func decodeStep(raw []byte, in *handler.Step) (callID uint64, timeoutMS uint32, 
 	return callID, timeoutMS, err
 }
 
-// traceparent is the header of a W3C trace context that handlers are told.
+// traceparent is the header of a W3C trace context that is passed to handlers.
 const traceparent = "traceparent"
 
-// textOf returns where a string of a step goes; nil: the field is no string.
+// textOf returns where a string of a step is stored; nil: the field is not a
+// string.
 func textOf(in *handler.Step, number protowire.Number) *string {
 	switch number {
 	case fieldHandler:
@@ -135,7 +137,7 @@ func textOf(in *handler.Step, number protowire.Number) *string {
 	}
 }
 
-// decodePair reads a message of a name and a value.
+// decodePair reads a message that consists of a name and a value.
 func decodePair(raw []byte) (name string, value []byte, err error) {
 	err = fields(raw, func(f field) error {
 		switch {
@@ -152,8 +154,7 @@ func decodePair(raw []byte) (name string, value []byte, err error) {
 	return name, value, err
 }
 
-// field is a field of a message: a number, or bytes from a place in the message to
-// another.
+// field is a field of a message: a number, or a range of the message's bytes.
 type field struct {
 	number   protowire.Number
 	typ      protowire.Type

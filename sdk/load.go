@@ -9,7 +9,8 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// load counts what a service has in hand, so that a drain can wait for its end.
+// load counts the work a service has in hand, so that a drain can wait for it to
+// end.
 type load struct {
 	draining *atomic.Bool
 	open     *atomic.Int64
@@ -40,7 +41,7 @@ func (l load) drain(ctx context.Context) int {
 			return l.inFlight()
 		}
 	}
-	l.wakeDrain() // another caller may wait too
+	l.wakeDrain() // another caller may be waiting, too
 	return 0
 }
 
@@ -51,12 +52,12 @@ func (l load) wakeDrain() {
 	}
 }
 
-// calls is what services without a stream have in common: each call of the host
-// is answered by itself.
+// calls is shared by services without a stream, which answer each call of the
+// host separately.
 type calls struct {
 	load
 	plugin *Plugin
-	base   context.Context // ends when the calls under way are cancelled
+	base   context.Context // ends when the calls in progress are cancelled
 	end    context.CancelCauseFunc
 }
 
@@ -71,8 +72,9 @@ func (c *calls) cancel(cause error) { c.end(cause) }
 
 func (c *calls) close() {}
 
-// begin admits a call. Its context ends with the host's, or when the plugin
-// cancels what is left; it carries the logger. The caller calls done at its end.
+// begin admits a call. The call's context ends with the host's, or when the
+// plugin cancels the remaining calls; it carries the logger. The caller calls
+// done when the call has ended.
 func (c *calls) begin(rpc context.Context) (ctx context.Context, done func(), err error) {
 	if !c.plugin.configured.Load() {
 		return nil, nil, status.Error(codes.FailedPrecondition, "not configured yet")
@@ -91,7 +93,7 @@ func (c *calls) begin(rpc context.Context) (ctx context.Context, done func(), er
 	}, nil
 }
 
-// turn admits one call at a time; waiting for it ends with the context.
+// turn admits one call at a time; a wait for it ends with the context.
 type turn chan struct{}
 
 func newTurn() turn { return make(turn, 1) }

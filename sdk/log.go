@@ -8,7 +8,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 )
 
-// defaultLogger writes what go-plugin reads from a plugin's stderr: hclog lines
+// defaultLogger writes what go-plugin expects on a plugin's stderr: hclog lines
 // in JSON.
 func defaultLogger(w io.Writer) hclog.Logger {
 	return hclog.New(&hclog.LoggerOptions{Level: hclog.Info, Output: w, JSONFormat: true})

@@ -15,7 +15,7 @@ import (
 	pluginv1 "github.com/tasker-systems/tasker-host/sdk/proto/tasker/plugin/v1"
 )
 
-// options is what a plugin takes from its entry in plugins.toml.
+// options are the options that a plugin accepts in plugins.toml.
 type options struct {
 	root   *schema
 	schema string // of root, as text
@@ -103,8 +103,8 @@ func newOptions(defaults any) (*options, error) {
 	return &options{root: root, schema: string(text)}, nil
 }
 
-// accept checks the options and takes them into use. The answer is empty if
-// they were taken. A nil receiver takes none.
+// accept checks the options and puts them into use. The answer is empty if they were accepted.
+// A nil receiver accepts none.
 func (o *options) accept(ctx context.Context, raw []byte) []*pluginv1.FieldError {
 	if len(bytes.TrimSpace(raw)) == 0 {
 		raw = []byte("{}")
@@ -197,12 +197,12 @@ func decodeError(err error) error {
 	return err
 }
 
-// fieldErrors takes joined errors apart.
+// fieldErrors splits joined errors.
 func fieldErrors(err error) []*pluginv1.FieldError {
 	if err == nil {
 		return nil
 	}
-	if joined, ok := err.(interface{ Unwrap() []error }); ok { // only the outermost is a list
+	if joined, ok := err.(interface{ Unwrap() []error }); ok { // only the outermost one is split
 		var all []*pluginv1.FieldError
 		for _, e := range joined.Unwrap() {
 			all = append(all, fieldErrors(e)...)

@@ -16,7 +16,7 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/wire"
 )
 
-// What an outcome may hold beside the result, in bytes.
+// Limits of an outcome's other parts, in bytes.
 const (
 	maxMessageBytes  = 8 << 10
 	maxCodeBytes     = 128
@@ -31,8 +31,8 @@ type panicError struct{ value, stack string }
 func (e *panicError) Error() string { return "panic: " + e.value }
 
 // conclude turns what the handler returned into the outcome. An error after the
-// context has ended is not taken as a verdict of the handler: it is usually the
-// end of the context in other words.
+// context has ended does not count as the handler's verdict: it usually just
+// reports the end of the context.
 func (c *call) conclude() {
 	switch {
 	case c.err == nil:
@@ -114,7 +114,7 @@ func classified(e *handler.Error, err error) *pluginv1.Failure {
 	}
 	message := e.Message
 	if wrapped, outer := error(e), err; wrapped != outer {
-		message = err.Error() // what was wrapped around it tells where
+		message = err.Error() // what wraps it tells where
 	}
 	f := &pluginv1.Failure{
 		Type:      string(kind),
@@ -153,8 +153,8 @@ func cancelled(cause error) *pluginv1.Failure {
 	}
 }
 
-// failureContext marshals what is told about a failure. What cannot be told
-// must not hide the failure itself.
+// failureContext marshals the context of a failure. A context that cannot be
+// marshalled must not hide the failure itself.
 func failureContext(values map[string]any) []byte {
 	if len(values) == 0 {
 		return nil
@@ -181,7 +181,7 @@ func jsonProblem(value []byte) string {
 	return fmt.Sprint(err)
 }
 
-// clean makes a text fit for a protobuf string and a text column: valid UTF-8
+// clean makes a text safe for a protobuf string and a text column: valid UTF-8
 // without NUL, at most limit bytes.
 func clean(s string, limit int) string {
 	if len(s) > limit {
@@ -197,7 +197,7 @@ func stack() string {
 	return string(buf[:runtime.Stack(buf, false)])
 }
 
-// outcomeSize is roughly what an outcome takes on the wire.
+// outcomeSize returns the approximate size of an outcome on the wire.
 func outcomeSize(o *pluginv1.Outcome) int {
 	const frame = 32
 	n := frame + len(o.GetResult()) + len(o.GetMetadata())

@@ -28,15 +28,15 @@ type Part struct {
 	checks        map[string]health.Service
 }
 
-// service is what parts of one kind become in a running plugin. It has more than a few
-// methods because it mirrors the Plugin service of the contract, which asks the
-// same of every kind.
+// service is what the parts of one kind become in a running plugin. It has more than a few
+// methods because it mirrors the Plugin service of the contract, which requires the same of
+// every kind.
 type service interface {
 	slots() []*pluginv1.Slot
 	register(grpc.ServiceRegistrar)
 	configure(maxInFlight int) // before any work; 0: no limit
 	inFlight() int
-	drain(context.Context) int // refuse new work, wait for the rest; what is left
+	drain(context.Context) int // refuse new work, wait for the rest; returns what is left
 	cancel(cause error)        // end the contexts of what is left
 	close()                    // end the streams once their outcomes are sent
 	collect(io.Writer)
@@ -111,8 +111,8 @@ func newPart(p Part, opts []Option) Part {
 	return p
 }
 
-// merge adds the slots of one kind to those of the parts before, and returns
-// what is wrong with them.
+// merge adds the slots of one kind to those of earlier parts, and returns what is wrong with
+// them.
 func merge[T any](kind string, into, slots map[string]T, missing func(T) bool) error {
 	var problems []error
 	for _, name := range slices.Sorted(maps.Keys(slots)) {

@@ -91,8 +91,8 @@ func (p *Part) merge(other Part) error {
 	)
 }
 
-// adopt takes over a part's settings. One plugin has one name, one version, one
-// set of options, whatever the number of its parts.
+// adopt takes over a part's settings. However many parts it has, a plugin has one name, one
+// version and one set of options.
 func (p *Plugin) adopt(part Part) error {
 	if part.name != p.name || part.version != p.version {
 		return fmt.Errorf("parts disagree: %s %s and %s %s", p.name, p.version, part.name, part.version)
@@ -222,7 +222,7 @@ func (p *Plugin) inFlight() int {
 	return n
 }
 
-// guard runs code of the author; a panic becomes an error.
+// guard runs the author's code; a panic becomes an error.
 func guard(f func() error) (err error) {
 	defer func() {
 		if r := recover(); r != nil {
@@ -232,8 +232,7 @@ func guard(f func() error) (err error) {
 	return f()
 }
 
-// shielded runs code of the author for one slot; a panic is logged and becomes a
-// *panicError.
+// shielded runs the author's code for one slot; a panic is logged and becomes a *panicError.
 func (p *Plugin) shielded(kind, name string, f func() error) (err error) {
 	defer func() {
 		if r := recover(); r != nil {
@@ -245,7 +244,7 @@ func (p *Plugin) shielded(kind, name string, f func() error) (err error) {
 	return f()
 }
 
-// told is an error as the host gets to read it: never empty.
+// told returns the text of an error for the host; it is never empty.
 func told(err error) string {
 	if text := clean(err.Error(), maxMessageBytes); text != "" {
 		return text

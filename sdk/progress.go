@@ -7,19 +7,20 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/wire"
 )
 
-// progressPace is the least time between two reports of one step.
+// progressPace is the minimum time between two reports of one step.
 const progressPace = 250 * time.Millisecond
 
-// progress is what a running step says of itself. The stream's lock guards it.
+// progress is what a running step reports about itself. The stream's lock guards
+// it.
 type progress struct {
 	percent uint32
 	note    string
 	sent    time.Time // of the last report
-	queued  bool      // a report is on its way, or a timer that makes one
+	queued  bool      // a report is on its way, or a timer will send one
 }
 
-// report takes what a step says. It goes out at once if the step was quiet for a
-// while; else the latest goes out when it has been.
+// report accepts a step's progress. It is sent at once if the step was quiet for
+// a while; otherwise the latest is sent later.
 func (w *stream) report(c *call, percent int, note string) {
 	note = clean(note, wire.MaxNoteBytes)
 	w.mu.Lock()
@@ -40,8 +41,8 @@ func (w *stream) report(c *call, percent int, note string) {
 	w.queue(c)
 }
 
-// queue has the step's report sent, if the step still runs. The caller holds the
-// lock.
+// queue lets the step's report be sent, if the step is still running. The caller
+// holds the lock.
 func (w *stream) queue(c *call) {
 	if w.dead || w.calls[c.outcome.CallId] != c {
 		return
@@ -51,7 +52,7 @@ func (w *stream) queue(c *call) {
 }
 
 // takeReports returns some of the reports to send; those of steps that have
-// ended are of no use any more. The caller holds the lock.
+// ended are dropped. The caller holds the lock.
 func (w *stream) takeReports() []*pluginv1.Progress {
 	if len(w.reports) == 0 {
 		return nil

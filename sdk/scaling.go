@@ -21,8 +21,8 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/wire"
 )
 
-// maxPools is how many pools an algorithm remembers; the one that was not asked
-// about for the longest time makes room.
+// maxPools is how many pools an algorithm remembers; the least recently used
+// one makes room.
 const maxPools = 1024
 
 // scaling is the service of kind scaling.
@@ -38,14 +38,14 @@ type algorithm struct {
 	make                      scaler.New
 	decisions, errors, micros atomic.Int64
 
-	mu    sync.Mutex // guards the following
+	mu    sync.Mutex // guards the fields below
 	pools map[string]*pool
 }
 
-// pool is one pool's scaler. The turn guards all but used.
+// pool is one pool's scaler. The turn guards everything but used.
 type pool struct {
 	turn   turn
-	scaler scaler.Scaler // nil: to be made
+	scaler scaler.Scaler // nil: not created yet
 	used   time.Time     // guarded by the algorithm's lock
 }
 
@@ -126,8 +126,8 @@ func (s *scaling) Snapshot(rpc context.Context, req *pluginv1.SnapshotRequest) (
 	return &pluginv1.SnapshotResponse{Snapshot: snapshot}, nil
 }
 
-// Restore gives the scaler of a pool what another has learned. One that refuses
-// is made anew, so that nothing half read stays in it.
+// Restore gives the scaler of a pool what another has learned. If it refuses,
+// it is replaced by a new one, so that it keeps nothing half read.
 func (s *scaling) Restore(rpc context.Context, req *pluginv1.RestoreRequest) (*pluginv1.RestoreResponse, error) {
 	ctx, a, done, err := s.open(rpc, req.GetAlgorithm())
 	if err != nil {
@@ -160,13 +160,13 @@ func (s *scaling) open(rpc context.Context, name string) (ctx context.Context, a
 	return ctx, a, done, err
 }
 
-// spoiled says that the scaler must not be used any more.
+// spoiled means that the scaler must not be used any more.
 type spoiled struct{ error }
 
 func (e *spoiled) Unwrap() error { return e.error }
 
 // ask waits for the pool's turn and calls f with its scaler. A scaler that
-// panics is made anew next time.
+// panics is replaced by a new one for the next call.
 func (s *scaling) ask(ctx context.Context, a *algorithm, name string, f func(scaler.Scaler) error) error {
 	p := a.pool(name)
 	if err := p.turn.take(ctx); err != nil {
@@ -189,7 +189,7 @@ func (s *scaling) ask(ctx context.Context, a *algorithm, name string, f func(sca
 	return err
 }
 
-// pool returns the named pool, a new one if need be.
+// pool returns the named pool, and creates it if necessary.
 func (a *algorithm) pool(name string) *pool {
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -20,7 +20,7 @@ type schema struct {
 	Minimum     *int               `json:"minimum,omitempty"`
 	Items       *schema            `json:"items,omitempty"`
 	Properties  map[string]*schema `json:"properties,omitempty"`
-	// Additional is false for a struct, the schema of the values for a map.
+	// Additional is false for a struct, and the schema of the values for a map.
 	Additional any `json:"additionalProperties,omitempty"`
 }
 

@@ -17,9 +17,9 @@ import (
 
 const (
 	drainTimeout  = 10 * time.Second       // after SIGTERM, for the steps in hand
-	cancelTimeout = time.Second            // after that, for them to notice
-	flushTimeout  = time.Second            // for the host to read the last outcomes and go
-	parentPoll    = 500 * time.Millisecond // between looks at the parent
+	cancelTimeout = time.Second            // after that, for the steps to notice
+	flushTimeout  = time.Second            // for the host to read the last outcomes and disconnect
+	parentPoll    = 500 * time.Millisecond // between checks of the parent
 )
 
 // Serve serves the parts to the host that started the process. It does not return: it is all
@@ -49,7 +49,7 @@ func Serve(parts ...Part) {
 	os.Exit(0)
 }
 
-// serve serves until the host ends it, a signal does, or the host dies.
+// serve serves until the host or a signal ends it, or the host dies.
 func (p *Plugin) serve() error {
 	parent := os.Getppid()
 	stdio, err := takeStdout()
@@ -73,7 +73,7 @@ func (p *Plugin) serve() error {
 	return nil
 }
 
-// watchSignals drains on SIGTERM and ends the process.
+// watchSignals drains on SIGTERM and then ends the process.
 func (p *Plugin) watchSignals() {
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGTERM)
@@ -105,9 +105,8 @@ func (p *Plugin) shutdown(timeout time.Duration) {
 	<-time.After(flushTimeout) // a host that sees its streams end stops the process sooner
 }
 
-// watchParent ends the process when the host is gone and the process has been
-// given to another parent. The steps in hand have nobody to report to: they
-// were cancelled with their stream.
+// watchParent ends the process when the host is gone, so that the process has another parent.
+// The running steps were cancelled with their stream, and have nobody to report to.
 func (p *Plugin) watchParent(parent int) {
 	for range time.Tick(parentPoll) {
 		if os.Getppid() == parent {
@@ -121,19 +120,18 @@ func (p *Plugin) watchParent(parent int) {
 	}
 }
 
-// stdio is the process's standard output while it serves. File descriptor 1 is
-// made a second stderr before anything of the author can print to it, because
-// one stray line would break the handshake. Only go-plugin gets to see the real
-// one, for the moment in which it prints the handshake. It then puts a pipe of
-// its own in place of os.Stdout and os.Stderr, whose other end hosts throw away;
-// with the first call of the host they become stderr again.
+// stdio is the process's standard output while it serves. File descriptor 1 becomes a second
+// stderr before the author's code can print to it, because one stray line would break the
+// handshake. Only go-plugin sees the real one, while it prints the handshake. It then replaces
+// os.Stdout and os.Stderr by pipes whose output hosts discard; with the host's first call they
+// become stderr again.
 type stdio struct {
 	real   *os.File // where the host waits for the handshake
 	stderr *os.File
 	once   sync.Once
 }
 
-// expose hands the real stdout to go-plugin, which prints the handshake next.
+// expose gives the real stdout to go-plugin, which prints the handshake next.
 func (s *stdio) expose() { os.Stdout = s.real }
 
 func (s *stdio) restore() { os.Stdout, os.Stderr = s.stderr, s.stderr }

@@ -18,7 +18,7 @@ import (
 // microseconds.
 var bounds = [...]int64{100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000, 60_000_000}
 
-// stats counts what one handler did. Adding is a few atomic operations.
+// stats counts what one handler did, at the cost of a few atomic operations.
 type stats struct {
 	success, retryable, permanent, cancelled atomic.Int64
 
@@ -98,7 +98,7 @@ func (s *stats) histogram(w io.Writer, name string) {
 	fmt.Fprintf(w, "plugin_step_seconds_count{handler=%q} %d\n", name, total)
 }
 
-// collectProcess writes what says most about the health of a Go process.
+// collectProcess writes the most telling metrics of a Go process.
 func collectProcess(w io.Writer) {
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)

@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// takeStdout keeps the real stdout aside and makes file descriptor 1 a second
-// stderr, for Go, C and child processes alike.
+// takeStdout saves the real stdout and makes file descriptor 1 a second stderr,
+// for Go, C and child processes alike.
 func takeStdout() (*stdio, error) {
 	fd, err := unix.FcntlInt(1, unix.F_DUPFD_CLOEXEC, 3)
 	if err != nil {

@@ -24,7 +24,7 @@ import (
 // steps is the service of kind handler.
 type steps struct {
 	pluginv1.UnimplementedHandlerServer
-	load // steps whose outcome is not sent
+	load // steps whose outcome has not been sent
 
 	plugin *Plugin
 	table  map[string]*served // immutable
@@ -36,7 +36,7 @@ type steps struct {
 	streams map[*stream]struct{}
 }
 
-// served is one handler and what it did.
+// served is one handler with its statistics.
 type served struct {
 	name    string
 	handler handler.Handler
@@ -126,8 +126,8 @@ var (
 // together when there are many and at once when there are few.
 //
 // Steps are run by workers, which take them one after the other. While steps wait,
-// there is a worker on its way to them that does not run any: so a step that takes
-// long holds up no other, and of steps that are quick one worker runs them all.
+// one worker that runs no step is always about to take them. So a long step holds
+// up no others, and a single worker runs all quick ones.
 type stream struct {
 	steps *steps
 	rpc   grpc.BidiStreamingServer[pluginv1.WorkRequest, pluginv1.WorkResponse]
@@ -137,9 +137,9 @@ type stream struct {
 	calls   map[uint64]*call    // waiting or running
 	waiting []*call             // in order, from next on
 	next    int                 // of waiting
-	coming  bool                // a worker was started and has not taken a step yet
+	coming  bool                // a worker was started that has not taken a step yet
 	done    []*pluginv1.Outcome // finished, not sent
-	spare   []*pluginv1.Outcome // the batch before, for its memory
+	spare   []*pluginv1.Outcome // the previous batch, for its memory
 	reports []*call             // whose progress is to be sent
 	dead    bool                // nothing can be sent any more
 }
@@ -225,7 +225,7 @@ func (w *stream) accept(steps [][]byte) error {
 	return nil
 }
 
-// admit has a step wait for a worker, or answers it. The caller holds the lock.
+// admit queues a step for a worker, or answers it. The caller holds the lock.
 func (w *stream) admit(c *call, draining bool, now time.Time) error {
 	served, ok := w.steps.table[c.step.Handler]
 	switch {
@@ -248,7 +248,7 @@ func (w *stream) admit(c *call, draining bool, now time.Time) error {
 	return nil
 }
 
-// call starts a worker if steps wait and none is on its way to them. The caller
+// call starts a worker if steps wait and none is about to take them. The caller
 // holds the lock.
 func (w *stream) call() {
 	if w.next < len(w.waiting) && !w.coming {
@@ -257,12 +257,12 @@ func (w *stream) call() {
 	}
 }
 
-// patience is how long a step may take before its worker goes and leaves the rest
-// to another one, as the scheduler sees fit: the outcome is waited for, and so may
-// be the processor.
+// patience is how long a step may take before its worker ends and leaves the rest
+// to another one, which the scheduler runs when it sees fit: the outcome should be
+// sent first, and others may be waiting for the processor.
 const patience = 100 * time.Microsecond
 
-// work runs steps until none waits.
+// work runs steps until none are waiting.
 func (w *stream) work() {
 	var c *call
 	defer func() {
@@ -278,19 +278,19 @@ func (w *stream) work() {
 	}
 }
 
-// begin gives a new worker its first step; nil: none waits any more.
+// begin gives a new worker its first step; nil: none is waiting any more.
 func (w *stream) begin() *call {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.coming = false
 	if len(w.done) > 0 {
-		w.signal() // the worker before may be held up by its next step
+		w.signal() // the previous worker may be held up by its next step
 	}
 	return w.first()
 }
 
-// proceed takes over a step that has ended and gives its worker the next one; nil:
-// it is to end.
+// proceed accepts a step that has ended and gives its worker the next one; nil:
+// the worker must end.
 func (w *stream) proceed(ended *call) *call {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -303,8 +303,9 @@ func (w *stream) proceed(ended *call) *call {
 	return w.first()
 }
 
-// first takes the first step that waits. The last one may take long: what has
-// finished before does not wait for it. The caller holds the lock.
+// first takes the first waiting step. If it is the last, it may take long, so the
+// outcomes of earlier ones are sent without waiting for it. The caller holds the
+// lock.
 func (w *stream) first() (c *call) {
 	if w.next < len(w.waiting) {
 		c = w.waiting[w.next]
@@ -321,8 +322,8 @@ func (w *stream) first() (c *call) {
 	return c
 }
 
-// finish hands the outcome of a step to the sender. The caller holds the lock, and
-// signals.
+// finish passes the outcome of a step to the sender. The caller holds the lock,
+// and then signals.
 func (w *stream) finish(c *call) {
 	delete(w.calls, c.outcome.CallId)
 	if w.dead {
@@ -378,7 +379,7 @@ func (w *stream) flush(response *pluginv1.WorkResponse) error {
 	return w.send(batch, nil, response)
 }
 
-// abandon ends the steps that still run; their outcomes go nowhere.
+// abandon ends the steps that still run; their outcomes are discarded.
 func (w *stream) abandon() {
 	w.mu.Lock()
 	w.dead = true

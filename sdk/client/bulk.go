@@ -16,10 +16,10 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/task"
 )
 
-// Bounds of a bulk submission on this side.
+// Limits of a bulk submission on the client's side.
 const (
 	maxLineBytes    = 64 << 20         // of a line; the host's own limit is lower
-	defaultPatience = time.Minute      // without an answer, until giving up
+	defaultPatience = time.Minute      // without an answer, before giving up
 	answerLimit     = 45 * time.Second // the host answers or gives up sooner
 )
 
@@ -45,8 +45,8 @@ type BulkOptions struct {
 // BulkResult summarizes a bulk submission.
 type BulkResult struct {
 	IdempotencyKey string `json:"idempotency_key"`
-	Created        int64  `json:"created"`  // lines that made a task
-	Existing       int64  `json:"existing"` // lines whose task was there already
+	Created        int64  `json:"created"`  // lines that created a task
+	Existing       int64  `json:"existing"` // lines whose task already existed
 	Refused        int64  `json:"refused"`
 }
 
@@ -66,7 +66,7 @@ func (c *Client) SubmitAll(ctx context.Context, submissions iter.Seq[Submission]
 	})
 }
 
-// lineOf writes a submission as a line. Its context is all that may be no JSON.
+// lineOf writes a submission as a line. Only its context can be invalid JSON.
 func lineOf(s Submission) bulkLine {
 	data, err := encode(struct {
 		Submission
@@ -152,7 +152,7 @@ type bulk struct {
 	source    chan bulkLine
 	sourceErr error // set before source is closed
 	window    *window
-	answered  bool // by the connection at hand
+	answered  bool // on the current connection
 }
 
 func (b *bulk) run(ctx context.Context) error {
@@ -162,7 +162,7 @@ func (b *bulk) run(ctx context.Context) error {
 			if !b.more(ctx) {
 				break
 			}
-			awaySince = time.Now() // it was the source that was waited for
+			awaySince = time.Now() // the call was waiting for the source
 		}
 		b.answered = false
 		met, err := b.connect(ctx)
@@ -207,7 +207,7 @@ func (b *bulk) more(ctx context.Context) bool {
 	}
 }
 
-// bulkPassing reports whether it makes sense to go on after err.
+// bulkPassing reports whether it makes sense to continue after err.
 func bulkPassing(err error) bool {
 	if e, ok := errors.AsType[*Error](err); ok {
 		return e.passing() || e.Status == http.StatusRequestTimeout
@@ -215,8 +215,8 @@ func bulkPassing(err error) bool {
 	return errors.Is(err, ErrUnreachable)
 }
 
-// connect sends what has no answer, and what the source has then, over one
-// connection. reached says that the host has answered at all.
+// connect sends the unanswered lines, and then what the source has, over one connection.
+// reached reports whether the host has answered at all.
 func (b *bulk) connect(ctx context.Context) (reached bool, err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -267,7 +267,7 @@ func (b *bulk) connect(ctx context.Context) (reached bool, err error) {
 	}
 }
 
-// take notes the host's answer to a line, and what was refused here before it.
+// take records the host's answer to a line, and the lines before it that were refused here.
 func (b *bulk) take(a task.BulkAnswer) error {
 	refused, line, ok := b.window.pop(a.Line)
 	if !ok {

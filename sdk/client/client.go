@@ -30,7 +30,7 @@ type Client struct {
 	patience time.Duration // of a submission
 }
 
-// clearText reports whether a token sent to a URL could be read on the way.
+// clearText reports whether a token sent to a URL could be intercepted.
 func clearText(u *url.URL) bool {
 	ip, err := netip.ParseAddr(u.Hostname())
 	return u.Scheme == "http" && u.Hostname() != "localhost" && (err != nil || !ip.IsLoopback())
@@ -65,7 +65,7 @@ func New(o Options) (*Client, error) {
 		return nil, fmt.Errorf("the token would go to %q unencrypted: use https, or a tunnel to a loopback address", u.Redacted())
 	}
 	t := &http.Transport{Proxy: http.ProxyFromEnvironment, ForceAttemptHTTP2: true, TLSHandshakeTimeout: 10 * time.Second, IdleConnTimeout: 90 * time.Second}
-	if d, ok := http.DefaultTransport.(*http.Transport); ok { // not where a program has put a tracer in its place
+	if d, ok := http.DefaultTransport.(*http.Transport); ok { // unless the program has replaced it, for example by a tracer
 		t = d.Clone()
 	}
 	c := newClient(patience, strings.TrimSuffix(u.String(), "/"), u.Redacted(), t)
@@ -74,7 +74,7 @@ func New(o Options) (*Client, error) {
 }
 
 func newClient(patience time.Duration, base, name string, t *http.Transport) *Client {
-	t.Proxy = nil // a host is local or named: no proxy lies between
+	t.Proxy = nil // the host is local or named explicitly, so no proxy is used
 	t.MaxIdleConnsPerHost = 8
 	return &Client{http: &http.Client{Transport: t}, base: base, name: name, patience: patience}
 }
@@ -128,8 +128,8 @@ func (c *Client) Call(ctx context.Context, r Request, out any) (int, error) {
 	return resp.StatusCode, nil
 }
 
-// ordinary reports whether an answer with an error status is no problem: health
-// probes answer 503 in their own shape.
+// ordinary reports whether an answer with an error status is not a problem: health probes
+// answer 503 with a body of their own.
 func ordinary(resp *http.Response) bool {
 	return strings.HasPrefix(resp.Header.Get("Content-Type"), "application/json")
 }

@@ -12,6 +12,6 @@
 //
 // Many goroutines may use a client at once; [Client.Close] closes its idle connections. JSON
 // that belongs to the user stays raw bytes, so that no digit is lost. The package needs only
-// the standard library. It knows the API's paths and shapes, and nothing of what is behind
+// the standard library. It knows the API's paths and shapes, but nothing about what is behind
 // them.
 package client

@@ -19,7 +19,7 @@ import (
 // ErrUnreachable means that no host answered.
 var ErrUnreachable = errors.New("the host is not reachable")
 
-// nobodyError is ErrUnreachable where nobody can be: waiting does not help.
+// nobodyError is an ErrUnreachable for which waiting does not help.
 type nobodyError struct{ text string }
 
 func (e *nobodyError) Error() string { return ErrUnreachable.Error() + ": " + e.text }
@@ -63,8 +63,8 @@ func prefix(place, detail string) string {
 	return place + ": " + detail
 }
 
-// passing reports whether the same request may be served later: the host has no
-// room, or a proxy before it does not reach it, as while it restarts.
+// passing reports whether the same request may be served later: the host has no room, or a
+// proxy in front of it cannot reach it, for example while it restarts.
 func (e *Error) passing() bool {
 	switch e.Status {
 	case http.StatusTooManyRequests, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
@@ -79,8 +79,7 @@ func (e *Error) NotFound() bool {
 	return e.Status == http.StatusNotFound || strings.HasSuffix(e.Code, "_not_found")
 }
 
-// errorOf reads a problem. An answer that is none (of a proxy, say) is shown as
-// far as it is text.
+// errorOf reads a problem. Any other answer, from a proxy for example, is quoted.
 func errorOf(resp *http.Response, data []byte) error {
 	e := &Error{}
 	if err := json.Unmarshal(data, &e.Problem); err != nil || e.Code == "" {
@@ -95,7 +94,7 @@ func errorOf(resp *http.Response, data []byte) error {
 	return e
 }
 
-// unreachable explains why a request brought no answer.
+// unreachable explains why a request got no answer.
 func (c *Client) unreachable(ctx context.Context, err error) error {
 	if cause := context.Cause(ctx); cause != nil {
 		if errors.Is(cause, context.Canceled) {

@@ -14,8 +14,8 @@ import (
 )
 
 const (
-	// silenceLimit is how long a stream may say nothing at all; the host sends
-	// a sign of life every 15 seconds.
+	// silenceLimit is how long a stream may be silent; the host sends a sign of life every 15
+	// seconds.
 	silenceLimit = 45 * time.Second
 	// awayLimit is how long a host may be away before a stream gives up: a
 	// restart takes less.
@@ -72,9 +72,9 @@ func passing(err error) bool {
 	return errors.Is(err, ErrUnreachable)
 }
 
-// pauseFor is how long to wait after err before another try: what the host asked
-// for, and no less than least; then up to half of it more, so that clients that
-// were turned away together do not come back together.
+// pauseFor is how long to wait after err before another try: what the host asked for, or least
+// if that is longer, plus up to half of it at random, so that clients that were turned away
+// together do not come back together.
 func pauseFor(least time.Duration, err error) time.Duration {
 	wait := least
 	if e, ok := errors.AsType[*Error](err); ok {
@@ -100,11 +100,11 @@ type stream struct {
 	request Request
 	each    func(StreamEvent) (bool, error)
 	lastID  string
-	heard   bool // the connection at hand said something
+	heard   bool // the current connection has delivered something
 }
 
-// follow reads one stream to its end. It is done if there is nothing to reconnect
-// for: each has returned that, or an error.
+// follow reads one stream to its end. It is done if there is no reason to reconnect, because
+// each has returned done or an error.
 func (s *stream) follow(ctx context.Context) (done bool, err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -147,7 +147,7 @@ func (s *stream) follow(ctx context.Context) (done bool, err error) {
 		}
 		s.lastID = e.ID
 		if e.Data == "" {
-			continue // an id alone says how far the stream has come
+			continue // an id alone tells how far the stream has come
 		}
 		if done, err := s.each(e); done || err != nil {
 			return true, err

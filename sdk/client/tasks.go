@@ -55,8 +55,8 @@ func (c *Client) Submit(ctx context.Context, s Submission) (t task.Task, created
 	}
 }
 
-// repeatable reports whether a submission may be made again after err. Without a
-// key that takes the host's word that nothing was done.
+// repeatable reports whether a submission may be made again after err. Without a key, only if
+// the host says that nothing was done.
 func repeatable(err error, keyed bool) bool {
 	e, ok := errors.AsType[*Error](err)
 	switch {

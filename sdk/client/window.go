@@ -12,20 +12,20 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/task"
 )
 
-// Bounds of what waits for an answer. They are wide enough for the host to be busy
-// while answers are on their way.
+// Limits on the lines that wait for an answer. They are wide enough to keep the
+// host busy while answers are on their way.
 const (
 	windowLines = 4000
 	windowBytes = 8 << 20
-	// sendPause ends a connection on which there has been nothing to send for so
-	// long: the host would. The next line opens another.
+	// sendPause is how long a connection may have nothing to send before it is
+	// ended, because the host would end it. The next line opens another.
 	sendPause = 3 * time.Second
-	// sendLinger has what was written go out when the source pauses.
+	// sendLinger is how long the source may pause before what was written is sent.
 	sendLinger = 2 * time.Millisecond
 )
 
-// bulkLine is a line as the source emits it: what is to be sent, or why there is
-// nothing to send. The host is sent an empty line then: it counts, and has no
+// bulkLine is a line as the source emits it: what to send, or why there is nothing
+// to send. In that case the host gets an empty line, which counts but has no
 // answer.
 type bulkLine struct {
 	data    []byte
@@ -35,7 +35,7 @@ type bulkLine struct {
 // unanswered reports whether the host does not answer the line.
 func (l bulkLine) unanswered() bool { return l.refused != nil || len(bytes.TrimSpace(l.data)) == 0 }
 
-// sent is what the host is sent of the line.
+// sent returns what the host gets of the line.
 func (l bulkLine) sent() []byte {
 	if l.refused != nil {
 		return []byte("\n")
@@ -50,8 +50,8 @@ type window struct {
 	lines []bulkLine
 	first int64 // the number of the first of them
 	bytes int
-	sent  int           // how many of them the connection at hand has been given
-	room  chan struct{} // has an element when room was made
+	sent  int           // how many of them were sent on the current connection
+	room  chan struct{} // has an element when there may be room
 }
 
 func newWindow() *window { return &window{first: 1, room: make(chan struct{}, 1)} }
@@ -70,7 +70,7 @@ func (w *window) push(line bulkLine) {
 	w.bytes += len(line.data)
 }
 
-// next returns a line to send, if there is one; full says that no other may be
+// next returns a line to send, if there is one; full reports that no more may be
 // pushed.
 func (w *window) next() (line []byte, ok, full bool) {
 	w.mu.Lock()
@@ -82,7 +82,7 @@ func (w *window) next() (line []byte, ok, full bool) {
 	return nil, false, len(w.lines) >= windowLines || w.bytes >= windowBytes
 }
 
-// rewind has all lines sent again, and returns the number of the first.
+// rewind lets all lines be sent again, and returns the number of the first.
 func (w *window) rewind() int64 {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -90,9 +90,9 @@ func (w *window) rewind() int64 {
 	return w.first
 }
 
-// pop removes the lines up to a number, which the host has answered, and returns
-// that line, and those before it that were refused here. The host answers none of
-// those. It is not ok if the line was not sent.
+// pop removes the lines up to the given one, which the host has answered, and
+// returns that line, and those before it that were refused here, which the host
+// does not answer. ok is false if the line was not sent.
 func (w *window) pop(number int64) (refused []task.BulkAnswer, line []byte, ok bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -104,16 +104,16 @@ func (w *window) pop(number int64) (refused []task.BulkAnswer, line []byte, ok b
 	return w.drop(n + 1), line, true
 }
 
-// mute reports whether the host answers none of the lines: what was sent makes no
-// room then.
+// mute reports whether the host answers none of the lines, so that sending makes
+// no room.
 func (w *window) mute() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.unanswered(len(w.lines))
 }
 
-// settle removes what is left if the host does not answer it, and reports whether
-// that is all that was sent; refused are those of it that were refused here.
+// settle removes the remaining lines if the host does not answer them, and reports
+// whether they are all that was sent; refused are those that were refused here.
 func (w *window) settle() (refused []task.BulkAnswer, ok bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -123,8 +123,8 @@ func (w *window) settle() (refused []task.BulkAnswer, ok bool) {
 	return w.drop(w.sent), true
 }
 
-// unanswered reports whether the host answers none of the first n lines. Callers
-// hold the lock.
+// unanswered reports whether the host answers none of the first n lines. The
+// caller holds the lock.
 func (w *window) unanswered(n int) bool {
 	for _, line := range w.lines[:n] {
 		if !line.unanswered() {
@@ -135,7 +135,7 @@ func (w *window) unanswered(n int) bool {
 }
 
 // drop removes the first n lines, and returns the answers to those that were
-// refused here. Callers hold the lock.
+// refused here. The caller holds the lock.
 func (w *window) drop(n int) (refused []task.BulkAnswer) {
 	for i, line := range w.lines[:n] {
 		if line.refused != nil {
@@ -152,8 +152,8 @@ func (w *window) drop(n int) (refused []task.BulkAnswer) {
 	return refused
 }
 
-// send writes lines until the source ends or pauses for long. A line that was
-// taken from the source is in the window before it is written.
+// send writes lines until the source ends or pauses for long. A line from the
+// source enters the window before it is written.
 func (b *bulk) send(ctx context.Context, to io.Writer) error {
 	out := bufio.NewWriterSize(to, 64<<10)
 	for {
@@ -171,8 +171,8 @@ func (b *bulk) send(ctx context.Context, to io.Writer) error {
 	}
 }
 
-// refill takes a line from the source, or waits for room if the window is full.
-// What was written goes out before it waits.
+// refill takes a line from the source, or waits for room if the window is full. It
+// sends what was written before it waits.
 func (b *bulk) refill(ctx context.Context, out *bufio.Writer, full bool) (more bool, err error) {
 	source, room := b.source, (<-chan struct{})(nil)
 	if full {
@@ -181,7 +181,7 @@ func (b *bulk) refill(ctx context.Context, out *bufio.Writer, full bool) (more b
 		}
 		source, room = nil, b.window.room
 	}
-	select { // most often it is there, and needs no clock
+	select { // usually there is one, and no timer is needed
 	case line, open := <-source:
 		if open {
 			b.window.push(line)

@@ -33,8 +33,8 @@ import (
 // The context is cancelled when the step's timeout passes, its task is cancelled, or the host
 // gives up the step. An error returned after that counts as a timeout or a cancellation.
 //
-// Handle is called from many goroutines at once, and each goroutine is used again: do not leave
-// it locked to its thread. A panic is caught and reported as an unexpected, retryable error.
+// Handle is called from many goroutines at once, and the goroutines are reused: do not leave
+// one locked to its thread. A panic is caught and reported as an unexpected, retryable error.
 type Handler interface {
 	Handle(ctx context.Context, step Step) (Result, error)
 }

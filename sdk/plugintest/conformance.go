@@ -182,7 +182,7 @@ func (s *suite) drain(t *testing.T) {
 	client := s.ready(t)
 	work := openSession(t, client)
 	running := work.start(t, Step{}.message(t, probeWait))
-	succeeds(t, work.run(t, Step{}.message(t, probeEcho))) // so the one before has begun
+	succeeds(t, work.run(t, Step{}.message(t, probeEcho))) // so the step before it has begun
 
 	answer, err := client.Plugin.Drain(t.Context(), &pluginv1.DrainRequest{TimeoutMs: 1})
 	if err != nil {

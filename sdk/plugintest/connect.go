@@ -12,7 +12,7 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/wire"
 )
 
-// patience is how long the package waits for what should come at once.
+// patience is how long the package waits for what should happen at once.
 const patience = 20 * time.Second
 
 // Connect serves the parts in process and returns the host's end of the connection. The plugin
@@ -32,7 +32,7 @@ func connect(t testing.TB, parts ...sdk.Part) *tryout.Instance {
 	return i
 }
 
-// configure hands over the options; nil stands for none.
+// configure passes the options to the plugin; nil means none.
 func configure(t testing.TB, i *tryout.Instance, options any) {
 	t.Helper()
 	if err := i.Configure(t.Context(), marshal(t, options)); err != nil {
@@ -86,7 +86,7 @@ func (s *session) run(t testing.TB, step *pluginv1.Step) *pluginv1.Outcome {
 	return s.wait(t, s.start(t, step))
 }
 
-// marshal turns a value into JSON; nil is none at all.
+// marshal turns a value into JSON; nil becomes no JSON at all.
 func marshal(t testing.TB, v any) []byte {
 	t.Helper()
 	if v == nil {

@@ -99,7 +99,7 @@ type Step struct {
 	// MaxAttempts is the retry policy's bound, at least 1.
 	MaxAttempts int `json:"max_attempts"`
 	Claims      int `json:"claims" doc:"How often it was claimed, including after deploys and crashes."`
-	// Generation counts how often an operator had it run anew.
+	// Generation counts how often an operator had it run again.
 	Generation int  `json:"generation,omitempty" doc:"How often an operator had it run again; attempts and claims count from then on."`
 	Skippable  bool `json:"skippable,omitempty" doc:"Whether its template lets an operator skip it."`
 	// PluginGeneration is the plugin process that ended the last attempt.

@@ -24,9 +24,9 @@ type Config struct {
 	Options json.RawMessage
 	// Examples are steps that must succeed.
 	Examples []Example
-	// Report has the reporters handed an event: it may reach people.
+	// Report makes the reporters get an event, which may reach people.
 	Report bool
-	// Schema says what a host finds wrong with a schema of options; nil: nothing.
+	// Schema checks a schema of options as a host does; nil: it is not checked.
 	Schema func(schema string) error
 	// Patience is how long one call may take, and a start at least; default 10s.
 	// Decisions are given a tenth of it, or a second.
@@ -43,7 +43,7 @@ type Example struct {
 type Result struct {
 	Name    string        `json:"name"`
 	Problem string        `json:"problem,omitempty"` // empty: the contract is kept
-	Note    string        `json:"note,omitempty"`    // what was not looked at, and why
+	Note    string        `json:"note,omitempty"`    // what was not checked, and why
 	Took    time.Duration `json:"took_ns"`
 }
 
@@ -291,7 +291,7 @@ func (s *suite) unconfigured(ctx context.Context) error {
 		}
 	}
 	if len(s.slots(wire.KindHandler)) > 0 {
-		short, cancel := context.WithTimeout(ctx, s.cfg.Patience/4) // a stream that is taken does not end by itself
+		short, cancel := context.WithTimeout(ctx, s.cfg.Patience/4) // a stream that is accepted does not end by itself
 		stream, err := i.Handler.Work(short)
 		if err == nil {
 			_, err = stream.Recv()
@@ -414,7 +414,7 @@ func (s *suite) drain(ctx context.Context) error {
 			return err
 		}
 		defer work.Close()
-		if _, err := work.run(ctx, Step{}.Message(nobody)); err != nil { // so that the stream is there
+		if _, err := work.run(ctx, Step{}.Message(nobody)); err != nil { // so that the stream is open
 			return err
 		}
 	}

@@ -77,7 +77,7 @@ func (s *suite) withWork(f func(context.Context, *Work) error) func(context.Cont
 		if err != nil {
 			return err
 		}
-		w, err := i.OpenWork(context.WithoutCancel(ctx)) // a wait ends by its own words
+		w, err := i.OpenWork(context.WithoutCancel(ctx)) // each wait has its own timeout and error
 		if err != nil {
 			return err
 		}

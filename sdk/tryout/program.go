@@ -20,13 +20,13 @@ import (
 )
 
 const (
-	// How long a process whose start has failed may take to end by itself: how it
-	// ended says more than that it was killed.
+	// How long a process whose start has failed may take to end by itself: its own
+	// exit explains more than being killed.
 	lastWords = 200 * time.Millisecond
-	// How long output is read on after the process has ended: a child of it may
-	// hold the pipes open for ever.
+	// How long output is read after the process has ended: a child of it may hold
+	// the pipes open forever.
 	drainOutput = 500 * time.Millisecond
-	shownLine   = 200 // bytes of what is no handshake
+	shownLine   = 200 // bytes of a line that is not a handshake
 )
 
 // program runs an executable for go-plugin and remembers what explains why it is
@@ -36,7 +36,7 @@ type program struct {
 	stdout, stderr *os.File      // our ends; nil until it is started
 	gone           chan struct{} // closed when the process has ended; then cmd.ProcessState is set
 
-	mu     sync.Mutex // guards the following
+	mu     sync.Mutex // guards the fields below
 	err    error      // of the start
 	first  []byte     // the beginning of the first line on standard output
 	whole  bool       // first is complete
@@ -73,14 +73,14 @@ func (p *program) start() error {
 		p.mu.Lock()
 		p.killed = true
 		p.mu.Unlock()
-		return syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL) // its children hold the pipes
+		return syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL) // its children may hold the pipes
 	}
 	if err := p.cmd.Start(); err != nil {
 		return errors.Join(err, stdout.Close(), stderr.Close())
 	}
 	p.stdout, p.stderr = stdout, stderr
 	go func() {
-		_ = p.cmd.Wait() // the state says it
+		_ = p.cmd.Wait() // ProcessState has the result
 		end := time.Now().Add(drainOutput)
 		_ = p.stdout.SetReadDeadline(end)
 		_ = p.stderr.SetReadDeadline(end)
@@ -167,7 +167,7 @@ func (p *program) explain(cause error, stderr string) error {
 		return fmt.Errorf("%w: it was built for another kind of machine, or is a script without a first line like #!/bin/sh", p.err)
 	case p.err != nil:
 		return p.err
-	case p.cmd.ProcessState == nil: // it never came to executing it
+	case p.cmd.ProcessState == nil: // it was never executed
 		return cause
 	case version != nil && version[1] != "1":
 		return fmt.Errorf("its handshake %q begins with version %s of go-plugin's protocol: want 1", line, version[1])
@@ -179,7 +179,7 @@ func (p *program) explain(cause error, stderr string) error {
 		return fmt.Errorf("it is not a plugin: the first line it printed on standard output is %q, which is not a handshake:%s", line, duties)
 	case p.killed && errors.Is(cause, context.DeadlineExceeded):
 		return fmt.Errorf("it printed no handshake on standard output in time:%s", duties)
-	case p.killed: // it would have gone on
+	case p.killed: // it would have continued
 		return fmt.Errorf("it printed no handshake on standard output: %w%s", cause, duties)
 	case strings.Contains(stderr, "This binary is a plugin"):
 		return fmt.Errorf("it is a plugin for another product: it ended (%s) because that product's host did not start it; rebuild it with this SDK", p.cmd.ProcessState)

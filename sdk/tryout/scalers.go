@@ -139,7 +139,7 @@ func (a algorithm) decide(ctx context.Context, i *Instance, all ...scaler.Observ
 	return decisions, err
 }
 
-// series returns what is observed of a pool at a turn; turns are ten seconds apart.
+// series returns the observation of a pool at a turn; turns are ten seconds apart.
 func series(pool string, turn int) scaler.Observation {
 	o := observe(pool, min(turn+1, 30), sampleAt)
 	shift := time.Duration(turn) * 10 * time.Second

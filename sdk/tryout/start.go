@@ -48,14 +48,14 @@ type process struct {
 // Limits for starting and stopping, and for what is kept of the output.
 const (
 	startTimeout = 10 * time.Second
-	exitTimeout  = 15 * time.Second // after SIGTERM: ten seconds for what is in hand, and some
-	hangTimeout  = 3 * time.Second  // after the host's word: two seconds to exit, and one
+	exitTimeout  = 15 * time.Second // after SIGTERM: ten seconds for running work, plus some
+	hangTimeout  = 3 * time.Second  // after the host's request: two seconds to exit, plus one
 	tailBytes    = 4 << 10
 )
 
-// Process starts an executable for each call. It sees the variables of this
-// process that are named in env, and no other but the handshake's. Like a host's,
-// it has a private directory for its socket.
+// Process starts an executable for each call. It sees those variables of this process that
+// are named in env, and the handshake's. Like a host's, it has a private directory for its
+// socket.
 func Process(path string, env ...string) Start {
 	return func(ctx context.Context) (*Instance, error) {
 		life, stop := context.WithCancel(context.Background()) // not ctx: that is for the start
@@ -66,7 +66,7 @@ func Process(path string, env ...string) Start {
 				cmd.Env = append(cmd.Env, name+"="+value)
 			}
 		}
-		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // a signal of the terminal is not for it
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // so the terminal's signals do not reach it
 		p := &process{program: &program{cmd: cmd, gone: make(chan struct{})}, stop: stop, words: &tail{}}
 		p.client = plugin.NewClient(p.config(startsWithin(ctx)))
 		client, err := p.connect(ctx)
@@ -93,7 +93,7 @@ func (p *process) config(patience time.Duration) *plugin.ClientConfig {
 		SyncStdout:       p.words,
 		SyncStderr:       p.words,
 		RunnerFunc: func(_ hclog.Logger, carrier *exec.Cmd, dir string) (runner.Runner, error) {
-			p.cmd.Env = append(append(p.cmd.Env, "TMPDIR="+dir), carrier.Env...) // the handshake's variables last: nothing overrides them
+			p.cmd.Env = append(append(p.cmd.Env, "TMPDIR="+dir), carrier.Env...) // the handshake's variables come last, so nothing overrides them
 			return p.program, nil
 		},
 	}
@@ -153,8 +153,8 @@ func (p *process) dispense() (*wire.Client, error) {
 	return client, nil
 }
 
-// kill asks the process to exit and kills it if it does not. go-plugin would
-// wait for ever for the answer of a process that hangs.
+// kill asks the process to exit and kills it if it does not. go-plugin would wait forever
+// for the answer of a process that hangs.
 func (p *process) kill() {
 	p.end.Do(func() {
 		defer p.stop()

@@ -82,7 +82,7 @@ func namesOf(results []health.Check) []string {
 // impatient gives one run no time at all, and checks that the next one works.
 func impatient(ctx context.Context, i *Instance, name string) error {
 	short, cancel := context.WithTimeout(ctx, time.Millisecond)
-	_, _ = i.Health.Check(short, &pluginv1.CheckRequest{Name: name}) // what comes of it does not matter
+	_, _ = i.Health.Check(short, &pluginv1.CheckRequest{Name: name}) // its result does not matter
 	cancel()
 	_, err := i.CheckHealth(ctx, name)
 	return err

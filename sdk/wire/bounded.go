@@ -8,12 +8,12 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 )
 
-// maxParts is how many fields a message may have, each element of a list counted:
-// more outcomes than there can be steps in flight. Empty ones take two bytes on the
-// wire and sixty times as much in memory.
+// maxParts is how many fields a message may have, counting each element of a list:
+// more than there can be steps in flight. Empty elements take two bytes on the
+// wire, but sixty times as much in memory.
 const maxParts = 1 << 18
 
-// bounded reads messages of a plugin, unless they have too many parts.
+// bounded decodes messages, unless they have too many parts.
 type bounded struct{ encoding.CodecV2 }
 
 // Unmarshal reads a message.
@@ -30,7 +30,7 @@ func (b bounded) Unmarshal(data mem.BufferSlice, v any) error {
 	return b.CodecV2.Unmarshal(mem.BufferSlice{whole}, v)
 }
 
-// parts counts fields, up to what cannot be read.
+// parts counts fields, up to the first one that cannot be read.
 func parts(message []byte) (n int) {
 	for len(message) > 0 {
 		_, _, size := protowire.ConsumeField(message)

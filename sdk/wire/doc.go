@@ -3,8 +3,8 @@
 // messages. The host's plugin runner and sdk.Serve import it; authors of
 // plugins need not know it.
 //
-// It starts nothing and knows nothing of processes, steps or retries. There is
-// no broker use and no call back: the host calls, the plugin answers.
+// It starts nothing and knows nothing about processes, steps or retries. It
+// uses no broker and no callbacks: the host calls, the plugin answers.
 //
 // The host's end:
 //

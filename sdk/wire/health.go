@@ -16,8 +16,8 @@ var statuses = map[health.Status]pluginv1.CheckResult_Status{
 	health.Unknown:   pluginv1.CheckResult_STATUS_UNKNOWN,
 }
 
-// Unusable begins the message of a result that was made of one that could not be
-// used, and that is unknown for that.
+// Unusable begins the message of a result whose status is unknown because the
+// original result could not be used.
 const Unusable = "the result is not usable: "
 
 // EncodeCheck returns the message of a check's result, or what is wrong with
@@ -42,7 +42,7 @@ func EncodeCheck(c health.Check) (*pluginv1.CheckResult, error) {
 }
 
 // DecodeCheck returns the result in a message, or what is wrong with it. It may
-// come from any plugin, so nothing in it is taken for granted.
+// come from any plugin, so everything in it is checked.
 func DecodeCheck(m *pluginv1.CheckResult) (health.Check, error) {
 	c := health.Check{Name: m.GetName(), Message: m.GetMessage()}
 	for status, number := range statuses {

@@ -2,8 +2,8 @@ package wire
 
 import "bytes"
 
-// HasNUL reports whether JSON has the character NUL in a text, which Go takes and
-// PostgreSQL cannot store: hosts refuse such results.
+// HasNUL reports whether JSON has the NUL character in a string, which Go accepts
+// but PostgreSQL cannot store: hosts refuse such results.
 func HasNUL(json []byte) bool {
 	escape := []byte(`\u0000`)
 	for {
@@ -11,7 +11,7 @@ func HasNUL(json []byte) bool {
 		if i < 0 {
 			return false
 		}
-		slashes := 0 // before it: of an even number, none escapes the escape's own
+		slashes := 0 // the backslashes before it: if their number is even, they do not escape this one
 		for slashes < i && json[i-1-slashes] == '\\' {
 			slashes++
 		}

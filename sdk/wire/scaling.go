@@ -8,8 +8,8 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/scaler"
 )
 
-// EncodeObservation returns the message of an observation. What does not fit
-// into it becomes the nearest that does.
+// EncodeObservation returns the message of an observation. Values that do not
+// fit become the nearest ones that do.
 func EncodeObservation(o scaler.Observation) *pluginv1.Observation {
 	m := &pluginv1.Observation{
 		Pool: o.Pool, Kind: o.Kind, Namespace: o.Namespace, State: o.State,

@@ -34,10 +34,11 @@ const (
 )
 
 const (
-	// A batch of steps or outcomes in one system call, as a rule.
+	// Large enough to send a batch of steps or outcomes in one system call, as a
+	// rule.
 	bufferBytes = 128 << 10
-	// A fixed window spares the pings by which gRPC estimates one: the socket is
-	// local, and its buffer holds back an end that sends too fast.
+	// A fixed window saves the pings with which gRPC estimates one: the socket
+	// is local, and its buffer slows down an end that sends too fast.
 	windowBytes = 4 << 20
 	// The text of an error is in a header.
 	headerBytes = 64 << 10
@@ -61,8 +62,8 @@ const (
 // it. The attempt should be counted as released.
 const CodeCancelled = "CANCELLED"
 
-// Handshake is how a host and a plugin recognise each other. The cookie tells a
-// start by a host from a start by hand; it protects nothing.
+// Handshake is how a host and a plugin recognise each other. The cookie
+// distinguishes a start by a host from a start by hand; it is not a protection.
 var Handshake = plugin.HandshakeConfig{
 	MagicCookieKey:   "TASKER_PLUGIN_COOKIE",
 	MagicCookieValue: "3f5b8a1e-7d0c-4c55-9c62-7a1f0e6d9b24",
