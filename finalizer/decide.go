@@ -20,7 +20,7 @@ const (
 	WaitingForDependencies Status = "waiting_for_dependencies"
 )
 
-// Decision says what should become of a task.
+// Decision says what should happen to a task.
 type Decision string
 
 // The decisions.

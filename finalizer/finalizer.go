@@ -93,7 +93,7 @@ var Refusals = []Refusal{AlreadyClaimed, AlreadyComplete, AlreadySettled, NotRea
 
 // Refusal says why the claim was not granted. Call it only for a claim that was not.
 func (c Claim) Refusal() Refusal {
-	switch c.Message { // as claim_task_for_finalization words them
+	switch c.Message { // the texts of claim_task_for_finalization
 	case "Task already claimed for finalization":
 		return AlreadyClaimed
 	case "Task already complete":

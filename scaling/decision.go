@@ -43,7 +43,7 @@ type Decision struct {
 	Algorithm string    `json:"algorithm"`
 	By        string    `json:"by,omitempty"` // who answered: built-in, or a plugin's process
 
-	// What was seen: the pool, and the latest of so many samples.
+	// What was seen: the pool, and the number of samples with the latest of them.
 	Current    int            `json:"current"`
 	Min        int            `json:"min"`
 	Max        int            `json:"max"`
@@ -83,7 +83,8 @@ type Journal struct {
 }
 
 // NewJournal returns a journal that keeps size decisions, and as many again that changed
-// something, so that a quiet night does not push out why the pool grew in the evening.
+// something, so that a quiet night does not displace the reasons why the pool grew in
+// the evening.
 func NewJournal(size int) *Journal {
 	return &Journal{ring: make([]Decision, 0, size), changes: make([]Decision, 0, size)}
 }

@@ -17,9 +17,9 @@ type Governor struct {
 	policy    Policy
 
 	advised  []advised // the targets advised within the stabilization window, oldest first
-	changed  time.Time // when the target was changed last; zero: never
+	changed  time.Time // when the target last changed; zero: never
 	up       bool      // in which direction
-	reversed time.Time // when a change turned round the one before; zero: never
+	reversed time.Time // when a change last reversed the one before; zero: never
 }
 
 type advised struct {
@@ -90,8 +90,7 @@ func (g *Governor) ask(ctx context.Context, o scaler.Observation) (scaler.Decisi
 	return advice, nil
 }
 
-// absurd is how many times the largest size an advice may ask before it is taken
-// for a fault instead of a wish.
+// absurd is how many times the largest size an advice may ask for before it counts as a fault.
 const absurd = 100
 
 // decide calls an algorithm; a panic is its error.
@@ -104,7 +103,7 @@ func decide(ctx context.Context, algorithm scaler.Scaler, o scaler.Observation) 
 	return algorithm.Decide(ctx, o)
 }
 
-// smooth applies the rules that wait and damp.
+// smooth applies the rules that delay and dampen changes.
 func (g *Governor) smooth(d *Decision) {
 	g.stabilize(d)
 	if diff := abs(d.To - d.From); diff > 0 && float64(diff) <= g.policy.DeadBand*float64(d.From) {
@@ -134,8 +133,8 @@ func (g *Governor) smooth(d *Decision) {
 	}
 }
 
-// stabilize notes the advice, and keeps the pool from shrinking below what was
-// advised within the window.
+// stabilize records the advice, and keeps the pool from shrinking below what was advised
+// within the window.
 func (g *Governor) stabilize(d *Decision) {
 	g.advised = append(g.advised, advised{at: d.At, target: d.To})
 	oldest := d.At.Add(-g.policy.Stabilization.D())
@@ -169,7 +168,7 @@ func (d *Decision) clamp(rule Rule, to int, format string, args ...any) {
 	d.To = to
 }
 
-// note remembers a change for the rules to come.
+// note records a change for the rules of later decisions.
 func (g *Governor) note(d Decision) {
 	if !d.Changed() {
 		return

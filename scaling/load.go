@@ -69,9 +69,9 @@ func ratio(a, b float64) float64 {
 	return a / b
 }
 
-// Ceil rounds a computed number of executors up. What exceeds a whole number by
-// a rounding error only is that number; what no pool could be is as large as a
-// number of executors gets.
+// Ceil rounds a computed number of executors up. A value that exceeds a whole number only by a
+// rounding error counts as that number; impossible sizes become the largest possible number of
+// executors.
 func Ceil(n float64) int {
 	const most = math.MaxInt32
 	switch {

@@ -63,11 +63,11 @@ func (m *Meter) Cut(now time.Time, size int, depth int64, oldest time.Duration) 
 // memory is bounded, and a percentile is off by 1/64 of itself at most. Durations
 // below 64 ns are counted exactly.
 type latencies struct {
-	cells []uint32 // by cellOf; made when the first one comes
+	cells []uint32 // by cellOf; allocated for the first duration
 	n     int
 }
 
-// cellBits is the number of a duration's leading bits that a cell tells apart.
+// cellBits is the number of a duration's leading bits that a cell distinguishes.
 const cellBits = 6
 
 // cellOf returns the cell of a duration: its leading bits, and how many follow.
@@ -116,7 +116,7 @@ type Window struct {
 func NewWindow(span time.Duration) *Window { return &Window{span: span} }
 
 // Add adds a sample and drops those that are too old. It refuses a sample that overlaps the
-// previous one, because what is measured twice counts twice.
+// previous one, because whatever is measured twice would count twice.
 func (w *Window) Add(s scaler.Sample) bool {
 	if n := len(w.samples); s.Span <= 0 || (n > 0 && s.At.Add(-s.Span).Before(w.samples[n-1].At)) {
 		return false

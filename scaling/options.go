@@ -25,7 +25,7 @@ func (d Duration) D() time.Duration { return time.Duration(d) }
 // Seconds returns the duration in seconds.
 func (d Duration) Seconds() float64 { return time.Duration(d).Seconds() }
 
-// String shows the duration as it is written.
+// String returns the duration as it is written.
 func (d Duration) String() string { return time.Duration(d).String() }
 
 // OptionError says which option is wrong.
@@ -42,19 +42,19 @@ func (e *OptionError) Error() string { return e.Path + ": " + e.Message }
 // Checks collects what is wrong with a struct of options.
 type Checks struct{ problems []error }
 
-// Require notes a problem of the named option unless ok.
+// Require adds a problem of the named option unless ok.
 func (c *Checks) Require(ok bool, name, format string, args ...any) {
 	if !ok {
 		c.problems = append(c.problems, &OptionError{Path: "/" + name, Message: fmt.Sprintf(format, args...)})
 	}
 }
 
-// Between notes a problem unless least <= v <= most.
+// Between adds a problem unless least <= v <= most.
 func (c *Checks) Between(name string, v, least, most float64) {
 	c.Require(v >= least && v <= most, name, "%g: want %g to %g", v, least, most)
 }
 
-// Time notes a problem unless least <= v <= most.
+// Time adds a problem unless least <= v <= most.
 func (c *Checks) Time(name string, v Duration, least, most time.Duration) {
 	c.Require(v.D() >= least && v.D() <= most, name, "%s: want %s to %s", v, least, most)
 }
@@ -62,13 +62,13 @@ func (c *Checks) Time(name string, v Duration, least, most time.Duration) {
 // Err returns all problems, nil if there is none.
 func (c *Checks) Err() error { return errors.Join(c.problems...) }
 
-// Problems takes the error of a check apart. Of an error that names no option,
-// the path is empty.
+// Problems splits the error of a check. If an error names no option, its path
+// is empty.
 func Problems(err error) []*OptionError {
 	if err == nil {
 		return nil
 	}
-	if joined, ok := err.(interface{ Unwrap() []error }); ok { // only the outermost is a list
+	if joined, ok := err.(interface{ Unwrap() []error }); ok { // only the outermost one is split
 		var all []*OptionError
 		for _, e := range joined.Unwrap() {
 			all = append(all, Problems(e)...)

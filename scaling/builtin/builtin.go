@@ -53,8 +53,8 @@ func All() []Algorithm {
 	}
 }
 
-// New makes an algorithm by its name. Options is a JSON object; options that it does not name
-// have the algorithm's defaults.
+// New makes an algorithm by its name. The options are a JSON object; those that are missing
+// in it have the algorithm's defaults.
 func New(name string, options []byte) (scaler.New, error) {
 	var names []string
 	for _, a := range All() {
@@ -70,7 +70,7 @@ func New(name string, options []byte) (scaler.New, error) {
 	return nil, fmt.Errorf("there is no algorithm %q; there are %s", name, strings.Join(names, ", "))
 }
 
-// with makes a constructor from JSON of one from options.
+// with turns a constructor from options into one from JSON.
 func with[T any](defaults T, build func(T) (scaler.New, error)) func([]byte) (scaler.New, error) {
 	return func(raw []byte) (scaler.New, error) {
 		o := defaults

@@ -96,8 +96,8 @@ func (s *composite) Decide(ctx context.Context, o scaler.Observation) (scaler.De
 	return *taken, nil
 }
 
-// better reports whether an advice displaces the one taken so far. One that is
-// a guess displaces nothing and is displaced by everything.
+// better reports whether an advice displaces the one taken so far. A guess displaces nothing
+// and is displaced by everything.
 func (s *composite) better(d, taken scaler.Decision) bool {
 	switch {
 	case (d.Confidence > 0) != (taken.Confidence > 0):

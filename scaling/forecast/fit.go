@@ -5,8 +5,8 @@ import (
 	"slices"
 )
 
-// The grid that Fit searches. The trend is damped a little: a load never grows
-// for ever, and a forecast that runs away is worse than one that lags.
+// The grid that Fit searches. The trend is damped a little: a load never grows forever, and a
+// forecast that runs away is worse than one that lags.
 var (
 	alphas = []float64{0.05, 0.1, 0.25, 0.5, 0.8}
 	betas  = []float64{0, 0.02, 0.1}
@@ -49,12 +49,12 @@ func Best(series []float64, season int) (*Model, error) {
 	}
 	multiplicative, err := Fit(series, season, Multiplicative)
 	if err != nil || additive.sse <= multiplicative.sse {
-		return additive, nil // the other kind does not fit, that is all
+		return additive, nil // only the other kind does not fit
 	}
 	return multiplicative, nil
 }
 
-// minStrength is the autocorrelation from which a season is believed.
+// minStrength is the minimum autocorrelation of a season.
 const minStrength = 0.3
 
 // Season returns the length of a series' season, from 2 to most, and the autocorrelation of the
@@ -97,8 +97,8 @@ func Season(series []float64, most int) (length int, strength float64) {
 
 func peak(r []float64, lag int) bool { return r[lag] >= r[lag-1] && r[lag] >= r[lag+1] && r[lag] > 0 }
 
-// autocorrelation of the overlapping parts, so that long lags are not punished
-// for their shorter overlap.
+// autocorrelation of the overlapping parts, so that long lags have no disadvantage from their
+// shorter overlap.
 func autocorrelation(v []float64, lag int) float64 {
 	var ab, aa, bb float64
 	for i := lag; i < len(v); i++ {
@@ -112,7 +112,7 @@ func autocorrelation(v []float64, lag int) float64 {
 	return ab / math.Sqrt(aa*bb)
 }
 
-// detrended takes the line of least squares out of a series.
+// detrended subtracts the least-squares line from a series.
 func detrended(series []float64) []float64 {
 	middle, average := float64(len(series)-1)/2, mean(series)
 	var sxy, sxx float64

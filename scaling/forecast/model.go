@@ -16,8 +16,8 @@ const (
 	Multiplicative Kind = "multiplicative" // the season grows with the level; all values are above zero
 )
 
-// Params holds the smoothing parameters, each from 0 to 1: how much of each new value is taken
-// in, and how much of the trend is left after a step.
+// Params holds the smoothing parameters, each from 0 to 1: how much weight each new value has,
+// and how much of the trend is left after a step.
 type Params struct {
 	Alpha float64 `json:"alpha"` // level
 	Beta  float64 `json:"beta"`  // trend
@@ -85,7 +85,7 @@ func (m *Model) begin(series []float64) {
 	}
 }
 
-// Update takes in the next value and returns how far off the forecast was.
+// Update adds the next value and returns how far off the forecast was.
 func (m *Model) Update(y float64) (residual float64) {
 	p, s := m.Params, m.Seasonal[m.Phase]
 	base := m.Level + p.Phi*m.Trend
@@ -107,7 +107,7 @@ func (m *Model) Update(y float64) (residual float64) {
 	return residual
 }
 
-// join puts level and season together; part takes one out of a value.
+// join combines level and season; part removes one from a value.
 func (m *Model) join(base, season float64) float64 {
 	if m.Kind == Multiplicative {
 		return base * season
@@ -188,7 +188,7 @@ func mean(values []float64) float64 {
 	return sum / float64(len(values))
 }
 
-// quantile of sorted values, between neighbours in proportion.
+// quantile of sorted values, interpolated between neighbours.
 func quantile(sorted []float64, q float64) float64 {
 	at := q * float64(len(sorted)-1)
 	i := int(at)

@@ -7,7 +7,7 @@ import (
 	"github.com/tasker-systems/tasker-host/scaling/forecast"
 )
 
-// Auto lets the better of the two kinds of models forecast.
+// Auto uses the better of the two kinds of models.
 const Auto = "auto"
 
 // Options of the algorithm.

@@ -37,8 +37,8 @@ var (
 const (
 	// minHistory is how many buckets there must be before a forecast counts.
 	minHistory = 12
-	// refitAfter is after how many buckets a model without a season is fitted
-	// anew. One with a season is after each season.
+	// refitAfter is the number of buckets after which a model without a season
+	// is fitted again. One with a season is fitted again after each season.
 	refitAfter = 60
 	// seasons is how many of the longest seasons are remembered.
 	seasons = 3
@@ -47,7 +47,7 @@ const (
 // period returns a time in buckets.
 func (p *predictive) period(d scaling.Duration) int { return int(d.D() / p.o.Bucket.D()) }
 
-// longest returns the buckets of the longest season there may be.
+// longest returns the length of the longest possible season in buckets.
 func (p *predictive) longest() int { return max(p.period(p.o.Season), p.period(p.o.MaxSeason)) }
 
 // Decide learns what is new and provides for what is expected.
@@ -76,7 +76,7 @@ func (p *predictive) Decide(_ context.Context, o scaler.Observation) (scaler.Dec
 	}, nil
 }
 
-// about says what the model rests on.
+// about describes the model.
 func (p *predictive) about() string {
 	if n := len(p.model.Seasonal); n > 1 {
 		return fmt.Sprintf("%s, season %s", p.model.Kind, time.Duration(n)*p.o.Bucket.D())
@@ -98,7 +98,7 @@ func (p *predictive) expect(now time.Time) (rate float64, ok bool) {
 	return rate, true
 }
 
-// learn takes in the samples that are new.
+// learn adds the samples that are new.
 func (p *predictive) learn(samples []scaler.Sample) {
 	ended, anew := p.arrivals.add(samples, p.longest())
 	if anew {
@@ -108,7 +108,7 @@ func (p *predictive) learn(samples []scaler.Sample) {
 		rate, known := bucket.rate, bucket.known
 		switch {
 		case known:
-		case p.model != nil: // what was not measured was as expected
+		case p.model != nil: // assume that what was not measured was as expected
 			rate = max(0, p.model.Forecast(1))
 		case len(p.history) > 0:
 			rate = p.history[len(p.history)-1]
@@ -129,8 +129,8 @@ func (p *predictive) learn(samples []scaler.Sample) {
 	}
 }
 
-// refit makes a model if there is none, and a new one when much has been seen
-// since the last.
+// refit makes a model if there is none, and a new one when there is enough new
+// data.
 func (p *predictive) refit() {
 	switch {
 	case len(p.history) < minHistory:
@@ -147,13 +147,13 @@ func (p *predictive) refit() {
 	} else if model, err = forecast.Fit(p.history, season, forecast.Kind(p.o.Model)); err != nil {
 		model, err = forecast.Fit(p.history, season, forecast.Additive) // a load of zero has no multiplicative model
 	}
-	if err != nil { // what was measured cannot be fitted: go on with what there is
+	if err != nil { // the measurements cannot be fitted: continue with the current model
 		return
 	}
 	p.model, p.age = model, 0
 }
 
-// season returns the buckets of the season, 1 if there is none.
+// season returns the length of the season in buckets, 1 if there is none.
 func (p *predictive) season() int {
 	if given := p.period(p.o.Season); given > 0 {
 		if len(p.history) < 2*given {
@@ -165,7 +165,7 @@ func (p *predictive) season() int {
 	return season
 }
 
-// learned is what is kept of it all.
+// learned is the content of a snapshot.
 type learned struct {
 	Version int              `json:"version"`
 	Bucket  scaling.Duration `json:"bucket"`
@@ -193,7 +193,7 @@ func (p *predictive) Snapshot(context.Context) ([]byte, error) {
 	return raw, nil
 }
 
-// Restore takes a snapshot over, if it is of the same kind.
+// Restore loads a snapshot, if it is of the same kind.
 func (p *predictive) Restore(_ context.Context, snapshot []byte) error {
 	if len(snapshot) == 0 {
 		return nil
@@ -208,7 +208,7 @@ func (p *predictive) Restore(_ context.Context, snapshot []byte) error {
 	p.arrivals = series{bucket: p.o.Bucket.D(), seen: l.Seen, index: l.Index, sum: l.Sum, covered: l.Covered.D()}
 	p.history, p.model, p.age = l.History, l.Model, l.Age
 	if p.model != nil && p.period(p.o.Season) > 1 && len(p.model.Seasonal) != p.period(p.o.Season) {
-		p.model = nil // the season is another now: the history makes a new model
+		p.model = nil // the season has changed: the history makes a new model
 		p.refit()
 	}
 	return nil

@@ -6,7 +6,7 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/scaler"
 )
 
-// series adds samples up to buckets of equal length.
+// series adds up samples in buckets of equal length.
 type series struct {
 	bucket  time.Duration
 	seen    time.Time     // the end of the latest sample that was added
@@ -15,14 +15,14 @@ type series struct {
 	covered time.Duration // how much of it was measured
 }
 
-// closed is a bucket that is full, or that will not get fuller.
+// closed is a bucket that is full, or gets no more samples.
 type closed struct {
 	rate  float64 // arrivals a second
 	known bool    // enough of it was measured
 }
 
-// add takes in the samples that are new and returns the buckets that ended, in
-// order, with those between that nobody measured. A gap longer than most buckets
+// add adds the samples that are new and returns the buckets that ended, in
+// order, including unmeasured ones in between. A gap longer than most buckets
 // begins a new series: then nothing is returned, and anew is true.
 func (s *series) add(samples []scaler.Sample, most int) (ended []closed, anew bool) {
 	for _, sample := range samples {
@@ -30,7 +30,7 @@ func (s *series) add(samples []scaler.Sample, most int) (ended []closed, anew bo
 			continue
 		}
 		begin := sample.At.Add(-sample.Span)
-		if begin.Before(s.seen) { // what overlaps was counted
+		if begin.Before(s.seen) { // the overlap was counted before
 			begin = s.seen
 		}
 		if first := s.at(begin); s.index != 0 && first-s.index > int64(most) {

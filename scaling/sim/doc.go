@@ -13,5 +13,5 @@
 // gives the same result, bit for bit, and all algorithms of a comparison see the same work.
 //
 // The package's generator made the traces that come with it, as their first lines say; a test
-// makes them again and compares.
+// generates them again and compares.
 package sim

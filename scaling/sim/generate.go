@@ -20,7 +20,7 @@ type Shape struct {
 
 const hour = 3600.0
 
-// Shapes lists the kinds of loads there are.
+// Shapes lists the kinds of loads.
 func Shapes() []Shape {
 	return []Shape{
 		{"steady", "4 a second for two hours", 30 * time.Second, 240, func(float64, float64, *rand.Rand) (float64, float64) {
@@ -67,8 +67,8 @@ func pareto(r *rand.Rand, alpha, most float64) float64 {
 	return min(math.Pow(1-r.Float64(), -1/alpha), most)
 }
 
-// Generate makes a trace of a shape. Arrivals are counted as chance would have
-// them (Poisson).
+// Generate makes a trace of a shape. The numbers of arrivals are random
+// (Poisson).
 func Generate(shape string, seed uint64) (*Trace, error) {
 	var names []string
 	for _, s := range Shapes() {
@@ -101,9 +101,9 @@ func (s Shape) generate(seed uint64) *Trace {
 	return t
 }
 
-func random(seed, stream uint64) *rand.Rand { return rand.New(rand.NewPCG(seed, stream)) } // the same every time is what is wanted
+func random(seed, stream uint64) *rand.Rand { return rand.New(rand.NewPCG(seed, stream)) } // it should be the same every time
 
-// poisson draws a count with the given mean, by adding up waits.
+// poisson draws a count with the given mean, by adding up waiting times.
 func poisson(r *rand.Rand, mean float64) int {
 	n, at := 0, r.ExpFloat64()
 	for at < mean {

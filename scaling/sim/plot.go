@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// The picture's measures, in pixels.
+// The dimensions of the picture, in pixels.
 const (
 	plotWidth   = 960
 	plotLeft    = 64
@@ -22,7 +22,7 @@ const (
 	panelHeight = 170
 	panelGap    = 44
 	plotBottom  = 44
-	plotColumns = 420 // points of a line at most
+	plotColumns = 420 // maximum number of points of a line
 )
 
 // Colours that differ for the colour-blind too (Okabe and Ito).
@@ -30,14 +30,14 @@ var colours = []string{"#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#
 
 const loadColour = "#666666"
 
-// line is a series in a panel.
+// line is one series of a panel.
 type line struct {
 	colour string
 	values []float64
 	steps  bool // stays until it changes, instead of sloping
 }
 
-// panel is one of the diagrams that lie above each other over the same time.
+// panel is one of the diagrams that are stacked over the same time axis.
 type panel struct {
 	title string
 	lines []line
@@ -65,8 +65,8 @@ func Plot(out io.Writer, t *Trace, results []*Result) error {
 	return nil
 }
 
-// largest thins a series out: of points that fall into one column the largest
-// counts, so that no peak is lost.
+// largest thins out a series: of the points that fall into one column it keeps
+// the largest, so that no peak is lost.
 func largest[T any](points []T, value func(T) float64) []float64 {
 	if len(points) == 0 {
 		return nil
@@ -115,7 +115,7 @@ text { font: 12px system-ui, "DejaVu Sans", sans-serif; fill: #333 }
 	p.f(`</svg>`)
 }
 
-// legend names the colours, with cost and lateness.
+// legend explains the colours, with cost and lateness.
 func (p *plot) legend(results []*Result) {
 	for i, r := range results {
 		x := plotLeft + float64(i%2)*(plotWidth-plotLeft)/2
@@ -148,7 +148,7 @@ func (p *plot) panel(q panel, top float64) {
 	p.f(`<line x1="%d" y1="%s" x2="%d" y2="%s" class="axis"/>`, plotLeft, px(bottom), plotWidth-plotRight, px(bottom))
 }
 
-// clock draws the axis of time below a panel.
+// clock draws the time axis below a panel.
 func (p *plot) clock(top, bottom float64) {
 	every := p.length
 	for _, d := range []time.Duration{
@@ -202,8 +202,8 @@ func path(l line, bottom, most float64) string {
 	return b.String()
 }
 
-// round returns the next step of 1, 2 or 5 times a power of ten that is no
-// smaller.
+// round returns the smallest step of 1, 2 or 5 times a power of ten that is not
+// less than v.
 func round(v float64) float64 {
 	power := math.Pow(10, math.Floor(math.Log10(v)))
 	for _, m := range []float64{1, 2, 5} {
@@ -218,6 +218,6 @@ func px(v float64) string { return strconv.FormatFloat(math.Round(v*10)/10, 'f',
 
 func escape(text string) string {
 	var b strings.Builder
-	_ = xml.EscapeText(&b, []byte(text)) // a strings.Builder takes everything
+	_ = xml.EscapeText(&b, []byte(text)) // a strings.Builder returns no errors
 	return b.String()
 }

@@ -11,18 +11,18 @@ import (
 	"github.com/tasker-systems/tasker-host/scaling"
 )
 
-// work is one piece of it; times are seconds from the start.
+// work is one piece of work; times are seconds from the start.
 type work struct{ arrived, service float64 }
 
 // executor takes one piece of work at a time.
 type executor struct {
 	ready   float64 // when it has started
 	free    float64 // when it can take the next
-	arrived float64 // of the piece in hand
-	busy    bool    // it has one in hand, until free
+	arrived float64 // of the piece it works on
+	busy    bool    // it works on one, until free
 }
 
-// executors are a heap: the first is free first.
+// executors is a heap: the first one is free first.
 type executors []*executor
 
 func (e executors) Len() int           { return len(e) }
@@ -41,19 +41,20 @@ type pool struct {
 	now      float64
 	delay    float64 // that a new executor needs
 	members  executors
-	draining []*executor // removed, with a piece in hand
+	draining []*executor // removed, but still working on a piece
 
 	source *source
 	queue  []work // what waits, in order
-	head   int    // of the queue: what is before was taken
+	head   int    // of the queue: what is before it was taken
 
 	meter  *scaling.Meter
 	ended  func(latency float64)
 	cost   float64 // executor seconds so far, starting and draining ones included
-	worked float64 // of the span under way
+	worked float64 // of the current span
 }
 
-// resize brings the pool to a size. Those that start or are idle go first.
+// resize brings the pool to a size. Executors that are starting or idle are
+// removed first.
 func (p *pool) resize(size int) {
 	for len(p.members) < size {
 		at := p.now + p.delay
@@ -74,8 +75,8 @@ func (p *pool) resize(size int) {
 	heap.Init(&p.members)
 }
 
-// rank says who goes last when a pool shrinks: those at work, then the idle; those
-// that have not even started go first.
+// rank orders the executors for removal when a pool shrinks: first those that
+// have not started, then the idle ones, last those at work.
 func (e *executor) rank(now float64) int {
 	switch {
 	case e.ready > now:
@@ -86,7 +87,8 @@ func (e *executor) rank(now float64) int {
 	return 0
 }
 
-// started returns how many executors there are, those that still start left out.
+// started returns how many executors there are, without those that are still
+// starting.
 func (p *pool) started() int {
 	n := 0
 	for _, e := range p.members {
@@ -107,7 +109,7 @@ func (p *pool) oldest() float64 {
 	return p.now - p.queue[p.head].arrived
 }
 
-// run lets time pass until then.
+// run advances the time.
 func (p *pool) run(until float64) {
 	p.begin(until)
 	arrived := 0
@@ -125,7 +127,7 @@ func (p *pool) run(until float64) {
 	p.end(until)
 }
 
-// begin counts what was in hand when the span began.
+// begin counts the work that was in progress when the span began.
 func (p *pool) begin(until float64) {
 	for _, e := range slices.Concat(p.members, p.draining) {
 		if e.busy {
@@ -134,7 +136,7 @@ func (p *pool) begin(until float64) {
 	}
 }
 
-// serve hands out what waits, as far as executors are free before then.
+// serve assigns the waiting work to executors that become free before then.
 func (p *pool) serve(until float64) {
 	for p.depth() > 0 && len(p.members) > 0 {
 		e := p.members[0]
@@ -164,7 +166,7 @@ func (p *pool) finish(e *executor) {
 	p.ended(latency)
 }
 
-// end finishes what ended within the span, and adds up what it cost.
+// end finishes the work that ended within the span, and adds up its cost.
 func (p *pool) end(until float64) {
 	var available float64
 	for _, e := range p.members {
@@ -228,7 +230,7 @@ func (s *source) make() bool {
 		}
 		s.left, s.at = s.trace.Rows[s.row].Arrivals, float64(s.row)*s.length
 	}
-	// The first of n moments drawn evenly from what is left of the row.
+	// The first of n moments, evenly distributed over the rest of the row.
 	end := float64(s.row+1) * s.length
 	s.at = end - (end-s.at)*math.Pow(1-s.r.Float64(), 1/float64(s.left))
 	s.left--

@@ -14,7 +14,7 @@ import (
 type Config struct {
 	Policy        scaling.Policy
 	Min, Max      int
-	Budget        int           // executors the host bears in all; 0: not known
+	Budget        int           // executors that the host allows in all; 0: not known
 	Interval      time.Duration // between two decisions
 	StartDelay    time.Duration // that a new executor needs
 	LatencyTarget time.Duration // work that takes longer is late
@@ -43,7 +43,7 @@ func (c Config) Check() error {
 	return errors.Join(k.Err(), c.Policy.Check())
 }
 
-// Algorithm is an algorithm to be tried.
+// Algorithm is an algorithm to simulate.
 type Algorithm struct {
 	Name   string
 	Scaler scaler.Scaler
@@ -52,8 +52,8 @@ type Algorithm struct {
 // Point is the state of the pool at one decision.
 type Point struct {
 	At      time.Duration `json:"at"`
-	Load    float64       `json:"load"`    // arrivals a second since the point before
-	Backlog int           `json:"backlog"` // what waits
+	Load    float64       `json:"load"`    // arrivals per second since the previous point
+	Backlog int           `json:"backlog"` // waiting work
 	Size    int           `json:"size"`    // executors that have started
 	Target  int           `json:"target"`
 }
@@ -82,7 +82,7 @@ type Result struct {
 	Decisions          int     `json:"decisions"`
 	Held               int     `json:"held"` // decisions without usable advice
 	Changes            int     `json:"changes"`
-	Reversals          int     `json:"reversals"` // changes in the other direction than the one before
+	Reversals          int     `json:"reversals"` // changes in the opposite direction to the previous one
 	ReversalsPerMinute float64 `json:"reversals_per_minute"`
 	// Steps counts the times a backlog arose: more work waited than there were executors.
 	// Reaction is how long the pool then took to grow, including the start of the new
@@ -99,7 +99,7 @@ type Result struct {
 // start is the time of the simulation: a Monday.
 var start = time.Date(2026, time.January, 5, 0, 0, 0, 0, time.UTC)
 
-// observed is how far back an algorithm sees.
+// observed is how far back an algorithm can see.
 const observed = 15 * time.Minute
 
 // Run replays a trace through an algorithm. It ends early, with an error, only
@@ -125,7 +125,7 @@ func Run(ctx context.Context, c Config, t *Trace, a Algorithm) (*Result, error) 
 	return r.result, nil
 }
 
-// run is a simulation under way.
+// run is a simulation in progress.
 type run struct {
 	c      Config
 	pool   *pool
@@ -145,7 +145,7 @@ type run struct {
 type backlog struct {
 	there, answered bool
 	since           time.Duration
-	size            int // executors when it came up
+	size            int // executors when it arose
 }
 
 func newRun(c Config, t *Trace, algorithm string) *run {
@@ -157,7 +157,7 @@ func newRun(c Config, t *Trace, algorithm string) *run {
 			r.result.Late++
 		}
 	}}
-	// What the beginning of the trace needs is there when it begins.
+	// The pool begins with the size that the beginning of the trace needs.
 	first := scaling.Ceil(float64(t.Rows[0].Arrivals) / t.Interval.Seconds() * t.Rows[0].Service / 0.75)
 	r.target = min(max(first, c.Min), c.Max)
 	r.pool.resize(r.target)
@@ -181,7 +181,7 @@ func (r *run) observe(at time.Duration) scaler.Observation {
 	}
 }
 
-// watch notes how things stand, and how long a backlog waits for more executors.
+// watch records the state, and how long a backlog waits for more executors.
 func (r *run) watch(s scaler.Sample, at time.Duration) {
 	res, depth := r.result, int(s.QueueDepth)
 	res.MaxBacklog, res.MaxSize = max(res.MaxBacklog, depth), max(res.MaxSize, s.Size)
@@ -189,7 +189,7 @@ func (r *run) watch(s scaler.Sample, at time.Duration) {
 	res.Points = append(res.Points, Point{At: at, Load: s.Rate(s.Arrivals), Backlog: depth, Size: s.Size, Target: r.target})
 	b := &r.step
 	if depth <= s.Size {
-		*b = backlog{} // there is none, or it went away
+		*b = backlog{} // there is none, or it disappeared
 		return
 	}
 	if !b.there {

@@ -3,18 +3,18 @@ package sim
 import "math"
 
 // tally counts latencies in classes that are two percent wide, so that a million
-// of them cost no memory.
+// of them cost hardly any memory.
 type tally struct {
 	classes [1200]int
 	total   int
 }
 
 const (
-	shortest = 1e-4 // seconds; what is shorter counts as this
+	shortest = 1e-4 // seconds; anything shorter counts as this
 	growth   = 1.02
 )
 
-// classesPerE is how many classes there are to a factor of e.
+// classesPerE is the number of classes per factor of e.
 const classesPerE = 50.49834 // 1 / ln(growth)
 
 func (t *tally) add(latency float64) {

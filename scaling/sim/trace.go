@@ -20,15 +20,15 @@ type Row struct {
 // Trace is a load over time.
 type Trace struct {
 	Name     string
-	Comments []string // the lines that lead the file
+	Comments []string // the lines at the beginning of the file
 	Interval time.Duration
 	Rows     []Row
 }
 
-// Length returns how long the trace goes.
+// Length returns the duration of the trace.
 func (t *Trace) Length() time.Duration { return time.Duration(len(t.Rows)) * t.Interval }
 
-// Limits of a trace: what is larger is a mistake, or would run for hours.
+// Limits of a trace: a larger one is a mistake, or would run for hours.
 const (
 	maxRows     = 1_000_000
 	maxArrivals = 10_000_000
@@ -50,7 +50,7 @@ var _ error = (*TraceError)(nil)
 func (e *TraceError) Error() string { return fmt.Sprintf("line %d: %s", e.Line, e.Message) }
 
 // ReadTrace reads a trace: comments, the header and the rows of a CSV file; see
-// docs/scaling.md. It refuses whatever leaves a doubt.
+// docs/scaling.md. It refuses anything ambiguous.
 func ReadTrace(name string, in io.Reader) (*Trace, error) {
 	r := traceReader{trace: &Trace{Name: name}}
 	lines := bufio.NewScanner(in)

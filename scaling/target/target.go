@@ -23,7 +23,7 @@ import (
 const (
 	Utilization = "utilization" // the share of the executors' time spent at work
 	Queue       = "queue"       // pieces of work that wait, for each executor
-	Latency     = "latency"     // seconds from ready to ended, 95 of 100
+	Latency     = "latency"     // seconds from ready to ended, 95th percentile
 )
 
 // Measures lists what can be tracked.

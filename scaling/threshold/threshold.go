@@ -1,8 +1,8 @@
 // Package threshold implements the algorithm of the reference system: rules with fixed
-// thresholds, of which the first that applies decides. The rules and the worked examples are
-// those of its pool manager (orchestration/coordinator/scaling.rs). The inputs are what they
-// were meant to be there: the share of the executors' time spent working, the depth of the
-// queue, and the share of failures, each over a window.
+// thresholds; the first that applies decides. The rules and the worked examples are those of
+// its pool manager (orchestration/coordinator/scaling.rs). The inputs are what they were
+// meant to be there: the share of the executors' time spent working, the depth of the queue,
+// and the share of failures, each over a window.
 package threshold
 
 import (

@@ -1,8 +1,7 @@
-// Package arithmetic holds the handlers of the four example workflows that
-// square an even number along a chain, a diamond, a tree and a mixed DAG. The
-// handlers know no workflow: the templates beside this package say which step
-// squares what. Results are integers of any length, exact to the last digit: the
-// mixed DAG reaches 2^128 for an input of 4.
+// Package arithmetic holds the handlers of the four example workflows that square an even
+// number along a chain, a diamond, a tree and a mixed DAG. The handlers know no workflows: the
+// templates in this directory define which step squares what. Results are integers of any
+// length, exact to the last digit: the mixed DAG reaches 2^128 for an input of 4.
 //
 // Nothing here is started or stopped: plugins/handlers/arithmetic serves it.
 package arithmetic
@@ -26,13 +25,13 @@ const (
 const (
 	CodeNotEven       = "EVEN_NUMBER_REQUIRED"      // the context has no even_number, or it is not an even integer
 	CodeMissingResult = "MISSING_PARENT_RESULT"     // a step to read from has no result
-	CodeNotInteger    = "PARENT_RESULT_NOT_INTEGER" // a step to read from ended with something else than an integer
+	CodeNotInteger    = "PARENT_RESULT_NOT_INTEGER" // a step to read from ended with something other than an integer
 	CodeTooLarge      = "NUMBER_TOO_LARGE"          // a number has more than MaxDigits digits
 	CodeBadConfig     = "INVALID_STEP_CONFIG"       // the template configures the step wrongly
 )
 
-// MaxDigits limits the numbers that the handlers compute with, so that a template that squares
-// for ever ends with an error instead of using up all memory.
+// MaxDigits limits the numbers that the handlers compute with, so that a template that keeps
+// squaring ends with an error instead of using up all memory.
 const MaxDigits = 100_000
 
 // Handlers returns the handlers by name.

@@ -8,13 +8,13 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/handler"
 )
 
-// settings are the configuration that every handler of the package takes.
+// settings is the configuration that every handler of the package accepts.
 type settings struct {
-	// StepType says in the metadata where the step stands in its workflow.
+	// StepType describes in the metadata the position of the step in its workflow.
 	StepType string `json:"step_type"`
-	// VerifyExponent makes the step compare its result with the task's
-	// even_number to this power and note the outcome in the metadata. The
-	// comparison is a note: it never fails the step. Zero: none.
+	// VerifyExponent makes the step compare its result with the task's even_number to
+	// this power and record the outcome in the metadata. The comparison never fails
+	// the step. Zero means none.
 	VerifyExponent int64 `json:"verify_exponent"`
 }
 
@@ -28,7 +28,7 @@ func decodeConfig(step handler.Step, cfg any) error {
 	return nil
 }
 
-// verification is what a final step notes about its own result.
+// verification is what a final step records about its own result.
 type verification struct {
 	OriginalNumber *big.Int `json:"original_number"`
 	ExpectedResult *big.Int `json:"expected_result"`
@@ -73,9 +73,9 @@ func verify(step handler.Step, exponent int64, actual *big.Int) (verification, e
 	}, nil
 }
 
-// evenNumber reads the workflow's input. The reference raises a plain error
-// here, which its vocabulary calls unexpected and retryable; but no retry makes
-// an odd number even, so ours is a ValidationError and the task fails at once.
+// evenNumber reads the workflow's input. The reference raises a plain error here,
+// which counts as unexpected and retryable. As no retry makes an odd number even,
+// ours is a ValidationError, and the task fails at once.
 func evenNumber(step handler.Step) (*big.Int, error) {
 	var in struct {
 		EvenNumber json.RawMessage `json:"even_number"`
@@ -105,9 +105,9 @@ func parentResult(step handler.Step, name string) (*big.Int, error) {
 	return n, nil
 }
 
-// parseInteger reads a JSON number of at most maxLen bytes as an integer. It
-// takes 6.0 too, which JSON Schema calls an integer, but no exponents: seven
-// bytes such as 1e99999 would become a hundred thousand digits.
+// parseInteger reads a JSON number of at most maxLen bytes as an integer. It also
+// accepts 6.0, which JSON Schema calls an integer, but no exponents: seven bytes such
+// as 1e99999 would become a hundred thousand digits.
 func parseInteger(raw json.RawMessage, maxLen int) (*big.Int, bool) {
 	if len(raw) > maxLen {
 		return nil, false

@@ -38,7 +38,7 @@ type service struct {
 	now func() time.Time
 }
 
-// timestamp is the present as results carry it.
+// timestamp returns the current time as it appears in results.
 func (s *service) timestamp() string { return rfc3339(s.now()) }
 
 func rfc3339(t time.Time) string { return t.UTC().Format(time.RFC3339) }

@@ -2,19 +2,19 @@ package fulfillment
 
 import "strings"
 
-// The simulated payment gateway decides by the payment token, so that every
-// outcome can be had through the front door:
+// The simulated payment gateway decides by the payment token, so that every outcome can be
+// produced by an ordinary task:
 //
 //	tok_card_declined, tok_insufficient_funds,
 //	tok_invalid_card                            the bank refuses: permanent
 //	tok_authentication_failed, tok_invalid_token  the gateway refuses us or the token: permanent
 //	tok_rate_limited                            retryable after 60 s
 //	tok_gateway_error, tok_network_timeout      retryable after 30 s
-//	the last three with _once behind            fail on the first attempt only
+//	the last three with the suffix _once       fail on the first attempt only
 //	any other                                   succeeds
 //
-// Like a real one it charges once per idempotency key: its answer depends on
-// the key, never on chance.
+// Like a real one, it charges once per idempotency key: its answer depends on the key, never on
+// chance.
 
 const gatewaySucceeded = "succeeded"
 

@@ -11,10 +11,10 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
 )
 
-// ids makes the identifiers of one step. They look random and are not: every
-// attempt of the step makes the same ones, which is what keeps a repeated
-// attempt from reserving or charging a second time. When an operator has the
-// step run anew, its idempotency key changes and so do they.
+// ids makes the identifiers of one step. They look random but are not: every
+// attempt of the step makes the same ones, which keeps a repeated attempt from
+// reserving or charging a second time. When an operator has the step run again,
+// its idempotency key changes, and so do they.
 type ids struct {
 	key  string
 	unix int64
@@ -24,9 +24,9 @@ func (s *service) idsOf(step handler.Step) ids {
 	return ids{key: step.IdempotencyKey, unix: s.taskTime(step).Unix()}
 }
 
-// taskTime is when the task was made, read from its UUID: the one time that is
-// the same for every attempt. A task whose UUID carries no time gets the
-// present.
+// taskTime is when the task was created, read from its UUID: the only time that
+// is the same for every attempt. For a UUID that contains no time, it is the
+// current time.
 func (s *service) taskTime(step handler.Step) time.Time {
 	const version = 7
 	u, err := vocab.ParseUUID(step.TaskUUID)

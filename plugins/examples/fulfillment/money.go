@@ -12,8 +12,8 @@ import (
 // such as 209.97, written and read digit by digit.
 type Money int64
 
-// maxMoney bounds what is read, so that no sum of an order can overflow:
-// 50 lines of a million units at this price are half of what fits.
+// maxMoney bounds the amounts that are read, so that no sum of an order can
+// overflow: 50 lines of a million units at this price take half of the range.
 const maxMoney Money = 100_000_000_000 // 1,000,000,000.00
 
 var (
@@ -22,8 +22,8 @@ var (
 	errTooMuch  = fmt.Errorf("beyond ±%s", maxMoney)
 )
 
-// ParseMoney reads a JSON number. Errors: more than two decimals that matter,
-// an amount beyond ±1,000,000,000.00, not a number.
+// ParseMoney reads a JSON number. It is an error if it has more than two
+// significant decimals, is beyond ±1,000,000,000.00, or is not a number.
 func ParseMoney(number string) (Money, error) {
 	amount, ok := parseRat(number)
 	if !ok {
@@ -39,8 +39,8 @@ func ParseMoney(number string) (Money, error) {
 	return Money(amount.Num().Int64()), nil
 }
 
-// parseRat reads a JSON number exactly. It refuses what only an attack would
-// write: digits without end, and exponents that would unfold into them.
+// parseRat reads a JSON number exactly. It refuses what only an attacker would
+// write: endless digits, and exponents that would expand into them.
 func parseRat(number string) (*big.Rat, bool) {
 	const maxLen, maxExponent = 64, 20
 	if len(number) > maxLen || strings.ContainsAny(number, "/_xXpP") {
@@ -55,7 +55,7 @@ func parseRat(number string) (*big.Rat, bool) {
 	return new(big.Rat).SetString(number)
 }
 
-// parseWhole reads a JSON number that is a whole one, such as 2 or 2.0.
+// parseWhole reads a JSON number that is a whole number, such as 2 or 2.0.
 func parseWhole(number string) (int64, bool) {
 	r, ok := parseRat(number)
 	if !ok || !r.IsInt() || !r.Num().IsInt64() {
@@ -64,15 +64,15 @@ func parseWhole(number string) (int64, bool) {
 	return r.Num().Int64(), true
 }
 
-// rat returns the amount as an exact fraction, to compare with amounts that are
-// no whole cents.
+// rat returns the amount as an exact fraction, for comparisons with amounts
+// that are not whole cents.
 func (m Money) rat() *big.Rat { return big.NewRat(int64(m), 100) }
 
 // Times returns the amount for n units.
 func (m Money) Times(n int64) Money { return m * Money(n) }
 
-// PerMille returns so many thousandths of the amount, rounded to whole cents,
-// half a cent away from zero.
+// PerMille returns the given number of thousandths of the amount, rounded to
+// whole cents, half a cent away from zero.
 func (m Money) PerMille(thousandths int64) Money {
 	product := int64(m) * thousandths
 	if product < 0 {

@@ -21,8 +21,8 @@ type customerInfo struct {
 	Tier  string          `json:"tier"`
 }
 
-// orderItem keeps its numbers as written: nil is missing, and whether the rest
-// makes sense is for validate_order to say.
+// orderItem keeps its numbers as written: nil means missing, and validate_order
+// decides whether the rest is valid.
 type orderItem struct {
 	ProductID *json.Number `json:"product_id"`
 	Quantity  *json.Number `json:"quantity"`
@@ -40,8 +40,9 @@ type shippingInfo struct {
 	Method  string `json:"method"`
 }
 
-// orderOf reads the whole order in every step, although each step uses a part:
-// so an order of the wrong shape fails before anything is reserved or charged.
+// orderOf reads the whole order in every step, although each step uses only a
+// part of it, so that an order of the wrong shape fails before anything is
+// reserved or charged.
 func orderOf(step handler.Step) (order, error) {
 	var o order
 	if err := step.DecodeContext(&o); err != nil {

@@ -106,7 +106,7 @@ func checkPayment(p *paymentInfo) error {
 }
 
 // chargeError classifies a charge that did not succeed. What the customer's
-// bank refuses stays refused; all else may go better later.
+// bank refuses stays refused; everything else may succeed later.
 func chargeError(r gatewayResponse) error {
 	var err *handler.Error
 	switch r.Status {

@@ -38,7 +38,7 @@ type validatedItem struct {
 }
 
 // validateOrder checks the order against the catalogue and the limits, and
-// computes its total. It does not look at the stock: that may change until the
+// computes its total. It does not check the stock, which may change until the
 // reservation.
 func (s *service) validateOrder(_ context.Context, step handler.Step) (handler.Result, error) {
 	o, err := orderOf(step)
@@ -131,8 +131,8 @@ func validateItem(i int, item *orderItem) (validatedItem, error) {
 	}, nil
 }
 
-// checkValue holds the order against the limits of value. The amount the
-// customer announced may be missing; what is charged is the order's total.
+// checkValue checks the order's value against the limits. The amount that the
+// customer announced may be missing; the order's total is what is charged.
 func checkValue(total Money, payment *paymentInfo) error {
 	if total > maxOrderTotal {
 		return handler.Permanent(CodeOrderTotalTooHigh, "the order's total is %s, at most %s is accepted", total, maxOrderTotal)

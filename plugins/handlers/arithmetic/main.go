@@ -7,8 +7,8 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk"
 )
 
-// version is set by the linker in builds that differ by nothing else:
-// -ldflags "-X main.version=1.1.0".
+// version is set by the linker for builds that differ in nothing else: -ldflags
+// "-X main.version=1.1.0".
 var version = "1.0.0"
 
 func main() { sdk.Serve(plugin()) }

@@ -1,6 +1,6 @@
-// Command bench is the handler plugin of the benchmark command: handlers that
-// cost nothing, so that what is measured is the host. The host starts and stops
-// it; see plugins/examples/bench.
+// Command bench is the handler plugin of the benchmark command: handlers that cost
+// nothing, so that the host is what is measured. The host starts and stops it; see
+// plugins/examples/bench.
 package main
 
 import (
@@ -14,7 +14,8 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk"
 )
 
-// profileVariable names the directory that profiles go to; unset: there are none.
+// profileVariable names the directory that profiles go to; if unset, there are
+// none.
 const profileVariable = "TASKER_BENCH_PROFILE"
 
 func main() {
@@ -28,9 +29,8 @@ func plugin() sdk.Part {
 	return sdk.Handlers("bench", "1.0.0", bench.Handlers())
 }
 
-// profile writes one profile of the processor after the other, each of a second,
-// until it cannot: nobody tells a plugin early enough that it will end. pprof takes
-// them together.
+// profile writes one CPU profile after another, each of a second, until it fails,
+// because a plugin does not learn early enough that it will end. pprof merges them.
 func profile(dir string) error {
 	second := time.NewTicker(time.Second)
 	defer second.Stop()

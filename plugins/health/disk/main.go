@@ -1,5 +1,5 @@
-// Command disk is the health plugin that checks a host's file systems for room. The host starts and
-// stops it; see plugins/health/internal/checks.
+// Command disk is the health plugin that checks how much space a host's file systems have. The host
+// starts and stops it; see plugins/health/internal/checks.
 package main
 
 import (

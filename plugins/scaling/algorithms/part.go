@@ -25,8 +25,8 @@ type options struct {
 	Predictive predictive.Options `json:"predictive"`
 }
 
-// part returns the plugin. Configure comes before any other call, so the algorithms are made
-// from the options by then.
+// part returns the plugin. Configure comes before any other call, so by then the algorithms
+// are made from the options.
 func part() sdk.Part {
 	made := map[string]scaler.New{}
 	defaults := options{
@@ -50,8 +50,7 @@ func part() sdk.Part {
 	return sdk.Scaling("algorithms", "1.0.0", algorithms, sdk.WithOptions(defaults, apply))
 }
 
-// use makes an algorithm; what is wrong with its options is said with their
-// whole path.
+// use creates an algorithm; problems with its options are reported with their full paths.
 func use[T any](made map[string]scaler.New, name string, o T, build func(T) (scaler.New, error)) error {
 	algorithm, err := build(o)
 	if err == nil {

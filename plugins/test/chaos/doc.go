@@ -1,13 +1,13 @@
 // Command chaos is a plugin that misbehaves, for end-to-end tests of the host.
-// It knows nothing of the host but the contract.
+// It knows nothing about the host except the contract.
 //
 // How it starts is its mode: the text after the last "\x00chaos:" at the end of
-// its own file, where chaostest.As writes it. So it works with the empty
-// environment and without arguments, as hosts start plugins, and copies with
-// different modes have different hashes. By hand, the first argument is the
-// mode. Without a mode it starts well.
+// its own file, where chaostest.As writes it. So it works with an empty
+// environment and without arguments, as when a host starts it, and copies with
+// different modes have different hashes. When started by hand, the first
+// argument is the mode. Without a mode it starts normally.
 //
-// What a step does is its handler, in every mode that gets so far:
+// What a step does depends on its handler, in every mode that gets that far:
 //
 //	chaos.echo     returns the task's input
 //	chaos.sleep    waits {"ms": n}, unless cancelled
@@ -21,5 +21,5 @@
 //	chaos.fork     starts a child that outlives it and holds its output open
 //
 // The modes are the keys of the table in main.go. Those that begin with lawless
-// do without the SDK and its checks.
+// do not use the SDK and its checks.
 package main

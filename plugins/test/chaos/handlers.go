@@ -63,8 +63,8 @@ func crash(_ context.Context, s handler.Step) (handler.Result, error) {
 	case "segv":
 		err = syscall.Kill(os.Getpid(), syscall.SIGSEGV)
 	case "fatal":
-		debug.SetMaxStack(1 << 20)                                // the default takes a gigabyte, and half a minute
-		err = fmt.Errorf("the stack held %d frames", overflow(0)) // not reached: no recover catches it
+		debug.SetMaxStack(1 << 20)                                // the default allows a gigabyte, and takes half a minute
+		err = fmt.Errorf("the stack held %d frames", overflow(0)) // not reached: it cannot be recovered
 	default:
 		return handler.Result{}, handler.Invalid("INPUT", "no way to crash named %q", in.How)
 	}
@@ -125,7 +125,7 @@ func flood(ctx context.Context, s handler.Step) (handler.Result, error) {
 	return handler.JSON(map[string]int{"lines": in.Lines})
 }
 
-// env returns what the process was given.
+// env returns the environment, arguments and files of the process.
 func env(context.Context, handler.Step) (handler.Result, error) {
 	files, err := os.ReadDir("/proc/self/fd")
 	if err != nil {
@@ -133,7 +133,7 @@ func env(context.Context, handler.Step) (handler.Result, error) {
 	}
 	open := map[string]string{}
 	for _, f := range files {
-		open[f.Name()], _ = os.Readlink("/proc/self/fd/" + f.Name()) // the directory's own is gone by now
+		open[f.Name()], _ = os.Readlink("/proc/self/fd/" + f.Name()) // the directory's own descriptor is closed by now
 	}
 	directory, err := os.Getwd()
 	if err != nil {
@@ -153,7 +153,7 @@ func forkStep(context.Context, handler.Step) (handler.Result, error) {
 	return handler.JSON(map[string]int{"pid": pid})
 }
 
-// traced answers with the trace that the step is part of.
+// traced returns the trace that the step is part of.
 func traced(_ context.Context, step handler.Step) (handler.Result, error) {
 	return handler.JSON(map[string]string{"traceparent": step.Traceparent})
 }

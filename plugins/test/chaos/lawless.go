@@ -15,8 +15,8 @@ import (
 
 const manyBytes = 50 << 20
 
-// lawless serves the contract without the SDK, and breaks it as told. Beside
-// these, its steps break it:
+// lawless serves the contract without the SDK, and breaks it as its fields say.
+// Its steps break it, too:
 //
 //	lawless.echo      nothing wrong
 //	lawless.invalid   a result that is not JSON
@@ -26,7 +26,7 @@ const manyBytes = 50 << 20
 //	lawless.empty     a failure without a type
 //	lawless.silent    no outcome, ever
 //	lawless.close     ends the stream
-//	lawless.text      a failure whose texts have NUL in them and are 1 MiB long
+//	lawless.text      a failure whose texts contain NUL and are 1 MiB long
 type lawless struct {
 	pluginv1.UnimplementedPluginServer
 	pluginv1.UnimplementedHandlerServer

@@ -20,7 +20,8 @@ import (
 
 func wellBehaved() { sdk.Serve(sdk.Handlers("chaos", "1.0.0", handlers(), sdk.MaxInFlight(64))) }
 
-// hang waits for ever, and keeps the Go runtime from calling it a deadlock.
+// hang waits forever, in a way that the Go runtime does not report as a
+// deadlock.
 func hang() {
 	for {
 		time.Sleep(time.Hour)
@@ -58,8 +59,8 @@ func oldProtocol() {
 	})
 }
 
-// errs is well behaved, but of each ten echoes three fail; the next attempt may
-// do better.
+// errs is well behaved, but three of ten echoes fail; the next attempt may
+// succeed.
 func errs() {
 	all := handlers()
 	var calls atomic.Uint64
@@ -72,7 +73,7 @@ func errs() {
 	sdk.Serve(sdk.Handlers("chaos", "1.1.0", all, sdk.MaxInFlight(64)))
 }
 
-// slows is well behaved, but its echo takes its time.
+// slows is well behaved, but its echo is slow.
 func slows() {
 	all := handlers()
 	all["chaos.echo"] = handler.Func(func(ctx context.Context, s handler.Step) (handler.Result, error) {
@@ -107,7 +108,7 @@ func panicSelfTest() {
 	})))
 }
 
-// fork starts a child that does nothing but live and hold this process's output
+// fork starts a child that only stays alive and holds this process's output
 // open.
 func fork() (pid int, err error) {
 	child := exec.Command("/proc/self/exe", "grandchild")

@@ -11,9 +11,9 @@ import (
 	"testing"
 )
 
-// Build builds the chaos plugin into the directory, once for a test binary: in
-// its TestMain, or in the first test that needs it. It returns the executable,
-// which behaves well until [As] makes it misbehave.
+// Build builds the chaos plugin into the directory. Call it once for a test
+// binary: in its TestMain, or in the first test that needs it. The executable
+// that it returns behaves well until [As] makes it misbehave.
 func Build(dir string) (binary string, err error) {
 	binary = filepath.Join(dir, "chaos")
 	build := exec.Command("go", "build", "-o", binary, "github.com/tasker-systems/tasker-host/plugins/test/chaos")
@@ -24,8 +24,8 @@ func Build(dir string) (binary string, err error) {
 }
 
 // As returns a copy of the executable, in a directory of the test, that starts
-// in the given mode; the modes are listed in plugins/test/chaos/main.go. Two
-// modes have two hashes, because the mode is part of the file.
+// in the given mode; the modes are listed in plugins/test/chaos/main.go.
+// Different modes have different hashes, because the mode is part of the file.
 func As(t testing.TB, binary, mode string) string {
 	t.Helper()
 	program, err := os.ReadFile(binary)

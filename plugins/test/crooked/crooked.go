@@ -18,7 +18,7 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/wire"
 )
 
-// crooked serves the contract without the SDK, but for one fault.
+// crooked serves the contract without the SDK, with one fault.
 type crooked struct {
 	pluginv1.UnimplementedPluginServer
 	pluginv1.UnimplementedHandlerServer
@@ -26,7 +26,7 @@ type crooked struct {
 	pluginv1.UnimplementedHealthServer
 	fault string
 
-	mu         sync.Mutex // guards the following
+	mu         sync.Mutex // guards the fields below
 	configured bool
 	draining   bool
 	decided    map[string]uint32 // by pool
@@ -64,14 +64,15 @@ func (c *crooked) Describe(ctx context.Context, _ *pluginv1.DescribeRequest) (*p
 	case "typeless":
 		d.OptionsSchema = `{"type": 7}`
 	case "crash":
-		// Not os.Stderr: it is a pipe of go-plugin's, which ends with the process.
+		// Not os.Stderr, which is a pipe of go-plugin's that ends with the
+		// process.
 		_, _ = syscall.Write(2, []byte("crooked: I would rather not say\n"))
 		os.Exit(3)
 	case "frozen":
 		if err := syscall.Kill(os.Getpid(), syscall.SIGSTOP); err != nil {
 			return nil, err
 		}
-		<-ctx.Done() // another thread may stop first: this one shall not answer meanwhile
+		<-ctx.Done() // another thread may stop first; this one must not answer meanwhile
 	}
 	return d, nil
 }
@@ -118,7 +119,7 @@ func (c *crooked) Collect(ctx context.Context, req *pluginv1.CollectRequest) (*p
 	return c.UnimplementedPluginServer.Collect(ctx, req)
 }
 
-// ready says whether work may come.
+// ready returns an error if no work may come.
 func (c *crooked) ready() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -199,7 +200,7 @@ func (c *crooked) Decide(ctx context.Context, req *pluginv1.DecideRequest) (*plu
 	return answer, nil
 }
 
-// decide wants one executor more for each sample it was shown.
+// decide wants one more executor for each sample it has seen.
 func (c *crooked) decide(o *pluginv1.Observation) *pluginv1.Decision {
 	if c.decided == nil {
 		c.decided = map[string]uint32{}

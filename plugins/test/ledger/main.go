@@ -1,6 +1,6 @@
-// Command ledger is a plugin for end-to-end tests of the host: its steps write
-// down in a book outside the system what they do, so that a test can compare
-// that with what the host says. The option dir names the book's directory.
+// Command ledger is a plugin for end-to-end tests of the host: its steps record
+// what they do in a book outside the system, so that a test can compare that
+// with what the host reports. The option dir names the book's directory.
 //
 // Its handler ledger.step does as its step's configuration says: see work.
 package main
@@ -39,15 +39,15 @@ func (l *ledger) open(_ context.Context, o options) error {
 	return err
 }
 
-// work is what a step is told to do.
+// work is what a step should do.
 type work struct {
-	MinMS     int64 `json:"min_ms"`     // it takes at least so long,
-	MaxMS     int64 `json:"max_ms"`     // and at most so long
-	FailFirst int   `json:"fail_first"` // so many attempts fail, and may be repeated
-	Permanent bool  `json:"permanent"`  // it fails for good
+	MinMS     int64 `json:"min_ms"`     // it takes at least this long,
+	MaxMS     int64 `json:"max_ms"`     // and at most this long
+	FailFirst int   `json:"fail_first"` // this many attempts fail, and may be repeated
+	Permanent bool  `json:"permanent"`  // it fails permanently
 }
 
-// gateLook is how often a step looks whether the book is still shut.
+// gateLook is how often a step checks whether the book is still shut.
 const gateLook = 200 * time.Millisecond
 
 func (l *ledger) step(ctx context.Context, s handler.Step) (handler.Result, error) {

@@ -50,8 +50,8 @@ func late(_ context.Context, o scaler.Observation) (scaler.Decision, error) {
 
 func panics(context.Context, scaler.Observation) (scaler.Decision, error) { panic("out of range") }
 
-// crash ends the process, but for the questions of a self-test, which come
-// without a pool of the host.
+// crash ends the process, except for calls from a self-test, which have no pool
+// of the host.
 func crash(_ context.Context, o scaler.Observation) (scaler.Decision, error) {
 	if o.Kind == "step_execution" {
 		os.Exit(3)
@@ -59,7 +59,7 @@ func crash(_ context.Context, o scaler.Observation) (scaler.Decision, error) {
 	return scaler.Hold(o, "a quiet beginning"), nil
 }
 
-// oscillator wants the least and the most in turn.
+// oscillator wants the minimum and the maximum in turn.
 type oscillator struct{ up bool }
 
 // Decide implements [scaler.Scaler].

@@ -94,7 +94,7 @@ func chaosHandlers() map[string]handler.Handler {
 		"chaos.hog": handler.Func(func(ctx context.Context, _ handler.Step) (handler.Result, error) {
 			all := make([]byte, 300<<20)
 			for i := 0; i < len(all); i += 4096 {
-				all[i] = 1 // memory is had when it is used
+				all[i] = 1 // memory is allocated when it is used
 			}
 			<-ctx.Done()
 			return handler.Result{Value: all[:1]}, ctx.Err()
@@ -107,8 +107,8 @@ func chaosHandlers() map[string]handler.Handler {
 	}
 }
 
-// reach opens a file, enters a directory or calls a socket, and says what came of
-// it.
+// reach opens a file, enters a directory or calls a socket, and returns the
+// result.
 func reach(path string) string {
 	connection, err := net.Dial("unix", path)
 	if errors.Is(err, syscall.ECONNREFUSED) { // it is not a socket

@@ -21,7 +21,7 @@ func main() {
 		mode = os.Args[1]
 	}
 	switch mode {
-	case "sdk": // well behaved, but for its handlers
+	case "sdk": // well behaved, except for its handlers
 		sdk.Serve(sdk.Handlers("chaos", "1.2.3", chaosHandlers(), chaosOptions()))
 	case "fails": // as sdk, but every second echo fails
 		sdk.Serve(sdk.Handlers("chaos", "1.2.4", withEcho(func(_ context.Context, s handler.Step) (handler.Result, error) {
@@ -38,7 +38,7 @@ func main() {
 			}
 			return handler.Result{Value: s.Context}, nil
 		}), chaosOptions()))
-	case "other": // claims a handler of sdk's too
+	case "other": // also claims a handler of sdk
 		sdk.Serve(sdk.Handlers("other", "1.0.0", map[string]handler.Handler{
 			"chaos.echo": handler.Func(echo), "other.echo": handler.Func(echo),
 		}))
@@ -61,15 +61,15 @@ func main() {
 		serveRaw(wire.Plugins(&raw{}))
 	case "law": // serves all kinds
 		serveLaw(func() scaler.Scaler { return &counter{} })
-	case "law-plus": // decides otherwise, whatever it has missed
+	case "law-plus": // decides differently, whatever it has missed
 		serveLaw(func() scaler.Scaler { return &counter{plus: 1000} })
 	case "law-broken": // has an algorithm, and does not know the call
 		serveRaw(wire.Plugins(&lawless{}))
 	case "dies": // ends soon after it has got its stream
 		serveRaw(wire.Plugins(&dying{}))
-	case "moody": // is unhealthy while the file that is named is there
+	case "moody": // is unhealthy while the named file exists
 		serveRaw(wire.Plugins(&moody{file: os.Args[2]}))
-	case "reporter": // of health; misbehaves as it is told while the file that is named is there
+	case "reporter": // of kind health; misbehaves as specified while the named file exists
 		serveRaw(wire.Plugins(&reporter{how: os.Args[2], file: os.Args[3]}))
 	case "flood":
 		go flood()

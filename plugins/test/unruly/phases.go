@@ -33,7 +33,7 @@ func (f *faulty) in(ctx context.Context, phase string) error {
 		os.Exit(7)
 	case "stop":
 		_ = syscall.Kill(os.Getpid(), syscall.SIGSTOP)
-		<-ctx.Done() // another thread may stop first: this one shall not answer meanwhile
+		<-ctx.Done() // another thread may stop first; this one must not answer meanwhile
 	case "hang":
 		<-ctx.Done()
 	case "shout":

@@ -29,7 +29,7 @@ func serveRaw(sets map[int]plugin.PluginSet) {
 	})
 }
 
-// raw is a plugin without the SDK's care.
+// raw is a plugin without the SDK's checks.
 type raw struct {
 	pluginv1.UnimplementedPluginServer
 	pluginv1.UnimplementedHandlerServer
@@ -56,7 +56,7 @@ func (d *dying) Work(rpc grpc.BidiStreamingServer[pluginv1.WorkRequest, pluginv1
 	return d.raw.Work(rpc)
 }
 
-// moody says of itself what a file says.
+// moody reports the health that a file says.
 type moody struct {
 	raw
 	file string
@@ -74,7 +74,7 @@ func (m *moody) Health(ctx context.Context, r *pluginv1.HealthRequest) (*pluginv
 	return m.raw.Health(ctx, r)
 }
 
-// lawless says that it has an algorithm.
+// lawless claims to have an algorithm.
 type lawless struct{ raw }
 
 func (l *lawless) Register(s grpc.ServiceRegistrar) {
@@ -111,7 +111,7 @@ func (r *raw) Drain(context.Context, *pluginv1.DrainRequest) (*pluginv1.DrainRes
 }
 
 // Work answers at once, as the handler's name says. The input of raw.answer is
-// the outcome; a number there makes a result of as many MiB.
+// the outcome; a number there makes a result of that many MiB.
 func (r *raw) Work(rpc grpc.BidiStreamingServer[pluginv1.WorkRequest, pluginv1.WorkResponse]) error {
 	for {
 		request, err := rpc.Recv()

@@ -12,8 +12,8 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/wire"
 )
 
-// reporter is of kind health. While its file is there it blocks, floods or
-// crashes, whatever it is asked.
+// reporter is of kind health. While its file exists it blocks, floods or
+// crashes at every call.
 type reporter struct {
 	raw
 	pluginv1.UnimplementedHealthServer
@@ -38,7 +38,7 @@ func (r *reporter) misbehaves() bool {
 	case err != nil:
 		return false
 	case r.how == "block":
-		select {} // and does not look at its context
+		select {} // and ignores its context
 	case r.how == "crash":
 		os.Exit(3)
 	}

@@ -1,7 +1,7 @@
 // Package dagtest runs an example workflow in process, without a host: it walks
 // the DAG of a template and calls the handlers, giving each step the results of
-// all its ancestors as the host does. It is for tests of the examples, knows
-// nothing of retries and timeouts (tests of the host cover those), and starts
+// all its ancestors as the host does. It is for tests of the examples. It knows
+// nothing about retries and timeouts, which tests of the host cover, and starts
 // nothing that would have to be stopped.
 package dagtest
 
@@ -60,7 +60,7 @@ type Retry struct {
 	Cap         string
 }
 
-// Load reads a template; a key it does not know fails the test.
+// Load reads a template; an unknown key fails the test.
 func Load(t testing.TB, path string) Template {
 	t.Helper()
 	src, err := os.ReadFile(path)
@@ -95,7 +95,7 @@ func (tmpl Template) Accepts(t testing.TB, taskContext string) error {
 	return compiled.Validate(value)
 }
 
-// Run is what became of a task.
+// Run is the outcome of a task.
 type Run struct {
 	Results  map[string]json.RawMessage // by step
 	Metadata map[string]json.RawMessage // by step

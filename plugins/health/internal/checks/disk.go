@@ -10,7 +10,7 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/health"
 )
 
-// DiskOptions say which file systems are looked at.
+// DiskOptions say which file systems are checked.
 type DiskOptions struct {
 	Paths     []string `json:"paths" doc:"absolute paths on the file systems to check"`
 	Degraded  float64  `json:"degraded" doc:"free share below which a file system is degraded, 0 to 1"`
@@ -20,7 +20,7 @@ type DiskOptions struct {
 // DiskDefaults holds the default options.
 var DiskDefaults = DiskOptions{Paths: []string{"/"}, Degraded: 0.15, Unhealthy: 0.05}
 
-// Disk checks how much room file systems have, for data and for files.
+// Disk checks how much space file systems have, for data and for files.
 type Disk struct{ options DiskOptions }
 
 var _ health.Checker = (*Disk)(nil)
@@ -84,7 +84,8 @@ func (d *Disk) look(path string) health.Check {
 	return c
 }
 
-// share is all where there is no limit: some file systems count no files.
+// share returns 1 where there is no limit: some file systems do not count
+// files.
 func share(free, total uint64) float64 {
 	if total == 0 {
 		return 1

@@ -131,7 +131,7 @@ func (h *HTTP) get(ctx context.Context, address string) (status int, err error) 
 	return answer.StatusCode, err
 }
 
-// plain is the error without the address, which may hold a password.
+// plain returns the error without the address, which may hold a password.
 func plain(err error) string {
 	if u, ok := errors.AsType[*url.Error](err); ok {
 		return u.Err.Error()

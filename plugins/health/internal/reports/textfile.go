@@ -21,7 +21,7 @@ type TextfileOptions struct {
 	Path string `json:"path" doc:"the file, absolute, in the folder of node_exporter's textfile collector; it ends with .prom"`
 }
 
-// Bounds of what is remembered.
+// Limits on what is remembered.
 const (
 	maxChecks = 1000
 	maxSeen   = 4096
@@ -75,7 +75,8 @@ func (f *Textfile) Report(_ context.Context, events []health.Event) error {
 	return f.write()
 }
 
-// known keeps labels to the words of the contract: a newer host may have more.
+// known restricts labels to the words of the contract, because a newer host may use
+// more.
 func known(e health.Event) series {
 	s := series{e.Kind, e.Severity}
 	switch e.Kind {
@@ -89,7 +90,7 @@ func known(e health.Event) series {
 	return s
 }
 
-// write exchanges the file.
+// write replaces the file.
 func (f *Textfile) write() (err error) {
 	temp, err := os.CreateTemp(filepath.Dir(f.path), ".tasker-*.tmp")
 	if err != nil {
@@ -103,7 +104,7 @@ func (f *Textfile) write() (err error) {
 	if _, err := temp.Write(f.text()); err != nil {
 		return errors.Join(err, temp.Close())
 	}
-	if err := errors.Join(temp.Chmod(0o644), temp.Sync(), temp.Close()); err != nil { // others read it
+	if err := errors.Join(temp.Chmod(0o644), temp.Sync(), temp.Close()); err != nil { // others must be able to read it
 		return err
 	}
 	return os.Rename(temp.Name(), f.path)

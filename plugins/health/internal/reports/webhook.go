@@ -87,7 +87,7 @@ func (w *Webhook) Configure(_ context.Context, o WebhookOptions) error {
 	return errors.Join(problems...)
 }
 
-// event is what is posted of an event.
+// event is the posted form of an event.
 type event struct {
 	ID       string            `json:"id"`
 	Kind     health.Kind       `json:"kind"`
@@ -102,7 +102,7 @@ type event struct {
 	Labels   map[string]string `json:"labels,omitempty"`
 }
 
-// Report posts the events that matter enough, in one request.
+// Report posts the events that are severe enough, in one request.
 func (w *Webhook) Report(ctx context.Context, events []health.Event) error {
 	var posted []event
 	for _, e := range events {
@@ -166,7 +166,7 @@ func (w *Webhook) post(ctx context.Context, body []byte) error {
 	}
 }
 
-// Sign returns the signature of a request, as a receiver checks it.
+// Sign returns the signature of a request, for receivers to compare.
 func Sign(secret []byte, at string, body []byte) string {
 	mac := hmac.New(sha256.New, secret)
 	mac.Write([]byte(at + "."))

@@ -1,8 +1,8 @@
-// Package book is the ledger outside the system: what the ledger plugin writes
-// down while its steps run, and what a test reads back and compares with the
-// database. A book is a directory; any number of processes write to it at once,
-// and what a process writes while it is killed harms no other's. It knows nothing
-// of the host.
+// Package book is the ledger outside the system: the ledger plugin writes to it while
+// its steps run, and a test reads it back and compares it with the database. A book
+// is a directory; any number of processes may write to it at once, and what a process
+// writes while it is killed does not damage the entries of others. The package knows
+// nothing about the host.
 package book
 
 import (
@@ -18,14 +18,14 @@ import (
 	"time"
 )
 
-// Event is what an entry says.
+// Event is what an entry records.
 type Event string
 
 // The events of an attempt, in the order in which they happen.
 const (
 	Started  Event = "started"  // the handler was called
-	Accepted Event = "accepted" // the sink took the effect: the first of its key
-	Ignored  Event = "ignored"  // the sink had an effect of this key already
+	Accepted Event = "accepted" // the sink accepted the effect, the first one of its key
+	Ignored  Event = "ignored"  // the sink already had an effect of this key
 	Returned Event = "returned" // the handler is about to answer
 )
 
@@ -48,7 +48,7 @@ type Book struct {
 	log *os.File
 }
 
-// Open opens the book in the directory, and makes it if it is not there.
+// Open opens the book in the directory, and creates it if it does not exist.
 func Open(dir string) (*Book, error) {
 	if err := os.MkdirAll(effects(dir), 0o700); err != nil {
 		return nil, fmt.Errorf("open ledger: %w", err)
@@ -66,9 +66,9 @@ func effects(dir string) string { return filepath.Join(dir, "effects") }
 // Close closes the book.
 func (b *Book) Close() error { return b.log.Close() }
 
-// Write appends an entry, in one write: entries of several processes never mix.
-// A process that is killed in the middle of it may leave the head of an entry;
-// as every entry begins a line of its own, such a piece spoils no other.
+// Write appends an entry, in one write: entries of several processes never mix. A
+// process that is killed during the write may leave the beginning of an entry; as
+// every entry begins a new line, such a fragment does not damage others.
 func (b *Book) Write(e Entry) error {
 	e.PID, e.At = os.Getpid(), time.Now()
 	line, err := json.Marshal(e)
@@ -81,8 +81,8 @@ func (b *Book) Write(e Entry) error {
 	return nil
 }
 
-// Effect is the keyed sink: the first effect of a key is taken, all others are
-// ignored. It reports whether this one was taken.
+// Effect is the keyed sink: the first effect of a key is accepted, all others are
+// ignored. It reports whether this one was accepted.
 func (b *Book) Effect(key string) (bool, error) {
 	if key == "" || strings.ContainsAny(key, "/\x00") {
 		return false, fmt.Errorf("effect of key %q: not a file's name", key)
@@ -97,8 +97,8 @@ func (b *Book) Effect(key string) (bool, error) {
 	return true, f.Close()
 }
 
-// Shut has the steps of all who write to the book in a directory wait, those that run
-// in the middle of what they do, until open is called.
+// Shut makes the steps of all processes that write to the book in a directory wait
+// until open is called, even those that are running.
 func Shut(dir string) (open func() error, err error) {
 	if err := os.WriteFile(gate(dir), nil, 0o600); err != nil {
 		return nil, fmt.Errorf("shut ledger: %w", err)
@@ -106,7 +106,7 @@ func Shut(dir string) (open func() error, err error) {
 	return func() error { return os.Remove(gate(dir)) }, nil
 }
 
-// IsShut reports whether steps are to wait.
+// IsShut reports whether steps must wait.
 func (b *Book) IsShut() bool {
 	_, err := os.Stat(gate(b.dir))
 	return err == nil
@@ -114,8 +114,8 @@ func (b *Book) IsShut() bool {
 
 func gate(dir string) string { return filepath.Join(dir, "shut") }
 
-// Read returns all entries of the book in a directory, and the keys whose effect
-// was taken. An entry that its writer did not live to finish was not made.
+// Read returns all entries of the book in a directory, and the keys whose effect was
+// accepted. Incomplete entries are ignored.
 func Read(dir string) (entries []Entry, keys map[string]bool, err error) {
 	src, err := os.ReadFile(logFile(dir))
 	if err != nil {
@@ -124,7 +124,7 @@ func Read(dir string) (entries []Entry, keys map[string]bool, err error) {
 	lines := bufio.NewScanner(bytes.NewReader(src))
 	for lines.Scan() {
 		if !bytes.HasSuffix(lines.Bytes(), []byte{'}'}) {
-			continue // the first line is empty, others are pieces
+			continue // the first line is empty, others are fragments
 		}
 		var e Entry
 		if err := json.Unmarshal(lines.Bytes(), &e); err != nil {
