@@ -58,7 +58,7 @@ func TestSteps(t *testing.T) {
 	require.NoError(t, err)
 	defer i.Close()
 	refused := i.Configure(t.Context(), json.RawMessage(`{"greeting": "", "x": 1}`))
-	require.ErrorContains(t, refused, "/greeting: must be a text that is not empty")
+	require.ErrorContains(t, refused, "/greeting: must be a non-empty string")
 	require.ErrorContains(t, refused, "/x: unknown option; known options: greeting")
 	require.NoError(t, i.Configure(t.Context(), json.RawMessage(`{"greeting": "Grüß dich"}`)))
 	run := func(handler string, s tryout.Step, notes *[]string) *pluginv1.Outcome {

@@ -1,6 +1,6 @@
 """A handler plugin in Python: greets somebody, and counts the letters.
 
-What is special to plugins is in tasker_plugin; this file is the work. A host
+What all plugins need is in tasker_plugin; this file does the work. A host
 runs one file, so the folder is packed into one:
 
     /usr/bin/python3 -m zipapp -p /usr/bin/python3 -m greeter:main -o py-greeter greeter
@@ -14,18 +14,18 @@ import tasker_plugin
 
 
 class Greeter:
-    """Holds the options; its methods are the handlers, and run at the same time."""
+    """Holds the options; its methods are the handlers, which run concurrently."""
 
     def __init__(self):
         self.greeting = "Hello"
 
     def configure(self, options):
-        """Takes the options over; yields (JSON pointer, problem) for what is wrong."""
+        """Applies the options; yields (JSON pointer, problem) for each fault."""
         for name in options.keys() - {"greeting"}:
             yield "/" + name, "unknown option; known options: greeting"
         greeting = options.get("greeting", self.greeting)
         if not isinstance(greeting, str) or not greeting:
-            yield "/greeting", "must be a text that is not empty"
+            yield "/greeting", "must be a non-empty string"
         else:
             self.greeting = greeting
 
@@ -41,7 +41,7 @@ class Greeter:
         if not isinstance(text, str):
             raise tasker_plugin.Permanent("NO_GREETING", "the step greet has no text")
         for _ in range(int(step.config.get("pauses", 0))):
-            step.pause(0.01)  # ends with the step's timeout, or when it is cancelled
+            step.pause(0.01)  # raises at the step's timeout, or when it is cancelled
         return {"text": text, "letters": len(text)}
 
 

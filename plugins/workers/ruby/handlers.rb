@@ -2,7 +2,7 @@
 
 require_relative "lib/tasker_worker"
 
-# The handlers of the arithmetic examples, as templates name them. Integers have
+# The handlers of the arithmetic examples, under the names in their templates. Integers have
 # any length.
 module Arithmetic
   module_function
@@ -33,7 +33,7 @@ module Arithmetic
   }.freeze
 end
 
-# The handlers that `tasker worker check` asks of every worker.
+# The handlers that `tasker worker check` requires of every worker.
 module Check
   HANDLERS = {
     "check.echo" => ->(step) { step.context["value"] },

@@ -1,7 +1,7 @@
 #!/usr/bin/env ruby
 # frozen_string_literal: true
 
-# Runs a worker until SIGTERM or SIGINT. The environment says where:
+# Runs a worker until SIGTERM or SIGINT. It is configured by the environment:
 #
 #   DATABASE_URL      with a role that was granted the namespace
 #   TASKER_NAMESPACE  whose steps to run

@@ -1,8 +1,8 @@
-"""The least that a plugin in Python needs to be served to a Tasker host.
+"""The minimum that a plugin in Python needs to serve a Tasker host.
 
-serve() makes the handshake, speaks mutual TLS, and answers the host's calls;
+serve() performs the handshake, speaks mutual TLS, and answers the host's calls;
 docs/plugins-in-other-languages.md explains each step of it. Handlers are
-functions of a Step; they return what json can write, or raise.
+functions of a Step; they return what can be written as JSON, or raise.
 """
 
 from .process import serve

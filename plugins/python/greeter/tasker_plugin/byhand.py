@@ -1,4 +1,4 @@
-"""What the plugin does when a person starts it, as plugins in Go do."""
+"""What the plugin does when a person starts it; plugins in Go do the same."""
 
 import os
 import sys
@@ -24,7 +24,7 @@ By hand:
 
 
 def run(description, path, arguments):
-    """Does what the arguments say, and returns the exit code."""
+    """Executes the command in the arguments, and returns the exit code."""
     command = " ".join(arguments)
     text = HELP.format(
         name=description.name, version=description.version, file=os.path.basename(path), path=path,

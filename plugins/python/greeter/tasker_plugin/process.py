@@ -21,9 +21,9 @@ DRAIN_SECONDS = 10
 
 
 def serve(name, version, handlers, configure, options_schema="", max_in_flight=16):
-    """Serves the handlers until the host says stop, SIGTERM, or the host's death.
+    """Serves the handlers until the host ends it, SIGTERM, or the host's death.
 
-    Started by a person, it says what the plugin is: see byhand. Returns the exit
+    Started by a person, it prints what the plugin is: see byhand. Returns the exit
     code.
     """
     steps = Steps(handlers, max_in_flight)
@@ -34,17 +34,17 @@ def serve(name, version, handlers, configure, options_schema="", max_in_flight=1
         print(f"the host does not speak version {PROTOCOL} of the contract", file=sys.stderr)
         return 1
 
-    # One stray line on standard output would break the handshake: keep the real
-    # one, and let file descriptor 1 be standard error from here on.
+    # One stray line on standard output would break the handshake: save the real
+    # one, and make file descriptor 1 standard error from here on.
     handshake = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
 
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of the terminal: the host decides
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's: the host decides
     parent = os.getppid()
 
-    # A call occupies a thread as long as it lasts, a stream as long as it lives:
+    # A call occupies a thread while it runs, and a stream while it is open:
     # the host's work streams, the logging stream, and the short calls.
     server = grpc.server(
         concurrent.futures.ThreadPoolExecutor(max_workers=16),

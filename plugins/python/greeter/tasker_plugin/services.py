@@ -1,6 +1,6 @@
-"""The gRPC services: the contract's, and the two that go-plugin itself asks for.
+"""The gRPC services: the contract's, and the two that go-plugin itself needs.
 
-They are registered by hand, from the generated messages alone, so no code
+They are registered by hand, with only the generated messages, so no code
 generator for gRPC is needed."""
 
 import json
@@ -14,7 +14,7 @@ PACKAGE = "tasker.plugin.v1"
 
 
 class Plugin:
-    """What every plugin serves, and the work stream of handlers."""
+    """The service of every plugin, and the work stream of handlers."""
 
     def __init__(self, name, version, steps, configure, options_schema, max_in_flight):
         self.name, self.version, self.steps = name, version, steps
@@ -68,14 +68,14 @@ def raw(function):
 
 
 def all_of(plugin, stop):
-    """Returns everything that the server serves."""
+    """Returns all services of the server."""
 
     def shutdown(_request, _context):
         stop.set()
         return b""
 
     def stdio(_request, context):
-        # The host reads standard error from the pipe; this stream only has to stay.
+        # The host reads standard error from the pipe; this stream only has to stay open.
         ended = threading.Event()
         context.add_callback(ended.set)
         ended.wait()

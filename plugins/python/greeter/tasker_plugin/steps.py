@@ -1,4 +1,4 @@
-"""Runs steps: what a handler sees of one, and the streams they come on."""
+"""Runs steps: what a handler sees of a step, and the streams that bring them."""
 
 import decimal
 import json
@@ -22,7 +22,7 @@ def loads(raw):
 
 
 def dumps(value):
-    """Writes JSON; json itself cannot write what loads has read."""
+    """Writes JSON, including what loads has read, which json itself cannot write."""
     if isinstance(value, decimal.Decimal) and value.is_finite():
         return str(value)
     if isinstance(value, dict):
@@ -43,7 +43,7 @@ class Failure(Exception):
 
 
 class Permanent(Failure):
-    """The step has failed for good."""
+    """The step has failed permanently."""
 
     type = "PermanentError"
 
@@ -92,7 +92,7 @@ class Step:
         return self.deadline is not None and time.monotonic() >= self.deadline
 
     def progress(self, percent, note=""):
-        """Tells people how far the step is. What comes too fast is left out."""
+        """Reports how far the step is. Reports that come too fast are dropped."""
         now = time.monotonic()
         if now - self._told < PROGRESS_PACE:
             return
@@ -122,7 +122,7 @@ class Steps:
             return self._running
 
     def drain(self, seconds):
-        """Takes no more steps; returns how many are left after the time."""
+        """Accepts no more steps; returns how many are left after the given time."""
         self.draining = True
         with self._changed:
             self._changed.wait_for(lambda: self._running == 0, timeout=seconds)
@@ -162,7 +162,7 @@ class Stream:
         self._queue = queue.Queue()
         self._lock = threading.Lock()
         self._open = {}  # steps without an outcome, by call
-        self._ended = False  # the host sends no more
+        self._ended = False  # the host sends no more steps
 
     def put(self, response):
         self._queue.put(response)
@@ -194,7 +194,7 @@ class Stream:
                         step = self._open.get(cancel.call_id)
                     if step is not None:
                         step.cancel(cancel.reason)
-        except Exception:  # the connection broke: nobody is left to tell
+        except Exception:  # the connection broke: there is nobody to tell
             self.close()
             return
         with self._lock:
@@ -251,7 +251,7 @@ def succeed(value):
 
 def fail(error, step):
     """Classifies what a handler raised."""
-    if step.reason:  # cancelled: no verdict of the handler
+    if step.reason:  # cancelled: not a verdict of the handler
         return failure("UnexpectedError", CANCELLED, step.reason, True)
     if step.timed_out():
         return failure("TimeoutError", "", f"timed out after {step.message.timeout_ms} ms: {error}", True)

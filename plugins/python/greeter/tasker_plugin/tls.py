@@ -1,6 +1,6 @@
-"""The plugin's certificate: made for this process, and told to the host in the
-handshake. The host has told its own in PLUGIN_CLIENT_CERT; each end accepts
-exactly the other."""
+"""The plugin's certificate: made for this process, and sent to the host in the
+handshake. The host's own is in PLUGIN_CLIENT_CERT; each end accepts only the
+other's."""
 
 import base64
 import os
@@ -24,8 +24,8 @@ extendedKeyUsage = clientAuth, serverAuth
 
 
 def new_certificate(directory):
-    """Returns the key and the certificate in PEM, and the certificate as the
-    handshake has it: DER in base64 without padding."""
+    """Returns the key and the certificate in PEM, and the certificate in the form
+    of the handshake: DER in base64 without padding."""
     config, key, cert = (os.path.join(directory, f) for f in ("openssl.cnf", "key.pem", "cert.pem"))
     with open(config, "w", encoding="ascii") as f:
         f.write(CONFIG)

@@ -3,7 +3,7 @@
 require "bigdecimal"
 require "json"
 
-# JSON without a digit lost: integers of any length are Integers, other numbers
+# JSON without the loss of a digit: integers of any length are Integers, other numbers
 # BigDecimals, in both directions.
 module ExactJSON
   module_function
@@ -17,7 +17,7 @@ module ExactJSON
     when Hash then "{#{value.map { |k, v| "#{JSON.generate(k.to_s)}:#{generate(v)}" }.join(',')}}"
     when Array then "[#{value.map { |v| generate(v) }.join(',')}]"
     when BigDecimal
-      raise ArgumentError, "#{value} is no JSON number" unless value.finite?
+      raise ArgumentError, "#{value} is not a JSON number" unless value.finite?
 
       value.to_s("F")
     else JSON.generate(value)

@@ -4,8 +4,8 @@ require "pg"
 require_relative "exact_json"
 
 # A worker of Tasker Host: it claims steps of one namespace, runs them one at a
-# time, and keeps their leases meanwhile. What it promises to the host, and what
-# the host promises to it, is in docs/write-a-worker.md.
+# time, and keeps their leases meanwhile. What it promises the host, and what
+# the host promises it, is in docs/write-a-worker.md.
 class TaskerWorker
   # Raised by handlers. The step is tried again, after retry_after seconds if given.
   class Retryable < StandardError
@@ -18,7 +18,7 @@ class TaskerWorker
     end
   end
 
-  # Raised by handlers. The step has failed for good.
+  # Raised by handlers. The step has failed permanently.
   class Permanent < StandardError
     attr_reader :code
 
@@ -28,13 +28,13 @@ class TaskerWorker
     end
   end
 
-  # Raised by Step#check!: nobody waits for the step's answer any more.
+  # Raised by Step#check!: nobody is waiting for the step's answer any more.
   class Gone < StandardError; end
 
-  # Raised by Step#check!: the worker shuts down, and the step goes back.
+  # Raised by Step#check!: the worker is shutting down, and the step goes back.
   class Stopping < StandardError; end
 
-  # Rings once and for all, and can be waited for.
+  # A bell that rings once, and can be waited for.
   class Bell
     def initialize
       @lock = Mutex.new
@@ -48,7 +48,7 @@ class TaskerWorker
       end
     end
 
-    # Why it rang, or nil if it has not within so many seconds.
+    # Why it rang, or nil if it has not rung within the given number of seconds.
     def wait(seconds)
       deadline = Process.clock_gettime(Process::CLOCK_MONOTONIC) + seconds
       @lock.synchronize do
@@ -63,7 +63,7 @@ class TaskerWorker
     end
   end
 
-  # What a handler is given.
+  # What a handler gets.
   class Step
     attr_reader :name, :handler, :attempt, :max_attempts, :idempotency_key, :context, :config, :dependencies, :uuid, :lease
 
@@ -75,13 +75,13 @@ class TaskerWorker
       @interrupted = Bell.new
     end
 
-    # Ends the handler at its next look: why is Gone or Stopping.
+    # Ends the handler at its next check!: why is Gone or Stopping.
     def interrupt(why) = @interrupted.ring(why)
 
-    # Handlers that run for long look here now and then.
+    # Handlers that run for long call this now and then.
     def check! = wait(0)
 
-    # Waits like sleep, but no longer than the step is wanted.
+    # Waits like sleep, but only as long as the step is wanted.
     def wait(seconds)
       why = @interrupted.wait(seconds)
       raise why if why
@@ -95,7 +95,7 @@ class TaskerWorker
   SETTLE = "select verdict, detail from tasker_worker_settle($1, $2, $3, $4, $5)"
   RELEASE = "select verdict, detail from tasker_worker_release($1, $2, p_reason => $3)"
 
-  # What may be sent again as it is: the functions say what an earlier call did.
+  # What may be sent again unchanged: the functions report what an earlier call did.
   AGAIN = [PG::ConnectionBad, PG::UnableToSend, PG::TRSerializationFailure, PG::TRDeadlockDetected, PG::LockNotAvailable].freeze
 
   # handlers: a Hash of names to objects that take a Step when called and return
@@ -125,9 +125,9 @@ class TaskerWorker
     @database&.close
   end
 
-  # Lets the step that runs go back, and ends run. Called from any thread.
+  # Gives back the step that runs, and ends run. May be called from any thread.
   def stop
-    @stopping.ring(Stopping.new("the worker shuts down"))
+    @stopping.ring(Stopping.new("the worker is shutting down"))
     @step&.interrupt(@stopping.wait(0))
   end
 
@@ -146,7 +146,7 @@ class TaskerWorker
     @step = nil
   end
 
-  # Runs the handler and says what came of it: the outcome, the output, the error.
+  # Runs the handler and returns its outcome, output and error.
   def outcome(step)
     ["success", ExactJSON.generate(@handlers.fetch(step.handler).call(step)), nil]
   rescue Gone, Stopping => e
@@ -209,7 +209,7 @@ class TaskerWorker
 
   def note(step, text) = @log.puts("step #{step.name} #{step.uuid}: #{text}")
 
-  # A connection that comes back: what failed on the way is sent again.
+  # A connection that reconnects: a call that failed on the way is sent again.
   class Connection
     def initialize(url, log)
       @url = url
