@@ -14,7 +14,7 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
 )
 
-// A task is decided on by its state and its execution status alone.
+// The decision depends only on a task's state and execution status.
 func TestDecide(t *testing.T) {
 	t.Parallel()
 	for status, want := range map[finalizer.Status]finalizer.Decision{
@@ -30,8 +30,8 @@ func TestDecide(t *testing.T) {
 	}
 }
 
-// newTasks makes tasks of two independent steps which somebody has put into these
-// states with psql: nobody has counted, nobody has finished them.
+// newTasks makes tasks of two independent steps, which are put into these states
+// directly in SQL: nothing has counted or finished them.
 func newTasks(t *testing.T, pool *pgxpool.Pool, n int, states ...string) (tasks []vocab.UUID) {
 	t.Helper()
 	var plan int32
@@ -85,7 +85,7 @@ func TestFinalize(t *testing.T) {
 		{[]string{"enqueued", "enqueued"}, vocab.TaskInProgress},
 	} {
 		task := newTasks(t, pool, 1, c.states...)[0]
-		for range 2 { // the second time it finds what the first did
+		for range 2 { // the second time it finds what the first time did
 			state, err := f.Finalize(t.Context(), task)
 			require.NoError(t, err)
 			require.Equal(t, c.want, state, c.states)
@@ -96,7 +96,8 @@ func TestFinalize(t *testing.T) {
 	}
 }
 
-// A decision made on older facts cannot finish a task early: apply looks again.
+// A decision based on outdated facts cannot finish a task early, because apply
+// checks again.
 func TestApplyLooksAgain(t *testing.T) {
 	t.Parallel()
 	pool := pgtest.New(t)
@@ -135,7 +136,7 @@ func TestApplyOfALostClaim(t *testing.T) {
 	require.Equal(t, vocab.TaskComplete, state)
 }
 
-// Many processors, some of the same name, find the same tasks: each task is
+// Many processors, some with the same name, find the same tasks: each task is
 // finished once, each claim has its own record.
 func TestManyProcessors(t *testing.T) {
 	t.Parallel()

@@ -15,7 +15,7 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/scaler"
 )
 
-// pool is what an algorithm is shown in an example: one minute of it.
+// pool is what an algorithm sees in an example: one minute of a pool.
 type pool struct {
 	n                             int
 	arrivals, completions, errors int64
@@ -40,8 +40,8 @@ func algorithm(t require.TestingT, name, options string) scaler.Scaler {
 	return made()
 }
 
-// Each example can be reckoned by hand from the formula in the algorithm's
-// package comment. The first of threshold are the reference's own.
+// Each example can be computed by hand with the formula in the algorithm's package
+// comment. The first ones of threshold are the reference's own.
 func TestWorkedExamples(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -103,8 +103,8 @@ var configured = map[string]string{
 	"composite": `{"of":[{"algorithm":"predictive","options":{"bucket":"5s","max_season":"2m"}},{"algorithm":"cost"}]}`,
 }
 
-// Whatever is observed, however absurd, an algorithm answers what a host can use
-// and does not panic.
+// For any observation, however absurd, an algorithm gives an answer that a host
+// can use and does not panic.
 func TestAlgorithmsAnswerToAnything(t *testing.T) {
 	t.Parallel()
 	count := func(t *rapid.T, name string) int64 {
@@ -166,7 +166,7 @@ func TestOptionsAreStrict(t *testing.T) {
 	require.Equal(t, "/step_up", problems[0].Path)
 }
 
-// Every default is sound, and is what the schema of a plugin shows.
+// Every default is valid, and is what the schema of a plugin shows.
 func TestDefaults(t *testing.T) {
 	t.Parallel()
 	for _, a := range builtin.All() {
@@ -179,8 +179,9 @@ func TestDefaults(t *testing.T) {
 	require.Contains(t, string(raw), `"cooldown_up":"15s"`)
 }
 
-// How long a piece of work takes, the samples tell in which work was done and time
-// was spent on it; those of the window before older ones.
+// The duration of a piece of work comes from the samples in which work was
+// completed and time was spent on it; those of the window take precedence over
+// older ones.
 func TestDemand(t *testing.T) {
 	t.Parallel()
 	worked := func(ago time.Duration, completions int64, utilization float64) scaler.Sample {

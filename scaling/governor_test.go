@@ -17,7 +17,7 @@ import (
 
 var epoch = time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC)
 
-// says is an algorithm that answers what it is told.
+// says is an algorithm that gives a fixed answer.
 func says(d *scaler.Decision) scaler.Scaler {
 	return scaler.Func(func(context.Context, scaler.Observation) (scaler.Decision, error) { return *d, nil })
 }
@@ -26,7 +26,7 @@ func advice(target int) scaler.Decision {
 	return scaler.Decision{Target: target, Reason: "the test says so", Confidence: 1}
 }
 
-// see is an observation of a pool of 1 to 20 with one fresh sample.
+// see returns an observation of a pool of 1 to 20 with one fresh sample.
 func see(at time.Duration, target int) scaler.Observation {
 	now := epoch.Add(at)
 	return scaler.Observation{
@@ -98,7 +98,7 @@ func TestARatioOfNothingIsZero(t *testing.T) {
 	}
 }
 
-// Each rule, seen alone, with its record.
+// Each rule alone, with its record.
 func TestRules(t *testing.T) {
 	t.Parallel()
 	minute := scaling.Duration(time.Minute)
@@ -140,7 +140,7 @@ func TestRules(t *testing.T) {
 		}},
 		"reversal": {func(p *scaling.Policy) { p.Reversal = minute }, []step{
 			{0, 6, 6, ""},
-			{1 * time.Second, 5, 5, ""}, // turned round
+			{1 * time.Second, 5, 5, ""}, // direction changed
 			{2 * time.Second, 4, 4, ""},
 			{30 * time.Second, 6, 4, "reversal"},
 			{61 * time.Second, 6, 6, ""},
@@ -218,7 +218,7 @@ func TestPolicyHoldsAgainstAnyAdvice(t *testing.T) {
 			require.NotEmpty(t, d.Reason)
 			if d.Advice != nil {
 				size := d.Advice.Target
-				for _, c := range d.Clamps { // the record explains the way from the advice to the end
+				for _, c := range d.Clamps { // the record explains every change from the advice to the result
 					require.Equal(t, size, c.From)
 					require.NotEqual(t, size, c.To)
 					size = c.To
@@ -250,8 +250,8 @@ func TestPolicyHoldsAgainstAnyAdvice(t *testing.T) {
 	})
 }
 
-// With the same advice for ever, a pool comes to rest, where the advice is or
-// within the dead band of it.
+// With constant advice, a pool settles at the advised size or within the dead
+// band around it.
 func TestConstantAdviceSettles(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {

@@ -37,12 +37,13 @@ func TestMeterCutsSamples(t *testing.T) {
 	require.Equal(t, scaler.Sample{At: epoch.Add(3 * time.Second), Span: time.Second, Size: 4}, s, "what was cut counts no more")
 }
 
-// requireNear fails if a percentile is off by more than a meter may be.
+// requireNear fails if a percentile is off by more than a meter allows.
 func requireNear(t require.TestingT, want, got time.Duration) {
 	require.InEpsilon(t, float64(want), float64(got), 1.0/64, "want %v, got %v", want, got)
 }
 
-// However much ends and in whichever order, percentiles stay near the truth.
+// However much work ends and in whatever order, percentiles stay near their
+// true values.
 func TestPercentilesOfMany(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {

@@ -20,7 +20,7 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/wire"
 )
 
-// disk is a checker with the results given, or one that is well.
+// disk is a checker with the given results, or a healthy one.
 type disk struct{ results []health.Check }
 
 func (d disk) Check(context.Context) ([]health.Check, error) {
@@ -30,7 +30,7 @@ func (d disk) Check(context.Context) ([]health.Check, error) {
 	return d.results, nil
 }
 
-// book is a reporter that notes what it is told.
+// book is a reporter that records its events.
 type book struct {
 	events []health.Event
 	err    error

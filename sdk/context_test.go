@@ -12,7 +12,7 @@ import (
 
 type contextKey struct{}
 
-// pair returns a step's context and what it stands for.
+// pair returns a step's context and the ordinary context that it stands for.
 func pair(timeout time.Duration) (step *stepContext, plain context.Context, cancel func(error)) {
 	base := context.WithValue(context.Background(), contextKey{}, "value")
 	step = &stepContext{call: &call{}, parent: base}
@@ -25,8 +25,8 @@ func pair(timeout time.Duration) (step *stepContext, plain context.Context, canc
 	return step, plain, func(cause error) { step.cancel(cause); end(cause); stop() }
 }
 
-// Whatever happens to a step's context, and whenever somebody first looks at it, it
-// answers as one that was made in full at once.
+// Whatever happens to a step's context, and whenever it is first used, it behaves
+// like one that was created in full at once.
 func TestStepContextIsAContext(t *testing.T) {
 	t.Parallel()
 	cause := errors.New("cancelled by the host")

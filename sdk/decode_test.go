@@ -13,7 +13,7 @@ import (
 	pluginv1 "github.com/tasker-systems/tasker-host/sdk/proto/tasker/plugin/v1"
 )
 
-// stepOf is a step as the generated code reads it.
+// stepOf returns a step as the generated code reads it.
 func stepOf(s *pluginv1.Step) handler.Step {
 	in := handler.Step{
 		TaskUUID: s.GetTaskUuid(), StepUUID: s.GetStepUuid(), Namespace: s.GetNamespace(), Task: s.GetTaskName(),
@@ -74,8 +74,8 @@ func requireSame(t *rapid.T, raw []byte) {
 	require.Equal(t, expected, got)
 }
 
-// A step is read as the generated code reads it, also in parts from different
-// encoders, one behind the other, and from one that adds what we do not know.
+// A step is read as the generated code reads it, even if it is a concatenation of
+// parts from different encoders, or has unknown fields.
 func TestStepIsReadAsGenerated(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
@@ -91,7 +91,7 @@ func TestStepIsReadAsGenerated(t *testing.T) {
 	})
 }
 
-// What the generated code refuses is refused.
+// Whatever the generated code refuses is refused.
 func TestStepThatIsDamaged(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
@@ -106,7 +106,7 @@ func TestStepThatIsDamaged(t *testing.T) {
 	})
 }
 
-// A value that a handler appends to grows beside the others, not into them.
+// Appending to a value in a handler does not overwrite the others.
 func TestValuesOfAStepAreApart(t *testing.T) {
 	t.Parallel()
 	raw, err := proto.Marshal(&pluginv1.Step{
@@ -123,7 +123,8 @@ func TestValuesOfAStepAreApart(t *testing.T) {
 	require.Equal(t, "2", string(in.Dependencies["y"]))
 }
 
-// The packed messages are those of the contract: what changes there changes here.
+// The packed messages match those of the contract: a change there is needed here,
+// too.
 func TestPackedMessagesAreTheSame(t *testing.T) {
 	t.Parallel()
 	for packed, whole := range map[proto.Message]proto.Message{

@@ -13,8 +13,8 @@ import (
 // fileBlock matches a code block whose first line names a file: ```go main.go.
 var fileBlock = regexp.MustCompile("(?ms)^```[a-z]+ ([a-z_]+\\.[a-z]+)\n(.*?)^```$")
 
-// TestGuides follows the guides in empty folders: what they show must compile,
-// pass its tests and describe itself.
+// TestGuides follows the guides in empty folders: the code they show must
+// compile, pass its tests and describe itself.
 func TestGuides(t *testing.T) {
 	t.Parallel()
 	for guide, want := range map[string]struct {
@@ -47,7 +47,7 @@ func follow(t *testing.T, path string, files []string, slot string) {
 	require.Equal(t, files, names)
 
 	// The guide's `go mod tidy` would ask the network for what this repository
-	// already knows: its sums, and the versions it requires.
+	// already has: its sums, and the versions it requires.
 	sums, err := os.ReadFile("../go.sum")
 	require.NoError(t, err)
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "go.sum"), sums, 0o600))

@@ -8,7 +8,7 @@ import (
 )
 
 // TestMain runs the tests, or, in a process that a test has started, one of the
-// programs that tests need as other processes.
+// programs that tests need as separate processes.
 func TestMain(m *testing.M) {
 	if program, ok := programs[os.Getenv(programVariable)]; ok {
 		program()

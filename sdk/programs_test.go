@@ -57,7 +57,8 @@ func printEverywhere(ctx context.Context, _ handler.Step) (handler.Result, error
 	return handler.Result{}, nil
 }
 
-// gate says by a file that it has begun, and waits for another to appear.
+// gate creates a file to show that it has begun, and waits for another to
+// appear.
 func gate(ctx context.Context, s handler.Step) (handler.Result, error) {
 	var files struct{ Begun, Release string }
 	if err := s.DecodeContext(&files); err != nil {
@@ -78,7 +79,7 @@ func gate(ctx context.Context, s handler.Step) (handler.Result, error) {
 	}
 }
 
-// hostProgram starts a plugin that inherits file descriptor 3, says so, and
+// hostProgram starts a plugin that inherits file descriptor 3, reports it, and
 // waits to be killed.
 func hostProgram() {
 	cmd := exec.Command(os.Args[0])

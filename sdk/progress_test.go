@@ -12,8 +12,8 @@ import (
 	pluginv1 "github.com/tasker-systems/tasker-host/sdk/proto/tasker/plugin/v1"
 )
 
-// What a step tells in a hurry comes a few times a second, with its latest word,
-// and not after its outcome.
+// Frequent reports of a step are sent a few times a second, including the latest
+// one, and none after its outcome.
 func TestProgressIsCoalesced(t *testing.T) {
 	t.Parallel()
 	_, stream := open(t, func(ctx context.Context, s handler.Step) (handler.Result, error) {

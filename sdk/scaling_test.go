@@ -23,7 +23,7 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/wire"
 )
 
-// counter wants one executor more each time it is asked.
+// counter wants one more executor each time it is asked.
 type counter struct{ n int }
 
 func (c *counter) Decide(ctx context.Context, o scaler.Observation) (scaler.Decision, error) {
@@ -128,7 +128,7 @@ func TestNoDecision(t *testing.T) {
 	require.Equal(t, codes.NotFound, status.Code(err))
 }
 
-// A pool whose scaler hangs holds no other back, and is free again once the
+// A pool whose scaler hangs does not hold up others, and is free again once the
 // scaler ends.
 func TestOneCallAPool(t *testing.T) {
 	t.Parallel()
@@ -177,8 +177,7 @@ func TestSnapshotOutlivesTheProcess(t *testing.T) {
 	require.Empty(t, string(flat.GetSnapshot())+flat.GetError())
 }
 
-// A process that lives for years among pools that come and go forgets the
-// oldest.
+// A process that lives for years while pools come and go forgets the oldest.
 func TestPoolsAreBounded(t *testing.T) {
 	t.Parallel()
 	client := scaling(t)

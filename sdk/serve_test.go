@@ -82,8 +82,8 @@ func TestServe(t *testing.T) {
 	}
 }
 
-// TestServeDrainsOnSIGTERM: the step in hand ends, its outcome arrives, the
-// stream closes in good order, and so does the process.
+// TestServeDrainsOnSIGTERM: the running step ends, its outcome arrives, and the
+// stream and the process end cleanly.
 func TestServeDrainsOnSIGTERM(t *testing.T) {
 	t.Parallel()
 	cmd, client, remote := startPlugin(t, hclog.NewNullLogger())
@@ -108,7 +108,8 @@ func TestServeDrainsOnSIGTERM(t *testing.T) {
 	require.Eventually(t, client.Exited, patience, tick)
 }
 
-// TestServeEndsWithHost kills the host without a word: the plugin must notice.
+// TestServeEndsWithHost kills the host without notice: the plugin must detect
+// it.
 func TestServeEndsWithHost(t *testing.T) {
 	t.Parallel()
 	alive, held, err := os.Pipe()
@@ -159,7 +160,7 @@ func TestByHand(t *testing.T) {
 			cmd := exec.Command(os.Args[0], test.args...)
 			cmd.Env = []string{programVariable + "=" + test.program}
 			cmd.Stdout, cmd.Stderr = &stdout, &stderr
-			_ = cmd.Run() // the code says it
+			_ = cmd.Run() // the exit code is checked below
 			require.Equal(t, test.code, cmd.ProcessState.ExitCode())
 			require.Contains(t, stdout.String(), test.stdout)
 			require.Contains(t, stderr.String(), test.stderr)
@@ -172,7 +173,7 @@ func TestByHand(t *testing.T) {
 	}
 }
 
-// TestDescribeByHandIsJSON: tools read it.
+// TestDescribeByHandIsJSON: tools read this output.
 func TestDescribeByHandIsJSON(t *testing.T) {
 	t.Parallel()
 	cmd := exec.Command(os.Args[0], "describe")

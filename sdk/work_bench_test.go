@@ -19,7 +19,7 @@ import (
 
 // BenchmarkWork measures a step's way from the host through the plugin and
 // back, over a unix socket but with both ends in this process: they share the
-// processors, so the figure is the cost of both. One operation is one step; 512
+// processors, so the result is the cost of both. One operation is one step; 512
 // are outstanding.
 func BenchmarkWork(b *testing.B) {
 	for _, batch := range []int{1, 16, 64} {
@@ -60,7 +60,7 @@ func benchmarkWork(b *testing.B, batch int, timeout uint32) {
 	b.ReportMetric(float64(received)/float64(responses), "outcomes/message")
 }
 
-// sendBatches sends the same steps again and again, as credit allows.
+// sendBatches sends the same steps repeatedly, as far as the credit allows.
 func sendBatches(stream pluginv1.Handler_WorkClient, messages, batch int, timeout uint32, credit chan<- struct{}) error {
 	steps := make([]*pluginv1.Step, batch)
 	for i := range steps {

@@ -44,8 +44,8 @@ func send(t *testing.T, stream pluginv1.Handler_WorkClient, ids ...uint64) {
 	require.NoError(t, stream.Send(request))
 }
 
-// receive returns the next n outcomes by call, and the number of messages they
-// came in.
+// receive returns the next n outcomes by call, and the number of messages that
+// contained them.
 func receive(t *testing.T, stream pluginv1.Handler_WorkClient, n int) (outcomes map[uint64]*pluginv1.Outcome, messages int) {
 	t.Helper()
 	outcomes = map[uint64]*pluginv1.Outcome{}
@@ -82,7 +82,8 @@ func TestWorkRefusesCallTwice(t *testing.T) {
 }
 
 // TestWorkSlowStepsHoldUpNoOther sends steps that wait among steps that do not, in
-// one message: first, last and between. Those that do not wait end.
+// one message: at the beginning, at the end and in between. Those that do not wait
+// end.
 func TestWorkSlowStepsHoldUpNoOther(t *testing.T) {
 	t.Parallel()
 	release := make(chan struct{})
@@ -109,7 +110,7 @@ func TestWorkSlowStepsHoldUpNoOther(t *testing.T) {
 	receive(t, stream, len(slow))
 }
 
-// TestWorkHandlerEndsItsGoroutine: the steps behind it in the message run.
+// TestWorkHandlerEndsItsGoroutine: the following steps in the message run.
 func TestWorkHandlerEndsItsGoroutine(t *testing.T) {
 	t.Parallel()
 	_, stream := open(t, func(context.Context, handler.Step) (handler.Result, error) {
@@ -119,12 +120,11 @@ func TestWorkHandlerEndsItsGoroutine(t *testing.T) {
 	send(t, stream, 1, 2, 3, 4)
 	outcomes, _ := receive(t, stream, 4)
 	require.Equal(t, "the handler ended its goroutine without returning", outcomes[3].GetFailure().GetMessage())
-	send(t, stream, 5) // no other follows that would have its outcome sent
+	send(t, stream, 5) // no other follows that would cause its outcome to be sent
 	receive(t, stream, 1)
 }
 
-// TestWorkRefusesAStepItCannotRead ends the stream, as with any message that is
-// none.
+// TestWorkRefusesAStepItCannotRead ends the stream, as any invalid message does.
 func TestWorkRefusesAStepItCannotRead(t *testing.T) {
 	t.Parallel()
 	_, stream := open(t, echo)
@@ -134,8 +134,8 @@ func TestWorkRefusesAStepItCannotRead(t *testing.T) {
 	require.Equal(t, codes.Internal, status.Code(err))
 }
 
-// TestWorkEndsAfterLastOutcome closes the host's half with steps in hand: they
-// still end, then the stream does.
+// TestWorkEndsAfterLastOutcome closes the host's half while steps run: they still
+// end, then the stream does.
 func TestWorkEndsAfterLastOutcome(t *testing.T) {
 	t.Parallel()
 	release := make(chan struct{})
@@ -152,7 +152,7 @@ func TestWorkEndsAfterLastOutcome(t *testing.T) {
 	require.ErrorIs(t, err, io.EOF)
 }
 
-// TestWorkLostConnection drops the stream: the steps in hand learn of it.
+// TestWorkLostConnection drops the stream: the running steps learn of it.
 func TestWorkLostConnection(t *testing.T) {
 	t.Parallel()
 	started, causes := make(chan struct{}), make(chan error, 1)
@@ -174,7 +174,7 @@ func TestWorkLostConnection(t *testing.T) {
 	require.Zero(t, answer.GetInFlight())
 }
 
-// TestDrainTwice has two callers wait for the same step.
+// TestDrainTwice lets two callers wait for the same step.
 func TestDrainTwice(t *testing.T) {
 	t.Parallel()
 	release := make(chan struct{})
@@ -238,8 +238,8 @@ func TestWorkDeadline(t *testing.T) {
 	require.Equal(t, "timed out after 500 ms: call the bank: context deadline exceeded", outcomes[1].GetFailure().GetMessage())
 }
 
-// TestWorkKeepsResultAfterDeadline: whether a late result still counts is for
-// the host to say.
+// TestWorkKeepsResultAfterDeadline: the host decides whether a late result still
+// counts.
 func TestWorkKeepsResultAfterDeadline(t *testing.T) {
 	t.Parallel()
 	_, stream := open(t, func(ctx context.Context, _ handler.Step) (handler.Result, error) {
@@ -253,7 +253,7 @@ func TestWorkKeepsResultAfterDeadline(t *testing.T) {
 	require.Positive(t, outcomes[1].GetExecutionUs())
 }
 
-// TestWorkInFlightIsBounded sends more steps than granted: the rest waits.
+// TestWorkInFlightIsBounded sends more steps than allowed: the rest waits.
 func TestWorkInFlightIsBounded(t *testing.T) {
 	t.Parallel()
 	const limit, steps = 3, 50
@@ -298,8 +298,8 @@ func TestWorkCancelsWaitingStep(t *testing.T) {
 	require.Nil(t, outcomes[1].GetFailure())
 }
 
-// TestWorkCutsLargeBatches has many large results finish together: no message
-// may exceed the cap, and all arrive.
+// TestWorkCutsLargeBatches lets many large results finish together: no message may
+// exceed the limit, and all arrive.
 func TestWorkCutsLargeBatches(t *testing.T) {
 	t.Parallel()
 	const steps = 12
@@ -320,7 +320,7 @@ func TestWorkCutsLargeBatches(t *testing.T) {
 	}
 }
 
-// TestWorkBatchesOutcomes has many steps end at once: far fewer messages carry
+// TestWorkBatchesOutcomes lets many steps end at once: far fewer messages carry
 // their outcomes.
 func TestWorkBatchesOutcomes(t *testing.T) {
 	t.Parallel()
@@ -411,7 +411,7 @@ func TestFailureContext(t *testing.T) {
 	}
 }
 
-// TestFailureIsBounded: a long message is cut, the stream survives.
+// TestFailureIsBounded: a long message is cut, and the stream survives.
 func TestFailureIsBounded(t *testing.T) {
 	t.Parallel()
 	got := plugintest.Run(t, handler.Func(func(context.Context, handler.Step) (handler.Result, error) {

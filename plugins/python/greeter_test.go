@@ -21,10 +21,11 @@ import (
 
 func TestMain(m *testing.M) { leaks.Main(m) }
 
-// python is the distribution's, whose packages deploy/prepare.sh installs.
+// python is the distribution's Python, whose packages deploy/prepare.sh
+// installs.
 const python = "/usr/bin/python3"
 
-// pack makes one executable file of the folder.
+// pack packs the folder into one executable file.
 func pack(t *testing.T) string {
 	t.Helper()
 	source, binary := filepath.Join(t.TempDir(), "greeter"), filepath.Join(t.TempDir(), "py-greeter")
@@ -87,7 +88,7 @@ func TestSteps(t *testing.T) {
 	require.True(t, o.GetFailure().GetRetryable())
 }
 
-// What is read is written with every digit.
+// Numbers are written with every digit that was read.
 func TestNumbersKeepTheirDigits(t *testing.T) {
 	t.Parallel()
 	const all = `{"ü":[0.1,1234567890.12345678901234567890,340282366920938463463374607431768211456,1E+400,-2.50],"b":[true,null,"x\"",{}]}`
@@ -98,7 +99,7 @@ func TestNumbersKeepTheirDigits(t *testing.T) {
 	require.Equal(t, all, string(out))
 }
 
-// Started by a person it answers as plugins in Go do.
+// Started by a person, it answers as plugins in Go do.
 func TestByHand(t *testing.T) {
 	t.Parallel()
 	binary := pack(t)

@@ -14,8 +14,8 @@ import (
 	"github.com/tasker-systems/tasker-host/scaling/forecast"
 )
 
-// The table was reckoned by hand: a season of two, all parameters one half, an
-// undamped trend.
+// The table was computed by hand: a season of two, all parameters one half, an undamped
+// trend.
 //
 //	y      10  20 | 14  24            means 15 and 19, trend (19-15)/2 = 2
 //	start: level 15 + 2·½ = 16; season of phase 0: 10 - 14 = -4 and 14 - 18 = -4,
@@ -66,8 +66,8 @@ func TestMultiplicativeByHand(t *testing.T) {
 	require.InDelta(t, (level+(0.8+0.64)*trend)*s1, m.Forecast(2), 1e-12)
 }
 
-// The monthly airline passengers of 1949 to 1960 (Box, Jenkins: Time Series
-// Analysis, series G), the classic of seasons that grow.
+// The monthly airline passengers of 1949 to 1960 (Box, Jenkins: Time Series Analysis, series
+// G), the classic example of growing seasons.
 func TestAirlinePassengers(t *testing.T) {
 	t.Parallel()
 	raw, err := os.ReadFile("testdata/airline.txt")
@@ -160,7 +160,7 @@ func TestProperties(t *testing.T) {
 		series, p := seriesOf(3*season+3).Draw(t, "series"), paramsOf().Draw(t, "params")
 		kind := rapid.SampledFrom([]forecast.Kind{forecast.Additive, forecast.Multiplicative}).Draw(t, "kind")
 		shift, scale := 0.0, rapid.Float64Range(0.1, 10).Draw(t, "scale")
-		if kind == forecast.Additive { // proportions do not survive a shift
+		if kind == forecast.Additive { // a shift does not preserve proportions
 			shift = rapid.Float64Range(-1000, 1000).Draw(t, "shift")
 		}
 		other := make([]float64, len(series))
@@ -169,7 +169,7 @@ func TestProperties(t *testing.T) {
 		}
 		m, err := forecast.New(series, season, kind, p)
 		if err != nil {
-			return // a multiplicative model may run away from a series without any shape
+			return // a multiplicative model may diverge from a series without any shape
 		}
 		n, err := forecast.New(other, season, kind, p)
 		require.NoError(t, err)
@@ -182,7 +182,7 @@ func TestProperties(t *testing.T) {
 	t.Run("a season is found in noise", rapid.MakeCheck(func(t *rapid.T) {
 		season := rapid.IntRange(4, 30).Draw(t, "season")
 		shape := make([]float64, season)
-		for i := range shape { // one hill, so that no shorter season is in it
+		for i := range shape { // one hill, so that it contains no shorter season
 			shape[i] = 50 * math.Sin(2*math.Pi*float64(i)/float64(season))
 		}
 		noise := rapid.SliceOfN(rapid.Float64Range(-8, 8), 5*season, 5*season).Draw(t, "noise")

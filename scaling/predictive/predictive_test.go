@@ -66,7 +66,7 @@ func TestItFindsTheSeasonAndIsAheadOfIt(t *testing.T) {
 	require.Len(t, p.model.Seasonal, 20)
 	require.InDelta(t, 1, d.Confidence, 0)
 	// Two minutes into the season, with the load at 0.5, it provides for the 3.9
-	// that come within three minutes and the rest of a bucket.
+	// that arrive within three minutes and the rest of a bucket.
 	for c.at < 2*time.Hour+2*time.Minute {
 		d = decide(t, p, c.next())
 	}
@@ -110,7 +110,7 @@ func TestWhatItLearnedOutlivesASwap(t *testing.T) {
 	require.NoError(t, made(t, nil).Restore(t.Context(), nil))
 }
 
-// What was not measured is neither zero nor an end.
+// A gap in the measurements counts neither as zero nor as an end.
 func TestHoles(t *testing.T) {
 	t.Parallel()
 	p, c := made(t, nil), &clock{}
@@ -120,7 +120,7 @@ func TestHoles(t *testing.T) {
 	before := len(p.history)
 	c.at, c.samples = c.at+10*time.Minute, nil
 	decide(t, p, c.next())
-	require.Len(t, p.history, before+11) // the one under way, and ten
+	require.Len(t, p.history, before+11) // the current one, and ten
 	for i, rate := range p.history[before:] {
 		require.InDelta(t, load(time.Duration(79+i)*time.Minute+30*time.Second), rate, 1.5, "minute %d of the hole", i)
 	}

@@ -40,7 +40,7 @@ func shipped(t testing.TB, name string) *sim.Trace {
 	return trace
 }
 
-// The traces in the repository are what the generator makes.
+// The traces in the repository are those that the generator makes.
 func TestTracesAreMadeByTheGenerator(t *testing.T) {
 	t.Parallel()
 	for _, s := range sim.Shapes() {
@@ -152,8 +152,8 @@ func poisson(perSecond, service float64, rows int) *sim.Trace {
 	return trace
 }
 
-// A pool of fixed size is a queue whose laws are known. One server (M/M/1): the
-// time in the house is exponential with rate μ-λ. Three servers and two erlangs:
+// A pool of fixed size is a queue with known laws. One server (M/M/1): the time
+// in the system is exponential with rate μ-λ. Three servers and two erlangs:
 // Erlang's C = 4/9 of the work waits, so L = a + C·ρ/(1-ρ) = 2.889 are inside on
 // average, of which 0.889 wait.
 func TestTheSimulatorObeysQueueingTheory(t *testing.T) {
@@ -176,7 +176,7 @@ func TestTheSimulatorObeysQueueingTheory(t *testing.T) {
 func TestWhatTheSimulatorCounts(t *testing.T) {
 	t.Parallel()
 	// 60 pieces of one second arrive in the first minute, for a pool of one: it
-	// is idle when nothing waits, and works nothing twice.
+	// is idle when nothing waits, and does no work twice.
 	trace := &sim.Trace{Name: "x", Interval: time.Minute, Rows: []sim.Row{{60, 1}, {0, 1}, {0, 1}, {0, 1}}}
 	c, a := fixed(1)
 	c.Equal, c.LatencyTarget = true, time.Second
@@ -206,7 +206,7 @@ func TestWhatTheSimulatorCounts(t *testing.T) {
 	require.Equal(t, 1, r.Changes)
 }
 
-// An algorithm that fails holds the pool, and the result tells.
+// An algorithm that fails holds the pool, and the result says so.
 func TestAFailingAlgorithmHolds(t *testing.T) {
 	t.Parallel()
 	broken := scaler.Func(func(context.Context, scaler.Observation) (scaler.Decision, error) { panic("no idea") })
@@ -239,21 +239,21 @@ func TestTheSameRunGivesTheSameResult(t *testing.T) {
 	require.NotEqual(t, run(t, c, shipped(t, "heavytail"), "cost").Points, run(t, d, shipped(t, "heavytail"), "cost").Points)
 }
 
-// What the documentation's table says of the week: where executors are slow to
+// What the documentation's table says about the week: where executors are slow to
 // start, foresight makes far less work late, at nearly the same cost.
 func TestForesightPaysOnASeason(t *testing.T) {
 	t.Parallel()
 	c := sim.DefaultConfig()
 	c.StartDelay = 3 * time.Minute
 	days := shipped(t, "season")
-	days.Rows = days.Rows[:len(days.Rows)/2] // of a week: enough to see the season, and half the work
+	days.Rows = days.Rows[:len(days.Rows)/2] // half a week: enough to see the season, with half the work
 	threshold, predictive := run(t, c, days, "threshold"), run(t, c, days, "predictive")
 	require.Less(t, predictive.LateShare, threshold.LateShare/2)
 	require.Less(t, predictive.ExecutorSeconds, 1.1*threshold.ExecutorSeconds)
 	require.Less(t, predictive.MaxBacklog, threshold.MaxBacklog/2)
 }
 
-// Under a steady load with noise no algorithm hunts.
+// Under a steady load with noise, no algorithm oscillates.
 func TestNoAlgorithmHunts(t *testing.T) {
 	t.Parallel()
 	for _, name := range []string{"threshold", "target", "rate", "latency", "cost", "predictive"} {
@@ -331,7 +331,8 @@ func BenchmarkSimulate(b *testing.B) {
 	b.ReportMetric(trace.Length().Seconds()*float64(b.N)/b.Elapsed().Seconds(), "simulated_s/s")
 }
 
-// BenchmarkDecide is one decision: the algorithm, and the policy with its record.
+// BenchmarkDecide measures one decision: the algorithm, and the policy with its
+// record.
 func BenchmarkDecide(b *testing.B) {
 	for _, name := range []string{"threshold", "target", "rate", "latency", "cost", "predictive"} {
 		b.Run(name, func(b *testing.B) {

@@ -10,8 +10,8 @@ import (
 
 type wrapped struct{ http.RoundTripper }
 
-// Tracers put their own transport in the place of the default one.
-func TestNewWhereTheDefaultTransportIsWrapped(t *testing.T) { // not parallel: all of the program has one default
+// Tracers replace the default transport by their own.
+func TestNewWhereTheDefaultTransportIsWrapped(t *testing.T) { // not parallel: the program has one default
 	before := http.DefaultTransport
 	t.Cleanup(func() { http.DefaultTransport = before })
 	http.DefaultTransport = wrapped{before}

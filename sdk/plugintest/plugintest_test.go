@@ -105,7 +105,7 @@ func TestRunReportsErrors(t *testing.T) {
 	}, got.Failure)
 }
 
-// What a host cannot store is refused in tests, too.
+// Tests also refuse what a host cannot store.
 func TestRunRefusesNUL(t *testing.T) {
 	t.Parallel()
 	returning := func(r handler.Result) plugintest.Outcome {

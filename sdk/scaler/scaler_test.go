@@ -69,7 +69,7 @@ func TestCheckDecision(t *testing.T) {
 	require.NoError(t, scaler.Decision{Target: 0, Confidence: 1, Reason: strings.Repeat("x", 1024)}.Check())
 }
 
-// An algorithm and its observation cost nothing that a simulation would feel.
+// An algorithm and its observation cost next to nothing in a simulation.
 func BenchmarkDecide(b *testing.B) {
 	s := scaler.Func(func(_ context.Context, o scaler.Observation) (scaler.Decision, error) {
 		last, _ := o.Last()

@@ -17,8 +17,8 @@ import (
 
 var noon = time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
 
-// full fails if a field of a struct is zero: a field that is added must not be
-// forgotten here, and so not on the wire.
+// full fails if a field of a struct is zero, so that a new field cannot be
+// forgotten here, and thus on the wire.
 func full(t *testing.T, v any) {
 	t.Helper()
 	s := reflect.ValueOf(v)

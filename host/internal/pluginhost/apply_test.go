@@ -12,7 +12,7 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
 )
 
-// actions are what changes do, by slot.
+// actions returns the actions of changes, by slot.
 func actions(changes []Change) map[string]Action {
 	all := map[string]Action{}
 	for _, c := range changes {
@@ -21,8 +21,8 @@ func actions(changes []Change) map[string]Action {
 	return all
 }
 
-// The desired set is made real while steps run: a plan says what will change,
-// and nothing else does.
+// The desired set is applied while steps run: a plan says what will change, and
+// nothing else changes.
 func TestApply(t *testing.T) {
 	t.Parallel()
 	chaos, raw := spec("chaos", script(t, "sdk")), spec("raw", script(t, "raw"))
@@ -67,11 +67,11 @@ func TestApply(t *testing.T) {
 	require.Equal(t, map[string]Action{"handler/chaos": Retune}, apply(chaos))
 	require.Equal(t, now, b.Status()[0].Generation)
 	require.False(t, b.Status()[0].Required)
-	as := chaos // as it runs, wherever that came from
+	as := chaos // as it runs, wherever it came from
 	as.Path, as.SHA256 = "", b.Status()[0].SHA256
 	require.Equal(t, map[string]Action{"handler/chaos": Keep}, plan(as))
 
-	// What cannot be is told, and holds nothing else up.
+	// What is impossible is reported, and does not hold up the rest.
 	changes, err := b.Apply(t.Context(), []Spec{chaos, late, raw}, journal.ByConfig, "the file changed")
 	require.ErrorContains(t, err, "handler/other: ")
 	require.ErrorContains(t, err, "incompatible API version")
@@ -85,7 +85,7 @@ func TestApply(t *testing.T) {
 	require.Equal(t, map[string]Action{"handler/chaos": Keep, "handler/raw": Refuse}, actions(changes))
 	require.Equal(t, vocab.OutcomeSuccess, b.run(t, "raw.answer", "1").Kind)
 
-	// Faults of the specifications change nothing at all.
+	// If the specifications are invalid, nothing changes.
 	_, err = b.Apply(t.Context(), []Spec{{Kind: KindHandler, Name: "A!"}}, journal.ByConfig, "the file changed")
 	require.ErrorContains(t, err, "the name must match")
 	require.Len(t, b.Status(), 2)

@@ -30,8 +30,8 @@ func BenchmarkDispatch(b *testing.B) {
 	}
 }
 
-// dispatchAll keeps so many steps in flight until all have run. Like the host's
-// dispatcher it goes on from where outcomes come in.
+// dispatchAll keeps inFlight steps in flight until all have run. Like the host's
+// dispatcher, it continues from where outcomes arrive.
 func dispatchAll(b *testing.B, h *bench, handler string, inFlight int) {
 	b.ReportAllocs()
 	b.ResetTimer()
@@ -54,7 +54,7 @@ func dispatchAll(b *testing.B, h *bench, handler string, inFlight int) {
 	b.ReportMetric(float64(cpuTime()-cpu)/float64(b.N), "host-cpu-ns/op")
 }
 
-// cpuTime is what this process has used of the processors, in nanoseconds.
+// cpuTime returns the processor time that this process has used, in nanoseconds.
 func cpuTime() int64 {
 	var ru syscall.Rusage
 	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &ru)
@@ -75,7 +75,7 @@ func BenchmarkLease(b *testing.B) {
 	}
 }
 
-// BenchmarkBookkeeping is what the host does for a step beside the wire, in
+// BenchmarkBookkeeping measures the host's work for a step without the wire, in
 // batches of 16.
 func BenchmarkBookkeeping(b *testing.B) {
 	const batch = 16
@@ -107,11 +107,11 @@ func BenchmarkBookkeeping(b *testing.B) {
 	}
 }
 
-// BenchmarkSwap is a swap, from the file to serving, and the rollback of it: of a
-// plugin that has nothing to do, and of one that runs steps all the while, on the
-// same processors. own-start-ns is the part of it from the execution of the new
-// process to its handshake, which is the plugin's own; a step's time during swaps
-// is beside that without.
+// BenchmarkSwap measures a swap, from the file to serving, and its rollback: of
+// an idle plugin, and of one that runs steps all the while, on the same
+// processors. own-start-ns is the plugin's part of it, from the execution of the
+// new process to its handshake. The time of a step during swaps is shown beside
+// that without.
 func BenchmarkSwap(b *testing.B) {
 	for _, callers := range []int{0, 1, 8} {
 		b.Run(fmt.Sprintf("callers=%d", callers), func(b *testing.B) { benchmarkSwap(b, callers) })
@@ -123,7 +123,7 @@ func benchmarkSwap(b *testing.B, callers int) {
 	require.NoError(b, err)
 	binary, err := os.ReadFile(path)
 	require.NoError(b, err)
-	var paths [2]string // as large as plugins are
+	var paths [2]string // as large as plugins usually are
 	for i := range paths {
 		paths[i] = filepath.Join(b.TempDir(), "plugin")
 		require.NoError(b, os.WriteFile(paths[i], append(binary, fmt.Sprintf("version %d", i)...), 0o700))
@@ -171,8 +171,8 @@ func (b *bench) serving(id SlotID) *generation {
 	return s.primary
 }
 
-// BenchmarkRouteSwitch exchanges the generation of a slot with a dozen handlers:
-// building the table beside the traffic, and the switch to it.
+// BenchmarkRouteSwitch replaces the generation of a slot with a dozen handlers:
+// it builds the table while calls continue, and switches to it.
 func BenchmarkRouteSwitch(b *testing.B) {
 	r := newRouter()
 	var edits [2]edit

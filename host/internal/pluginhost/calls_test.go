@@ -13,8 +13,8 @@ import (
 )
 
 // A few hung calls do not matter while the window is large. If the plugin then wants
-// fewer calls they may take all places there are: nothing more is sent, so nothing
-// more comes to hang.
+// fewer calls, they may take all places, so nothing more is sent, and nothing more
+// can hang.
 func TestHungCallsInAWindowThatShrinks(t *testing.T) {
 	t.Parallel()
 	s := &stream{
@@ -35,8 +35,8 @@ func TestHungCallsInAWindowThatShrinks(t *testing.T) {
 	require.NotEmpty(t, s.hanging, "the process is to be replaced")
 }
 
-// Whatever happens in whatever order, each call ends exactly once, never more
-// are in flight than the window allows, and nothing is lost at the end.
+// Whatever happens in whatever order, each call ends exactly once, no more are in
+// flight than the window allows, and nothing is lost at the end.
 func TestEveryCallEndsOnce(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
@@ -115,7 +115,7 @@ type callsModel struct {
 
 func (m *callsModel) end(c Call) { m.ended[c.Step.GetStepUuid()]++ }
 
-// anyID draws the id of a call in flight, or one that nobody has given.
+// anyID draws the id of a call in flight, or one that does not exist.
 func (m *callsModel) anyID(t *rapid.T) uint64 {
 	ids := []uint64{0, 1, 1<<64 - 1, 1 << placeBits}
 	for id := range m.flying {
@@ -136,7 +136,7 @@ func TestBatchesAreBounded(t *testing.T) {
 	for range 5 {
 		c.add(Call{Step: &pluginv1.Step{}}, maxBatchBytes/2)
 	}
-	c.add(Call{Step: &pluginv1.Step{}}, 5*maxBatchBytes) // goes alone
+	c.add(Call{Step: &pluginv1.Step{}}, 5*maxBatchBytes) // sent alone
 	var sizes []int
 	for r := c.batch(time.Now(), 0); r != nil; r = c.batch(time.Now(), 0) {
 		sizes = append(sizes, len(r.GetSteps()))
@@ -145,7 +145,7 @@ func TestBatchesAreBounded(t *testing.T) {
 	require.Zero(t, c.waiting())
 }
 
-// Steps go out in the order in which they came.
+// Steps are sent in the order in which they came.
 func TestOrderIsKept(t *testing.T) {
 	t.Parallel()
 	c := calls{window: 100}

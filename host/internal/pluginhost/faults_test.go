@@ -21,9 +21,9 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
 )
 
-// A crash releases every step in the process at once, and those that waited for
-// room in it, which cannot have been its cause; the plugin is started again as a new generation, and the next step
-// works.
+// A crash releases every step in the process at once, and those that waited for room
+// in it, which cannot have caused it. The plugin is restarted as a new generation, and
+// the next step works.
 func TestCrashReleasesSiblings(t *testing.T) {
 	t.Parallel()
 	chaos := spec("chaos", script(t, "sdk"))
@@ -64,8 +64,8 @@ func TestCrashReleasesSiblings(t *testing.T) {
 	require.Equal(t, 29.0, value(t, b.metrics.of("chaos").outcomes[vocab.OutcomeReleased]))
 }
 
-// A plugin that somebody ends with SIGTERM hands back what comes meanwhile. That is an
-// excuse for as long as it may take to end, and not for a plugin that stays.
+// A plugin that is ended with SIGTERM hands back the steps that come meanwhile. It may
+// do so for as long as its end may take, but not if it stays.
 func TestAPluginThatEndsHandsStepsBack(t *testing.T) {
 	t.Parallel()
 	b := started(t, nil, spec("chaos", script(t, "sdk")))
@@ -91,7 +91,7 @@ func TestAPluginThatEndsHandsStepsBack(t *testing.T) {
 	require.False(t, s.drains(now.Add(returnsFor)))
 }
 
-// The stream of a living process that ends is a crash too.
+// If the stream of a living process ends, this is a crash too.
 func TestStreamEnds(t *testing.T) {
 	t.Parallel()
 	b := started(t, nil, spec("raw", script(t, "raw")))
@@ -114,9 +114,9 @@ func TestTimeouts(t *testing.T) {
 	require.Equal(t, vocab.TimeoutError, o.Failure.Type)
 	require.Equal(t, first.Generation, b.Status()[0].Generation)
 
-	// One that does not: the host gives the call up two seconds later. Enough
-	// of them, and the process is replaced; a call that does not hang is
-	// released after five seconds.
+	// One that does not: the host gives up the call two seconds later. After enough of
+	// them the process is replaced; a call that does not hang is released after five
+	// seconds.
 	long := b.call("chaos.wait", nil)
 	var hung []<-chan Outcome
 	for range maxHung {
@@ -180,7 +180,7 @@ func TestStoppedProcessDoesNotHoldUpTheStop(t *testing.T) {
 	require.True(t, dead(pid))
 }
 
-// A stopped process in service is found by health checks.
+// Health checks detect a stopped process that serves.
 func TestSilentProcessIsReplaced(t *testing.T) {
 	t.Parallel()
 	b := started(t, func(c *Config) {
@@ -191,12 +191,12 @@ func TestSilentProcessIsReplaced(t *testing.T) {
 	require.NoError(t, syscall.Kill(first.PID, syscall.SIGSTOP))
 	require.Equal(t, ReasonCrashed, outcome(t, call).Failure.Code)
 	s := b.serves(t, first.Generation)
-	// Both are looked at, and on a busy machine either may be first.
+	// Both are checked, and on a busy machine either may be first.
 	require.Regexp(t, "no answer to 3 health checks|the process is stopped", s.LastError)
 }
 
-// A process that answers three health checks in a row not at all is given up, one
-// that misses two and then answers is not.
+// A process that does not answer three health checks in a row is given up; one that
+// misses two and then answers is not.
 func TestHealthChecksWithoutAnAnswer(t *testing.T) {
 	t.Parallel()
 	b := started(t, func(c *Config) { c.HealthInterval = time.Hour }, spec("chaos", script(t, "sdk")))
@@ -211,8 +211,8 @@ func TestHealthChecksWithoutAnAnswer(t *testing.T) {
 	require.EqualError(t, p.heard(missed), "no answer to 3 health checks, last error: deadline exceeded")
 }
 
-// What a plugin has started ends with it, and in time for a stop that has
-// returned: also what has left its process group.
+// What a plugin has started ends with it, before a stop returns, even if it has left
+// the plugin's process group.
 func TestGrandchildrenDie(t *testing.T) {
 	t.Parallel()
 	b := started(t, nil, spec("chaos", script(t, "sdk")))
@@ -248,7 +248,7 @@ func TestResultsAreBoundedAndPassedOnAsTheyAre(t *testing.T) {
 	require.Equal(t, "RESULT_TOO_LARGE", o.Failure.Code)
 
 	first := b.Status()[1].Generation
-	o = b.run(t, "raw.answer", "50") // gRPC refuses: nobody knows whose it was
+	o = b.run(t, "raw.answer", "50") // gRPC refuses: the step it belonged to is unknown
 	require.Equal(t, vocab.OutcomeReleased, o.Kind)
 	require.Contains(t, o.Failure.Message, "larger than max")
 	eventually(t, "raw serves again", func() bool { s := b.Status()[1]; return s.State == Serving && s.Generation > first })
@@ -314,7 +314,7 @@ func TestOutputGoesToTheLog(t *testing.T) {
 	})
 }
 
-// A plugin that crashes in a loop rests: its handlers are not served meanwhile.
+// A plugin that keeps crashing rests: its handlers are not served meanwhile.
 func TestCrashLoop(t *testing.T) {
 	t.Parallel()
 	loop := spec("raw", script(t, "loop"))
@@ -364,8 +364,8 @@ func TestStopDrains(t *testing.T) {
 	require.Equal(t, ReasonStopping, outcome(t, stays).Failure.Code)
 }
 
-// Under load the process is killed again and again: every call has exactly one
-// outcome, and one that was released works when it is called again.
+// Under load the process is killed again and again. Every call has exactly one
+// outcome, and a released one works when it is repeated.
 func TestStormOfKills(t *testing.T) {
 	t.Parallel()
 	b := started(t, func(c *Config) { c.Restart.Exits = 1 << 30 }, spec("chaos", script(t, "sdk")))
@@ -395,7 +395,7 @@ func TestStormOfKills(t *testing.T) {
 					}
 					retries.Add(1)
 					for b.Room("chaos.echo") == 0 {
-						runtime.Gosched() // as a host, which claims nothing while nothing is served
+						runtime.Gosched() // like a host, which claims nothing while nothing is served
 					}
 				}
 			}
@@ -414,8 +414,8 @@ func TestStormOfKills(t *testing.T) {
 	eventually(t, "no lease is left", func() bool { return b.Status()[0].InFlight == 0 })
 }
 
-// A process that has left another behind, which answers in its place, is replaced
-// as any that has ended.
+// A process that has left behind another one, which answers in its place, is replaced
+// like any other that has ended.
 func TestWhoAnswersForADeadProcess(t *testing.T) {
 	t.Parallel()
 	gate := filepath.Join(t.TempDir(), "gate")

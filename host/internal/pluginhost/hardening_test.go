@@ -21,7 +21,7 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
 )
 
-// A plugin sees nothing of the host's environment but what it is allowed to.
+// A plugin sees only what it may see of the host's environment.
 func TestEnvironmentIsClean(t *testing.T) { // not parallel: it sets variables
 	t.Setenv("DATABASE_URL", "postgres://secret")
 	t.Setenv("HTTP_PROXY", "http://proxy")
@@ -44,7 +44,7 @@ func TestEnvironmentIsClean(t *testing.T) { // not parallel: it sets variables
 		switch k {
 		case "PATH", "LANG", "TMPDIR", "GOMEMLIMIT", "GOMAXPROCS", "HTTP_PROXY":
 			known = true
-		case "PWD", "OLDPWD", "SHLVL", "_": // the shell's, between the host and the plugin
+		case "PWD", "OLDPWD", "SHLVL", "_": // set by the shell between the host and the plugin
 			known = true
 		}
 		require.True(t, known, "the plugin sees %s", k)
@@ -82,7 +82,7 @@ func TestBox(t *testing.T) {
 	}
 }
 
-// The socket's path may vanish: the connection stays.
+// If the socket's path disappears, the connection stays.
 func TestSocketIsRemovedByACleaner(t *testing.T) {
 	t.Parallel()
 	b := started(t, nil, spec("chaos", script(t, "sdk")))
@@ -90,7 +90,7 @@ func TestSocketIsRemovedByACleaner(t *testing.T) {
 	require.Equal(t, vocab.OutcomeSuccess, b.run(t, "chaos.echo", "1").Kind)
 }
 
-// A real binary, its checksum known, is taken in and executed from the store.
+// A real binary with a known checksum is taken in and executed from the store.
 func TestExecutableWithChecksum(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -112,8 +112,8 @@ func TestExecutableWithChecksum(t *testing.T) {
 	require.ErrorContains(t, err, "ran from "+filepath.Join(b.cfg.StoreDir, hex.EncodeToString(sum[:])))
 }
 
-// A file that is swapped all the time is refused or is the right one; the wrong
-// one never runs.
+// While a file is being swapped all the time, the right one runs or the start is
+// refused; the wrong one never runs.
 func TestSwappedFileDoesNotRun(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -159,7 +159,7 @@ func TestSwappedFileDoesNotRun(t *testing.T) {
 	t.Logf("refused %d, right %d", refused, right)
 }
 
-// A restart runs the bytes that were taken in, whatever lies in their place now.
+// A restart runs the bytes that were taken in, whatever the file contains now.
 func TestRestartRunsTheSameBytes(t *testing.T) {
 	t.Parallel()
 	path := script(t, "sdk")
@@ -170,8 +170,8 @@ func TestRestartRunsTheSameBytes(t *testing.T) {
 	s := b.serves(t, first.Generation)
 	require.Equal(t, first.SHA256, s.SHA256)
 
-	// A stored copy that was changed is not run, and neither is a source that
-	// is not what was taken in.
+	// A stored copy that was changed is not run, and neither is a source that has
+	// changed since.
 	require.NoError(t, os.Chmod(filepath.Join(b.cfg.StoreDir, first.SHA256), 0o700))
 	require.NoError(t, os.WriteFile(filepath.Join(b.cfg.StoreDir, first.SHA256), []byte("#!/bin/sh\nexit 67\n"), 0o600))
 	require.NoError(t, os.Chmod(path, 0o700))
@@ -179,10 +179,10 @@ func TestRestartRunsTheSameBytes(t *testing.T) {
 	eventually(t, "it is refused", func() bool { return strings.Contains(b.Status()[0].LastError, "checksum mismatch") })
 }
 
-// The host is killed: its plugins die with it, also those of another user.
+// If the host is killed, its plugins die with it, including those of another user.
 func TestPluginsDieWithTheHost(t *testing.T) { // not parallel: it looks at the clock
 	diesWithHost(t, "", nil)
-	if mayBecomeOthers(t) { // TestAnotherUser has what happens if not
+	if mayBecomeOthers(t) { // TestAnotherUser covers the other case
 		diesWithHost(t, "nobody", nil)
 		diesWithHost(t, "nobody", &syscall.SysProcAttr{ // a host that is not root, but may start processes of others
 			Credential:  &syscall.Credential{Uid: 4000000001, Gid: 4000000001},
@@ -195,7 +195,7 @@ func diesWithHost(t *testing.T, user string, as *syscall.SysProcAttr) {
 	t.Helper()
 	runDir := open(t)
 	require.NoError(t, os.Chmod(runDir, 0o777|os.ModeSticky))
-	const self = "/proc/self/exe" // by its path others may not reach it
+	const self = "/proc/self/exe" // other users may not have access to its path
 	host := exec.CommandContext(t.Context(), self, "-test.run=^TestHelperHost$")
 	host.Env = append(os.Environ(), "PLUGINHOST_HELPER="+script(t, "sdk"), "PLUGINHOST_HELPER_USER="+user, "TMPDIR="+runDir)
 	host.SysProcAttr = as
@@ -223,7 +223,7 @@ func diesWithHost(t *testing.T, user string, as *syscall.SysProcAttr) {
 	_ = host.Wait()
 }
 
-// TestHelperHost is the host that is killed. Run by itself it has nothing to do.
+// TestHelperHost is the host that is killed. Run by itself, it does nothing.
 func TestHelperHost(t *testing.T) {
 	path := os.Getenv("PLUGINHOST_HELPER")
 	if path == "" {
@@ -232,7 +232,7 @@ func TestHelperHost(t *testing.T) {
 	chaos := spec("chaos", path)
 	chaos.User = os.Getenv("PLUGINHOST_HELPER_USER")
 	b := started(t, nil, chaos)
-	// Threads come and go: the plugin must live on.
+	// Threads come and go: the plugin must survive that.
 	for range 20 {
 		done := make(chan struct{})
 		go func() {
@@ -272,7 +272,7 @@ func TestNothingLeaks(t *testing.T) { // not parallel: it counts what the proces
 		cycle(0)
 	}
 	cycle(12)
-	const few = 8 // of the test itself; a leak of one in a cycle makes three dozen
+	const few = 8 // of the test itself; one leak per cycle makes three dozen
 	eventually(t, "goroutines are as before", func() bool { return runtime.NumGoroutine() <= goroutines+few })
 	eventually(t, "open files are as before", func() bool { return openFiles(t) <= files+few })
 	left, err := os.ReadDir(runDir)
@@ -283,8 +283,8 @@ func TestNothingLeaks(t *testing.T) { // not parallel: it counts what the proces
 	require.Len(t, stored, 1)
 }
 
-// A plugin that is killed cannot remove its socket: the host does, and leaves
-// nothing in its directory for temporary files.
+// A killed plugin cannot remove its socket: the host does so, and leaves nothing in
+// its directory for temporary files.
 func TestKilledPluginLeavesNoSocket(t *testing.T) {
 	t.Parallel()
 	runDir := open(t)
@@ -330,8 +330,8 @@ func TestMetrics(t *testing.T) {
 	}
 }
 
-// A process that has more memory than it may is ended, by the kernel if the host
-// may make control groups for that, else by the host; another takes its place.
+// A process that uses too much memory is ended, by the kernel if the host may
+// create control groups, otherwise by the host. Another one takes its place.
 func TestMemoryIsLimited(t *testing.T) {
 	t.Parallel()
 	one := spec("chaos", script(t, "sdk"))

@@ -46,7 +46,7 @@ func TestStepsRunInAPluginProcess(t *testing.T) {
 	require.Empty(t, s.LastError)
 }
 
-// More than the window waits in the host and runs when there is room.
+// Steps beyond the window wait in the host and run when there is room.
 func TestMoreThanTheWindowWaits(t *testing.T) {
 	t.Parallel()
 	chaos := spec("chaos", script(t, "sdk"))

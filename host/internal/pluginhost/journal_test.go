@@ -79,7 +79,7 @@ func (a *account) LastGood(ctx context.Context, id SlotID, but string) (string, 
 	return "", nil
 }
 
-// routed is the route table in the words of a replay.
+// routed returns the route table in the form of a replay.
 func (b *bench) routed() map[SlotID]journal.Route {
 	b.router.mu.Lock()
 	defer b.router.mu.Unlock()
@@ -99,8 +99,8 @@ func (b *bench) routed() map[SlotID]journal.Route {
 	return table
 }
 
-// Whatever is done to plugins, the account says which generation served when,
-// and every edge in it is legal.
+// Whatever happens to plugins, the account says which generation served when, and
+// all its edges are legal.
 func TestReplayRebuildsTheRoutes(t *testing.T) {
 	t.Parallel()
 	a := &account{}
@@ -137,7 +137,7 @@ func TestReplayRebuildsTheRoutes(t *testing.T) {
 				return b.Status()[0].State == Serving && !s.lacks()
 			})
 		}
-		s.mu.Lock() // a canary that has crashed may be on its way out of the table
+		s.mu.Lock() // a canary that has crashed may not have left the table yet
 		moments = append(moments, moment{time.Now(), b.routed()})
 		s.mu.Unlock()
 	}
@@ -163,8 +163,8 @@ func TestReplayRebuildsTheRoutes(t *testing.T) {
 	require.NotContains(t, b.log.String(), "illegal change")
 }
 
-// A generation that ended is out of the route table at once, and the account says
-// so, though the host stops before anybody has cleaned up behind it.
+// A generation that ended leaves the route table at once, and the account says so
+// even if the host stops before the generation is cleaned up.
 func TestAccountOfAnEndInAStop(t *testing.T) {
 	t.Parallel()
 	a := &account{}
@@ -187,8 +187,8 @@ func TestAccountOfAnEndInAStop(t *testing.T) {
 	require.Equal(t, table, journal.Replay(a.all(), at))
 }
 
-// While the account cannot be written nothing is changed on purpose; a crash is
-// still seen to, and written down later.
+// While the account cannot be written, no requested change is made; a crash is
+// still handled, and recorded later.
 func TestNoRowNoSwitch(t *testing.T) {
 	t.Parallel()
 	a := &account{}
@@ -210,7 +210,7 @@ func TestNoRowNoSwitch(t *testing.T) {
 	})
 }
 
-// Quarantine and what was good outlive the host.
+// Quarantine and the last good executable outlive the host.
 func TestQuarantineSurvivesTheHost(t *testing.T) {
 	t.Parallel()
 	a := &account{}

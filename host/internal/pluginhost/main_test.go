@@ -33,8 +33,7 @@ func (m tidy) Run() int {
 	return m.M.Run()
 }
 
-// builds is where the plugin of the tests is built, once, when it is first
-// needed.
+// builds is where the tests' plugin is built, once, when it is first needed.
 var builds = filepath.Join(os.TempDir(), fmt.Sprint("pluginhost-test-", os.Getpid()))
 
 var unruly = sync.OnceValues(func() (path string, err error) {
@@ -54,12 +53,12 @@ func plugin(t testing.TB, mode string) string {
 	return fmt.Sprintf("exec '%s' %s", path, mode)
 }
 
-// wait is how long tests wait for what should come soon.
+// wait is how long tests wait for what should happen soon.
 const wait = 2 * time.Minute
 
-// generous is what takes a second or two may take on a machine that is busy, or
-// stands still for a while. Who waits for a process that does not answer takes
-// longer.
+// generous is how long something that takes a second or two may take on a
+// machine that is busy or pauses for a while. Waits for a process that does not
+// answer take longer.
 const generous = 90 * time.Second
 
 // bench is a host under test and what it was made from.
@@ -85,8 +84,8 @@ func shell(t testing.TB, lines string) string {
 	return path
 }
 
-// spec is a plugin that may take long to start. Its calls may be slow, too, for
-// the machine's sake: what is made of slow calls is another test's.
+// spec is a plugin that may take long to start. Its calls may be slow too,
+// because the machine may be; other tests cover what happens to slow calls.
 func spec(name, path string) Spec {
 	return Spec{
 		Kind: KindHandler, Name: name, Path: path, Required: true, StartTimeout: wait,
@@ -132,7 +131,7 @@ func started(t testing.TB, change func(*Config), specs ...Spec) *bench {
 	return b
 }
 
-// call dispatches a step and returns where its outcome comes.
+// call dispatches a step and returns the channel for its outcome.
 func (b *bench) call(handler string, step *pluginv1.Step) <-chan Outcome {
 	done := make(chan Outcome, 2) // room to see a second one
 	if step == nil {
@@ -183,7 +182,7 @@ func dead(pid int) bool {
 		return true
 	}
 	_, after, _ := strings.Cut(string(raw), ") ")
-	return strings.HasPrefix(after, "Z") // orphans of a test that nobody reaps here
+	return strings.HasPrefix(after, "Z") // orphans of a test that nothing reaps here
 }
 
 func result[T any](t testing.TB, o Outcome) T {

@@ -10,7 +10,7 @@ import (
 	"github.com/tasker-systems/tasker-host/host/internal/schema"
 )
 
-// vault knows one secret, and where options stand.
+// vault knows one secret, and where options are set.
 type vault struct{ err error }
 
 func (v vault) Resolve(_ SlotID, options json.RawMessage) (json.RawMessage, []string, error) {
@@ -25,7 +25,7 @@ const optionsSchema = `{"type": "object", "additionalProperties": false, "proper
 	"key": {"enum": ["a", "b"]}, "a/b": {"type": "integer"}, "in": {"type": "object", "properties": {"n": {"minimum": 3}}}}}`
 
 // Options are compared with the schema that the plugin serves before it gets
-// them: every fault is told with its place, and no secret.
+// them: every fault is reported with its place, and no secret.
 func TestOptionsAreChecked(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, func(c *Config) { c.Options = vault{} }, spec("chaos", script(t, "sdk")))
@@ -51,13 +51,14 @@ func TestOptionsAreChecked(t *testing.T) {
 	}
 	require.NotContains(t, err.Error(), "hunter2")
 
-	// What the plugin itself says of its options goes the same way.
+	// What the plugin itself says about its options is reported in the same
+	// way.
 	err = s.optionErrors([]schema.Fault{{Pointer: "/key", Message: "hunter2 is too short"}, {Pointer: "/key", Message: "hunter2 is too short"}}, secrets)
 	require.EqualError(t, err, "it refuses its options: plugins.toml:7: handler/chaos.options/key: [redacted] is too short")
 	require.NoError(t, s.optionErrors(nil, secrets))
 }
 
-// A schema that is none is the plugin's fault, and says so.
+// An invalid schema is the plugin's fault, and the error says so.
 func TestSchemasOfOptions(t *testing.T) {
 	t.Parallel()
 	_, err := checkOptions(`{"type": 7}`, json.RawMessage(`{}`))

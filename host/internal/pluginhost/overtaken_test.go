@@ -16,8 +16,8 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
 )
 
-// gated makes a plugin that starts at once for the first time, and then only when
-// it is let.
+// gated makes a plugin that starts at once the first time, and later only when let
+// is called.
 func gated(t testing.TB) (path, pid string, let func()) {
 	t.Helper()
 	dir := t.TempDir()
@@ -28,8 +28,8 @@ func gated(t testing.TB) (path, pid string, let func()) {
 	return path, pid, func() { require.NoError(t, os.WriteFile(gate, nil, 0o600)) }
 }
 
-// What the host starts by itself, for calls that hang or because a process has
-// ended, takes nothing back from the operator who was quicker.
+// What the host starts on its own, because calls hang or a process has ended, does
+// not undo the change of an operator who was faster.
 func TestWhatWasSwappedInMeanwhileStays(t *testing.T) {
 	t.Parallel()
 	for name, trouble := range map[string]func(*testing.T, *bench){
@@ -62,7 +62,7 @@ func TestWhatWasSwappedInMeanwhileStays(t *testing.T) {
 	}
 }
 
-// held is a journal in memory that takes its time for what it is told to.
+// held is a journal in memory that delays selected events.
 type held struct {
 	account
 	slow    func(Event) bool
@@ -78,8 +78,8 @@ func (h *held) Record(ctx context.Context, events []Event) error {
 	return h.account.Record(ctx, events)
 }
 
-// A canary that has taken over, because what served has ended, while its next
-// step was being written down, is no canary any more.
+// A canary that has taken over while its next step was being recorded, because the
+// serving generation has ended, is no longer a canary.
 func TestACanaryThatHasTakenOverTakesNoStep(t *testing.T) {
 	t.Parallel()
 	one := quick(spec("chaos", script(t, "sdk")))
@@ -107,7 +107,7 @@ func TestACanaryThatHasTakenOverTakesNoStep(t *testing.T) {
 	requireLegal(t, b, &a.account)
 }
 
-// Who puts the file back that serves means no rollout of it.
+// Restoring the file that serves starts no rollout of it.
 func TestAFileThatIsPutBackEndsTheRollout(t *testing.T) {
 	t.Parallel()
 	one := quick(spec("chaos", script(t, "sdk")))
@@ -139,8 +139,8 @@ func TestAFileThatIsPutBackEndsTheRollout(t *testing.T) {
 	require.NotZero(t, b.Status()[0].Next, "it was given up, but not for anything that it did")
 }
 
-// Settings that need no new process, and that change while a rollout is under way,
-// are those of what takes over, too.
+// Settings that need no new process and change during a rollout also apply to the
+// generation that takes over.
 func TestSettingsThatChangeInARollout(t *testing.T) {
 	t.Parallel()
 	one := quick(spec("chaos", script(t, "sdk")))
@@ -165,8 +165,8 @@ func TestSettingsThatChangeInARollout(t *testing.T) {
 	require.Equal(t, 7*time.Second, s.settings().DrainTimeout, "it was not the setting that was taken back")
 }
 
-// A canary that is rolled back, and has taken over meanwhile because what served
-// has ended, serves no more: what served is started again.
+// A canary that is rolled back, but has taken over meanwhile because the serving
+// generation has ended, stops serving: the previous executable is started again.
 func TestRollbackOfACanaryThatHasTakenOver(t *testing.T) {
 	t.Parallel()
 	one := quick(spec("chaos", script(t, "sdk")))
@@ -192,7 +192,7 @@ func TestRollbackOfACanaryThatHasTakenOver(t *testing.T) {
 	requireLegal(t, b, &a.account)
 }
 
-// remembers is a journal that takes its time to say what served before.
+// remembers is a journal that is slow to say what served before.
 type remembers struct {
 	account
 	sum          string
@@ -205,8 +205,8 @@ func (r *remembers) LastGood(context.Context, SlotID, string) (string, error) {
 	return r.sum, nil
 }
 
-// What served before what crashes in a loop does not take the place of what an
-// operator has swapped in while it was looked for.
+// The predecessor of a release that keeps crashing does not replace what an
+// operator has swapped in while it was looked up.
 func TestSwapMeetsTheEndOfACrashLoop(t *testing.T) {
 	t.Parallel()
 	a := &remembers{reached: make(chan struct{}), let: make(chan struct{})}
@@ -230,7 +230,7 @@ func TestSwapMeetsTheEndOfACrashLoop(t *testing.T) {
 	require.Empty(t, b.explain(t).Quarantined)
 }
 
-// What waits for room in a canary that is given up does not wait for its end.
+// Calls that wait for room in a canary that is given up do not wait for its end.
 func TestWhatWaitsInACanaryThatIsGivenUp(t *testing.T) {
 	t.Parallel()
 	one := quick(spec("chaos", script(t, "sdk")))

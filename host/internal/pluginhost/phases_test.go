@@ -13,8 +13,9 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
 )
 
-// Whatever a new plugin does while it is made ready, the old one serves on, the
-// new one is gone soon after its time, and the account says how far it got.
+// Whatever a new plugin does while it is made ready, the old one keeps serving,
+// the new one is gone soon after its time limit, and the account says how far
+// it got.
 func TestFaultsBeforeTheSwitch(t *testing.T) {
 	t.Parallel()
 	a := &account{}
@@ -50,8 +51,9 @@ func TestFaultsBeforeTheSwitch(t *testing.T) {
 	require.NotContains(t, b.log.String(), "illegal change")
 }
 
-// Whatever a shadow does with the copies it gets, who asks gets the answers of
-// what serves, the shadow is given up, and its release is not run again.
+// Whatever a shadow does with the copies it gets, callers get the answers of
+// the serving generation, the shadow is given up, and its release is not run
+// again.
 func TestFaultsOfAShadow(t *testing.T) {
 	t.Parallel()
 	for _, how := range []string{"exit", "stop", "hang", "flood", "error", "few", "big"} {
@@ -62,7 +64,7 @@ func TestFaultsOfAShadow(t *testing.T) {
 			a := &account{}
 			b := started(t, func(c *Config) {
 				c.Journal = a
-				if how == "hang" { // it is given up when its answers are
+				if how == "hang" { // it is given up when its calls time out
 					c.patience = 15 * time.Second
 				}
 			}, one)

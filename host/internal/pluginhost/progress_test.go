@@ -11,7 +11,7 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
 )
 
-// progressOf runs a step and returns the first that it tells of itself.
+// progressOf runs a step and returns its first progress report.
 func progressOf(t *testing.T, b *bench, handler, step string) (Progress, <-chan Outcome) {
 	t.Helper()
 	told, done := make(chan Progress, 64), make(chan Outcome, 1)
@@ -37,14 +37,14 @@ func TestProgressOfARunningStep(t *testing.T) {
 	b.Cancel("step-1", "enough")
 	require.Equal(t, ReasonCancelled, outcome(t, done).Failure.Code)
 
-	// A caller who does not want to know is not told.
+	// A caller that does not want progress gets none.
 	quiet := b.call("chaos.progress", &pluginv1.Step{StepUuid: "step-2", Context: []byte(`{}`)})
 	b.run(t, "chaos.echo", `{}`)
 	b.Cancel("step-2", "enough")
 	require.Equal(t, ReasonCancelled, outcome(t, quiet).Failure.Code)
 }
 
-// A plugin without the SDK may tell more than the contract allows.
+// A plugin without the SDK may report more than the contract allows.
 func TestProgressIsBounded(t *testing.T) {
 	t.Parallel()
 	b := started(t, nil, spec("raw", script(t, "raw")))

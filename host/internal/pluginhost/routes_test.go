@@ -13,14 +13,14 @@ func testGeneration(number uint64, plugin string, handlers ...string) *generatio
 	return &generation{number: number, plugin: plugin, handlers: handlers, idle: make(chan struct{}, 1), work: &stream{broken: make(chan struct{})}}
 }
 
-// put routes a slot to a generation.
+// put routes a generation's slot to it.
 func (r *router) put(g *generation) error {
 	return r.change(nil, edit{slot: g.plugin, to: served{primary: g}})
 }
 
-// A generation that was taken out of the table and has no leases gets none any
-// more: it can be killed. Callers never find no route while one generation
-// follows the other.
+// A generation that was removed from the table and has no leases gets no new
+// ones, so it can be killed. Callers always find a route while one generation
+// follows another.
 func TestLeases(t *testing.T) {
 	t.Parallel()
 	r := newRouter()
@@ -70,7 +70,7 @@ func TestRoutes(t *testing.T) {
 	require.NoError(t, r.put(b1))
 	require.Equal(t, []Service{{Name: "a", Handlers: []string{"x", "y"}}, {Name: "b", Handlers: []string{"z"}}}, r.table.Load().services)
 
-	// A new generation takes the place of the old as a whole.
+	// A new generation replaces the old one as a whole.
 	a2 := testGeneration(3, "a", "y")
 	require.NoError(t, r.put(a2))
 	_, ok := r.acquire("x", "")
@@ -81,7 +81,7 @@ func TestRoutes(t *testing.T) {
 	r.remove(a1, nil) // gone already
 	require.Len(t, r.table.Load().handlers, 2)
 
-	// While a plugin is down its handlers are still its own.
+	// While a plugin is down, it keeps its handlers.
 	r.remove(a2, nil)
 	require.ErrorContains(t, r.put(testGeneration(4, "c", "y")), `plugin "c": handler "y" is already served by plugin "a"`)
 	require.Equal(t, []Service{{Name: "b", Handlers: []string{"z"}}}, r.table.Load().services)

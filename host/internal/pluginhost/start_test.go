@@ -118,7 +118,7 @@ func TestStartErrorsAreTyped(t *testing.T) {
 }
 
 // A plugin that is not required does not keep the others from starting, and is
-// tried again until it starts.
+// retried until it starts.
 func TestOptionalPluginsAreTriedAgain(t *testing.T) {
 	t.Parallel()
 	ready := filepath.Join(t.TempDir(), "ready")
@@ -169,7 +169,7 @@ func TestStartIsAbortedByStop(t *testing.T) {
 	require.ErrorIs(t, <-began, errOvertaken)
 }
 
-// The plugin ends at once: a start that is cheap and never twice the same.
+// The plugin ends at once, so a start is cheap and never the same twice.
 func TestLifecycle(t *testing.T) {
 	t.Parallel()
 	brief := spec("brief", shell(t, "exit 1"))

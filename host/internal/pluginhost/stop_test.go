@@ -12,16 +12,16 @@ import (
 	"github.com/tasker-systems/tasker-host/host/internal/pluginhost/journal"
 )
 
-// silent makes an executable that never makes the handshake, and tells where it
-// writes its process id.
+// silent makes an executable that never performs the handshake, and returns
+// where it writes its process id.
 func silent(t testing.TB, unless string) (path, pid string) {
 	t.Helper()
 	pid = filepath.Join(t.TempDir(), "pid")
 	return shell(t, unless+"echo $$ > "+pid+".new && mv "+pid+".new "+pid+"\nexec sleep 1000"), pid
 }
 
-// launching waits until a launch is under way whose process has been executed,
-// and returns its process id.
+// launching waits for a launch whose process has been executed, and returns its
+// process id.
 func (b *bench) launching(t testing.TB, pidFile string) (pid int) {
 	t.Helper()
 	eventually(t, "a launch is under way", func() bool {
@@ -33,8 +33,9 @@ func (b *bench) launching(t testing.TB, pidFile string) (pid int) {
 	return pid
 }
 
-// A stop that meets a launch whose process cannot be called yet ends it: nothing
-// is called that is not there, and when the stop returns nothing is left.
+// A stop during a launch ends the process even if it cannot be called yet:
+// nothing is called that does not exist, and nothing is left when the stop
+// returns.
 func TestStopMeetsALaunch(t *testing.T) {
 	t.Parallel()
 	whole := func(t *testing.T, b *bench, a *account, pid int) {

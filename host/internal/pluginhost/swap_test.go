@@ -17,8 +17,8 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
 )
 
-// another copies a plugin to a new path with other bytes, so that it is another
-// artifact that does the same.
+// another copies a plugin to a new path with different bytes, so that it is a different artifact
+// that does the same.
 func another(t testing.TB, path string) string {
 	t.Helper()
 	raw, err := os.ReadFile(path)
@@ -35,8 +35,8 @@ var (
 	ann       = journal.Operator("ann")
 )
 
-// load runs steps from many callers until it is told to stop. Each must have one
-// outcome, and be answered by a plugin.
+// load runs steps from many callers until it is stopped. Each must have one outcome, and be
+// answered by a plugin.
 type load struct {
 	lenient  bool // handlers may fail
 	stop     chan struct{}
@@ -129,7 +129,7 @@ func TestSwapUnderLoad(t *testing.T) {
 	require.NotContains(t, b.log.String(), "illegal change")
 }
 
-// A rollback is one exchange of the route table: what served before is warm.
+// A rollback is one change of the route table, because the previous generation is warm.
 func TestRollback(t *testing.T) {
 	t.Parallel()
 	one := script(t, "sdk")
@@ -162,7 +162,7 @@ func TestRollback(t *testing.T) {
 	require.NotContains(t, b.log.String(), "illegal change")
 }
 
-// quick makes rollouts short. A trial ends with what comes of it, not by itself.
+// quick makes rollouts short. A trial ends by its result, not by time.
 func quick(s Spec) Spec {
 	s.Rollout.Hold, s.Rollout.Trial, s.Rollout.MinSamples = 100*time.Millisecond, time.Hour, 30
 	return s
@@ -175,8 +175,8 @@ func (b *bench) explain(t testing.TB) Explanation {
 	return e
 }
 
-// A generation that does worse than the one before, at once or as a canary, is
-// taken back and not run again.
+// A generation that does worse than the previous one, at once or as a canary, is rolled back and
+// not run again.
 func TestWorseIsTakenBack(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {
@@ -195,7 +195,8 @@ func TestWorseIsTakenBack(t *testing.T) {
 			b := started(t, nil, s)
 			l := b.loadWith(t, "chaos.echo", 16, &load{lenient: true})
 			first := b.Status()[0]
-			// So much that what a pause of the machine has slowed is less than one in a hundred.
+			// Enough calls that those slowed by a pause of the machine are less than one in a
+			// hundred.
 			eventually(t, "there is something to compare with", func() bool { return l.outcomes.Load() > 4000 })
 			require.NoError(t, b.Swap(t.Context(), chaosSlot, Source{Path: script(t, tc.mode)}, ann, "test"))
 			eventually(t, "it is taken back", func() bool { return len(b.explain(t).Quarantined) == 1 && b.Status()[0].Next == 0 })
@@ -223,7 +224,7 @@ func TestCanaryTakesOver(t *testing.T) {
 	require.NotZero(t, next)
 	eventually(t, "it takes over", func() bool { return b.Status()[0].Generation == next })
 	var weights []int
-	for _, e := range a.all() { // who looks now and then may miss a step
+	for _, e := range a.all() { // checking now and then may miss a step
 		if e.Generation == next && e.To == journal.Canary {
 			weights = append(weights, e.Weight)
 		}
@@ -235,8 +236,7 @@ func TestCanaryTakesOver(t *testing.T) {
 	require.NotContains(t, b.log.String(), "illegal change")
 }
 
-// Where few calls come in a minute all are judged that came since the canary
-// began, and no others.
+// If few calls come in a minute, exactly those since the canary began are judged.
 func TestSeldomCallsAreJudged(t *testing.T) {
 	t.Parallel()
 	mine, other := &generation{recent: rollout.NewRecord([]string{"a"})}, &generation{recent: rollout.NewRecord([]string{"a"})}
@@ -259,7 +259,7 @@ func TestSeldomCallsAreJudged(t *testing.T) {
 	require.Contains(t, why, "of its 50 calls fail")
 }
 
-// A share into which no pool falls is passed over: it would last for ever.
+// A step whose share contains no pool is skipped, because it would last forever.
 func TestCanaryThatIsNotAsked(t *testing.T) {
 	t.Parallel()
 	one := law(t, "law")
@@ -274,8 +274,8 @@ func TestCanaryThatIsNotAsked(t *testing.T) {
 	require.EqualError(t, err, "handler/law: no such plugin; there is scaling/law")
 }
 
-// If the process that serves ends, the one before takes over at once; on trial
-// it stays, and later the same is started again.
+// If the serving process ends, the previous one takes over at once; during a trial it stays,
+// later the ended one is restarted.
 func TestCrashFailsOver(t *testing.T) {
 	t.Parallel()
 	for _, onTrial := range []bool{true, false} {
@@ -308,7 +308,7 @@ func TestCrashFailsOver(t *testing.T) {
 	}
 }
 
-// What crashes in a loop after it has replaced something goes to quarantine.
+// A release that keeps crashing after it has replaced another goes to quarantine.
 func TestCrashLoopFallsBack(t *testing.T) {
 	t.Parallel()
 	s := quick(spec("raw", script(t, "raw")))
@@ -354,8 +354,7 @@ func TestBadSwapsChangeNothing(t *testing.T) {
 	require.NotContains(t, b.log.String(), "illegal change")
 }
 
-// Before the host has started and after it has stopped nothing is changed, and
-// nothing breaks.
+// Before the host has started and after it has stopped, nothing changes and nothing breaks.
 func TestChangesNeedARunningHost(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, nil, spec("chaos", script(t, "sdk")))
@@ -381,7 +380,7 @@ func TestChangesNeedARunningHost(t *testing.T) {
 func TestLongStepsOutliveQuickSwaps(t *testing.T) {
 	t.Parallel()
 	one := spec("chaos", script(t, "sdk"))
-	one.DrainTimeout, one.Rollout.Trial = 8*time.Second, -1 // a rollback comes in time though the machine stands still for a while
+	one.DrainTimeout, one.Rollout.Trial = 8*time.Second, -1 // a rollback comes in time even if the machine pauses for a while
 	b := started(t, nil, one)
 	first := b.Status()[0].Generation
 	swap := func() {

@@ -86,13 +86,13 @@ func TestSwapUnderUnaryCalls(t *testing.T) {
 	callers.Wait()
 }
 
-// A shadow gets copies, its answers are compared and thrown away, and it takes
+// A shadow gets copies, its answers are compared and discarded, and it takes
 // over when it has answered enough.
 func TestShadow(t *testing.T) {
 	t.Parallel()
 	one := law(t, "law")
 	one.Rollout.Strategy, one.Rollout.Steps, one.Rollout.MinSamples = ShadowFirst, []int{50}, 10
-	one.Rollout.Hold = time.Second // a shadow that has got no copy by then goes on without
+	one.Rollout.Hold = time.Second // a shadow that has got no copy by then proceeds without
 	b := started(t, nil, one)
 	require.NoError(t, b.Swap(t.Context(), lawSlot, Source{Path: script(t, "law-plus")}, ann, "test"))
 	next := b.Status()[0].Next
@@ -125,7 +125,8 @@ func TestShadow(t *testing.T) {
 	require.ErrorContains(t, err, "shadow+canary cannot be used for handlers")
 }
 
-// When calls break, they are refused at once, and what served before takes over.
+// When calls break, further ones are refused at once, and the previous
+// generation takes over.
 func TestUnaryBreaker(t *testing.T) {
 	t.Parallel()
 	b := started(t, nil, law(t, "law"))
@@ -144,8 +145,8 @@ func TestUnaryBreaker(t *testing.T) {
 	require.Contains(t, e.Quarantined[0].Reason, "call breaker")
 }
 
-// A process that is stopped is not waited for, and is gone within a second or
-// two of it; another takes its place.
+// Calls do not wait for a stopped process. It is gone within a second or two,
+// and another takes its place.
 func TestUnaryCallsHaveDeadlines(t *testing.T) {
 	t.Parallel()
 	b := started(t, nil, law(t, "law"))

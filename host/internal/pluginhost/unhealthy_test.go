@@ -16,7 +16,7 @@ import (
 
 var rawSlot = SlotID{Kind: KindHandler, Name: "raw"}
 
-// moody makes a plugin that is unhealthy while a file is there.
+// moody makes a plugin that is unhealthy while a file exists.
 func moody(t testing.TB) (path string, ill func(bool)) {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "ill")
@@ -41,12 +41,12 @@ func (b *bench) phaseOf(t testing.TB, id SlotID, number uint64) Phase {
 	return ""
 }
 
-// attentive looks at the health of plugins all the time.
+// attentive checks the health of plugins all the time.
 func attentive(a *account) func(*Config) {
 	return func(c *Config) { c.Journal, c.HealthInterval, c.HealthTimeout = a, 20*time.Millisecond, 10*time.Second }
 }
 
-// requireLegal requires that all edges in the account are edges.
+// requireLegal requires that all edges in the account are legal.
 func requireLegal(t testing.TB, b *bench, a *account) {
 	t.Helper()
 	for _, e := range a.all() {
@@ -55,8 +55,8 @@ func requireLegal(t testing.TB, b *bench, a *account) {
 	require.NotContains(t, b.log.String(), "illegal change")
 }
 
-// A plugin that says that it is not well gets no steps, rather than failing
-// them; when it is well again it gets them back, in the same process.
+// A plugin that reports that it is unhealthy gets no steps instead of failing
+// them; when it has recovered it gets them again, in the same process.
 func TestUnhealthyGetsNoCalls(t *testing.T) {
 	t.Parallel()
 	a := &account{}
@@ -79,7 +79,7 @@ func TestUnhealthyGetsNoCalls(t *testing.T) {
 	require.Equal(t, vocab.OutcomeSuccess, b.run(t, "raw.answer", "").Kind)
 	require.Zero(t, b.Status()[0].Restarts)
 
-	// Not well, and then it ends: another process takes its place.
+	// It is unhealthy, and then it ends: another process takes its place.
 	ill(true)
 	eventually(t, "it is unhealthy", func() bool { return b.phaseOf(t, rawSlot, first.Generation) == journal.Unhealthy })
 	require.NoError(t, syscall.Kill(first.PID, syscall.SIGKILL))
@@ -89,13 +89,12 @@ func TestUnhealthyGetsNoCalls(t *testing.T) {
 	requireLegal(t, b, a)
 }
 
-// The generation that is kept warm takes the calls of one that is not well, and
-// gives them back.
+// The warm generation takes the calls of an unhealthy one, and gives them back.
 func TestStandbyReplacesTheUnhealthy(t *testing.T) {
 	t.Parallel()
 	a := &account{}
 	one := quick(spec("raw", script(t, "raw")))
-	one.Rollout.Trial = -1 // on trial it would be taken back for good
+	one.Rollout.Trial = -1 // on trial it would be rolled back for good
 	b := started(t, attentive(a), one)
 	first := b.Status()[0]
 	path, ill := moody(t)
@@ -114,7 +113,7 @@ func TestStandbyReplacesTheUnhealthy(t *testing.T) {
 	require.NoError(t, err)
 	require.Empty(t, e.Quarantined)
 
-	// Replaced by something else meanwhile, it is not wanted any more.
+	// It was replaced by something else meanwhile, so it is no longer wanted.
 	ill(true)
 	eventually(t, "the one before serves", func() bool { return b.Status()[0].Generation == first.Generation })
 	require.NoError(t, b.Swap(t.Context(), rawSlot, Source{Path: another(t, one.Path)}, ann, "test"))
@@ -126,8 +125,8 @@ func TestStandbyReplacesTheUnhealthy(t *testing.T) {
 	requireLegal(t, b, a)
 }
 
-// A stopped process loses its calls before it is given up, and a canary that is
-// not well is given up.
+// A stopped process loses its calls before it is given up, and an unhealthy
+// canary is given up.
 func TestStoppedIsUnhealthyFirst(t *testing.T) {
 	t.Parallel()
 	a := &account{}

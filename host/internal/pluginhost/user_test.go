@@ -13,9 +13,9 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
 )
 
-// A plugin of another user has that user's rights and no others: it cannot read
-// what is root's, nor enter the store or another plugin's directory. All else is
-// as without. A host that may not become the user refuses the plugin.
+// A plugin of another user has only that user's rights: it cannot read root's
+// files, nor enter the store or another plugin's directory. Everything else is
+// unchanged. A host that may not become the user refuses the plugin.
 func TestAnotherUser(t *testing.T) {
 	t.Parallel()
 	one, two := spec("chaos", script(t, "sdk")), spec("raw", script(t, "raw"))
@@ -72,8 +72,8 @@ func TestAnotherUser(t *testing.T) {
 	require.NoDirExists(t, dir)
 }
 
-// Another user is another setting: the plugin is started anew, and one that is
-// not there changes nothing.
+// A change of the user is a change of a setting: the plugin is restarted; a user
+// that does not exist changes nothing.
 func TestAnotherUserIsAnotherSetting(t *testing.T) {
 	t.Parallel()
 	before := spec("chaos", script(t, "sdk"))
@@ -128,7 +128,7 @@ func box(t *testing.T, pid int) string {
 }
 
 // mayBecomeOthers reports whether these tests may start processes of other users:
-// root may, unless something took its capabilities.
+// root may, unless it lacks the capabilities.
 func mayBecomeOthers(t *testing.T) bool {
 	t.Helper()
 	raw, err := os.ReadFile("/proc/self/status")

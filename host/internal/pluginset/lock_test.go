@@ -12,7 +12,7 @@ import (
 	"github.com/tasker-systems/tasker-host/host/internal/readmodel"
 )
 
-// foreign is a file for another machine, that differs by its text.
+// foreign writes a file for another machine, with the given text.
 func (p place) foreign(t *testing.T, name, text string) string {
 	t.Helper()
 	elf := make([]byte, 64)

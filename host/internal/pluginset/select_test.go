@@ -31,7 +31,7 @@ func (p place) write(t *testing.T, name, text string, mode os.FileMode) string {
 	return path
 }
 
-// script is an executable that differs by its text.
+// script writes an executable with the given text.
 func (p place) script(t *testing.T, name, text string) string {
 	t.Helper()
 	return p.write(t, name, "#!/bin/sh\n# "+text+"\n", 0o700)
@@ -69,7 +69,7 @@ func TestOneBadFileLeavesTheOthers(t *testing.T) {
 	first := sel.Slots[1].File.SHA256
 	require.Len(t, first, 64)
 	require.Equal(t, first, p.slot(t, s, "b").File.SHA256)
-	p.script(t, "bin/b", "2") // the same size: the identity tells
+	p.script(t, "bin/b", "2") // the same size: the identity reveals the change
 	require.NotEqual(t, first, p.slot(t, s, "b").File.SHA256)
 	_, ok := sel.Slot(config.KindHandler, "c")
 	require.False(t, ok)
@@ -138,8 +138,8 @@ func TestPinAndPlatform(t *testing.T) {
 	require.ErrorContains(t, p.slot(t, s, "b").Err, "is not an executable for this machine: it is for linux/s390x, this is "+artifact.ThisPlatform)
 }
 
-// A plugin that is to run as somebody who is not there is refused, with the line
-// that says so; so is any other user's if the host may not become that user.
+// A plugin that is to run as a user who does not exist is refused, with the line
+// in question; so is any other user's if the host may not become that user.
 func TestUser(t *testing.T) {
 	t.Parallel()
 	p := newPlace(t, "[defaults]\nuser = \"no-such-user\"\n[plugin.handler.a]\npath = \"bin/a\"\n[plugin.handler.b]\npath = \"bin/b\"\nuser = \"nobody\"\n[env.test.plugin.handler.a]\nuser = \"\"\n")
@@ -151,7 +151,7 @@ func TestUser(t *testing.T) {
 	require.Regexp(t, `^\S+/bin/a: user: there is no user .*; \S+/bin/a: production runs only locked files`,
 		p.slot(t, NewSelector(p.toml(), "production"), "a").Err.Error(), "all of it in one line")
 	err := p.slot(t, s, "b").Err
-	if err != nil { // who runs this test may not start processes of others; TestAnotherUser knows
+	if err != nil { // this test may not start processes of others; see TestAnotherUser
 		require.ErrorContains(t, err, "user: the host may not run it as nobody: it lacks CAP_")
 		require.ErrorContains(t, err, p.toml()+":7")
 	}
@@ -189,7 +189,7 @@ func TestSignatures(t *testing.T) {
 	trust(`"` + other + `", "` + public + `"`)
 	require.NoError(t, p.slot(t, s, "b").Err)
 
-	p.script(t, "bin/a", "2") // the signature is that of the file before
+	p.script(t, "bin/a", "2") // the signature is that of the previous file
 	require.ErrorContains(t, p.slot(t, s, "a").Err, "its signature does not match")
 	p.write(t, "bin/a.minisig", "garbage", 0o600)
 	require.ErrorContains(t, p.slot(t, s, "a").Err, "its signature is not in minisign's format")

@@ -17,7 +17,7 @@ import (
 	"github.com/tasker-systems/tasker-host/host/internal/pluginset"
 )
 
-// engine notes what it is asked for, and refuses what it is told to.
+// engine records what it is asked for, and refuses what it should.
 type engine struct {
 	mu     sync.Mutex
 	fail   map[string]error
@@ -46,8 +46,8 @@ func (e *engine) changes(slots []Wanted) []Change {
 	return all
 }
 
-// next returns what the engine is asked for next: the slots that changed, by
-// name, and how many there are.
+// next returns what the engine is asked for next: the slots that changed, by name,
+// and the number of slots.
 func (e *engine) next(t *testing.T) (changed map[string]string, all int) {
 	t.Helper()
 	select {
@@ -155,8 +155,8 @@ func TestWatcher(t *testing.T) {
 	}
 }
 
-// A plugins.toml out of a ConfigMap is a link through a link to a directory, which
-// Kubernetes puts in another's place: the file itself never changes.
+// A plugins.toml from a ConfigMap is a link through a link to a directory, which
+// Kubernetes replaces; the file itself never changes.
 func TestPluginsTomlOfAConfigMap(t *testing.T) {
 	t.Parallel()
 	for name, cfg := range map[string]Config{
@@ -188,8 +188,8 @@ func TestPluginsTomlOfAConfigMap(t *testing.T) {
 	}
 }
 
-// A plugin that does not start is not tried again and again; what fails for
-// reasons that pass is. An operator's call tries all.
+// A plugin that does not start is not tried again and again, unless the reason may
+// go away. An operator's call tries everything.
 func TestWhatIsTriedAgain(t *testing.T) {
 	t.Parallel()
 	b := setup(t, Config{Look: 30 * time.Millisecond})
@@ -255,7 +255,7 @@ func TestFirst(t *testing.T) {
 	require.Equal(t, 1, spec.Origin.Line)
 }
 
-// What was put in place by renaming is complete: there is nothing to wait for.
+// A file that was renamed into place is complete: there is nothing to wait for.
 func TestRenamedFilesNeedNoRest(t *testing.T) {
 	t.Parallel()
 	b := setup(t, Config{Rest: time.Hour, Look: time.Hour})
@@ -291,8 +291,8 @@ func TestWritersAreSeen(t *testing.T) {
 	require.False(t, unwritten("/nowhere"))
 }
 
-// A text that is to become plugins.toml is planned without a change, also of what
-// is known of the files that are there.
+// Planning for a new text of plugins.toml changes nothing, not even what is known
+// about the existing files.
 func TestPlanOfAText(t *testing.T) {
 	t.Parallel()
 	b := setup(t, Config{Look: time.Hour})

@@ -243,8 +243,8 @@ func TestTemplates(t *testing.T) {
 	}
 }
 
-// The schema refuses what is no number in range, and leaves odd numbers to the
-// first step: their tasks are made, and fail with a message.
+// The schema refuses anything but a number in range, and leaves odd numbers to the
+// first step: their tasks are created, and fail with a message.
 func TestInputSchema(t *testing.T) {
 	t.Parallel()
 	for name, maximum := range map[string]int{"linear": 100, "diamond": 100, "tree": 20, "mixed_dag": 10} {

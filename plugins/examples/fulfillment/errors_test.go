@@ -93,8 +93,8 @@ func TestOrdersThatFail(t *testing.T) {
 	}
 }
 
-// A caller sees every code: for each there is an order that the input schema
-// lets pass and that fails with it.
+// A caller can see every code: for each there is an order that the input schema
+// accepts and that fails with it.
 func TestSchemaHidesNoErrorCode(t *testing.T) {
 	t.Parallel()
 	tmpl := template(t)
@@ -103,7 +103,7 @@ func TestSchemaHidesNoErrorCode(t *testing.T) {
 	for _, o := range failingOrders() {
 		reachable[o.code] = reachable[o.code] || tmpl.Accepts(t, changed(t, o.value, o.at...)) == nil
 	}
-	delete(reachable, fulfillment.CodeInvalidContext) // refusing these is what the schema is for
+	delete(reachable, fulfillment.CodeInvalidContext) // the schema exists to refuse these
 	for code, ok := range reachable {
 		require.True(t, ok, code)
 	}
@@ -112,7 +112,7 @@ func TestSchemaHidesNoErrorCode(t *testing.T) {
 	require.Error(t, tmpl.Accepts(t, changed(t, `"pigeon"`, "shipping_info", "method")))
 }
 
-// The limits themselves are allowed.
+// Values at the limits are allowed.
 func TestOrdersAtTheLimits(t *testing.T) {
 	t.Parallel()
 	fiftyItems := "[" + strings.Repeat(`{"product_id":103,"quantity":1,"price":1},`, 49) + `{"product_id":103,"quantity":1.0,"price":0}]`
@@ -176,8 +176,8 @@ func TestGatewayRecovers(t *testing.T) {
 	}
 }
 
-// Results that are missing or useless: a step that an operator resolved by hand
-// has none, and another worker may have written anything.
+// Missing or useless results: a step that an operator resolved by hand has
+// none, and another worker may have written anything.
 func TestParentsWithoutUsefulResults(t *testing.T) {
 	t.Parallel()
 	tests := []struct{ handler, parent, result, code string }{

@@ -21,7 +21,7 @@ import (
 
 var update = flag.Bool("update", false, "rewrite the golden files")
 
-// friday is when the tests run: ten hours after their task was made.
+// friday is when the tests run: ten hours after their task was created.
 var friday = time.Date(2026, 1, 2, 13, 0, 0, 0, time.UTC)
 
 func at(t time.Time) func() time.Time { return func() time.Time { return t } }
@@ -87,7 +87,8 @@ func TestSampleOrder(t *testing.T) {
 	require.Equal(t, string(want), string(got)+"\n")
 }
 
-// What the reference documents of the sample order, apart from the golden file.
+// What the reference documents about the sample order, apart from the golden
+// file.
 func TestSampleOrderFacts(t *testing.T) {
 	t.Parallel()
 	run := template(t).Execute(t, fulfillment.Handlers(at(friday)), "", sampleOrder(t))
@@ -194,7 +195,7 @@ func TestShippingMethods(t *testing.T) {
 	}
 }
 
-// A pound is included: one unit and two cost the base alone.
+// One pound is included: one unit and two cost only the base price.
 func TestShippingCostByWeight(t *testing.T) {
 	t.Parallel()
 	for quantity, want := range map[string]string{"1": "15.00", "2": "15.00", "3": "16.25", "100": "137.50"} {

@@ -29,8 +29,8 @@ func TestConformance(t *testing.T) {
 	)
 }
 
-// Numbers beyond every machine word cross the process boundary digit by digit,
-// in the result and in the metadata.
+// Numbers beyond any machine word cross the process boundary digit by digit, in
+// the result and in the metadata.
 func TestBigNumbersOnTheWire(t *testing.T) {
 	t.Parallel()
 	got := plugintest.Run(t, arithmetic.Handlers()[arithmetic.SquareProduct], plugintest.Step{

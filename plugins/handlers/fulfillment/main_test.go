@@ -16,7 +16,8 @@ import (
 
 func TestMain(m *testing.M) { leaks.Main(m) }
 
-// dependencies are the results of the steps before, as far as others read them.
+// dependencies returns the results of earlier steps, as far as others read
+// them.
 func dependencies() map[string]any {
 	return map[string]any{
 		"validate_order": json.RawMessage(

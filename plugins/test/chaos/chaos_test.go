@@ -64,7 +64,7 @@ func start(t *testing.T, mode string) (*wire.Client, error) {
 		Cmd:              cmd,
 	})
 	t.Cleanup(func() {
-		if cmd.Process != nil { // the whole group: a grandchild that holds the pipes makes Kill wait for ever
+		if cmd.Process != nil { // the whole group: a grandchild that holds the pipes makes Kill wait forever
 			_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
 		}
 		client.Kill()
@@ -161,7 +161,7 @@ func TestSteps(t *testing.T) {
 	}
 }
 
-// TestEnvironmentIsTold: the test of a clean environment rests on this.
+// TestEnvironmentIsTold: the test of a clean environment relies on this.
 func TestEnvironmentIsTold(t *testing.T) {
 	t.Parallel()
 	remote, err := start(t, "")

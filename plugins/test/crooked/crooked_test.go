@@ -47,9 +47,9 @@ func problems(t *testing.T, start tryout.Start, cfg tryout.Config) map[string]st
 	return found
 }
 
-// Each fault is found by the check that is made for it, and told in words that
-// say what is wrong and what would be right. No check is fooled by another
-// fault: what is found beside it is named here too.
+// Each fault is found by the check made for it, with a message that says what is
+// wrong and what would be right. No check is misled by another fault: what else is
+// found is listed here too.
 func TestEveryFaultIsFound(t *testing.T) {
 	t.Parallel()
 	for fault, want := range map[string]map[string]string{
@@ -103,7 +103,7 @@ func TestEveryFaultIsFound(t *testing.T) {
 			t.Parallel()
 			start := tryout.InMemory(func() (wire.Server, error) { return &crooked{fault: fault}, nil })
 			cfg := config()
-			if fault == "deaf" || fault == "eager" { // what these do, or leave, is waited for
+			if fault == "deaf" || fault == "eager" { // the check waits for what these do or fail to do
 				cfg.Patience = 10 * time.Second
 			}
 			got := problems(t, start, cfg)
@@ -115,7 +115,7 @@ func TestEveryFaultIsFound(t *testing.T) {
 	}
 }
 
-// What the SDK makes usable for the host's sake is a fault of the plugin still.
+// What the SDK makes usable for the host is still a fault of the plugin.
 func TestUnusableResultsAreFound(t *testing.T) {
 	t.Parallel()
 	odd := health.CheckFunc(func(context.Context) ([]health.Check, error) {
@@ -128,7 +128,7 @@ func TestUnusableResultsAreFound(t *testing.T) {
 	require.Contains(t, got["health mood: checks"], `result "mood": the result is not usable: the status is "fine"`)
 }
 
-// A fault that every call of its kind has is found wherever it is called.
+// A fault of every call of a kind is found wherever that kind is called.
 func TestGeneralFaultsAreFound(t *testing.T) {
 	t.Parallel()
 	for fault, want := range map[string]string{
@@ -207,7 +207,7 @@ func TestProcesses(t *testing.T) {
 	require.NoError(t, os.WriteFile(text, []byte("no program"), 0o700))
 	require.Contains(t, problems(t, tryout.Process(text), cfg)["start"], "a script without a first line like #!/bin/sh")
 
-	// A child that holds the outputs open does not hold up the end.
+	// A child that holds the outputs open does not delay the end.
 	cfg.Patience = time.Second
 	slow := filepath.Join(dir, "slow")
 	require.NoError(t, os.WriteFile(slow, []byte("#!/bin/sh\nsetsid sleep 1000 &\nsleep 1000\n"), 0o700))
@@ -216,8 +216,7 @@ func TestProcesses(t *testing.T) {
 	require.Less(t, time.Since(began), time.Minute)
 }
 
-// A plugin that is killed leaves its socket behind; when it was tried out nothing is
-// left of it.
+// A killed plugin leaves its socket behind; nothing of it is left after the checks.
 func TestNothingIsLeft(t *testing.T) { // not parallel: it sets a variable
 	dir, err := os.MkdirTemp("/tmp", "try") // short, for the socket
 	require.NoError(t, err)
@@ -268,7 +267,7 @@ func kill(t *testing.T, dir string) {
 	environments, err := filepath.Glob("/proc/[0-9]*/environ")
 	require.NoError(t, err)
 	for _, path := range environments {
-		raw, _ := os.ReadFile(path) // others' are not for us
+		raw, _ := os.ReadFile(path) // other users' processes do not matter
 		if strings.Contains(string(raw), "PLUGIN_UNIX_SOCKET_DIR="+dir+"\x00") {
 			pid, err := strconv.Atoi(filepath.Base(filepath.Dir(path)))
 			require.NoError(t, err)

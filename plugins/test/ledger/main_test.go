@@ -12,7 +12,7 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/handler"
 )
 
-// TestStep: what the oracle of the end-to-end tests rests on.
+// TestStep: the oracle of the end-to-end tests relies on this.
 func TestStep(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "book")

@@ -97,7 +97,7 @@ func TestIntakeRefuses(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "plugin")
 			require.NoError(t, tc.make(path))
 			if tc.name == "other user's" && os.Geteuid() != 0 {
-				path = "/proc/1/exe" // what a user can have of another one's
+				path = "/proc/1/exe" // an executable of another user that a user can name
 				tc.want = path
 			}
 			_, err := s.Intake(path, tc.sha)
@@ -174,8 +174,8 @@ func TestPrune(t *testing.T) {
 	require.NoFileExists(t, temp)
 }
 
-// While files are taken in, other goroutines fork: none of the children may
-// hold a copy open for writing when it is executed ("text file busy").
+// While files are taken in, other goroutines fork. None of the children may
+// still hold a copy open for writing when it is executed ("text file busy").
 func TestCopiesCanBeExecutedAtOnce(t *testing.T) {
 	t.Parallel()
 	s, _ := setup(t)

@@ -16,7 +16,7 @@ import (
 
 func TestMain(m *testing.M) { leaks.Main(m) }
 
-// Every pair of phases: the edges are these and no others.
+// Of all pairs of phases, exactly these are edges.
 func TestEdges(t *testing.T) {
 	t.Parallel()
 	legal := map[[2]Phase]bool{}
@@ -46,7 +46,7 @@ func TestEdges(t *testing.T) {
 	require.Equal(t, []Phase{Verified}, edges[Quarantined])
 }
 
-// reaches reports whether an end can be reached.
+// reaches reports whether a final phase can be reached.
 func reaches(from Phase) bool {
 	seen := map[Phase]bool{}
 	var walk func(Phase) bool
@@ -108,8 +108,8 @@ func (m *memory) generations() (all []uint64) {
 	return all
 }
 
-// What somebody waits for is refused if it cannot be written, and is not written
-// later; the rest is, in its order.
+// An event that somebody waits for is refused if it cannot be written, and is
+// not written later; all others are, in order.
 func TestLogFailsClosedAndOpen(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -133,7 +133,8 @@ func TestLogFailsClosedAndOpen(t *testing.T) {
 	})
 }
 
-// While nothing can be written the oldest events go first, and are counted.
+// While nothing can be written, the oldest events are dropped first, and
+// counted.
 func TestLogIsBounded(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -184,7 +185,7 @@ func TestReplay(t *testing.T) {
 	}
 }
 
-// After the end nothing is taken, and nobody waits for it.
+// After Close, no events are accepted, and nobody waits for one.
 func TestClosedLogTakesNothing(t *testing.T) {
 	t.Parallel()
 	j := &memory{}

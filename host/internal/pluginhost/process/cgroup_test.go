@@ -38,7 +38,7 @@ var allLimits = Limits{Memory: 256 << 20, Processes: 64, CPUs: 0.5}
 
 func TestGroupsOfADelegatedTree(t *testing.T) {
 	t.Parallel()
-	for _, on := range []string{"cpu io memory pids", ""} { // turned on before, or by the host
+	for _, on := range []string{"cpu io memory pids", ""} { // enabled before, or by the host
 		root, own, base := cgroupfs(t, "cpuset cpu io memory pids", on)
 		g := FindGroups(root, own)
 		if on == "" {
@@ -74,7 +74,7 @@ func TestGroupsOfADelegatedTree(t *testing.T) {
 	}
 }
 
-// What cannot be enforced is said, with the reason.
+// What cannot be enforced is reported, with the reason.
 func TestGroupsReportWhatIsMissing(t *testing.T) {
 	t.Parallel()
 	root, own, base := cgroupfs(t, "cpu pids", "cpu pids")
@@ -120,9 +120,9 @@ func TestGroupsAreSwept(t *testing.T) {
 	require.DirExists(t, mine)
 }
 
-// This machine's own control groups, if it has any: a process is in its group,
-// and so is what it starts, which dies with the group. Where the host may make
-// none, the report says so and processes start without.
+// With this machine's own control groups, if it has any: a process is in its
+// group, and so is what it starts, which dies with the group. Where the host
+// may not create any, the report says so and processes start without them.
 func TestGroupsOfThisMachine(t *testing.T) {
 	t.Parallel()
 	g := FindGroups("/sys/fs/cgroup", "/proc/self/cgroup")

@@ -6,8 +6,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// What is passed on by name takes no variable's place that the host sets, and none is
-// there twice.
+// Variables passed by name do not replace those that the host sets, and none appears
+// twice.
 func TestEnvironment(t *testing.T) {
 	for _, name := range []string{"PLUGIN_KEY", "TMPDIR", "GOMEMLIMIT", "GOMAXPROCS", "PASSED"} {
 		t.Setenv(name, "of the host")

@@ -61,8 +61,8 @@ func TestLogLines(t *testing.T) {
 	}
 }
 
-// What a plugin logs as JSON makes one line, of the plugin and the generation that
-// it is of, and plays no tricks on a terminal.
+// What a plugin logs as JSON becomes one line, marked with its plugin and
+// generation, and cannot manipulate a terminal.
 func TestForgedLogLines(t *testing.T) {
 	t.Parallel()
 	const line = `{"@level":"info","@message":"hello\n2026-01-01T00:00:00Z [ERROR] tasker: the database is gone",` +
@@ -139,14 +139,14 @@ func TestRunDir(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, os.FileMode(0o700), info.Mode().Perm())
 
-	// What a killed host left is swept, what a live one uses is not, and neither
-	// is what is new.
+	// What a killed host left is removed; what a live one uses, or what is new, is
+	// not.
 	past := time.Now().Add(-time.Hour)
 	left := filepath.Join(parent, runDirPrefix+"left")
 	require.NoError(t, os.MkdirAll(filepath.Join(left, "plugin-dir1"), 0o700))
 	fresh := filepath.Join(parent, runDirPrefix+"fresh")
 	require.NoError(t, os.Mkdir(fresh, 0o700))
-	later := time.Now().Add(time.Hour) // it stays new, however slow this is
+	later := time.Now().Add(time.Hour) // it stays new, however slow this test is
 	require.NoError(t, os.Chtimes(fresh, later, later))
 	for _, dir := range []string{left, d.Path()} {
 		require.NoError(t, os.Chtimes(dir, past, past))
@@ -172,8 +172,8 @@ func TestExitInWords(t *testing.T) {
 	require.Equal(t, "ended by signal 11 (segmentation fault)", Exit{Code: -1, Signal: syscall.SIGSEGV}.String())
 }
 
-// Whoever asks right after a process has ended is told how, though its output is
-// still being read.
+// Right after a process has ended, it is known how, although its output is still
+// being read.
 func TestAnEndIsKnownWhileTheOutputIsRead(t *testing.T) {
 	t.Parallel()
 	l := NewLauncher()

@@ -10,8 +10,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// What a host that was killed has left is removed by the next: its directory,
-// and what its plugins left running. What lives is left alone.
+// The next host removes what a killed host has left: its directory, and what
+// its plugins left running. It leaves live hosts alone.
 func TestLeftoversAreSwept(t *testing.T) {
 	t.Parallel()
 	parent, err := os.MkdirTemp("", "sweep") // a short path

@@ -67,7 +67,7 @@ func TestCompare(t *testing.T) {
 	}
 }
 
-// Equal generations are seldom told apart: one in forty at the bound, and it is
+// Equal generations are seldom distinguished: one in forty at the limit, which is
 // half as high again.
 func TestEqualsAreNotWorse(t *testing.T) {
 	t.Parallel()
@@ -80,8 +80,8 @@ func TestEqualsAreNotWorse(t *testing.T) {
 	})
 }
 
-// What is slower is the operator's to say: 40 ms more are nothing for calls that
-// take a second, and much for those that take a millisecond.
+// The operator decides what counts as slower: 40 ms more are nothing for calls
+// that take a second, but much for those that take a millisecond.
 func TestTheFloorOfLatencies(t *testing.T) {
 	t.Parallel()
 	old, now := sample(1000, 0, 0, time.Millisecond), sample(100, 0, 0, 40*time.Millisecond)
@@ -108,7 +108,7 @@ func TestChanceIsNotSlowness(t *testing.T) {
 	}
 }
 
-// sums puts samples together.
+// sums combines samples.
 func sums(each map[string]Sample) Sums {
 	s := Sums{Each: map[string]*Sample{}}
 	for name, one := range each {
@@ -118,8 +118,8 @@ func sums(each map[string]Sample) Sums {
 	return s
 }
 
-// Each name is compared with itself: the share of the slow ones neither makes a
-// regression nor hides one.
+// Each name is compared with itself: a changed share of slow names neither looks
+// like a regression nor hides one.
 func TestJudgeByName(t *testing.T) {
 	t.Parallel()
 	limits := Limits{MinSamples: 50, ErrorFloor: .05, LatencyFloor: 50 * time.Millisecond}
@@ -188,7 +188,7 @@ func TestRecord(t *testing.T) {
 	require.Empty(t, r.Sum(later, start).Each)
 }
 
-// Calls that come too seldom for a minute are counted all the same, from a moment
+// Calls that are too rare for one minute are still counted, from a certain moment
 // on.
 func TestTotalForgetsNothing(t *testing.T) {
 	t.Parallel()

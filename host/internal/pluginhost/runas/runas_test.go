@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Users and groups are found by name and by number, and what is not there is
-// said with what to do.
+// Users and groups are found by name and by number; for missing ones the error
+// says what to do.
 func TestLookup(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -39,7 +39,7 @@ func TestLookup(t *testing.T) {
 }
 
 // A host that lacks a capability says which, and does without the one that only
-// limits take.
+// limits need.
 func TestCapabilities(t *testing.T) {
 	t.Parallel()
 	all := uint64(1) << unix.CAP_SYS_RESOURCE
@@ -60,7 +60,7 @@ func TestCapabilities(t *testing.T) {
 	require.ErrorContains(t, u.allow(0), "lacks CAP_SETUID, CAP_SETGID, CAP_CHOWN, CAP_DAC_OVERRIDE, CAP_KILL")
 }
 
-// The host's own user takes no rights.
+// The host's own user needs no capabilities.
 func TestOwnUser(t *testing.T) {
 	t.Parallel()
 	held, err := capabilities()

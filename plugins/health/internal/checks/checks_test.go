@@ -72,7 +72,7 @@ func TestHTTP(t *testing.T) {
 			{Name: "wanted", URL: server.URL + "/teapot", Status: 418},
 			{Name: "moved", URL: server.URL + "/moved"},
 			{Name: "hangs", URL: server.URL + "/hangs"},
-			{Name: "nobody", URL: "http://me:secret@127.0.0.1:1"}, // a port that nobody has
+			{Name: "nobody", URL: "http://me:secret@127.0.0.1:1"}, // a port that nothing listens on
 		},
 	}))
 	got, err := h.Check(t.Context())

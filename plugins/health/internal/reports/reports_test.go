@@ -28,7 +28,7 @@ func degraded(id string, severity health.Severity) health.Event {
 	}
 }
 
-// receiver answers with the statuses given, the last again and again, and
+// receiver answers with the given statuses, repeating the last one, and
 // remembers the last request.
 type receiver struct {
 	*httptest.Server

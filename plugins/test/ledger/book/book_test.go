@@ -12,7 +12,8 @@ import (
 	"github.com/tasker-systems/tasker-host/plugins/test/ledger/book"
 )
 
-// TestManyWriters: lines never mix, and of all who try one has the effect.
+// TestManyWriters: lines never mix, and exactly one of the writers has the
+// effect.
 func TestManyWriters(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -59,7 +60,8 @@ func TestKeysThatAreNoNames(t *testing.T) {
 	require.NoError(t, b.Close())
 }
 
-// What a process leaves that was killed while it wrote spoils no other's entry.
+// What a process that was killed while writing leaves behind does not damage
+// the entries of others.
 func TestPieces(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
