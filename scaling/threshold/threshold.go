@@ -21,7 +21,7 @@ type Options struct {
 	Lower             float64          `json:"lower" doc:"shrink below this many times the target"`
 	MaxErrorRate      float64          `json:"max_error_rate" doc:"add one executor above this share of failures; 1: never"`
 	MaxDepth          int64            `json:"max_depth" doc:"grow above this many pieces of work that wait"`
-	DepthStep         int64            `json:"depth_step" doc:"add one executor for each so many pieces of work that wait"`
+	DepthStep         int64            `json:"depth_step" doc:"add one executor for every so many pieces of waiting work"`
 	Window            scaling.Duration `json:"window" doc:"how far back to look at samples"`
 }
 

@@ -24,7 +24,7 @@ func poolSample(second int) readmodel.PoolSample {
 func poolDecision() readmodel.PoolDecision {
 	s := poolSample(0)
 	return readmodel.PoolDecision{
-		At: Epoch, Algorithm: "backlog", By: "plugin scaling/backlog, generation 7", From: 64, To: 96, Reason: "30 wait and 120.0 come a second",
+		At: Epoch, Algorithm: "backlog", By: "plugin scaling/backlog, generation 7", From: 64, To: 96, Reason: "30 wait and 120.0 arrive a second",
 		Advice: &readmodel.PoolAdvice{Target: 120, Confidence: 0.9}, Current: 64, Min: 64, Max: 2000, Samples: 240, Measured: &s,
 		Clamps: []readmodel.PoolClamp{{Rule: "step", From: 120, To: 96, Reason: "at most 32 are added at once"}},
 		Shadow: &readmodel.PoolShadow{Algorithm: "rate", By: "built-in", Advice: &readmodel.PoolAdvice{Target: 80, Confidence: 1}, To: 80, Reason: "as many as the work keeps busy"},

@@ -105,9 +105,9 @@ func (p *Plugin) check() error {
 	entries, err := os.ReadDir(p.Dir)
 	switch {
 	case err == nil && len(entries) > 0:
-		problems = append(problems, fmt.Errorf("%s is not empty: nothing in it is overwritten; choose another with --dir", p.Dir))
+		problems = append(problems, fmt.Errorf("%s is not empty, and nothing in it is overwritten; choose another folder with --dir", p.Dir))
 	case err != nil && !errors.Is(err, fs.ErrNotExist):
-		problems = append(problems, fmt.Errorf("look into the folder: %w", err))
+		problems = append(problems, fmt.Errorf("read the folder: %w", err))
 	}
 	return errors.Join(problems...)
 }

@@ -13,8 +13,8 @@ import (
 	"github.com/tasker-systems/tasker-host/host/internal/workflow"
 )
 
-// What is made builds, is formatted, passes its tests and describes itself, as
-// it is.
+// What is made builds, is formatted, passes its tests and describes itself
+// without any change.
 func TestWhatIsMadeWorks(t *testing.T) {
 	t.Parallel()
 	repository := scaffold.FindSource(t.TempDir(), ".")
@@ -28,7 +28,8 @@ func TestWhatIsMadeWorks(t *testing.T) {
 			files, err := scaffold.Write(scaffold.Plugin{Kind: kind, Name: "my-first", Dir: dir, Source: repository, Go: "1.26"})
 			require.NoError(t, err)
 			require.Contains(t, files, "plugins.toml")
-			// `go mod tidy` would ask the network for what this repository knows.
+			// `go mod tidy` would ask the network for what this repository
+			// already has.
 			require.NoError(t, os.WriteFile(filepath.Join(dir, "go.sum"), sums, 0o600))
 			run := func(name string, args ...string) string {
 				t.Helper()
@@ -47,8 +48,8 @@ func TestWhatIsMadeWorks(t *testing.T) {
 	}
 }
 
-// The template of a new handler can be applied whatever the plugin is called: a
-// namespace has other letters than a plugin's name. The README submits to it.
+// The template of a new handler can be applied whatever the plugin's name is,
+// although a namespace allows other characters. The README submits to it.
 func TestTheTemplateCanBeApplied(t *testing.T) {
 	t.Parallel()
 	for name, namespace := range map[string]string{
@@ -77,7 +78,7 @@ func TestWriteRefuses(t *testing.T) {
 	_, err := scaffold.Write(scaffold.Plugin{Kind: "robot", Name: "My Plugin", Dir: full})
 	require.ErrorContains(t, err, `"robot" is not a kind of plugin: want handler, scaling, health`)
 	require.ErrorContains(t, err, `"My Plugin" is not a plugin's name`)
-	require.ErrorContains(t, err, "is not empty: nothing in it is overwritten")
+	require.ErrorContains(t, err, "is not empty, and nothing in it is overwritten")
 }
 
 func TestPublishedModule(t *testing.T) {
