@@ -51,8 +51,8 @@ func (e *PendingError) Error() string {
 type ChangedError struct{ Names []string }
 
 func (e *ChangedError) Error() string {
-	return fmt.Sprintf("the schema was made by other versions of %s: a migration must not change after its release; "+
-		"use the program that made the schema, or a database of its own for this one", strings.Join(e.Names, ", "))
+	return fmt.Sprintf("the schema was created by other versions of %s: a migration must not change after its release; "+
+		"use the program that created the schema, or give this one a database of its own", strings.Join(e.Names, ", "))
 }
 
 // Status lists all migrations in order of their versions. It changes nothing.
@@ -90,7 +90,7 @@ func checkServer(ctx context.Context, db Querier) error {
 		Scan(&number, &version, &encoding)
 	switch {
 	case err != nil:
-		return fmt.Errorf("ask the server about itself: %w", err)
+		return fmt.Errorf("read the server's settings: %w", err)
 	case number < pgcluster.MinMajor*10000:
 		return fmt.Errorf("the server is PostgreSQL %s: want %d or later", version, pgcluster.MinMajor)
 	case encoding != "UTF8":

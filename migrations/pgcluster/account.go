@@ -26,7 +26,7 @@ func serverAccount(name string) (account, error) {
 	if os.Geteuid() != 0 {
 		me, err := user.Current()
 		if err != nil {
-			return account{}, fmt.Errorf("look up our own account, which PostgreSQL needs: %w", err)
+			return account{}, fmt.Errorf("look up the current account, which PostgreSQL needs: %w", err)
 		}
 		return newAccount(me, false)
 	}
@@ -107,7 +107,7 @@ func (a account) reaches(dir string) error {
 		}
 		st, ok := info.Sys().(*syscall.Stat_t)
 		if !ok {
-			return errors.New("this system does not tell who owns a directory")
+			return errors.New("this system does not report who owns a directory")
 		}
 		need := os.FileMode(0o001)
 		switch {

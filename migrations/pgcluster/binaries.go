@@ -84,7 +84,7 @@ func (e *VersionError) Error() string {
 		}
 		fmt.Fprintf(&found, "%d in %s", b.Major, b.Dir)
 	}
-	return fmt.Sprintf("the data belongs to PostgreSQL %d, found is %s: install postgresql-%d, or move the data with pg_upgrade",
+	return fmt.Sprintf("the data belongs to PostgreSQL %d, but only %s was found: install postgresql-%d, or move the data with pg_upgrade",
 		e.Data, found.String(), e.Data)
 }
 
@@ -143,7 +143,7 @@ func inspect(dir string) (Binaries, error) {
 		return Binaries{}, fmt.Errorf("ask %s for its version: %w", b.path("postgres"), err)
 	}
 	if b.Major = majorIn(string(out)); b.Major < MinMajor {
-		return Binaries{}, fmt.Errorf("%s is version %d, needed is %d or later", b.path("postgres"), b.Major, MinMajor)
+		return Binaries{}, fmt.Errorf("%s is version %d: want %d or later", b.path("postgres"), b.Major, MinMajor)
 	}
 	return b, nil
 }

@@ -135,7 +135,7 @@ func (c *Cluster) bringUp(ctx context.Context) error {
 		if err := c.layout.initialize(ctx, c.bin, c.acct, c.cfg.Ephemeral); err != nil {
 			return err
 		}
-		c.cfg.Log.Info("made a private PostgreSQL", "dir", c.layout.dir, "version", c.bin.Major, "took", time.Since(began).Round(time.Millisecond))
+		c.cfg.Log.Info("created a private PostgreSQL", "dir", c.layout.dir, "version", c.bin.Major, "took", time.Since(began).Round(time.Millisecond))
 	}
 	if err := c.adopt(ctx); err != nil {
 		return err

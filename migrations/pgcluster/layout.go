@@ -110,7 +110,7 @@ func makePrivate(dir string, a account) error {
 	}
 	st, ok := info.Sys().(*syscall.Stat_t)
 	if !info.IsDir() || !ok || (st.Uid != a.uid && int(st.Uid) != os.Geteuid()) {
-		return fmt.Errorf("%s belongs to somebody else", dir)
+		return fmt.Errorf("%s belongs to another user", dir)
 	}
 	if err := os.Chmod(dir, 0o700); err != nil {
 		return err

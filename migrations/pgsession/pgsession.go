@@ -38,7 +38,7 @@ func Setup(settings map[string]string, within time.Duration) func(context.Contex
 // ErrShared says that a pooler gives each transaction whatever session is free, as in
 // transaction mode: a session's settings, prepared statements and locks are lost from
 // one statement to the next.
-var ErrShared = errors.New("a pooler in transaction mode stands before the database, and sessions are needed")
+var ErrShared = errors.New("the database is behind a pooler in transaction mode, and sessions are needed")
 
 // Check returns [ErrShared] if a connection does not have a session of its own. It takes
 // two connections: if a pooler hands out sessions, a transaction on one connection takes

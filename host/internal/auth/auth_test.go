@@ -197,8 +197,8 @@ func TestJWT(t *testing.T) {
 		_, err := j.Authenticate(t.Context(), bad)
 		require.ErrorIs(t, err, auth.ErrRefused, name)
 		why := map[string]string{
-			"another key": "signature does not verify", "another alg than key": "signature does not verify", "expired": "has expired", "no expiry": "names no expiry", "not yet": "not valid yet",
-			"another issuer": "another issuer", "another audience": "another audience", "no subject": "names no subject", "long subject": "names no subject",
+			"another key": "signature does not verify", "another alg than key": "signature does not verify", "expired": "has expired", "no expiry": "has no expiry", "not yet": "not valid yet",
+			"another issuer": "another issuer", "another audience": "another audience", "no subject": "has no subject", "long subject": "has no subject",
 		}
 		require.ErrorContains(t, err, why[name], name)
 	}

@@ -88,9 +88,9 @@ func (j *JWT) principal(claims jwt.Claims, all map[string]json.RawMessage) (Prin
 	case err != nil:
 		return Principal{}, refused("the token is not valid yet")
 	case claims.Expiry == nil:
-		return Principal{}, refused("the token names no expiry")
+		return Principal{}, refused("the token has no expiry")
 	case claims.Subject == "" || len(claims.Subject) > maxSubject:
-		return Principal{}, refused("the token names no subject, or one that is too long")
+		return Principal{}, refused("the token has no subject, or one that is too long")
 	}
 	return Principal{
 		Kind: ByJWT, Name: claims.Subject, Permissions: KnownPermissions(words(all[j.cfg.PermissionsClaim])),

@@ -58,7 +58,7 @@ func (s *keySet) find(ctx context.Context, id string) ([]jose.JSONWebKey, error)
 // readAgain reads the keys. After a failure it does not retry with every request.
 func (s *keySet) readAgain(ctx context.Context, now time.Time) error {
 	if now.Sub(s.triedAt) < unknownKeyRefresh/10 {
-		return errors.New("the keys of the issuer could not be read a moment ago")
+		return errors.New("the issuer's keys could not be read a moment ago")
 	}
 	s.triedAt = now
 	if s.cfg.KeysFile != "" {
@@ -102,14 +102,14 @@ func (s *keySet) fetch(ctx context.Context) error {
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.cfg.KeysURL, http.NoBody)
 	if err != nil {
-		return fmt.Errorf("ask for the issuer's keys: %w", err)
+		return fmt.Errorf("fetch the issuer's keys: %w", err)
 	}
 	client := http.Client{CheckRedirect: func(*http.Request, []*http.Request) error {
-		return errors.New("auth.jwt.keys_url redirects: set where it leads to")
+		return errors.New("auth.jwt.keys_url redirects: set it to the final address")
 	}}
 	resp, err := client.Do(req)
 	if err != nil {
-		return fmt.Errorf("ask for the issuer's keys: %w", err)
+		return fmt.Errorf("fetch the issuer's keys: %w", err)
 	}
 	defer func() { _ = resp.Body.Close() }()
 	src, err := io.ReadAll(io.LimitReader(resp.Body, maxKeysBytes))
@@ -155,7 +155,7 @@ func parseKeys(src []byte) ([]jose.JSONWebKey, error) {
 		}
 	}
 	if len(keys) == 0 {
-		return nil, errors.New("there is no public key to verify signatures with")
+		return nil, errors.New("no public key to verify signatures with")
 	}
 	return keys, nil
 }

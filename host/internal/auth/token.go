@@ -87,7 +87,7 @@ func NewTokens(source TokenSource, refresh time.Duration, now func() time.Time) 
 func (t *Tokens) Authenticate(ctx context.Context, bearer string) (Principal, error) {
 	id, secret, ok := splitToken(bearer)
 	if !ok {
-		return Principal{}, refused("the token is not one of this system")
+		return Principal{}, refused("the token was not issued by this system")
 	}
 	stored, known, err := t.find(ctx, id)
 	if err != nil {

@@ -28,7 +28,7 @@ func (b *Backend) CreateToken(ctx context.Context, o api.TokenOrder) (readmodel.
 	}
 	if !created {
 		return readmodel.NewToken{}, api.Conflict(api.CodeTokenExists,
-			"there is a token %s that works; revoke it first, or choose another name", o.Name)
+			"a valid token named %s exists; revoke it first, or choose another name", o.Name)
 	}
 	b.Parts.Bearers.Forget()
 	return readmodel.NewToken{Token: token, Bearer: bearer}, nil
@@ -44,7 +44,7 @@ func (b *Backend) ListTokens(ctx context.Context) ([]readmodel.Token, error) {
 func (b *Backend) RevokeToken(ctx context.Context, idOrName, by string) (readmodel.Token, error) {
 	token, err := b.Store.RevokeToken(ctx, idOrName, by)
 	if errors.Is(err, store.ErrNotFound) {
-		return token, api.NotFound(api.CodeTokenNotFound, "there is no token with the id or name %q; 'tasker token list' shows what there is", idOrName)
+		return token, api.NotFound(api.CodeTokenNotFound, "there is no token with the id or name %q; see 'tasker token list'", idOrName)
 	}
 	if err != nil {
 		return token, inputFault(err)

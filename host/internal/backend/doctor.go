@@ -86,9 +86,9 @@ func fail(c readmodel.DoctorCheck, fix string) readmodel.DoctorCheck {
 func unknown(name string, err error) readmodel.DoctorCheck {
 	fix := "see the host's log"
 	if class := store.Classify(err); class == store.Unavailable || class == store.Unknown {
-		fix = "see that the database runs, can be reached and is not overloaded; 'tasker breaker list' says what failed last"
+		fix = "check that the database is running, reachable and not overloaded; 'tasker breaker list' shows the last failure"
 	}
-	return fail(good(name, "could not be looked at: %s", err), fix)
+	return fail(good(name, "could not be checked: %s", err), fix)
 }
 
 func (b *Backend) stateCheck() readmodel.DoctorCheck {
@@ -120,12 +120,12 @@ func (b *Backend) pluginCheck() readmodel.DoctorCheck {
 	down := len(ill) > 0
 	if b.Refused != nil {
 		for _, no := range b.Refused() {
-			ill = append(ill, fmt.Sprintf("what plugins.toml names for %s/%s does not run: %s", no.Kind, no.Name, no.Message))
+			ill = append(ill, fmt.Sprintf("the binary that plugins.toml names for %s/%s is not running: %s", no.Kind, no.Name, no.Message))
 			down = down || !serves[[2]string{no.Kind, no.Name}]
 		}
 	}
 	c := good("plugins", "%s", strings.Join(ill, "; "))
-	const look = "'tasker plugin explain KIND/NAME' and the host's log say why one does not serve"
+	const look = "'tasker plugin explain KIND/NAME' and the host's log say why a plugin is not serving"
 	switch {
 	case len(all) == 0 && len(ill) == 0:
 		return warn(good("plugins", "no plugin is configured"), "without plugins only outside workers run steps")
@@ -136,7 +136,7 @@ func (b *Backend) pluginCheck() readmodel.DoctorCheck {
 	case down:
 		return warn(c, look+"; steps that need their handlers wait, or go to other hosts")
 	default:
-		return warn(c, "put a binary in its place that starts, or have it tried again with 'tasker plugin apply'; until then what served before serves on")
+		return warn(c, "replace it with a binary that starts, or retry with 'tasker plugin apply'; until then the previous one keeps serving")
 	}
 }
 
@@ -150,7 +150,7 @@ func (b *Backend) poolCheck() readmodel.DoctorCheck {
 	}
 	if len(ill) > 0 {
 		return warn(good("pools", "%s", strings.Join(ill, "; ")),
-			"see 'tasker pool show'; a pool that is too small is changed with 'tasker pool set', one that is paused goes on with 'tasker pool resume'")
+			"see 'tasker pool show'; enlarge a pool with 'tasker pool set', resume a paused one with 'tasker pool resume'")
 	}
 	return good("pools", "all %d pools work", len(pools))
 }
@@ -165,13 +165,13 @@ func serverChecks(f *store.ServerFacts) []readmodel.DoctorCheck {
 	if !f.Fsync || !f.FullPageWrites || f.SynchronousCommit == "off" {
 		durability = fail(durability, "a crash of the server can lose or damage tasks: set all of them to on")
 	}
-	writable := good("writable", "the server takes writes")
+	writable := good("writable", "the server accepts writes")
 	if f.InRecovery {
-		writable = fail(good("writable", "the server is a standby and only reads"), "connect to the primary")
+		writable = fail(good("writable", "the server is a read-only standby"), "connect to the primary")
 	}
 	encoding := good("encoding", "the encoding is %s", f.Encoding)
 	if f.Encoding != "UTF8" {
-		encoding = fail(encoding, "JSON needs a database with the encoding UTF8")
+		encoding = fail(encoding, "create the database with the encoding UTF8, which JSON needs")
 	}
 	return []readmodel.DoctorCheck{version, durability, writable, encoding, connectionsCheck(f), transactionsCheck(f)}
 }
@@ -198,7 +198,7 @@ func connectionsCheck(f *store.ServerFacts) readmodel.DoctorCheck {
 
 func transactionsCheck(f *store.ServerFacts) readmodel.DoctorCheck {
 	c := good("transactions", "the oldest transaction is %s old", rounded(f.OldestTransaction))
-	const fix = "dead rows cannot be removed while it is open, and queues grow slow: find it in pg_stat_activity or pg_prepared_xacts and end it"
+	const fix = "dead rows cannot be removed while it is open, and queues slow down: find it in pg_stat_activity or pg_prepared_xacts and end it"
 	switch {
 	case f.OldestTransaction >= transactionFail:
 		return fail(c, fix)
@@ -216,9 +216,9 @@ func (b *Backend) schemaCheck(ctx context.Context) (readmodel.DoctorCheck, error
 	_, changed := errors.AsType[*migrations.ChangedError](err)
 	switch {
 	case err == nil:
-		return good("", "the schema is the one this program knows"), nil
+		return good("", "the schema is up to date"), nil
 	case newer || pending || changed:
-		return fail(good("", "%s", err), "run the program that belongs to the schema, or migrate"), nil
+		return fail(good("", "%s", err), "run the version of the program that matches the schema, or migrate"), nil
 	default:
 		return readmodel.DoctorCheck{}, err
 	}
@@ -229,7 +229,7 @@ func (b *Backend) pgmqCheck(ctx context.Context) (readmodel.DoctorCheck, error) 
 	if err != nil {
 		return readmodel.DoctorCheck{}, err
 	}
-	c := good("", "pgmq is of kind %s, version %s", info.Kind, orUnknown(info.Version))
+	c := good("", "pgmq: %s, version %s", info.Kind, orUnknown(info.Version))
 	if len(info.Missing) > 0 {
 		return fail(good("", "pgmq (%s) lacks %s", info.Kind, strings.Join(info.Missing, ", ")), "install pgmq 1.5.1 or later"), nil
 	}
@@ -253,7 +253,7 @@ func (b *Backend) clockCheck(ctx context.Context) (readmodel.DoctorCheck, error)
 	}
 	c := good("", "the database's clock is %s ahead of the host's (±%s)",
 		ahead.Round(time.Millisecond), uncertainty.Round(10*time.Microsecond))
-	const fix = "have both machines keep their clocks by NTP"
+	const fix = "synchronize the clocks of both machines with NTP"
 	switch off := ahead.Abs() - uncertainty; {
 	case off >= skewFail:
 		return fail(c, fix), nil

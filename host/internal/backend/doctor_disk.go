@@ -27,11 +27,11 @@ func (b *Backend) leasesCheck(ctx context.Context) (readmodel.DoctorCheck, error
 	c := good("", "outside workers hold %d leases", l.All)
 	switch {
 	case l.Overdue > 0:
-		return fail(good("", "%d leases of outside workers ran out and were not taken back", l.Overdue),
-			"a running host takes them back within its sweep interval; see the hosts' logs"), nil
+		return fail(good("", "%d leases of outside workers have expired and were not given back", l.Overdue),
+			"a running host gives them back within its sweep interval; see the hosts' logs"), nil
 	case l.Long > 0:
 		c.Message += fmt.Sprintf(", %d of them for more than %s at a time", l.Long, longLease)
-		return warn(c, "if such a worker dies, its step waits for so long: have it ask for less and send heartbeats"), nil
+		return warn(c, "if such a worker dies, its step waits that long: have it request shorter leases and send heartbeats"), nil
 	default:
 		return c, nil
 	}
@@ -50,10 +50,10 @@ func (b *Backend) diskCheck(ctx context.Context) (readmodel.DoctorCheck, error) 
 			bloated = append(bloated, t.Name)
 		}
 	}
-	c := good("", "the database takes %s; most of it: %s", size(total), strings.Join(tables, ", "))
+	c := good("", "the database uses %s, most of it in %s", size(total), strings.Join(tables, ", "))
 	if len(bloated) > 0 {
 		return warn(c, "more than half of the rows of "+strings.Join(bloated, ", ")+
-			" are dead: see that autovacuum keeps up and no old transaction is open"), nil
+			" are dead: check that autovacuum keeps up and no old transaction is open"), nil
 	}
 	return c, nil
 }
@@ -68,18 +68,18 @@ func (b *Backend) partitionsCheck(ctx context.Context) (readmodel.DoctorCheck, e
 	}
 	switch {
 	case f.Missing > 0:
-		return warn(good("", "%d of the partitions of today and tomorrow are not there: tasks go to the default partition", f.Missing),
-			"see the host's log for why it could not make them: a lock that somebody holds, or a role that may not create tables"), nil
+		return warn(good("", "%d of the partitions for today and tomorrow are missing: tasks go to the default partition", f.Missing),
+			"the host's log says why it could not create them: a lock held by another session, or a role that may not create tables"), nil
 	case f.Astray > 0:
 		many := fmt.Sprint(f.Astray)
 		if f.Astray == countedAstray {
 			many += " or more"
 		}
-		return warn(good("", "tasks in the default partition: %s, made from %s to %s", many, f.First.UTC().Format(time.DateOnly), f.Last.UTC().Format(time.DateOnly)),
-			"the clock of a host was wrong, or no partitions could be made then. The tasks run and end like others, and retention removes them; "+
-				"if there are millions, have them removed ('orchestration.retention') before they slow down each new partition"), nil
+		return warn(good("", "tasks in the default partition: %s, created from %s to %s", many, f.First.UTC().Format(time.DateOnly), f.Last.UTC().Format(time.DateOnly)),
+			"a host's clock was wrong, or partitions could not be created at the time. The tasks run and end like any others, and retention removes them; "+
+				"if there are millions, have retention ('orchestration.retention') remove them before they slow down the creation of each partition"), nil
 	default:
-		return good("", "every task is in the partition of its time"), nil
+		return good("", "every task is in the partition for its time"), nil
 	}
 }
 

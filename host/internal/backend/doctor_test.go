@@ -32,8 +32,8 @@ func TestDoctorOfPlugins(t *testing.T) {
 	}{
 		{"all serve", stated{all: []pluginhost.Status{serves}}, nil, "all 1 plugins serve", ""},
 		{"one does not", stated{all: []pluginhost.Status{serves, ends}}, nil, "handler/math is failed (exit code 3)", "tasker plugin explain"},
-		{"a new binary does not", stated{all: []pluginhost.Status{serves}}, []Refusal{no}, "for scaling/tide does not run: no ELF file", "what served before serves on"},
-		{"the first binary does not", stated{}, []Refusal{no}, "for scaling/tide does not run: no ELF file", "steps that need their handlers wait"},
+		{"a new binary does not", stated{all: []pluginhost.Status{serves}}, []Refusal{no}, "for scaling/tide is not running: no ELF file", "the previous one keeps serving"},
+		{"the first binary does not", stated{}, []Refusal{no}, "for scaling/tide is not running: no ELF file", "steps that need their handlers wait"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()

@@ -28,13 +28,13 @@ func (b *Backend) hostsCheck(ctx context.Context) (readmodel.DoctorCheck, error)
 	c := good("", "%d alive: %s", len(alive), strings.Join(alive, ", "))
 	switch {
 	case len(alive) == 0:
-		return fail(good("", "no host is alive"), "the heartbeat of this host does not arrive; see its log"), nil
+		return fail(good("", "no host is alive"), "this host's heartbeats do not reach the database; see its log"), nil
 	case len(unswept) > 0:
-		c.Message += fmt.Sprintf("; gone, and their steps not yet given back: %s", strings.Join(unswept, ", "))
-		return warn(c, "a running host gives them back within its sweep interval; look again"), nil
+		c.Message += fmt.Sprintf("; gone, with steps not yet given back: %s", strings.Join(unswept, ", "))
+		return warn(c, "a running host gives them back within its sweep interval; check again"), nil
 	case len(versions) > 1:
 		c.Message += fmt.Sprintf("; they run %d different versions", len(versions))
-		return warn(c, "fine during an upgrade; finish it"), nil
+		return warn(c, "normal during an upgrade; complete it"), nil
 	default:
 		return c, nil
 	}
@@ -64,17 +64,17 @@ func (b *Backend) queuesCheck(ctx context.Context) (readmodel.DoctorCheck, error
 			bloated = append(bloated, d.Queue)
 		}
 	}
-	c := good("", "messages, about: %s", strings.Join(texts, ", "))
+	c := good("", "messages (estimated): %s", strings.Join(texts, ", "))
 	switch {
 	case len(depths) == 0:
 		return good("", "there are no queues yet"), nil
 	case len(paused) > 0:
 		c.Message += "; paused: " + strings.Join(paused, ", ")
-		return warn(c, "let them go on with `tasker queue resume NAMESPACE`"), nil
+		return warn(c, "resume them with `tasker queue resume NAMESPACE`"), nil
 	case len(deep) > 0:
-		return warn(c, "more work comes than is done on "+strings.Join(deep, ", ")+": see that its handlers are served, or add hosts"), nil
+		return warn(c, "work arrives faster than it is done on "+strings.Join(deep, ", ")+": check that its handlers are served, or add hosts"), nil
 	case len(bloated) > 0:
-		return warn(c, "many dead rows in "+strings.Join(bloated, ", ")+": see that autovacuum keeps up and no old transaction is open"), nil
+		return warn(c, "many dead rows in "+strings.Join(bloated, ", ")+": check that autovacuum keeps up and no old transaction is open"), nil
 	default:
 		return c, nil
 	}
@@ -91,10 +91,10 @@ func (b *Backend) limboCheck(ctx context.Context) (readmodel.DoctorCheck, error)
 	first := limbo[0]
 	return fail(
 		good("", "%s that nothing wakes, such as step %s: %s", atLeast(len(limbo), shownLimbo), first.UUID(), first.Reason),
-		"this is a defect of Tasker Host: please report it with the rows of the view tasker_limbo; cancel the task to be rid of it"), nil
+		"this is a bug in Tasker Host: please report it with the rows of the view tasker_limbo; cancel the task to get rid of it"), nil
 }
 
-const lettersFix = "see them with `tasker dlq list`, then replay or discard them"
+const lettersFix = "list them with `tasker dlq list`, then replay or discard them"
 
 func (b *Backend) deadLettersCheck(ctx context.Context) (readmodel.DoctorCheck, error) {
 	f, err := b.Store.WorkFacts(ctx, countedLetters)

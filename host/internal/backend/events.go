@@ -48,13 +48,13 @@ func wanted(q api.EventQuery) events.Filter {
 func eventFault(err error) error {
 	switch {
 	case errors.Is(err, events.ErrCursor):
-		return api.Invalid(api.CodeValidationFailed, "the events cannot go on from there",
-			api.Issue{Location: "header.Last-Event-ID", Detail: err.Error() + "; leave it out to begin now"})
+		return api.Invalid(api.CodeValidationFailed, "events cannot resume from there",
+			api.Issue{Location: "header.Last-Event-ID", Detail: err.Error() + "; omit it to start from now"})
 	case errors.Is(err, events.ErrExpired):
-		return &api.Fault{Kind: api.ErrGone, Code: api.CodeEventsExpired, Detail: "the id of the event is too old to go on from; leave it out to begin now, " +
-			"and look into the histories of tasks and plugins and the audit for what was before"}
+		return &api.Fault{Kind: api.ErrGone, Code: api.CodeEventsExpired, Detail: "the event id is too old to resume from; omit it to start from now, " +
+			"and see the histories of tasks and plugins and the audit for earlier ones"}
 	case errors.Is(err, events.ErrStopped):
-		return api.Unavailable("events are not followed now", databaseRetry, err)
+		return api.Unavailable("the event feed is not running", databaseRetry, err)
 	default:
 		return fault(err)
 	}

@@ -95,7 +95,7 @@ func concerns(st *readmodel.Step, steps []readmodel.Step, ended bool) bool {
 func settledTask(t *readmodel.Task) (readmodel.Cause, string) {
 	switch t.State {
 	case vocab.TaskError:
-		return readmodel.CauseFailed, fmt.Sprintf("it failed: %s; `tasker task retry %s` has its failed steps run anew", t.StateReason, t.UUID)
+		return readmodel.CauseFailed, fmt.Sprintf("it failed: %s; `tasker task retry %s` runs its failed steps again", t.StateReason, t.UUID)
 	case vocab.TaskCancelled:
 		return readmodel.CauseCancelled, "it was " + t.StateReason
 	default:
@@ -117,7 +117,7 @@ func activeTask(steps []readmodel.Explanation) (readmodel.Cause, string, *time.T
 		}
 	}
 	if first == nil {
-		return readmodel.CauseStalled, "nothing in it can move; the next sweep of a host ends it", nil
+		return readmodel.CauseStalled, "nothing in it can move; the next sweep ends it", nil
 	}
 	text := fmt.Sprintf("step %s: %s", first.Step, first.Text)
 	if moving > 1 {
@@ -163,7 +163,7 @@ func (s *surroundings) explain(st *readmodel.Step, steps []readmodel.Step) (read
 		if st.Error != nil {
 			e.Text += fmt.Sprintf(" for attempt %d of %d; the last failed: %s", st.Attempts+1, st.MaxAttempts, st.Error.Message)
 		} else {
-			e.Text += ": it was given back, since its plugin or host was lost"
+			e.Text += ": it was given back because its plugin or host was lost"
 		}
 	case s.queue.Paused != nil:
 		e.Cause, e.Text = readmodel.CausePaused, paused(&s.queue)
@@ -174,39 +174,39 @@ func (s *surroundings) explain(st *readmodel.Step, steps []readmodel.Step) (read
 }
 
 func settledStep(st *readmodel.Step) (readmodel.Cause, string) {
-	since := ""
+	when := ""
 	if st.FinishedAt != nil {
-		since = " since " + at(*st.FinishedAt)
+		when = " at " + at(*st.FinishedAt)
 	}
 	switch {
 	case st.State == vocab.StepComplete:
-		return readmodel.CauseFinished, "it is complete" + since
+		return readmodel.CauseFinished, "it was completed" + when
 	case st.State == vocab.StepResolvedManually:
-		return readmodel.CauseFinished, "an operator declared it done" + since
+		return readmodel.CauseFinished, "an operator declared it done" + when
 	case st.State == vocab.StepCancelled:
-		return readmodel.CauseCancelled, "it was cancelled with its task" + since
+		return readmodel.CauseCancelled, "it was cancelled with its task" + when
 	case st.Error != nil && st.Error.Type == vocab.ClaimsExhausted:
-		return readmodel.CauseClaims, fmt.Sprintf("it failed for good%s: %s", since, st.Error.Message)
+		return readmodel.CauseClaims, fmt.Sprintf("it failed for good%s: %s", when, st.Error.Message)
 	case st.Error != nil:
-		return readmodel.CauseFailed, fmt.Sprintf("it failed for good%s, in attempt %d of %d: %s", since, st.Attempts, st.MaxAttempts, st.Error.Message)
+		return readmodel.CauseFailed, fmt.Sprintf("it failed for good%s, in attempt %d of %d: %s", when, st.Attempts, st.MaxAttempts, st.Error.Message)
 	default:
-		return readmodel.CauseFailed, "it failed for good" + since
+		return readmodel.CauseFailed, "it failed for good" + when
 	}
 }
 
 func (s *surroundings) running(st *readmodel.Step) (readmodel.Cause, string, *time.Time) {
 	l := st.Lease
 	if l == nil || l.ExpiresAt == nil {
-		return readmodel.CauseRunning, "it runs", nil
+		return readmodel.CauseRunning, "it is running", nil
 	}
 	if l.ExpiresAt.Before(s.now) {
 		return readmodel.CauseLeaseOver, fmt.Sprintf("it ran on %s, whose lease ended at %s: the next sweep gives it back", l.Holder, at(*l.ExpiresAt)), nil
 	}
 	since := ""
 	if st.StartedAt != nil {
-		since = " since " + at(*st.StartedAt)
+		since = " (since " + at(*st.StartedAt) + ")"
 	}
-	return readmodel.CauseRunning, fmt.Sprintf("it runs on %s%s, whose lease lasts until %s unless it is extended", l.Holder, since, at(*l.ExpiresAt)), l.ExpiresAt
+	return readmodel.CauseRunning, fmt.Sprintf("it is running on %s%s, whose lease lasts until %s unless it is extended", l.Holder, since, at(*l.ExpiresAt)), l.ExpiresAt
 }
 
 // unsatisfied returns the parents of a step that are neither complete nor
@@ -253,7 +253,7 @@ func waiting(parents []*readmodel.Step, steps []readmodel.Step) (readmodel.Cause
 }
 
 func paused(q *readmodel.Queue) string {
-	text := fmt.Sprintf("its queue, %s, is paused since %s", q.Namespace, at(q.Paused.Since))
+	text := fmt.Sprintf("its queue, %s, has been paused since %s", q.Namespace, at(q.Paused.Since))
 	if q.Paused.By != "" {
 		text += " by " + q.Paused.By
 	}
@@ -288,7 +288,7 @@ func (s *surroundings) unclaimed(e readmodel.Explanation, st *readmodel.Step) (r
 		}
 		e.Cause, e.Text = readmodel.CauseQueued, fmt.Sprintf("%s; %s is served by %s", place(ahead, found, s.queue.Queue), st.Handler, few(takes))
 	case len(drains) > 0:
-		e.Cause, e.Text = readmodel.CauseDraining, fmt.Sprintf("only hosts that shut down serve its handler %s: %s", st.Handler, few(drains))
+		e.Cause, e.Text = readmodel.CauseDraining, fmt.Sprintf("only hosts that are shutting down serve its handler %s: %s", st.Handler, few(drains))
 	case !alive:
 		e.Cause, e.Text = readmodel.CauseNoHost, "no host is alive to run it"
 	default:
@@ -300,9 +300,9 @@ func (s *surroundings) unclaimed(e readmodel.Explanation, st *readmodel.Step) (r
 func place(ahead int, found bool, queue string) string {
 	switch {
 	case !found:
-		return fmt.Sprintf("it waits in %s behind %d others or more, or its message is about to be sent anew", queue, queuePlaces)
+		return fmt.Sprintf("it waits in %s behind at least %d others, or its message is about to be sent again", queue, queuePlaces)
 	case ahead == 0:
-		return "it is the next of " + queue
+		return "it is next in " + queue
 	case ahead == 1:
 		return fmt.Sprintf("it waits in %s behind another", queue)
 	default:
@@ -333,7 +333,7 @@ func (s *surroundings) unserved(handler string) (readmodel.Cause, string) {
 			if p.State != c.state || p.Kind != "handler" {
 				continue
 			}
-			text += fmt.Sprintf("; of this host, plugin %s is %s", p.Name, p.State)
+			text += fmt.Sprintf("; on this host, plugin %s is %s", p.Name, p.State)
 			if p.Message != "" {
 				text += ": " + p.Message
 			}

@@ -37,35 +37,35 @@ func TestCauses(t *testing.T) {
 		cause readmodel.Cause
 		text  string
 	}{
-		"complete":   {step: readmodel.Step{State: vocab.StepComplete, FinishedAt: &before}, cause: readmodel.CauseFinished, text: "it is complete since 2026-03-01 11:59:00Z"},
+		"complete":   {step: readmodel.Step{State: vocab.StepComplete, FinishedAt: &before}, cause: readmodel.CauseFinished, text: "it was completed at 2026-03-01 11:59:00Z"},
 		"resolved":   {step: readmodel.Step{State: vocab.StepResolvedManually}, cause: readmodel.CauseFinished, text: "an operator declared it done"},
 		"cancelled":  {step: readmodel.Step{State: vocab.StepCancelled}, cause: readmodel.CauseCancelled, text: "it was cancelled with its task"},
 		"failed":     {step: readmodel.Step{State: vocab.StepError, Attempts: 3, MaxAttempts: 3, Error: boom}, cause: readmodel.CauseFailed, text: "it failed for good, in attempt 3 of 3: boom"},
 		"exhausted":  {step: readmodel.Step{State: vocab.StepError, Error: &readmodel.StepError{Type: vocab.ClaimsExhausted, Message: "claimed 9 times"}}, cause: readmodel.CauseClaims, text: "it failed for good: claimed 9 times"},
-		"running":    {step: readmodel.Step{State: vocab.StepInProgress, StartedAt: &before, Lease: &readmodel.Lease{Holder: "blue", ExpiresAt: &soon}}, cause: readmodel.CauseRunning, text: "it runs on blue since 2026-03-01 11:59:00Z, whose lease lasts until 2026-03-01 12:01:00Z unless it is extended"},
+		"running":    {step: readmodel.Step{State: vocab.StepInProgress, StartedAt: &before, Lease: &readmodel.Lease{Holder: "blue", ExpiresAt: &soon}}, cause: readmodel.CauseRunning, text: "it is running on blue (since 2026-03-01 11:59:00Z), whose lease lasts until 2026-03-01 12:01:00Z unless it is extended"},
 		"lost":       {step: readmodel.Step{State: vocab.StepInProgress, Lease: &readmodel.Lease{Holder: "blue", ExpiresAt: &before}}, cause: readmodel.CauseLeaseOver, text: "it ran on blue, whose lease ended at 2026-03-01 11:59:00Z: the next sweep gives it back"},
 		"parents":    {step: readmodel.Step{State: vocab.StepPending, Parents: []string{"side"}}, cause: readmodel.CauseParents, text: "it waits for side (in_progress)"},
 		"blocked":    {step: readmodel.Step{State: vocab.StepPending, Parents: []string{"side", "middle"}}, cause: readmodel.CauseBlocked, text: "step root, on which it depends, failed for good: boom"},
 		"retry":      {step: readmodel.Step{State: vocab.StepPending, DueAt: &soon, Attempts: 1, MaxAttempts: 3, Error: boom}, cause: readmodel.CauseRetryDue, text: "it waits until 2026-03-01 12:01:00Z for attempt 2 of 3; the last failed: boom"},
-		"given back": {step: readmodel.Step{State: vocab.StepEnqueued, DueAt: &soon}, cause: readmodel.CauseRetryDue, text: "it waits until 2026-03-01 12:01:00Z: it was given back, since its plugin or host was lost"},
+		"given back": {step: readmodel.Step{State: vocab.StepEnqueued, DueAt: &soon}, cause: readmodel.CauseRetryDue, text: "it waits until 2026-03-01 12:01:00Z: it was given back because its plugin or host was lost"},
 		"paused": {
 			step: enqueued, in: surroundings{hosts: serving, queue: readmodel.Queue{Namespace: "shop", Paused: &readmodel.Pause{Since: before, By: "ops", Reason: "we move"}}},
-			cause: readmodel.CausePaused, text: "its queue, shop, is paused since 2026-03-01 11:59:00Z by ops: we move",
+			cause: readmodel.CausePaused, text: "its queue, shop, has been paused since 2026-03-01 11:59:00Z by ops: we move",
 		},
 		"next":     {step: enqueued, in: surroundings{hosts: serving}, cause: readmodel.CauseQueued, text: "it is the next of shop_queue; h is served by blue"},
 		"queued":   {step: enqueued, in: surroundings{hosts: serving}, ahead: 7, cause: readmodel.CauseQueued, text: "it waits in shop_queue behind 7 others; h is served by blue"},
-		"far":      {step: enqueued, in: surroundings{hosts: serving}, ahead: -1, cause: readmodel.CauseQueued, text: "it waits in shop_queue behind 1000 others or more, or its message is about to be sent anew; h is served by blue"},
+		"far":      {step: enqueued, in: surroundings{hosts: serving}, ahead: -1, cause: readmodel.CauseQueued, text: "it waits in shop_queue behind at least 1000 others, or its message is about to be sent again; h is served by blue"},
 		"no host":  {step: enqueued, in: surroundings{hosts: []readmodel.Host{host("dead", false, "h")}}, cause: readmodel.CauseNoHost, text: "no host is alive to run it"},
-		"draining": {step: enqueued, in: surroundings{hosts: []readmodel.Host{host("graceful_shutdown", true, "h")}}, cause: readmodel.CauseDraining, text: "only hosts that shut down serve its handler h: blue"},
+		"draining": {step: enqueued, in: surroundings{hosts: []readmodel.Host{host("graceful_shutdown", true, "h")}}, cause: readmodel.CauseDraining, text: "only hosts that are shutting down serve its handler h: blue"},
 		"unserved": {step: enqueued, in: surroundings{hosts: idle, plugins: plugin("serving", "")}, cause: readmodel.CauseUnserved, text: "no live host serves its handler h, and no plugin of this host is about to; see `tasker plugin list` and `tasker host list`"},
-		"starting": {step: enqueued, in: surroundings{hosts: idle, plugins: plugin("starting", "")}, cause: readmodel.CauseStarting, text: "no live host serves its handler h; of this host, plugin ship is starting"},
+		"starting": {step: enqueued, in: surroundings{hosts: idle, plugins: plugin("starting", "")}, cause: readmodel.CauseStarting, text: "no live host serves its handler h; on this host, plugin ship is starting"},
 		"backing off": {
 			step: enqueued, in: surroundings{hosts: idle, plugins: plugin("backing_off", "exit status 1")}, cause: readmodel.CauseBackingOff,
-			text: "no live host serves its handler h; of this host, plugin ship is backing_off: exit status 1",
+			text: "no live host serves its handler h; on this host, plugin ship is backing_off: exit status 1",
 		},
-		"breaker": {step: enqueued, in: surroundings{hosts: idle, plugins: plugin("failed", "died 5 times")}, cause: readmodel.CauseBreakerOpen, text: "no live host serves its handler h; of this host, plugin ship is failed: died 5 times"},
-		"refused": {step: enqueued, in: surroundings{hosts: idle, plugins: plugin("refused", "its hash differs")}, cause: readmodel.CauseRefused, text: "no live host serves its handler h; of this host, plugin ship is refused: its hash differs"},
-		"stopped": {step: enqueued, in: surroundings{hosts: idle, plugins: plugin("stopped", "")}, cause: readmodel.CauseStopped, text: "no live host serves its handler h; of this host, plugin ship is stopped"},
+		"breaker": {step: enqueued, in: surroundings{hosts: idle, plugins: plugin("failed", "died 5 times")}, cause: readmodel.CauseBreakerOpen, text: "no live host serves its handler h; on this host, plugin ship is failed: died 5 times"},
+		"refused": {step: enqueued, in: surroundings{hosts: idle, plugins: plugin("refused", "its hash differs")}, cause: readmodel.CauseRefused, text: "no live host serves its handler h; on this host, plugin ship is refused: its hash differs"},
+		"stopped": {step: enqueued, in: surroundings{hosts: idle, plugins: plugin("stopped", "")}, cause: readmodel.CauseStopped, text: "no live host serves its handler h; on this host, plugin ship is stopped"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

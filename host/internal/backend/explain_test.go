@@ -28,7 +28,7 @@ func TestExplain(t *testing.T) {
 	e, err := b.ExplainTask(ctx, task)
 	require.NoError(t, err)
 	require.Equal(t, readmodel.CauseRunning, e.Cause)
-	require.Contains(t, e.Text, "step other: it runs on test since ")
+	require.Contains(t, e.Text, "step other: it is running on test (since ")
 	require.Len(t, e.Steps, 2)
 	require.Equal(t, readmodel.CauseFailed, e.Steps[0].Cause)
 	step, err := b.ExplainStep(ctx, api.StepID{Task: task, Number: 2})

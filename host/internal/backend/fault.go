@@ -29,11 +29,11 @@ func fault(err error) error {
 		return api.Unavailable("the host is shutting down", drainRetry, err)
 	}
 	if errors.Is(err, store.ErrRefused) {
-		return api.Unavailable("the database is not asked now: its circuit breaker is open, see 'tasker breaker list'", databaseRetry, err)
+		return api.Unavailable("the database is not being called: its circuit breaker is open; see 'tasker breaker list'", databaseRetry, err)
 	}
 	switch store.Classify(err) {
 	case store.Unavailable, store.Unknown:
-		return api.Unavailable("the database does not answer now", databaseRetry, err)
+		return api.Unavailable("the database is not responding", databaseRetry, err)
 	case store.Retry:
 		return api.Unavailable("the database was busy with the same rows", time.Second, err)
 	case store.Cancelled:
@@ -49,7 +49,7 @@ func inputFault(err error) error {
 	if store.Classify(err) != store.BadInput {
 		return fault(err)
 	}
-	f := api.Invalid(api.CodeValidationFailed, "the database refuses a value of the request")
+	f := api.Invalid(api.CodeValidationFailed, "the database refuses a value in the request")
 	f.Cause = err
 	return f
 }
@@ -66,10 +66,10 @@ func taskFault(task vocab.UUID, err error) error {
 func submitFault(s *api.Submission, err error) error {
 	switch {
 	case errors.Is(err, pipeline.ErrUncertain):
-		return api.OutcomeUnknown("the database did not answer in time; the task may have been created or not: "+
-			"repeat the request with the same idempotency key, or look first", databaseRetry, err)
+		return api.OutcomeUnknown("the database did not answer in time; the task may or may not have been created: "+
+			"repeat the request with the same idempotency key, or check first", databaseRetry, err)
 	case errors.Is(err, pipeline.ErrBusy):
-		return api.Overloaded("more tasks come than the database takes; this one was not created", busyRetry, err)
+		return api.Overloaded("tasks arrive faster than the database can create them; this one was not created", busyRetry, err)
 	}
 	if e, ok := errors.AsType[*pipeline.ContextError](err); ok {
 		return contextFault(s, e)
@@ -80,7 +80,7 @@ func submitFault(s *api.Submission, err error) error {
 	}
 	if e, ok := errors.AsType[*pipeline.DuplicateError](err); ok {
 		return api.ConflictWith(e.Task.String(), api.CodeDuplicateIdentity,
-			"task %s was made of template %s/%s@%s with the same context, and the template says identity: reject", e.Task, s.Namespace, s.Name, s.Version)
+			"task %s was created from template %s/%s@%s with the same context, and the template says identity: reject", e.Task, s.Namespace, s.Name, s.Version)
 	}
 	return inputFault(err)
 }
@@ -89,7 +89,7 @@ func submitFault(s *api.Submission, err error) error {
 // request.
 func contextFault(s *api.Submission, e *pipeline.ContextError) error {
 	f := api.Invalid(api.CodeContextInvalid,
-		fmt.Sprintf("the context is not what template %s/%s asks for", s.Namespace, s.Name))
+		fmt.Sprintf("the context does not match the input schema of template %s/%s", s.Namespace, s.Name))
 	if invalid, ok := errors.AsType[*workflow.InputError](e); ok {
 		for _, p := range invalid.Problems {
 			f.Issues = append(f.Issues, api.Issue{Pointer: "/context" + p.Pointer, Detail: p.Message})
@@ -107,7 +107,7 @@ func contextFault(s *api.Submission, e *pipeline.ContextError) error {
 
 // templateFault lists the errors in a template's source.
 func templateFault(source string, err error) error {
-	f := api.Invalid(api.CodeTemplateInvalid, "this is not a template that can be run")
+	f := api.Invalid(api.CodeTemplateInvalid, "the template is invalid")
 	invalid, ok := errors.AsType[*workflow.TemplateError](err)
 	if !ok {
 		f.Issues = append(f.Issues, api.Issue{Location: source, Detail: err.Error()})

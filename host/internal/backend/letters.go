@@ -33,9 +33,9 @@ func letterFault(id int64, err error) error {
 	case errors.Is(err, store.ErrNotFound):
 		return api.NotFound(api.CodeLetterNotFound, "there is no dead letter %d", id)
 	case errors.Is(err, store.ErrLetterClosed):
-		return api.Conflict(api.CodeLetterClosed, "somebody has dealt with dead letter %d already", id)
+		return api.Conflict(api.CodeLetterClosed, "dead letter %d is already closed", id)
 	case errors.Is(err, store.ErrNoQueue):
-		return api.Conflict(api.CodeLetterNotReplayable, "the queue of dead letter %d does not exist any more", id)
+		return api.Conflict(api.CodeLetterNotReplayable, "the queue of dead letter %d no longer exists", id)
 	default:
 		return inputFault(err)
 	}
@@ -116,7 +116,7 @@ func (b *Backend) Queue(ctx context.Context, namespace string) (readmodel.Queue,
 }
 
 func noQueue(namespace string) error {
-	return api.NotFound(api.CodeQueueNotFound, "there is no namespace %.63q: it comes to be with its first template", namespace)
+	return api.NotFound(api.CodeQueueNotFound, "there is no namespace %.63q: applying its first template creates it", namespace)
 }
 
 // PauseQueue implements [api.Fleet].

@@ -52,9 +52,9 @@ func (b *Backend) RetryTask(ctx context.Context, task vocab.UUID, o api.Operator
 
 func whyNothingFailed(state vocab.TaskState) string {
 	if state.Active() {
-		return "no step of it has failed for good: there is nothing to run anew"
+		return "no step of it has failed for good: there is nothing to retry"
 	}
-	return "stays so: only failed steps of a task that is in_progress or error run anew"
+	return "stays so: only failed steps of a task in state in_progress or error can be retried"
 }
 
 // ResolveTask implements [api.Repair].
@@ -77,7 +77,7 @@ func (b *Backend) RetryStep(ctx context.Context, id api.StepID, o api.Operator) 
 		return readmodel.Step{}, stepFault(id, err)
 	}
 	if len(r.Steps) == 0 {
-		return readmodel.Step{}, api.Conflict(api.CodeStepNotRetryable, "step %s is %s in a task that is %s: only a failed step of a task that is in_progress or error runs anew", id, r.Step, r.Task)
+		return readmodel.Step{}, api.Conflict(api.CodeStepNotRetryable, "step %s is %s in a task that is %s: only a failed step of a task in state in_progress or error can be retried", id, r.Step, r.Task)
 	}
 	b.Repairs.Repaired(id.Task, r.Task)
 	return b.Step(ctx, id)
@@ -106,7 +106,7 @@ func (b *Backend) resolved(ctx context.Context, id api.StepID, r store.Resolutio
 	code, why := api.CodeStepNotResolvable, ""
 	switch r.Verdict {
 	case store.StepRunning:
-		why = "runs now and its outcome decides: wait for it, or cancel the task"
+		why = "is running and its outcome decides: wait for it, or cancel the task"
 	case store.StepWaiting:
 		why = "waits for its parents: resolve those first"
 	case store.TaskEnded:
@@ -114,7 +114,7 @@ func (b *Backend) resolved(ctx context.Context, id api.StepID, r store.Resolutio
 	case store.StepUnskippable:
 		code, why = api.CodeStepNotSkippable, "may not be skipped: its template does not say 'skippable: true'; resolve it with a result instead"
 	default:
-		why = fmt.Sprintf("is %s already", r.Step)
+		why = fmt.Sprintf("is already %s", r.Step)
 	}
 	return readmodel.Step{}, api.Conflict(code, "step %s %s", id, why)
 }

@@ -27,7 +27,7 @@ func (b *Backend) Plugins(context.Context) ([]readmodel.Plugin, error) {
 		if i := slices.IndexFunc(plugins, func(r readmodel.Plugin) bool { return r.Kind == p.Kind && r.Name == p.Name }); i < 0 {
 			plugins = append(plugins, p)
 		} else {
-			plugins[i].Message = "what plugins.toml names now is refused: " + p.Message
+			plugins[i].Message = "the binary that plugins.toml names now is refused: " + p.Message
 		}
 	}
 	slices.SortFunc(plugins, func(a, b readmodel.Plugin) int {
@@ -86,7 +86,7 @@ func (b *Backend) Started(context.Context) readmodel.Health {
 func (b *Backend) loopHealth() readmodel.HealthCheck {
 	for _, l := range b.Pulse.Loops() {
 		if l.Stuck > 0 {
-			return readmodel.HealthCheck{Name: "loops", Message: fmt.Sprintf("the %s loop is overdue for %s", l.Name, l.Stuck.Round(time.Second))}
+			return readmodel.HealthCheck{Name: "loops", Message: fmt.Sprintf("the %s loop is overdue by %s", l.Name, l.Stuck.Round(time.Second))}
 		}
 	}
 	return readmodel.HealthCheck{Name: "loops", OK: true}

@@ -133,7 +133,7 @@ values ('00000000-0001-7000-8000-000000000000', 1, 1, 0, 1, 'complete', to_times
 	parts.Plugins = plugins{{Name: "math", State: pluginhost.BackingOff, LastError: "exit status 1", Required: true}}
 	parts.Now = func() time.Time { return time.Now().Add(48 * time.Hour) }
 	parts.Pools = func() []health.Named {
-		return []health.Named{{Name: "task_claimer", Finding: health.Finding{Status: health.Degraded, Message: "executors that hang and were replaced: 1"}}}
+		return []health.Named{{Name: "task_claimer", Finding: health.Finding{Status: health.Degraded, Message: "executors that are stuck and were replaced: 1"}}}
 	}
 	report, err := backend.New(parts, backend.Config{}).Doctor(t.Context())
 	require.NoError(t, err)
@@ -142,7 +142,7 @@ values ('00000000-0001-7000-8000-000000000000', 1, 1, 0, 1, 'complete', to_times
 	for _, c := range report.Checks {
 		got[c.Name] = c.Status
 		if c.Name == "partitions" {
-			require.Equal(t, "tasks in the default partition: 1, made from 1970-01-01 to 1970-01-01", c.Message)
+			require.Equal(t, "tasks in the default partition: 1, created from 1970-01-01 to 1970-01-01", c.Message)
 		}
 	}
 	for name, want := range map[string]readmodel.DoctorStatus{

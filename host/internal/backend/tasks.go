@@ -174,7 +174,7 @@ func (b *Backend) unknownTemplate(ctx context.Context, s *api.Submission) error 
 	}
 	if len(same) > 0 {
 		return api.Invalid(api.CodeTemplateNotFound,
-			fmt.Sprintf("template %s/%s has no version %s; there is %s", s.Namespace, s.Name, s.Version, listed(same, version)),
+			fmt.Sprintf("template %s/%s has no version %s; available: %s", s.Namespace, s.Name, s.Version, listed(same, version)),
 			api.Issue{Pointer: "/version", Detail: "unknown version"})
 	}
 	near, err := b.Store.ListTemplates(ctx, store.TemplateFilter{Namespace: s.Namespace, Limit: shownNames})
@@ -184,9 +184,9 @@ func (b *Backend) unknownTemplate(ctx context.Context, s *api.Submission) error 
 	if err != nil {
 		return fault(err)
 	}
-	detail := fmt.Sprintf("there is no template %s/%s; there is %s", s.Namespace, s.Name, listed(near, fullName))
+	detail := fmt.Sprintf("there is no template %s/%s; available: %s", s.Namespace, s.Name, listed(near, fullName))
 	if len(near) == 0 {
-		detail = fmt.Sprintf("there is no template %s/%s, nor any other: apply it first", s.Namespace, s.Name)
+		detail = fmt.Sprintf("there is no template %s/%s, nor any other: apply one first", s.Namespace, s.Name)
 	}
 	return api.Invalid(api.CodeTemplateNotFound, detail, api.Issue{Pointer: "/name", Detail: "unknown template"})
 }

@@ -70,10 +70,10 @@ func TestSubmitSaysWhichTemplatesThereAre(t *testing.T) {
 	b := setup(t)
 	s := pairSubmission()
 	_, _, err := b.Submit(t.Context(), s)
-	require.Contains(t, faultOf(t, err, api.ErrInvalid, api.CodeTemplateNotFound).Detail, "apply it first")
+	require.Contains(t, faultOf(t, err, api.ErrInvalid, api.CodeTemplateNotFound).Detail, "apply one first")
 	for version, name := range map[string]string{backend.Latest: "linear/pair", "1.2.3": "linear/pair 1.2.3"} {
 		_, err := b.Template(t.Context(), api.TemplateID{Namespace: "linear", Name: "pair", Version: version})
-		require.Equal(t, "there is no template "+name+"; 'tasker template list' shows what there is",
+		require.Equal(t, "there is no template "+name+"; see 'tasker template list'",
 			faultOf(t, err, api.ErrNotFound, api.CodeTemplateNotFound).Detail)
 	}
 
@@ -81,13 +81,13 @@ func TestSubmitSaysWhichTemplatesThereAre(t *testing.T) {
 	s.Version = "9.9.9"
 	_, _, err = b.Submit(t.Context(), s)
 	f := faultOf(t, err, api.ErrInvalid, api.CodeTemplateNotFound)
-	require.Equal(t, "template linear/pair has no version 9.9.9; there is 1.0.0", f.Detail)
+	require.Equal(t, "template linear/pair has no version 9.9.9; available: 1.0.0", f.Detail)
 	require.Equal(t, "/version", f.Issues[0].Pointer)
 
 	s.Version, s.Name = "", "pear"
 	_, _, err = b.Submit(t.Context(), s)
 	f = faultOf(t, err, api.ErrInvalid, api.CodeTemplateNotFound)
-	require.Equal(t, "there is no template linear/pear; there is linear/pair", f.Detail)
+	require.Equal(t, "there is no template linear/pear; available: linear/pair", f.Detail)
 	require.Equal(t, "/name", f.Issues[0].Pointer)
 }
 

@@ -52,7 +52,7 @@ func (b *Backend) ApplyTemplate(ctx context.Context, source string, src []byte) 
 
 func versionTaken(id api.TemplateID) error {
 	return api.Conflict(api.CodeTemplateExists,
-		"template %s/%s has a version %s with another content; versions never change: give this one a new number",
+		"template %s/%s has a version %s with different content; versions never change, so give this one a new number",
 		id.Namespace, id.Name, id.Version)
 }
 
@@ -111,7 +111,7 @@ func (b *Backend) Template(ctx context.Context, id api.TemplateID) (readmodel.Te
 			name += " " + id.Version
 		}
 		return readmodel.Template{}, api.NotFound(api.CodeTemplateNotFound,
-			"there is no template %s; 'tasker template list' shows what there is", name)
+			"there is no template %s; see 'tasker template list'", name)
 	} else if err != nil {
 		return readmodel.Template{}, inputFault(err)
 	}

@@ -252,7 +252,7 @@ func (b *Breaker) Recovered() {
 	defer b.mu.Unlock()
 	if b.forced == "" && b.set.now().Before(b.until) {
 		b.until = time.Time{}
-		b.move(HalfOpen, "the dependency was seen to work")
+		b.move(HalfOpen, "the dependency was found to work")
 	}
 }
 

@@ -73,6 +73,6 @@ func TestConfigOfARunningHost(t *testing.T) {
 	b.golden(t, "config_show_running", b.run(t, "config", "show", "--running", "--origin"))
 	b.golden(t, "config_show_running_json", b.run(t, "config", "show", "--running", "--json", "engine"))
 	b.golden(t, "config_reload", b.run(t, "config", "reload"))
-	b.Fail(api.Conflict(api.CodeConfigurationRefused, "the one before stays in force: a.toml:3: engine.max_in_flight: 0 is out of range"))
+	b.Fail(api.Conflict(api.CodeConfigurationRefused, "the previous configuration stays in force: a.toml:3: engine.max_in_flight: 0 is out of range"))
 	b.golden(t, "config_reload_refused", b.run(t, "config", "reload"))
 }

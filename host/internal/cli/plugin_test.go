@@ -51,12 +51,12 @@ func TestPluginCommands(t *testing.T) {
 	require.Equal(t, 6, r.code)
 	b.golden(t, "error_swap_refused", r)
 	b.Fail(&api.Fault{
-		Kind: api.ErrInvalid, Code: api.CodePluginsInvalid, Detail: "the files of the plugins are wrong; what ran before goes on",
+		Kind: api.ErrInvalid, Code: api.CodePluginsInvalid, Detail: "the plugin files are invalid; what ran before keeps running",
 		Issues: []api.Issue{{Location: "/etc/tasker/plugins.toml:4", Detail: "plugin.handler.a.pth: unknown key, did you mean path?"}},
 	})
 	b.golden(t, "error_plan_bad_files", b.run(t, "plugin", "plan"))
 	b.Fail(&api.Fault{
-		Kind: api.ErrInvalid, Code: api.CodePluginsInvalid, Detail: "the files of the plugins are wrong; what ran before goes on",
+		Kind: api.ErrInvalid, Code: api.CodePluginsInvalid, Detail: "the plugin files are invalid; what ran before keeps running",
 		Issues: []api.Issue{{Location: api.PlanTextPlace + ":4", Detail: "plugin.handler.a.pth: unknown key, did you mean path?"}},
 	})
 	next := filepath.Join(t.TempDir(), "next.toml")

@@ -101,7 +101,7 @@ type World interface {
 type Named interface{ By() string }
 
 // ErrNoPool is returned if no pool has the given name.
-var ErrNoPool = errors.New("there is no such pool")
+var ErrNoPool = errors.New("no such pool")
 
 // RefusedError says why a change is not made.
 type RefusedError struct{ Problems []string }
@@ -337,7 +337,7 @@ func (c *Coordinator) readBacklogs(ctx context.Context, pools []*managed) map[st
 	slices.Sort(queues)
 	backlogs, err := c.world.Backlogs(ctx, slices.Compact(queues))
 	if err != nil {
-		c.log.Debug("what waits could not be read: pools are not measured now", "error", err)
+		c.log.Debug("the backlog could not be read: pools are not measured now", "error", err)
 	}
 	return backlogs
 }

@@ -90,7 +90,7 @@ func (c *Coordinator) find(name string) (*managed, error) {
 	if m := c.pools[name]; m != nil {
 		return m, nil
 	}
-	return nil, fmt.Errorf("pool %q: %w; there are %s", name, ErrNoPool, strings.Join(slices.Sorted(maps.Keys(c.pools)), ", "))
+	return nil, fmt.Errorf("pool %q: %w; available: %s", name, ErrNoPool, strings.Join(slices.Sorted(maps.Keys(c.pools)), ", "))
 }
 
 // History returns the last decisions about a pool, newest first: all, or those that
@@ -175,7 +175,7 @@ func (c *Coordinator) check(base pool.Pace, s Settings) error {
 	var problems []string
 	wrong := func(format string, args ...any) { problems = append(problems, fmt.Sprintf(format, args...)) }
 	if s.Min < 1 {
-		wrong("min is %d: want 1 or more; a pool that shall rest is paused", s.Min)
+		wrong("min is %d: want 1 or more; to stop a pool, pause it", s.Min)
 	}
 	if s.Max < s.Min {
 		wrong("max is %d: want min, %d, or more", s.Max, s.Min)
@@ -215,7 +215,7 @@ const (
 func (c *Coordinator) checkPace(base, p pool.Pace, wrong func(format string, args ...any)) {
 	if base == (pool.Pace{}) {
 		if p != base {
-			wrong("the executors of this pool run one step at a time, as long as its template allows: they have no batch, polls and timeouts")
+			wrong("the executors of this pool run one step at a time, as long as its template allows: they have no batch, polls or timeouts")
 		}
 		return
 	}

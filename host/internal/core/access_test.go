@@ -176,7 +176,7 @@ func TestTokensOfAnIdentityProvider(t *testing.T) {
 	require.Equal(t, 200, v.status(t, signed(t, jose.ES256, key, "one", map[string]any{"exp": time.Now().Add(-5 * time.Second).Unix()})), "within auth.jwt.clock_skew")
 	status, text, _ := v.ask(t, "POST", "/v1/queues/shop/pause", signed(t, jose.ES256, key, "one", nil), "{}")
 	require.Equal(t, 403, status)
-	require.Contains(t, text, "jwt:alice may not do this: it takes the permission queue:operate")
+	require.Contains(t, text, "jwt:alice may not do this: it requires the permission queue:operate")
 	require.Equal(t, 403, v.status(t, signed(t, jose.ES256, key, "one", map[string]any{"roles": nil, "scope": "task:read"})), "auth.jwt.permissions_claim")
 
 	part := func(s string) string { return base64.RawURLEncoding.EncodeToString([]byte(s)) }

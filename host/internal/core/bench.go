@@ -137,14 +137,14 @@ func benchWorkers(ctx context.Context, database string, n int, how bench.Manner,
 				}
 			}
 			if err := cmd.Wait(); ctx.Err() == nil {
-				failed(fmt.Errorf("a worker process has ended: %w", cmp.Or(err, errEnded)))
+				failed(fmt.Errorf("a worker process has exited: %w", cmp.Or(err, errEnded)))
 			}
 		})
 	}
 	return stop, nil
 }
 
-var errEnded = errors.New("nobody told it to")
+var errEnded = errors.New("without being told to")
 
 // benchWorkersInside runs the workers in this process.
 func benchWorkersInside(ctx context.Context, database string, n int, how bench.Manner, recorded func(int), failed func(error)) (stop func()) {

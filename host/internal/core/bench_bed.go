@@ -179,7 +179,7 @@ func withSession(database string, settings map[string]string) (string, error) {
 	}
 	u, err := url.Parse(database)
 	if err != nil {
-		return "", errors.New("parse database url: it is no URL") // url's error would reveal the password
+		return "", errors.New("parse database url: it is not a URL") // url's error would reveal the password
 	}
 	q := u.Query()
 	for name, value := range settings {

@@ -168,17 +168,17 @@ func pluginsCheck(cfg *config.Config) readmodel.DoctorCheck {
 	c := readmodel.DoctorCheck{Name: "plugins", Status: readmodel.DoctorOK}
 	sel, err := pluginset.NewSelector(cfg.System.Plugins, cfg.Environment).Select()
 	if errors.Is(err, os.ErrNotExist) {
-		c.Status, c.Message = readmodel.DoctorWarn, "there is no "+cfg.System.Plugins+": a host runs no steps itself"
-		c.Fix = "write plugins.toml, or name it with system.plugins"
+		c.Status, c.Message = readmodel.DoctorWarn, "there is no "+cfg.System.Plugins+": without it a host runs no steps itself"
+		c.Fix = "create plugins.toml, or set its path with system.plugins"
 		return c
 	}
 	if err != nil {
-		c.Status, c.Message, c.Fix = readmodel.DoctorFail, err.Error(), "correct plugins.toml, or name another with system.plugins"
+		c.Status, c.Message, c.Fix = readmodel.DoctorFail, err.Error(), "correct plugins.toml, or choose another with system.plugins"
 		return c
 	}
 	for i := range sel.Slots {
 		if s := &sel.Slots[i]; s.Err != nil {
-			c.Status, c.Message, c.Fix = readmodel.DoctorFail, fmt.Sprintf("plugin %s/%s: %v", s.Kind, s.Name, s.Err), "do what the message says; the plugin stands at "+s.Origin.String()
+			c.Status, c.Message, c.Fix = readmodel.DoctorFail, fmt.Sprintf("plugin %s/%s: %v", s.Kind, s.Name, s.Err), "follow the message; the plugin is defined at "+s.Origin.String()
 			return c
 		}
 	}
@@ -205,7 +205,7 @@ func limitsCheck(cfg *config.Config) (c readmodel.DoctorCheck, asked bool) {
 		reports = append(reports, s.Slot()+": "+groups.Report(limits, nil))
 		if !groups.Enforces(limits) {
 			c.Status = readmodel.DoctorWarn
-			c.Fix = "give the host a subtree of control groups of version 2 with the controllers cpu, memory and pids: systemd's Delegate=yes"
+			c.Fix = "give the host a subtree of control groups (version 2) with the controllers cpu, memory and pids, as systemd's Delegate=yes does"
 		}
 	}
 	c.Message = strings.Join(reports, "; ")
@@ -223,12 +223,12 @@ func databaseCheck(ctx context.Context, cfg *config.Config) readmodel.DoctorChec
 		if err != nil {
 			return fail(err.Error(), "install PostgreSQL 15 or later, or set DATABASE_URL")
 		}
-		c.Message = fmt.Sprintf("private PostgreSQL %d of %s, data in %s", binaries.Major, binaries.Dir, cfg.Database.Embedded.StateDir)
+		c.Message = fmt.Sprintf("private PostgreSQL %d from %s, data in %s", binaries.Major, binaries.Dir, cfg.Database.Embedded.StateDir)
 		return c
 	}
 	target, err := pgx.ParseConfig(cfg.Database.URL.Reveal())
 	if err != nil {
-		return fail("the database url cannot be read", "correct DATABASE_URL")
+		return fail("the database url cannot be parsed", "correct DATABASE_URL")
 	}
 	target.ConnectTimeout = cfg.Database.ConnectTimeout
 	conn, err := pgx.ConnectConfig(ctx, target)

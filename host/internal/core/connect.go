@@ -19,10 +19,10 @@ import (
 // other errors, including nil, unchanged.
 func withFix(cfg *pgx.ConnConfig, err error) error {
 	if sqlState(err) == pgerrcode.InsufficientPrivilege {
-		return fmt.Errorf("%w; connect as the role that owns database %s and what is in it, not as %s", err, cfg.Database, cfg.User)
+		return fmt.Errorf("%w; connect as the role that owns database %s and its contents, not as %s", err, cfg.Database, cfg.User)
 	}
 	if errors.Is(err, pgsession.ErrShared) {
-		return fmt.Errorf("%w; name the server itself in DATABASE_URL, or a pooler in session mode", err)
+		return fmt.Errorf("%w; point DATABASE_URL at the server itself, or at a pooler in session mode", err)
 	}
 	failed, ok := errors.AsType[*pgconn.ConnectError](err)
 	if !ok {
@@ -38,7 +38,7 @@ func withFix(cfg *pgx.ConnConfig, err error) error {
 		}
 	}
 	if reason == readOnly {
-		fix = "name the primary in DATABASE_URL, or turn default_transaction_read_only off"
+		fix = "point DATABASE_URL at the primary, or turn off default_transaction_read_only"
 	}
 	return fmt.Errorf("no connection to %s as %s: %s; %s",
 		net.JoinHostPort(cfg.Host, strconv.Itoa(int(cfg.Port))), cfg.User, reason, fix)

@@ -140,7 +140,7 @@ func (a controlAPI) MoveHost(ctx context.Context, o api.StateOrder) (readmodel.H
 	c, to := a.core, opstate.State(o.State)
 	from := c.state.State()
 	if !slices.Contains(settable, to) || from != to && !slices.Contains(opstate.Edges[from], to) {
-		return readmodel.HostState{}, api.Conflict(api.CodeStateForbidden, "the host is in state %s and cannot be told to enter %s", from, o.State)
+		return readmodel.HostState{}, api.Conflict(api.CodeStateForbidden, "the host is in state %s and cannot enter %s", from, o.State)
 	}
 	c.enter(to, operatorText(o.Operator))
 	if to == opstate.Emergency {
@@ -186,7 +186,7 @@ func (a controlAPI) MoveBreaker(ctx context.Context, name, move string, o api.Op
 	case api.BreakerReset:
 		b.Reset(text)
 	default:
-		return readmodel.Breaker{}, fmt.Errorf("move breaker %s: %q is no move", name, move)
+		return readmodel.Breaker{}, fmt.Errorf("move breaker %s: %q is not a move", name, move)
 	}
 	s := b.Status()
 	return breakerOf(&s), nil

@@ -228,12 +228,12 @@ func (c *Core) watchSignals(ctx context.Context, abort, over <-chan struct{}) {
 	case <-over:
 		return
 	}
-	c.enter(opstate.GracefulShutdown, "told by a signal")
+	c.enter(opstate.GracefulShutdown, "stopped by a signal")
 	c.halt.ask(nil)
 	select {
 	case <-abort:
-		c.log.Warn("second signal: what runs is cancelled")
-		c.enter(opstate.Emergency, "told by a second signal")
+		c.log.Warn("second signal: running steps are cancelled")
+		c.enter(opstate.Emergency, "stopped by a second signal")
 		c.halt.cutShort()
 	case <-over:
 	}
@@ -307,14 +307,14 @@ func (c *Core) stopEngine(ctx context.Context) error {
 		c.halt.mu.Lock()
 		c.halt.forced = true
 		c.halt.mu.Unlock()
-		c.log.Warn("the drain is over; what runs is cancelled and handed back", "steps", left)
+		c.log.Warn("the drain time is over; running steps are cancelled and given back", "steps", left)
 		c.enter(opstate.Emergency, "the drain is over")
 		c.Engine.Cut() // handlers that listen need not wait for the time limit below
 	}
 	ctx, cancel = context.WithTimeout(ctx, o.EmergencyTimeout)
 	defer cancel()
 	// Plugins that do not end on their own must leave time to hand leases back.
-	cut := fmt.Errorf("they had %s, half of orchestration.emergency_timeout", o.EmergencyTimeout/2)
+	cut := fmt.Errorf("not done within %s, half of orchestration.emergency_timeout", o.EmergencyTimeout/2)
 	calls, cancel := context.WithTimeoutCause(ctx, o.EmergencyTimeout/2, cut)
 	defer cancel()
 	err := c.plugins.Stop(calls)

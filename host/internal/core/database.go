@@ -31,7 +31,7 @@ func (d *database) located(err error) error {
 	if d.cluster == nil || !changed && !newer {
 		return err
 	}
-	return fmt.Errorf("%w (the private server keeps its data in %s: move that folder away to begin with an empty one)", err, d.dir)
+	return fmt.Errorf("%w (the private server keeps its data in %s: move that directory away to start with an empty one)", err, d.dir)
 }
 
 // startDatabase finds or starts the server, and brings its schema up to date.

@@ -104,7 +104,7 @@ func (c *Core) awaitSwap(ctx context.Context, id pluginhost.SlotID, before uint6
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			return fmt.Errorf("the new version of plugin %s does not serve: %w", id.Name, context.Cause(ctx))
+			return fmt.Errorf("the new version of plugin %s is not serving: %w", id.Name, context.Cause(ctx))
 		}
 	}
 }

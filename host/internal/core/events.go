@@ -18,7 +18,7 @@ func (c *Core) buildEvents() {
 	c.events = events.New(events.Config{
 		Slack: c.cfg.Database.StatementTimeout + c.cfg.Database.LockTimeout + time.Second,
 	}, c.Store, c.registry, log)
-	c.telling = lifecycle.NewRunner("events", c.events.Run, func(err error) { log.Error("events are followed no longer", "error", err) })
+	c.telling = lifecycle.NewRunner("events", c.events.Run, func(err error) { log.Error("the event feed has stopped", "error", err) })
 }
 
 func (c *Core) startEvents(ctx context.Context) error { return c.telling.Start(ctx) }
@@ -55,7 +55,7 @@ func (j *healthJournal) Report(ctx context.Context, changes []health.Event) {
 	ctx, cancel := context.WithTimeout(ctx, healthWriteTimeout)
 	defer cancel()
 	if err := j.store.RecordHealth(ctx, hostName(), j.unwritten); err != nil {
-		j.log.Warn("changes of health are not written down yet", "changes", len(j.unwritten), "error", err)
+		j.log.Warn("changes of health are not recorded yet", "changes", len(j.unwritten), "error", err)
 		return
 	}
 	j.unwritten = nil

@@ -44,7 +44,7 @@ func (c *Core) buildHealth() error {
 		return err
 	}
 	c.health = monitor
-	died := func(err error) { log.Error("health is looked at no longer", "error", err) }
+	died := func(err error) { log.Error("the health checks have stopped", "error", err) }
 	c.looking = lifecycle.NewGroup(
 		lifecycle.Member{Name: "reporters", Service: lifecycle.NewRunner("reporters", c.reporters.Run, died)},
 		lifecycle.Member{Name: "monitor", Service: lifecycle.NewRunner("health monitor", monitor.Run, died)},
@@ -127,7 +127,7 @@ func (c *Core) lookAtLoops(context.Context, health.View) health.Finding {
 	var stuck []string
 	for _, l := range c.Engine.Loops() {
 		if l.Stuck > 0 {
-			stuck = append(stuck, fmt.Sprintf("%s is overdue for %s", l.Name, l.Stuck.Round(time.Second)))
+			stuck = append(stuck, fmt.Sprintf("%s is overdue by %s", l.Name, l.Stuck.Round(time.Second)))
 		}
 	}
 	if len(stuck) > 0 {
@@ -169,7 +169,7 @@ func poolFinding(s *coordinator.Status, now time.Time, share float64) health.Fin
 	strained := now.Sub(s.StrainedSince)
 	switch {
 	case s.Lost > 0:
-		return found(health.Degraded, "executors that hang and were replaced: %d", s.Lost)
+		return found(health.Degraded, "executors that are stuck and were replaced: %d", s.Lost)
 	case s.Pause != nil && s.Waiting > 0:
 		return found(health.Degraded, "%s, and %d pieces of work wait in this host", pauseText(s.Pause), s.Waiting)
 	case s.Pause != nil:
@@ -177,9 +177,9 @@ func poolFinding(s *coordinator.Status, now time.Time, share float64) health.Fin
 	case !s.StrainedSince.IsZero() && float64(strained) >= float64(strainedPool)/share:
 		limit := fmt.Sprintf("its maximum is %d", s.Max)
 		if s.Useful > 0 && s.Useful < s.Max {
-			limit = fmt.Sprintf("more than %d are of no use, for its plugins take no more steps at once", max(s.Useful, s.Min))
+			limit = fmt.Sprintf("more than %d would not help, as its plugins take no more steps at once", max(s.Useful, s.Min))
 		}
-		return found(health.Degraded, "it has all executors that it may have for %s (%s), and what waits has grown to %d",
+		return found(health.Degraded, "it has been at its limit for %s (%s), and its backlog has grown to %d",
 			strained.Round(time.Second), limit, s.Backlog)
 	case s.Problem != "":
 		return found(health.Degraded, "its size is held: %s", firstLine(s.Problem))
@@ -189,7 +189,7 @@ func poolFinding(s *coordinator.Status, now time.Time, share float64) health.Fin
 }
 
 func pauseText(p *coordinator.Pause) string {
-	text := fmt.Sprintf("it is paused since %s by %s", p.Since.UTC().Format(time.RFC3339), p.By)
+	text := fmt.Sprintf("paused since %s by %s", p.Since.UTC().Format(time.RFC3339), p.By)
 	if p.Reason != "" {
 		text += ": " + p.Reason
 	}
@@ -257,7 +257,7 @@ func (c *Core) lookAtHosts(ctx context.Context, _ health.View) health.Finding {
 		}
 	}
 	if len(left) > 0 {
-		return found(health.Degraded, "gone, and their steps not yet given back: %s", strings.Join(left, ", "))
+		return found(health.Degraded, "gone, with steps not yet given back: %s", strings.Join(left, ", "))
 	}
 	return fine
 }
@@ -287,7 +287,7 @@ func (c *Core) lookAtDrain(_ context.Context, v health.View) health.Finding {
 	change, _ := c.state.Watch()
 	o := c.inForce().Orchestration
 	if over := time.Since(change.At) - o.DrainTimeout - o.EmergencyTimeout - drainSlack; over > 0 {
-		return found(health.Unhealthy, "the shutdown is overdue for %s", over.Round(time.Second))
+		return found(health.Unhealthy, "the shutdown is overdue by %s", over.Round(time.Second))
 	}
 	return fine
 }

@@ -368,7 +368,7 @@ func TestEveryLiveKeyReloads(t *testing.T) {
 	for name, k := range live {
 		require.Equal(t, k.second, k.read(b.Core), "%s after a refusal", name)
 	}
-	require.Contains(t, b.log.String(), "the changed configuration is refused; the one before stays in force")
+	require.Contains(t, b.log.String(), "the changed configuration is refused; the previous one stays in force")
 }
 
 func (b *bed) refusal(t *testing.T) string {

@@ -22,13 +22,13 @@ type tellManager struct {
 
 // up reports that the host is up, and starts to feed the watchdog.
 func (t *tellManager) up() {
-	t.told(t.manager.Ready("takes work"))
+	t.told(t.manager.Ready("accepting work"))
 	t.isUp.Store(true)
 	ctx, end := context.WithCancel(context.Background())
 	t.end = end
 	t.watch.Go(func() {
 		t.manager.Watch(ctx, t.core.alive, func(err error) {
-			t.core.log.Error("the watchdog is not fed: the service manager will start the host anew", "error", err)
+			t.core.log.Error("the watchdog is not fed: the service manager will restart the host", "error", err)
 		})
 	})
 }
@@ -38,7 +38,7 @@ func (t *tellManager) up() {
 func (t *tellManager) stopping() {
 	o := t.core.inForce().Orchestration
 	left := time.Until(t.core.halt.until(o.DrainTimeout)) + o.EmergencyTimeout + 2*stopSlack
-	t.told(t.manager.Stopping("finishes what runs", max(left, 0)))
+	t.told(t.manager.Stopping("finishing what runs", max(left, 0)))
 }
 
 func (t *tellManager) stopped() {
@@ -54,7 +54,7 @@ func (t *tellManager) reloaded(reload func()) {
 	}
 	t.told(t.manager.Reloading())
 	reload()
-	t.told(t.manager.Ready("takes work"))
+	t.told(t.manager.Ready("accepting work"))
 }
 
 func (t *tellManager) told(err error) {
@@ -69,7 +69,7 @@ func (c *Core) alive() error {
 	var stuck []error
 	for _, l := range c.Engine.Loops() {
 		if l.Stuck > 0 {
-			stuck = append(stuck, fmt.Errorf("the %s loop is overdue for %s", l.Name, l.Stuck.Round(time.Second)))
+			stuck = append(stuck, fmt.Errorf("the %s loop is overdue by %s", l.Name, l.Stuck.Round(time.Second)))
 		}
 	}
 	return errors.Join(stuck...)

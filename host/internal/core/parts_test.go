@@ -94,7 +94,7 @@ func TestStatusOfASchemaOfOtherFiles(t *testing.T) {
 	_, err = db.Exec(t.Context(), "update tasker_schema_migrations set checksum = 'another' where version = 20")
 	require.NoError(t, err)
 	_, err = schemaReport(t.Context(), db.Config().ConnConfig)
-	require.ErrorContains(t, err, "the schema was made by other versions of 00020_tables.sql")
+	require.ErrorContains(t, err, "the schema was created by other versions of 00020_tables.sql")
 }
 
 // What stops a command says what to do about it.
@@ -114,7 +114,7 @@ func TestErrorsNameTheFix(t *testing.T) {
 
 	here := db.Config().ConnConfig
 	require.EqualError(t, withFix(here, fmt.Errorf("migrate: %w", &pgconn.PgError{Code: "42501", Severity: "ERROR", Message: "no"})),
-		fmt.Sprintf("migrate: ERROR: no (SQLSTATE 42501); connect as the role that owns database %s and what is in it, not as %s", here.Database, here.User))
+		fmt.Sprintf("migrate: ERROR: no (SQLSTATE 42501); connect as the role that owns database %s and its contents, not as %s", here.Database, here.User))
 	nobody, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	require.NoError(t, nobody.Close())

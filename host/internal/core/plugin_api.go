@@ -29,12 +29,12 @@ var (
 // has.
 func (p pluginAPI) mayChange() error {
 	if state := p.core.state.State(); !state.SwapsPlugins() {
-		return api.Conflict(api.CodeStateForbidden, "the host is in state %s and changes no plugins", state)
+		return api.Conflict(api.CodeStateForbidden, "the host is in state %s and does not change plugins", state)
 	}
 	return nil
 }
 
-var errNoPluginFiles = api.Conflict(api.CodePluginRefused, "this host was started without a plugins.toml to look at")
+var errNoPluginFiles = api.Conflict(api.CodePluginRefused, "this host was started without a plugins.toml")
 
 // PluginPlan implements [api.PluginViews].
 func (p pluginAPI) PluginPlan(context.Context) (readmodel.PluginPlan, error) {
@@ -68,7 +68,7 @@ func (p pluginAPI) ApplyPlugins(ctx context.Context, reason string) (readmodel.P
 	if p.core.watch == nil {
 		return readmodel.PluginPlan{}, errNoPluginFiles
 	}
-	changes, err := p.core.watch.Apply(ctx, string(actor(ctx)), orElse(reason, "asked for by an operator"))
+	changes, err := p.core.watch.Apply(ctx, string(actor(ctx)), orElse(reason, "requested by an operator"))
 	if err != nil {
 		return readmodel.PluginPlan{}, filesFault(err)
 	}
@@ -105,7 +105,7 @@ func inText(err error, file string) error {
 
 // filesFault returns what is wrong with the files, problem by problem.
 func filesFault(err error) error {
-	f := &api.Fault{Kind: api.ErrInvalid, Code: api.CodePluginsInvalid, Detail: "the files of the plugins are wrong; what ran before goes on"}
+	f := &api.Fault{Kind: api.ErrInvalid, Code: api.CodePluginsInvalid, Detail: "the plugin files are invalid; what ran before keeps running"}
 	if e, ok := errors.AsType[*config.Error](err); ok {
 		for _, problem := range e.Problems {
 			f.Issues = append(f.Issues, api.Issue{Location: problem.Place(), Detail: problem.Text()})

@@ -72,7 +72,7 @@ func (p poolAPI) served(change api.PoolChange) error {
 		if _, _, known := p.core.plugins.Algorithm(name); known || isBuiltin(name) {
 			continue
 		}
-		problems = append(problems, fmt.Sprintf("%s: no plugin serves %q and no built-in algorithm has the name; there are %s",
+		problems = append(problems, fmt.Sprintf("%s: no plugin serves %q and no built-in algorithm has that name; available: %s",
 			c.what, name, strings.Join(p.algorithms(), ", ")))
 	}
 	if problems != nil {

@@ -29,7 +29,7 @@ func (c *Core) buildCoordinator() {
 	log := c.log.Named("pools")
 	c.pools = coordinator.New(c.coordinatorConfig(c.cfg), &poolWorld{core: c}, c.registry, log)
 	c.sizing = lifecycle.NewRunner("coordinator", c.pools.Run, func(err error) {
-		log.Error("pools are sized no longer", "error", err)
+		log.Error("the sizing of pools has stopped", "error", err)
 	})
 }
 
@@ -40,7 +40,7 @@ func (c *Core) startCoordinator(ctx context.Context) error {
 		c.log.Warn("resources", "finding", w)
 	}
 	if err != nil {
-		return fmt.Errorf("the resources do not bear the pools: %w; lower executor_pools, raise database.max_connections, "+
+		return fmt.Errorf("the resources do not suffice for the pools: %w; lower executor_pools, raise database.max_connections, "+
 			"or set executor_pools.coordinator.resources to warn", err)
 	}
 	return c.sizing.Start(ctx)
@@ -185,7 +185,7 @@ func (w *poolWorld) Algorithm(spec string) (scaler.Scaler, error) {
 	case isBuiltin(name):
 		return nil, err
 	case options != "":
-		return nil, fmt.Errorf("%s is no built-in algorithm: the options of a plugin's stand in plugins.toml", name)
+		return nil, fmt.Errorf("%s is not a built-in algorithm: the options of a plugin's algorithm belong in plugins.toml", name)
 	}
 	return a, nil
 }
@@ -231,7 +231,7 @@ func (a *algorithm) Decide(ctx context.Context, o scaler.Observation) (scaler.De
 		return a.builtin.Decide(ctx, o)
 	default:
 		a.by = "nobody"
-		return scaler.Decision{}, fmt.Errorf("no plugin serves %q and no built-in algorithm has the name", a.name)
+		return scaler.Decision{}, fmt.Errorf("no plugin serves %q and no built-in algorithm has that name", a.name)
 	}
 	answer, err := a.plugins.Scale(ctx, &pluginv1.DecideRequest{
 		Algorithm: a.name, Observations: []*pluginv1.Observation{wire.EncodeObservation(o)},

@@ -66,7 +66,7 @@ func TestAnAlgorithmThatNobodyServesIsRefused(t *testing.T) {
 		require.True(t, ok, "%v", err)
 		require.Equal(t, 409, refused.Status)
 		require.Equal(t, "pool_refused", refused.Code)
-		require.Contains(t, refused.Detail, what+`: no plugin serves "latncy" and no built-in algorithm has the name; there are composite, cost, latency,`)
+		require.Contains(t, refused.Detail, what+`: no plugin serves "latncy" and no built-in algorithm has that name; available: composite, cost, latency,`)
 	}
 	after, err := b.api.Pool(t.Context(), name)
 	require.NoError(t, err)
@@ -89,22 +89,22 @@ func TestWhatIsFoundOfPools(t *testing.T) {
 		message string
 	}{
 		"at work": {coordinator.Status{Settings: settings, State: pool.State{Waiting: 9}}, 1, health.Healthy, ""},
-		"stuck":   {coordinator.Status{State: pool.State{Lost: 2}, Pause: pause}, 1, health.Degraded, "executors that hang and were replaced: 2"},
-		"paused":  {coordinator.Status{Pause: pause}, 1, health.Healthy, "it is paused since 2026-03-01T12:00:00Z by ops: the shop moves"},
+		"stuck":   {coordinator.Status{State: pool.State{Lost: 2}, Pause: pause}, 1, health.Degraded, "executors that are stuck and were replaced: 2"},
+		"paused":  {coordinator.Status{Pause: pause}, 1, health.Healthy, "paused since 2026-03-01T12:00:00Z by ops: the shop moves"},
 		"paused while work waits": {
 			coordinator.Status{Pause: pause, State: pool.State{Waiting: 3}},
 			1, health.Degraded,
-			"it is paused since 2026-03-01T12:00:00Z by ops: the shop moves, and 3 pieces of work wait in this host",
+			"paused since 2026-03-01T12:00:00Z by ops: the shop moves, and 3 pieces of work wait in this host",
 		},
 		"strained": {
 			coordinator.Status{Settings: settings, StrainedSince: now.Add(-90 * time.Second), Backlog: 77},
 			1, health.Degraded,
-			"it has all executors that it may have for 1m30s (its maximum is 8), and what waits has grown to 77",
+			"it has been at its limit for 1m30s (its maximum is 8), and its backlog has grown to 77",
 		},
 		"strained by its plugins": {
 			coordinator.Status{Settings: settings, Useful: 4, StrainedSince: now.Add(-time.Minute), Backlog: 77},
 			1, health.Degraded,
-			"it has all executors that it may have for 1m0s (more than 4 are of no use, for its plugins take no more steps at once), and what waits has grown to 77",
+			"it has been at its limit for 1m0s (more than 4 would not help, as its plugins take no more steps at once), and its backlog has grown to 77",
 		},
 		"not yet strained":               {coordinator.Status{StrainedSince: now.Add(-59 * time.Second)}, 1, health.Healthy, ""},
 		"strained while the host starts": {coordinator.Status{StrainedSince: now.Add(-90 * time.Second)}, 0.5, health.Healthy, ""},
@@ -191,7 +191,7 @@ func TestAFrozenExecutorIsReplaced(t *testing.T) {
 		}
 		return false
 	})
-	require.Equal(t, []string{"executors that hang and were replaced: 1"}, found)
+	require.Equal(t, []string{"executors that are stuck and were replaced: 1"}, found)
 	for i := range 3 {
 		ask(fmt.Sprint(i))
 	}

@@ -95,7 +95,7 @@ func (r *reloader) watch(ctx context.Context, dir string, changed chan<- struct{
 		}
 	})
 	if err != nil {
-		r.log.Warn("changes of the files are not noticed; SIGHUP and 'tasker config reload' still work", "error", err)
+		r.log.Warn("changes to the files are not noticed; SIGHUP and 'tasker config reload' still work", "error", err)
 	}
 }
 
@@ -119,7 +119,7 @@ func (r *reloader) reload(reason string) (config.Change, error) {
 	}
 	if err != nil {
 		r.reloads.WithLabelValues("refused").Inc()
-		r.log.Error("the changed configuration is refused; the one before stays in force", "reason", reason, "error", err)
+		r.log.Error("the changed configuration is refused; the previous one stays in force", "reason", reason, "error", err)
 		r.note(func() { r.refused = err.Error() })
 		return config.Change{}, err
 	}
@@ -192,7 +192,7 @@ func (r *reloader) ReloadConfiguration(context.Context) (readmodel.Reload, error
 	}
 	change, err := r.reload("request")
 	if err != nil {
-		return readmodel.Reload{}, api.Conflict(api.CodeConfigurationRefused, "the one before stays in force: %v", err)
+		return readmodel.Reload{}, api.Conflict(api.CodeConfigurationRefused, "the previous configuration stays in force: %v", err)
 	}
 	applied := change.Applied
 	if applied == nil {

@@ -46,7 +46,7 @@ func outdated(cfg *config.Config, err error) bool {
 // discard removes the private database of a demo or a benchmark.
 func discard(cfg *config.Config, log hclog.Logger) error {
 	dir := cfg.Database.Embedded.StateDir
-	log.Warn("the private database belongs to another build and is made anew", "dir", dir)
+	log.Warn("the private database belongs to another build and is recreated", "dir", dir)
 	if err := os.RemoveAll(dir); err != nil {
 		return fmt.Errorf("remove a private database of another build: %w", err)
 	}

@@ -94,11 +94,11 @@ func TestPoolerInSessionMode(t *testing.T) {
 func TestPoolerInTransactionMode(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, pooler(t, "transaction"))
-	requireRefusal(t, s, "a pooler in transaction mode", "name the server itself")
+	requireRefusal(t, s, "a pooler in transaction mode", "at the server itself")
 	for _, command := range []string{"migrate", "doctor"} {
 		r := s.tasker(t, command)
 		require.Equal(t, 1, r.code)
 		require.Contains(t, r.out+r.err, "a pooler in transaction mode")
-		require.Contains(t, r.out+r.err, "name the server itself")
+		require.Contains(t, r.out+r.err, "at the server itself")
 	}
 }

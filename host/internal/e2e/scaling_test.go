@@ -51,7 +51,7 @@ func TestANewScalingBinaryTakesOver(t *testing.T) {
 	end := underLoad(t, h)
 	eventually(t, patience, "the pool is held", func() bool {
 		d := h.pool(t).Decision
-		return d != nil && strings.Contains(d.Reason, `held: the algorithm failed: no plugin serves "sway" and no built-in algorithm has the name`)
+		return d != nil && strings.Contains(d.Reason, `held: the algorithm failed: no plugin serves "sway" and no built-in algorithm has that name`)
 	})
 	require.Equal(t, 2, h.pool(t).Size)
 

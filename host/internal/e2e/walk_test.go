@@ -248,9 +248,9 @@ func TestDrainEnds(t *testing.T) {
 	awaitStep(t, h, id, vocab.StepInProgress)
 	h.signal(t, syscall.SIGTERM)
 	require.Equal(t, 9, h.await(t), "a step was cut off")
-	require.Contains(t, h.log.String(), "the drain is over; what runs is cancelled and handed back")
+	require.Contains(t, h.log.String(), "the drain time is over; running steps are cancelled and given back")
 	require.Contains(t, h.log.String(), "calls of plugins were cut short")
-	require.Contains(t, h.log.String(), "they had 1s, half of orchestration.emergency_timeout")
+	require.Contains(t, h.log.String(), "not done within 1s, half of orchestration.emergency_timeout")
 	require.Equal(t, []string{"enqueued 0"}, column[string](t, db, "select s.state || ' ' || s.attempts from tasker_workflow_steps s where s.task_uuid = $1", id))
 	require.Empty(t, processesOf(t, h.site.dir))
 }

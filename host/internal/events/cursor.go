@@ -8,10 +8,10 @@ import (
 )
 
 // ErrCursor says that a text is not a cursor of this database.
-var ErrCursor = errors.New("it is not the id of an event of this database")
+var ErrCursor = errors.New("it is not the id of an event in this database")
 
 // ErrExpired says that a cursor is older than [Config.MaxAge].
-var ErrExpired = errors.New("it is too old to go on from")
+var ErrExpired = errors.New("it is too old to resume from")
 
 // Cursor is a position in the order of events: after the first Skip events of those
 // that the transactions from From up to, but not including, To wrote. If Skip is 0

@@ -17,10 +17,10 @@ import (
 )
 
 // ErrTooSlow says that a subscription has let too much wait and gets no more events.
-var ErrTooSlow = errors.New("events come faster than they are read")
+var ErrTooSlow = errors.New("events arrive faster than they are read")
 
 // ErrStopped says that the hub is not running.
-var ErrStopped = errors.New("events are not followed now")
+var ErrStopped = errors.New("the event feed is not running")
 
 // Source is where events come from.
 type Source interface {

@@ -152,7 +152,7 @@ func (s *Subscription) catchUp(ctx context.Context) (*batch, error) {
 	if skip := s.place.Skip; skip > 0 {
 		// A batch must end where it ended when the cursor was made.
 		if b.to != to || skip > uint64(len(b.items)) {
-			return nil, errors.Join(ErrCursor, errors.New("what it counts is not there any more"))
+			return nil, errors.Join(ErrCursor, errors.New("what it refers to no longer exists"))
 		}
 		b.items = b.items[skip:]
 	}

@@ -86,7 +86,7 @@ func New(cfg Config, checks []Check, state State, sink Sink, reg prometheus.Regi
 	var names []string
 	for _, c := range checks {
 		if c.Name == "" || c.Look == nil || slices.Contains(names, c.Name) {
-			return nil, fmt.Errorf("make health monitor: check %q is unnamed, empty or there twice", c.Name)
+			return nil, fmt.Errorf("make health monitor: check %q is unnamed, empty or duplicate", c.Name)
 		}
 		names = append(names, c.Name)
 		m.checks = append(m.checks, &watched{Check: c, standing: map[string]*standing{}, busy: make(chan struct{}, 1)})
@@ -164,13 +164,13 @@ func (m *Monitor) look(ctx context.Context, inTurn bool) Report {
 }
 
 // errStillLooking says that the look before has not returned.
-var errStillLooking = errors.New("the look before has not ended")
+var errStillLooking = errors.New("the previous look has not ended")
 
 // ask looks once, for at most timeout. A look that hangs is left behind and
 // keeps the check unknown until it returns.
 func (c *watched) ask(ctx context.Context, v View, timeout time.Duration) []Named {
 	unknown := func(why error) []Named {
-		return []Named{{Finding: Finding{Status: Unknown, Message: "could not be looked at: " + why.Error()}}}
+		return []Named{{Finding: Finding{Status: Unknown, Message: "could not be checked: " + why.Error()}}}
 	}
 	select {
 	case c.busy <- struct{}{}:
@@ -254,7 +254,7 @@ func (m *Monitor) judge(c *watched, l look) (items []Item, events []Event) {
 // the last event told and has held long enough.
 func (s *standing) update(f Finding, l look, raiseAfter int) (Event, bool) {
 	if f.Status.rank() >= len(Statuses) {
-		f = Finding{Status: Unknown, Message: fmt.Sprintf("the check answered with the status %.40q, which is none", string(f.Status))}
+		f = Finding{Status: Unknown, Message: fmt.Sprintf("the check answered with %.40q, which is not a status", string(f.Status))}
 	}
 	if f.Status != s.Status {
 		s.Status, s.Since = f.Status, l.at
@@ -324,7 +324,7 @@ func (m *Monitor) Report() Report {
 		r.Status = Unknown
 		for i := range r.Items {
 			r.Items[i].Status = Unknown
-			r.Items[i].Message = fmt.Sprintf("was last looked at %s ago", age.Round(time.Second))
+			r.Items[i].Message = fmt.Sprintf("was last checked %s ago", age.Round(time.Second))
 		}
 	}
 	if r.At.IsZero() {

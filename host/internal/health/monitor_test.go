@@ -214,7 +214,7 @@ func TestACheckThatHangsPanicsOrLiesIsUnknown(t *testing.T) {
 		require.Contains(t, report.Items[1].Message, "panic: no")
 		require.Contains(t, report.Items[2].Message, `"splendid"`)
 		report = m.Look(t.Context())
-		require.Contains(t, report.Items[0].Message, "the look before has not ended")
+		require.Contains(t, report.Items[0].Message, "the previous look has not ended")
 		require.EqualValues(t, 1, looks.Load(), "it is not asked again while it hangs")
 		close(let)
 		synctest.Wait()

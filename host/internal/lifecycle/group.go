@@ -105,7 +105,7 @@ func stopWithin(ctx context.Context, service Service, left int) error {
 	if deadline, ok := ctx.Deadline(); ok && left > 1 {
 		share := time.Until(deadline) / time.Duration(left)
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeoutCause(ctx, share, fmt.Errorf("not done within its %s", share.Round(time.Millisecond)))
+		ctx, cancel = context.WithTimeoutCause(ctx, share, fmt.Errorf("not done within its share of %s", share.Round(time.Millisecond)))
 		defer cancel()
 	}
 	return service.Stop(ctx)

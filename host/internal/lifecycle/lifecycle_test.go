@@ -114,7 +114,7 @@ func TestGroupSharesTheDeadline(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 15*time.Second)
 		defer cancel()
 		// c needs 1 of its 5 s; b hangs and gets half of the 14 s left; a gets the rest.
-		require.EqualError(t, g.Stop(ctx), "stop b: not done within its 7s\nstop a: context deadline exceeded")
+		require.EqualError(t, g.Stop(ctx), "stop b: not done within its share of 7s\nstop a: context deadline exceeded")
 		require.Equal(t, 15*time.Second, time.Since(began))
 	})
 }

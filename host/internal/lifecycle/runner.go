@@ -70,7 +70,7 @@ func (r *Runner) execute(life context.Context, e *execution) {
 		return
 	}
 	if err == nil {
-		err = errors.New("ended by itself")
+		err = errors.New("ended unexpectedly")
 	}
 	e.err = fmt.Errorf("%s: %w", r.name, err)
 	r.died(e.err)

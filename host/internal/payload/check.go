@@ -96,7 +96,7 @@ func (s *scanner) document(object bool) *fault {
 		}
 		if s.depth == 0 {
 			if next < len(s.raw) {
-				return &fault{Syntax, next, "there is more after the end of the value: send one JSON value"}
+				return &fault{Syntax, next, "unexpected data after the value: send one JSON value"}
 			}
 			return nil
 		}
@@ -279,7 +279,7 @@ func (s *scanner) same(a, b member) bool {
 
 // duplicate returns the fault of a key whose text starts at start.
 func duplicate(start int32) *fault {
-	return &fault{DuplicateKey, int(start) - 1, "the key is there twice in one object: remove one, readers would disagree which counts"}
+	return &fault{DuplicateKey, int(start) - 1, "duplicate key in an object: remove one, since readers disagree on which one counts"}
 }
 
 func (s *scanner) word(i int, word string) (int, *fault) {

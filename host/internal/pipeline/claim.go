@@ -127,7 +127,7 @@ func (e *Engine) renewServed() {
 	ctx, cancel := context.WithTimeout(e.work, callTimeout)
 	defer cancel()
 	if err := e.refreshServed(ctx); err != nil {
-		e.log.Warn("what is served could not be renewed", "error", err)
+		e.log.Warn("the list of served handlers could not be refreshed", "error", err)
 	}
 }
 

@@ -278,7 +278,7 @@ func (e *Engine) Stop(ctx context.Context) error {
 	}
 	e.abort(ErrDraining)
 	if late != nil {
-		e.log.Warn("messages are left that have been read; they come back", "error", late)
+		e.log.Warn("messages that were read are still in progress; they will be read again", "error", late)
 	}
 	// What remains is short, and is done even if ctx has ended meanwhile.
 	stuck := e.stopHands(context.WithoutCancel(ctx), func(handPool) bool { return true })

@@ -68,7 +68,7 @@ func (e *Engine) heartbeatLoop(t *turns) {
 			again = time.After(min(e.cfg.Heartbeat/10, time.Second))
 		}
 		if e.leaseLeft() < e.cfg.SelfStop && e.held.len() > 0 {
-			e.log.Error("the lease of this host is about to end: its steps are stopped", "steps", e.held.len())
+			e.log.Error("the lease of this host is about to expire: its steps are stopped", "steps", e.held.len())
 			e.cancelAll("host_lease_lost")
 		}
 	}
@@ -130,10 +130,10 @@ func (e *Engine) beatAs(rises int64) error {
 	}
 	e.rest.rises = rises
 	if !alive {
-		e.log.Error("registering anew", "error", errDeclaredDead, "host", e.HostID())
+		e.log.Error("registering again", "error", errDeclaredDead, "host", e.HostID())
 		e.cancelAll("host_declared_dead")
 		if err := e.register(ctx); err != nil {
-			return fmt.Errorf("register anew: %w", err)
+			return fmt.Errorf("register again: %w", err)
 		}
 		return nil
 	}

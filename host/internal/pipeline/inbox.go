@@ -46,7 +46,7 @@ func (b *inbox) turn(most int) (int, error) {
 		switch {
 		case !b.begin(m.ID):
 		case m.Reads > e.live().InboxMaxReads:
-			b.setAside(m.ID, "read_too_often", "read again and again without an answer")
+			b.setAside(m.ID, "read_too_often", "read repeatedly without being handled")
 		default:
 			todo = append(todo, m)
 		}

@@ -22,7 +22,7 @@ const (
 
 // ErrBusy is returned for a submission that did not get its turn: tasks arrive faster
 // than the database takes them, or it takes none at all. Nothing was created.
-var ErrBusy = errors.New("more tasks wait to be created than the database takes now")
+var ErrBusy = errors.New("tasks arrive faster than the database can create them")
 
 // ErrUncertain is returned for a submission whose database call got no answer. The task
 // may have been created, or may still be.

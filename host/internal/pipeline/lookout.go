@@ -269,7 +269,7 @@ func (e *Engine) lookTurn(all []*watcher, due bool) {
 	}
 	found, err := e.lookAt(queues, inboxes)
 	if err != nil && e.accept.Err() == nil {
-		e.log.Warn("look at the queues failed", "error", err)
+		e.log.Warn("checking the queues failed", "error", err)
 	}
 	now = time.Now()
 	for _, w := range looking {

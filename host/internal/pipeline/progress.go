@@ -48,7 +48,7 @@ func (e *Engine) tell() {
 	ctx, cancel := context.WithTimeout(e.work, callTimeout)
 	defer cancel()
 	if err := e.store.TellProgress(ctx, e.HostID(), told, ended); err != nil && e.work.Err() == nil {
-		e.log.Debug("the progress of steps is not written", "error", err)
+		e.log.Debug("the progress of steps could not be recorded", "error", err)
 		e.held.writeAgain(told, ended)
 	}
 }

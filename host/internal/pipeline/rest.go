@@ -246,7 +246,7 @@ func (e *Engine) tellAwake(why string, err error) {
 	}
 	if why != "" && why != e.rest.told && e.accept.Err() == nil {
 		e.rest.told = why
-		e.log.Debug("this host looks for work as often as ever", "reason", why)
+		e.log.Debug("this host does not rest", "reason", why)
 	}
 }
 

@@ -86,9 +86,9 @@ func (r *retention) part(ctx context.Context, limit time.Duration, do func(conte
 	switch {
 	case err == nil, ctx.Err() != nil:
 	case store.Classify(err) == store.Retry, store.Classify(err) == store.Cancelled:
-		e.log.Debug("retention goes on in its next turn", "reason", err)
+		e.log.Debug("retention continues in its next turn", "reason", err)
 	default:
-		e.log.Warn("retention failed; it goes on in its next turn", "error", err)
+		e.log.Warn("retention failed; it continues in its next turn", "error", err)
 	}
 	return err
 }
@@ -157,7 +157,7 @@ func (r *retention) prune(ctx context.Context, day time.Time, keep store.Retenti
 	defer func() {
 		if all > 0 {
 			e.metrics.removed.WithLabelValues("task").Add(float64(all))
-			e.log.Info("deleted tasks that were over their time", "tasks", all)
+			e.log.Info("deleted tasks past their retention time", "tasks", all)
 		}
 	}()
 	var of *time.Time

@@ -47,7 +47,7 @@ func (e *Engine) insistWithin(ctx context.Context, what string, limit *time.Dura
 		case class == store.BadInput || class == store.Permanent:
 			return err
 		case class != store.Retry && try == 1:
-			e.log.Warn("the database does not answer; trying again", "call", what, "error", err)
+			e.log.Warn("the database is not responding; trying again", "call", what, "error", err)
 		}
 		e.metrics.retries.Inc()
 		e.asked.Store(int64(time.Since(e.base)))
@@ -63,7 +63,7 @@ func (e *Engine) insistWithin(ctx context.Context, what string, limit *time.Dura
 
 // errBatchTooLong is returned for a batch that one statement could not process in its
 // time limit. Nothing of it was done: its halves may fit.
-var errBatchTooLong = errors.New("the batch takes longer than a statement may")
+var errBatchTooLong = errors.New("the batch takes longer than the statement timeout")
 
 // insistBatch is insist for a call about n things. What takes too long and cannot be made
 // smaller is repeated with patience.
@@ -84,7 +84,7 @@ func (e *Engine) insistBatch(ctx context.Context, what string, n int, call func(
 		return err
 	})
 	if err == nil && tooLong {
-		e.log.Warn("a batch takes longer than a statement may; it is halved", "call", what, "batch", n)
+		e.log.Warn("a batch takes longer than the statement timeout; it is halved", "call", what, "batch", n)
 		return errBatchTooLong
 	}
 	return err

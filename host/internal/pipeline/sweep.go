@@ -81,7 +81,7 @@ func (e *Engine) sweepWorkers() {
 	swept, err := e.store.SweepWorkerLeases(e.work, e.live().Policy)
 	if n := swept.Released + swept.TimedOut; n > 0 {
 		e.metrics.swept.WithLabelValues("worker").Add(float64(n))
-		e.log.Warn("ended leases of outside workers", "given_back", swept.Released, "timed_out", swept.TimedOut)
+		e.log.Warn("ended expired leases of outside workers", "given_back", swept.Released, "timed_out", swept.TimedOut)
 		e.wake()
 	}
 	for _, f := range swept.Finished {
@@ -97,7 +97,7 @@ func (e *Engine) sweepWorkers() {
 // again.
 func (e *Engine) tellOfChange() {
 	if err := e.tellWorkers(e.work); err != nil {
-		e.log.Warn("outside workers are held to an earlier configuration", "error", err)
+		e.log.Warn("outside workers still follow an earlier configuration", "error", err)
 	}
 }
 
@@ -164,7 +164,7 @@ const partitionsEvery = time.Hour
 
 func (e *Engine) ensurePartitions() {
 	if err := e.store.EnsurePartitions(e.work, store.PartitionDays, e.live().Retention.Tasks); err != nil {
-		e.log.Warn("partitions could not be made; rows go to the default ones", "error", err)
+		e.log.Warn("partitions could not be created; rows go to the default ones", "error", err)
 	}
 }
 

@@ -28,7 +28,7 @@ func (e *extent) measure(schema any, depth int) (n int, err error) {
 	n = 1
 	add := func(more int, err error) error {
 		if n += more; err == nil && n > maxSays {
-			err = fmt.Errorf("it says more than %d things, with those that it refers to", maxSays)
+			err = fmt.Errorf("it has more than %d values, counting those that it refers to", maxSays)
 		}
 		return err
 	}

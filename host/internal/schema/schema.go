@@ -52,7 +52,7 @@ const place = "schema:///"
 func Compile(raw []byte) (*Schema, error) {
 	doc, err := jsonschema.UnmarshalJSON(bytes.NewReader(raw))
 	if err != nil {
-		return nil, fmt.Errorf("no JSON: %w", err)
+		return nil, fmt.Errorf("not JSON: %w", err)
 	}
 	if _, err := (&extent{root: doc, of: map[string]int{}}).measure(doc, 0); err != nil {
 		return nil, err

@@ -39,11 +39,11 @@ type Backlog struct {
 func (s *Store) Waiting(ctx context.Context, queues, handlers, inboxes []string) ([]string, error) {
 	rows, err := s.pool.Query(ctx, sqlWaiting, append([]string{}, queues...), append([]string{}, handlers...), append([]string{}, inboxes...))
 	if err != nil {
-		return nil, fmt.Errorf("look at %d queues: %w", len(queues)+len(inboxes), err)
+		return nil, fmt.Errorf("check %d queues: %w", len(queues)+len(inboxes), err)
 	}
 	found, err := pgx.CollectRows(rows, pgx.RowTo[string])
 	if err != nil {
-		return nil, fmt.Errorf("look at %d queues: %w", len(queues)+len(inboxes), err)
+		return nil, fmt.Errorf("check %d queues: %w", len(queues)+len(inboxes), err)
 	}
 	return found, nil
 }
@@ -88,7 +88,7 @@ type Connections struct {
 func (s *Store) Connections(ctx context.Context, host int32, own int) (Connections, error) {
 	var c Connections
 	if err := s.pool.QueryRow(ctx, sqlConnections, host, own).Scan(&c.Server, &c.OtherHosts, &c.OthersTake); err != nil {
-		return Connections{}, fmt.Errorf("read who takes connections: %w", err)
+		return Connections{}, fmt.Errorf("count connections: %w", err)
 	}
 	return c, nil
 }

@@ -167,7 +167,7 @@ func sweep(page func(after vocab.UUID, limit int) (last *vocab.UUID, err error))
 
 // ErrOthers is returned by [Store.ReleaseHost] when another host is giving the
 // steps back. That host goes on with it; if it dies, the next sweep does.
-var ErrOthers = errors.New("another host is at it")
+var ErrOthers = errors.New("another host is doing it")
 
 // ReleaseHost gives every step of a host that is gone back to its queue, in pages, and
 // marks the host as swept. Steps that were claimed claimFactor times for each attempt
@@ -229,7 +229,7 @@ func (s *Store) EnsurePartitions(ctx context.Context, days int, keep time.Durati
 			return err
 		})
 		if err != nil {
-			return fmt.Errorf("make partitions of %s: %w", table, err)
+			return fmt.Errorf("create partitions of %s: %w", table, err)
 		}
 	}
 	return nil

@@ -122,10 +122,10 @@ func scanLetter(r pgx.CollectableRow) (readmodel.DeadLetter, error) {
 }
 
 // ErrLetterClosed says that somebody has dealt with a dead letter.
-var ErrLetterClosed = errors.New("somebody has dealt with it")
+var ErrLetterClosed = errors.New("it is already closed")
 
 // ErrNoQueue says that the queue of a message is gone.
-var ErrNoQueue = errors.New("its queue does not exist any more")
+var ErrNoQueue = errors.New("its queue no longer exists")
 
 // ReplayMessage sends a message that was set aside to its queue again. Errors:
 // [ErrNotFound], [ErrLetterClosed], [ErrNoQueue].

@@ -47,7 +47,7 @@ func (s *Store) TellProgress(ctx context.Context, host int32, told []Told, ended
 		leases[i], percents[i], notes[i] = t.Lease, int32(t.Percent), payload.Text(t.Note, maxNote)
 	}
 	if _, err := s.pool.Exec(ctx, sqlTellProgress, host, leases, percents, notes, ended); err != nil {
-		return fmt.Errorf("tell the progress of %d steps: %w", len(told), err)
+		return fmt.Errorf("record the progress of %d steps: %w", len(told), err)
 	}
 	return nil
 }

@@ -131,7 +131,7 @@ func (s *Store) SetHostPlugins(ctx context.Context, host int32, plugins []readmo
 		told[i] = p
 	}
 	if _, err := s.pool.Exec(ctx, sqlHostPlugins, host, told); err != nil {
-		return fmt.Errorf("tell the plugins of host %d: %w", host, err)
+		return fmt.Errorf("record the plugins of host %d: %w", host, err)
 	}
 	return nil
 }

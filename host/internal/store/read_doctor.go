@@ -80,7 +80,7 @@ func (s *Store) ServerFacts(ctx context.Context) (ServerFacts, error) {
 		&f.Version, &f.VersionNum, &f.Fsync, &f.FullPageWrites, &f.SynchronousCommit, &f.InRecovery, &f.Encoding,
 		&f.MaxConnections, &f.Connections, &oldest)
 	if err != nil {
-		return ServerFacts{}, fmt.Errorf("ask the server about itself: %w", err)
+		return ServerFacts{}, fmt.Errorf("read the server's settings: %w", err)
 	}
 	f.OldestTransaction = seconds(oldest)
 	return f, nil

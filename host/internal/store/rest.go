@@ -82,7 +82,7 @@ func (s *Store) WatchQueues(ctx context.Context, queues []string) (bool, error) 
 		err := s.define(ctx, func(tx pgx.Tx) error {
 			var done bool
 			if err := tx.QueryRow(ctx, sqlWatchQueue, queue).Scan(&done); err != nil {
-				return fmt.Errorf("have queue %s rouse hosts: %w", queue, err)
+				return fmt.Errorf("watch queue %s: %w", queue, err)
 			}
 			all = all && done
 			return nil
@@ -96,16 +96,16 @@ func (s *Store) WatchQueues(ctx context.Context, queues []string) (bool, error) 
 
 func watchQueue(ctx context.Context, tx pgx.Tx, queue string) error {
 	if _, err := tx.Exec(ctx, sqlWatchQueue, queue); err != nil {
-		return fmt.Errorf("have queue %s rouse hosts: %w", queue, err)
+		return fmt.Errorf("watch queue %s: %w", queue, err)
 	}
 	return nil
 }
 
 // ErrAwake says that somebody is sending at the moment: lie down again later.
-var ErrAwake = errors.New("somebody is sending at this moment")
+var ErrAwake = errors.New("a message is being sent at this moment")
 
 // errPooler says that the session is not our own.
-var errPooler = errors.New("a pooler stands before the server: it keeps no session for us")
+var errPooler = errors.New("a pooler is in front of the server, which keeps no session for us")
 
 // Bed is a connection from the pool on which a host rests. It may be used by one
 // goroutine only.
@@ -120,12 +120,12 @@ type Bed struct {
 func (s *Store) LieDown(ctx context.Context) (*Bed, error) {
 	conn, err := s.plain.Acquire(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("lie down: %w", err)
+		return nil, fmt.Errorf("begin to rest: %w", err)
 	}
 	b := &Bed{conn: conn, gate: s.gate}
 	if err := b.lieDown(ctx); err != nil {
 		b.GetUp(ctx)
-		return nil, fmt.Errorf("lie down: %w", err)
+		return nil, fmt.Errorf("begin to rest: %w", err)
 	}
 	return b, nil
 }

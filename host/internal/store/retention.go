@@ -89,7 +89,7 @@ func (s *Store) DayIsOver(ctx context.Context, day time.Time, r Retention) (over
 		return tx.QueryRow(ctx, sqlDayIsOver, day, tasks, namespaces, keep).Scan(&over)
 	})
 	if err != nil {
-		return false, fmt.Errorf("look whether %s is over: %w", day.Format(time.DateOnly), err)
+		return false, fmt.Errorf("check whether %s is over: %w", day.Format(time.DateOnly), err)
 	}
 	return over, nil
 }
@@ -126,7 +126,7 @@ func (s *Store) PruneTasks(ctx context.Context, day *time.Time, after vocab.UUID
 	tasks, namespaces, keep := r.arguments()
 	err = s.pool.QueryRow(ctx, sqlPruneTasks, day, after, prunePage, tasks, namespaces, keep).Scan(&deleted, &last)
 	if err != nil {
-		return 0, nil, fmt.Errorf("delete tasks that are over their time: %w", err)
+		return 0, nil, fmt.Errorf("delete tasks past their retention time: %w", err)
 	}
 	return deleted, last, nil
 }

@@ -21,7 +21,7 @@ import (
 
 // ErrTemplateDiffers is returned when a template version exists with a different
 // source. A version never changes, because tasks run by it.
-var ErrTemplateDiffers = errors.New("the version exists with another content")
+var ErrTemplateDiffers = errors.New("the version exists with different content")
 
 const (
 	sqlUpsertNamespace = `
