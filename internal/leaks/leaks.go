@@ -7,9 +7,9 @@ import (
 	"go.uber.org/goleak"
 )
 
-// patience is how long goroutines may take to end after the tests have. goleak by
-// itself gives them half a second, which is little where the machine is busy, or
-// stands still for a while: connections, for one, are closed beside their owners.
+// patience is how long goroutines may take to end after the tests have. goleak itself
+// allows half a second, which is too little if the machine is busy or pauses for a while:
+// connections, for example, are closed in the background.
 const patience = time.Minute
 
 // Main is [goleak.VerifyTestMain] with patience.
@@ -21,7 +21,7 @@ func Main(m goleak.TestingM, options ...goleak.Option) {
 func Find(options ...goleak.Option) (err error) {
 	for end := time.Now().Add(patience); ; {
 		if err = goleak.Find(options...); err == nil || time.Now().After(end) {
-			return err // it has waited a little by itself
+			return err // goleak has already waited a little
 		}
 	}
 }
@@ -31,10 +31,10 @@ type patient struct {
 	options []goleak.Option
 }
 
-// Run runs the tests, and waits for their goroutines if all went well.
+// Run runs the tests, and waits for their goroutines if the tests passed.
 func (p patient) Run() (code int) {
 	if code = p.TestingM.Run(); code == 0 {
-		_ = Find(p.options...) // goleak finds them again, and says which
+		_ = Find(p.options...) // goleak finds them again and reports them
 	}
 	return code
 }

@@ -1,15 +1,15 @@
-// Package spelling guesses which word was meant by one that does not exist, for
-// texts that ask "did you mean …?". It knows nothing of ours.
+// Package spelling guesses which word was meant by an unknown one, for messages that ask
+// "did you mean …?".
 package spelling
 
 import "strings"
 
-// longest bounds what is compared: a longer word is no slip of the hand.
+// longest bounds what is compared: a longer word is not a typo.
 const longest = 128
 
-// Nearest returns the candidate most like word, or "" if none is alike: at
-// most a third of the letters (and two) differ, upper and lower case aside if
-// nothing else does.
+// Nearest returns the candidate most similar to word, or "" if none is similar: up to a
+// third of the letters may differ, or two if that is more. Case is ignored if nothing
+// else differs.
 func Nearest(word string, candidates []string) string {
 	if len(word) > longest {
 		return ""

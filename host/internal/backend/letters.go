@@ -41,7 +41,7 @@ func letterFault(id int64, err error) error {
 	}
 }
 
-// open returns a dead letter that nobody has dealt with.
+// open returns a dead letter that is still open.
 func (b *Backend) open(ctx context.Context, id int64) (readmodel.DeadLetter, error) {
 	letter, err := b.Letter(ctx, id)
 	if err == nil && letter.Closed != nil {

@@ -19,7 +19,7 @@ const (
 	Unhealthy Status = "unhealthy"
 )
 
-// Statuses lists all, from good to bad.
+// Statuses lists all statuses, from good to bad.
 var Statuses = []Status{Healthy, Degraded, Unknown, Unhealthy}
 
 // Worse reports whether s is worse than other.
@@ -34,27 +34,27 @@ func (s Status) rank() int {
 	return len(Statuses) // not a status: worse than all
 }
 
-// Finding is the answer of a check.
+// Finding is the result of a check.
 type Finding struct {
 	Status  Status
 	Message string // for people; empty if there is nothing to say
 }
 
-// Named is a finding of one of many things that a check looked at.
+// Named is a finding about one of the things that a check looked at.
 type Named struct {
-	Name string // of lower-case letters, digits, _, - and /
+	Name string // lower-case letters, digits, _, - and /
 	Finding
 }
 
 // View is what a check may take into account.
 type View struct {
 	State opstate.State
-	// Share scales thresholds that are shares of something: 1 in normal
-	// operation, less while the host starts.
+	// Share scales thresholds that are shares of something: 1 in normal operation, less
+	// while the host is starting.
 	Share float64
 }
 
-// Check is one thing to look at.
+// Check looks at one thing.
 type Check struct {
 	// Name is unique among the checks.
 	Name string
@@ -62,16 +62,16 @@ type Check struct {
 	// be bad while the host starts and drains. Others look at what the host
 	// depends on.
 	Work bool
-	// Every is the least time between two looks; zero: it is part of each.
+	// Every is the minimum time between two looks; zero: every interval.
 	Every time.Duration
 	// Timeout bounds one look; zero is [Config.Timeout].
 	Timeout time.Duration
-	// Look finds out. It must end when ctx does. Several findings are shown one by
-	// one, under names that begin with the check's.
+	// Look performs the check. It must end when ctx does. Several findings are shown
+	// separately, under names that begin with the check's.
 	Look func(ctx context.Context, v View) []Named
 }
 
-// One makes a Look of a function with a single finding.
+// One turns a function with a single finding into a Look.
 func One(look func(ctx context.Context, v View) Finding) func(context.Context, View) []Named {
 	return func(ctx context.Context, v View) []Named { return []Named{{Finding: look(ctx, v)}} }
 }
@@ -95,20 +95,20 @@ type Report struct {
 	Items  []Item // in the order of the checks
 }
 
-// Severity says how an event is meant.
+// Severity says how serious an event is.
 type Severity string
 
 // The severities of events.
 const (
-	Info     Severity = "info"     // it is well again, or a bad status is expected
+	Info     Severity = "info"     // healthy again, or the bad status is expected
 	Warning  Severity = "warning"  // degraded or unknown
 	Critical Severity = "critical" // unhealthy
 )
 
-// Severities lists all.
+// Severities lists all severities.
 var Severities = []Severity{Info, Warning, Critical}
 
-// Event tells of a check whose status changed.
+// Event reports that the status of a check has changed.
 type Event struct {
 	At       time.Time
 	Check    string
@@ -118,8 +118,8 @@ type Event struct {
 	Message  string
 }
 
-// Sink is told of events. Report must not block for long: the monitor waits for
-// it before it looks again.
+// Sink receives events. Report must not block for long: the monitor waits for it before
+// the next look.
 type Sink interface {
 	Report(ctx context.Context, events []Event)
 }

@@ -6,8 +6,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// metrics has a label for each check that core named, not for what a check finds
-// beneath it, which plugins may name.
+// metrics has a label for each check that core defines, not for findings below it, whose
+// names may come from plugins.
 type metrics struct {
 	names  []string
 	status *prometheus.GaugeVec

@@ -16,13 +16,13 @@ import (
 
 // Config are a monitor's settings. Zero values stand for the defaults.
 type Config struct {
-	// Interval is between looks; default 5s.
+	// Interval is the time between looks; default 5s.
 	Interval time.Duration
-	// Timeout bounds the look of one check; default 2s.
+	// Timeout bounds one look of a check; default 2s.
 	Timeout time.Duration
 	// RaiseAfter is how many bad looks in a row raise an event; default 2.
 	RaiseAfter int
-	// StartupShare scales thresholds while the host starts; default 0.5.
+	// StartupShare scales thresholds while the host is starting; default 0.5.
 	StartupShare float64
 }
 
@@ -35,13 +35,13 @@ func (c Config) withDefaults() Config {
 }
 
 const (
-	// staleAfter is how many intervals a report may be old.
+	// staleAfter is the maximum age of a report, in intervals.
 	staleAfter = 3
-	// keptEvents is how many of the last events are kept for people.
+	// keptEvents is how many of the latest events are kept.
 	keptEvents = 200
 )
 
-// State tells the host's operational state, and when it changes.
+// State provides the host's operational state, and reports changes.
 type State interface {
 	State() opstate.State
 	Watch() (opstate.Change, <-chan struct{})
@@ -61,26 +61,26 @@ type Monitor struct {
 	events []Event // the last keptEvents, oldest first
 }
 
-// watched is a check and what was found of it. Only the monitor's loop uses it,
-// but for busy.
+// watched is a check and what it has found. Only the monitor's loop uses it, except for
+// busy.
 type watched struct {
 	Check
 	standing map[string]*standing // by full name
-	found    []Named              // by the last look
+	found    []Named              // in the last look
 	looked   time.Time            // when that was
-	busy     chan struct{}        // holds a token while a look is under way
+	busy     chan struct{}        // holds a token while a look is in progress
 }
 
-// standing is what is known of one named finding.
+// standing is what is known about one named finding.
 type standing struct {
 	Item
-	raised Status // what the last event told
-	quiet  bool   // the last event was of an expected status
+	raised Status // what the last event reported
+	quiet  bool   // the last event reported an expected status
 	bad    int    // bad looks in a row
 	order  int
 }
 
-// New makes a monitor; Run runs it. Names of checks must be unique.
+// New returns a monitor, to be started with Run. Names of checks must be unique.
 func New(cfg Config, checks []Check, state State, sink Sink, reg prometheus.Registerer, now func() time.Time) (*Monitor, error) {
 	m := &Monitor{cfg: cfg.withDefaults(), state: state, sink: sink, now: now}
 	var names []string
@@ -95,14 +95,14 @@ func New(cfg Config, checks []Check, state State, sink Sink, reg prometheus.Regi
 	return m, nil
 }
 
-// Run looks until ctx ends, at first at once, and whenever the operational state
-// changes: a report of the state before says what is no longer so, and misses what
-// is expected now. It is made for a [lifecycle.Runner].
+// Run performs looks until ctx ends: at once, at intervals, and whenever the operational
+// state changes, since what is expected changes with it. It is meant for a
+// [lifecycle.Runner].
 func (m *Monitor) Run(ctx context.Context) error {
 	tick := time.NewTicker(m.cfg.Interval)
 	defer tick.Stop()
 	for inTurn := true; ; {
-		_, changed := m.state.Watch() // before the look: what changes meanwhile is looked at again
+		_, changed := m.state.Watch() // before the look: a change during it causes another look
 		m.look(ctx, inTurn)
 		select {
 		case <-tick.C:
@@ -115,12 +115,12 @@ func (m *Monitor) Run(ctx context.Context) error {
 	}
 }
 
-// Look asks all checks once, beside each other, and tells the sink what changed.
-// It returns what it found; what was found before, if ctx ends meanwhile.
+// Look asks all checks once, concurrently, and reports changes to the sink. It returns
+// what it found, or the previous report if ctx ends meanwhile.
 func (m *Monitor) Look(ctx context.Context) Report { return m.look(ctx, true) }
 
-// look does not count as another bad one if it is out of turn: that a check is bad
-// twice within a moment says no more than once.
+// look out of turn does not count as another bad look: a check that is bad twice within a
+// moment proves no more than one that is bad once.
 func (m *Monitor) look(ctx context.Context, inTurn bool) Report {
 	state := m.state.State()
 	if state == opstate.Stopped {
@@ -140,7 +140,7 @@ func (m *Monitor) look(ctx context.Context, inTurn bool) Report {
 		asked.Go(func() { c.found = c.ask(ctx, view, cmp.Or(c.Timeout, m.cfg.Timeout)) })
 	}
 	asked.Wait()
-	if ctx.Err() != nil { // it was cut short: what it has not seen is not to be told as bad
+	if ctx.Err() != nil { // it was cut short: do not report as bad what it has not seen
 		return m.Report()
 	}
 	report := Report{At: m.now(), State: state, Status: Healthy}
@@ -163,11 +163,11 @@ func (m *Monitor) look(ctx context.Context, inTurn bool) Report {
 	return report
 }
 
-// errStillLooking says that the look before has not returned.
+// errStillLooking is returned while the previous look has not ended.
 var errStillLooking = errors.New("the previous look has not ended")
 
-// ask looks once, for at most timeout. A look that hangs is left behind and
-// keeps the check unknown until it returns.
+// ask performs one look of at most timeout. A look that hangs is abandoned, and the check
+// stays unknown until it returns.
 func (c *watched) ask(ctx context.Context, v View, timeout time.Duration) []Named {
 	unknown := func(why error) []Named {
 		return []Named{{Finding: Finding{Status: Unknown, Message: "could not be checked: " + why.Error()}}}
@@ -194,7 +194,7 @@ func (c *watched) ask(ctx context.Context, v View, timeout time.Duration) []Name
 		return named
 	case <-bounded.Done():
 		select {
-		case named := <-answer: // it answered at the last moment
+		case named := <-answer: // it answered just in time
 			return named
 		default:
 			return unknown(context.Cause(bounded))
@@ -202,16 +202,16 @@ func (c *watched) ask(ctx context.Context, v View, timeout time.Duration) []Name
 	}
 }
 
-// look is when and in which state checks were looked at.
+// look says when and in which state checks were made.
 type look struct {
 	at     time.Time
 	state  opstate.State
-	fresh  bool // this check was asked; else its last answer holds
-	inTurn bool // at the interval; else between
+	fresh  bool // this check was asked; else its last answer still counts
+	inTurn bool // at the interval; else in between
 }
 
-// judge compares what a check found with what was known. A finding that is not
-// new does not count as another bad look.
+// judge compares what a check found with what was known before. A finding that is not new
+// does not count as another bad look.
 func (m *Monitor) judge(c *watched, l look) (items []Item, events []Event) {
 	seen := map[string]bool{}
 	for order, n := range c.found {
@@ -238,7 +238,7 @@ func (m *Monitor) judge(c *watched, l look) (items []Item, events []Event) {
 		}
 	}
 	for name, s := range c.standing {
-		if !seen[name] { // it is looked at no longer
+		if !seen[name] { // it is no longer checked
 			delete(c.standing, name)
 			continue
 		}
@@ -250,8 +250,8 @@ func (m *Monitor) judge(c *watched, l look) (items []Item, events []Event) {
 	return items, events
 }
 
-// update takes a finding in. It returns an event if the status is another than
-// the last event told and has held long enough.
+// update records a finding. It returns an event if the status differs from what the last
+// event reported and has held long enough.
 func (s *standing) update(f Finding, l look, raiseAfter int) (Event, bool) {
 	if f.Status.rank() >= len(Statuses) {
 		f = Finding{Status: Unknown, Message: fmt.Sprintf("the check answered with %.40q, which is not a status", string(f.Status))}
@@ -266,7 +266,7 @@ func (s *standing) update(f Finding, l look, raiseAfter int) (Event, bool) {
 	case l.inTurn || s.bad == 0:
 		s.bad++
 	}
-	told := s.Status == s.raised && (s.Expected || !s.quiet) // what was expected once may be so no longer
+	told := s.Status == s.raised && (s.Expected || !s.quiet) // what was expected then may not be now
 	if told || s.Status != Healthy && s.bad < raiseAfter {
 		return Event{}, false
 	}
@@ -278,7 +278,7 @@ func (s *standing) update(f Finding, l look, raiseAfter int) (Event, bool) {
 	return e, true
 }
 
-// expected reports whether the state explains a bad status.
+// expected reports whether the operational state explains a bad status.
 func expected(state opstate.State, work bool) bool {
 	switch state {
 	case opstate.Startup, opstate.GracefulShutdown:
@@ -301,7 +301,7 @@ func severity(s Status) Severity {
 	}
 }
 
-// keep stores a report and the events for those who ask later.
+// keep stores a report and its events for later queries.
 func (m *Monitor) keep(r Report, events []Event) Report {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -313,8 +313,8 @@ func (m *Monitor) keep(r Report, events []Event) Report {
 	return r
 }
 
-// Report returns what the last look found. If that is too long ago everything is
-// unknown: the monitor does not work.
+// Report returns what the last look found. If that is too long ago, everything is
+// unknown, because the monitor is stuck.
 func (m *Monitor) Report() Report {
 	m.mu.Lock()
 	r := m.report
@@ -333,7 +333,7 @@ func (m *Monitor) Report() Report {
 	return r
 }
 
-// Events returns up to most of the last events, the newest first.
+// Events returns up to most of the latest events, newest first.
 func (m *Monitor) Events(most int) []Event {
 	m.mu.Lock()
 	defer m.mu.Unlock()

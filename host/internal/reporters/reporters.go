@@ -26,37 +26,37 @@ const (
 	retryMax   = time.Minute
 )
 
-// Host is the plugin host, as far as it is about health.
+// Host is what this package needs of the plugin host.
 type Host interface {
 	HealthServices() []pluginhost.HealthService
 	Check(ctx context.Context, name string) (*pluginv1.CheckResponse, error)
 	Report(ctx context.Context, r *pluginv1.ReportRequest) (*pluginv1.ReportResponse, error)
 }
 
-// Plugins are the plugins of kind health. Run runs what carries events.
+// Plugins are the plugins of kind health. Run delivers the events.
 type Plugins struct {
 	host Host
-	name string // of this host, for the events
+	name string // of this host, for events
 	log  hclog.Logger
 	sent *prometheus.CounterVec
 
 	mu     sync.Mutex // guards the following
 	queues map[string]*queue
-	known  map[string][]string // the checks of each service, by its last answer
-	life   context.Context     // nil: nothing is carried
+	known  map[string][]string // the checks of each service, from its last answer
+	life   context.Context     // nil: nothing is delivered
 	loops  sync.WaitGroup
 }
 
-// queue is the events that a reporter has yet to take.
+// queue holds the events that a reporter has not taken yet.
 type queue struct {
 	name    string
 	waiting []*pluginv1.HealthEvent
-	more    chan struct{} // signalled when events come
+	more    chan struct{} // signalled when events arrive
 }
 
 var _ health.Sink = (*Plugins)(nil)
 
-// New makes the link between the health of the host named and its plugins.
+// New connects the health of the named host with its plugins.
 func New(host Host, name string, reg prometheus.Registerer, log hclog.Logger) *Plugins {
 	p := &Plugins{
 		host: host, name: name, log: log, queues: map[string]*queue{}, known: map[string][]string{},
@@ -71,8 +71,8 @@ func New(host Host, name string, reg prometheus.Registerer, log hclog.Logger) *P
 	return p
 }
 
-// Look asks every checker, beside each other. Those that do not answer in time are
-// given up before the look must end, so that they take nobody's answer with them.
+// Look asks all checkers concurrently. It gives up on those that do not answer in time
+// before the look must end, so that the other answers are not lost.
 func (p *Plugins) Look(ctx context.Context, _ health.View) []health.Named {
 	if end, ok := ctx.Deadline(); ok {
 		var cancel context.CancelFunc
@@ -95,7 +95,7 @@ func (p *Plugins) Look(ctx context.Context, _ health.View) []health.Named {
 	return all
 }
 
-// ask asks one checker. Without a usable answer all that it told of last time is
+// ask asks one checker. Without a usable answer, everything that it reported last time is
 // unknown.
 func (p *Plugins) ask(ctx context.Context, name string) []health.Named {
 	answer, err := p.host.Check(ctx, name)
@@ -128,8 +128,8 @@ func (p *Plugins) ask(ctx context.Context, name string) []health.Named {
 	return all
 }
 
-// unknown is the finding of all checks that a service had, and of the service
-// itself if it has told of none.
+// unknown returns the findings for a service that gave no usable answer: one for each
+// check it last reported, or one for the service itself.
 func (p *Plugins) unknown(name, why string) []health.Named {
 	p.mu.Lock()
 	names := p.known[name]
@@ -144,7 +144,7 @@ func (p *Plugins) unknown(name, why string) []health.Named {
 	return all
 }
 
-// clip bounds text that comes from a plugin.
+// clip bounds text from a plugin.
 func clip(text string, most int) string {
 	text = strings.ToValidUTF8(text, "?")
 	if len(text) > most {
@@ -153,7 +153,7 @@ func clip(text string, most int) string {
 	return text
 }
 
-// severities are the names that plugins know.
+// severities maps severities to those of the plugin SDK.
 var severities = map[health.Severity]sdkhealth.Severity{
 	health.Info: sdkhealth.Info, health.Warning: sdkhealth.Warning, health.Critical: sdkhealth.Critical,
 }
@@ -189,7 +189,7 @@ func (p *Plugins) Tell(events ...sdkhealth.Event) {
 	}
 }
 
-// queue returns a reporter's queue, and makes it. The caller holds mu.
+// queue returns a reporter's queue, and creates it if needed. The caller holds mu.
 func (p *Plugins) queue(name string) *queue {
 	q := p.queues[name]
 	if q == nil {
@@ -201,7 +201,7 @@ func (p *Plugins) queue(name string) *queue {
 	return q
 }
 
-// add appends events and drops the oldest beyond the bound.
+// add appends events and drops the oldest beyond the limit.
 func (q *queue) add(events []*pluginv1.HealthEvent, dropped prometheus.Counter) {
 	q.waiting = append(q.waiting, events...)
 	if n := len(q.waiting) - maxWaiting; n > 0 {
@@ -214,8 +214,8 @@ func (q *queue) add(events []*pluginv1.HealthEvent, dropped prometheus.Counter) 
 	}
 }
 
-// Run carries events until ctx ends, and then once more what waits, for as long
-// as one call may take.
+// Run delivers events until ctx ends, and then once more what is waiting, for as long as
+// one call may take.
 func (p *Plugins) Run(ctx context.Context) error {
 	p.mu.Lock()
 	p.life = ctx
@@ -231,7 +231,7 @@ func (p *Plugins) Run(ctx context.Context) error {
 	return nil
 }
 
-// carry sends the events of one reporter as they come.
+// carry sends the events of one reporter as they arrive.
 func (p *Plugins) carry(ctx context.Context, q *queue) {
 	wait := retryMin
 	for {
@@ -244,7 +244,7 @@ func (p *Plugins) carry(ctx context.Context, q *queue) {
 				return
 			}
 		}
-		// A call that has begun may end: the plugin host bounds it.
+		// A call that has begun may finish: the plugin host bounds it.
 		err := p.send(context.WithoutCancel(ctx), q, batch)
 		if err == nil {
 			wait = retryMin
@@ -266,7 +266,7 @@ func (p *Plugins) head(q *queue) []*pluginv1.HealthEvent {
 	return append([]*pluginv1.HealthEvent(nil), q.waiting[:min(len(q.waiting), maxBatch)]...)
 }
 
-// send hands a batch over. Without an error it is off the queue.
+// send delivers a batch. If there is no error, the batch has left the queue.
 func (p *Plugins) send(ctx context.Context, q *queue, batch []*pluginv1.HealthEvent) error {
 	answer, err := p.host.Report(ctx, &pluginv1.ReportRequest{Name: q.name, Events: batch})
 	result := "taken"
@@ -285,7 +285,7 @@ func (p *Plugins) send(ctx context.Context, q *queue, batch []*pluginv1.HealthEv
 	p.sent.WithLabelValues(result).Add(float64(len(batch)))
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	// Events may have been dropped meanwhile: only what was sent goes.
+	// Events may have been dropped meanwhile: remove only what was sent.
 	last := batch[len(batch)-1]
 	for i, e := range q.waiting {
 		if e == last {

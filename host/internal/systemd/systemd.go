@@ -1,8 +1,7 @@
-// Package systemd tells the service manager how the host is: ready, reloading,
-// stopping, and by the watchdog that it works. It speaks the protocol of
-// sd_notify(3): a datagram on the socket that NOTIFY_SOCKET names. The package
-// knows nothing of the host; whoever owns the host calls it. Without a service
-// manager there is no [Manager], and a nil one does nothing.
+// Package systemd tells the service manager whether the host is ready, reloading or
+// stopping, and feeds its watchdog. It speaks the protocol of sd_notify(3): a datagram to
+// the socket named by NOTIFY_SOCKET. The package does not know the host; its owner calls
+// it. Without a service manager, the [Manager] is nil, and a nil one does nothing.
 package systemd
 
 import (
@@ -21,10 +20,10 @@ import (
 // Manager is the service manager that started this process.
 type Manager struct {
 	address *net.UnixAddr
-	every   time.Duration // between signs of life; 0: none are wanted
+	every   time.Duration // between watchdog messages; 0: none are wanted
 }
 
-// FromEnvironment returns the manager that the environment names; nil: none.
+// FromEnvironment returns the manager named by the environment, or nil if there is none.
 func FromEnvironment(getenv func(string) string) (*Manager, error) {
 	socket := getenv("NOTIFY_SOCKET")
 	if socket == "" {
@@ -46,10 +45,10 @@ func FromEnvironment(getenv func(string) string) (*Manager, error) {
 	return m, nil
 }
 
-// Ready says that the host is up, or that a reload is over.
+// Ready reports that the host is up, or that a reload is over.
 func (m *Manager) Ready(status string) error { return m.send("READY=1", text(status)) }
 
-// Reloading says that the configuration is read anew; Ready ends it.
+// Reloading reports that the configuration is being reloaded; Ready ends it.
 func (m *Manager) Reloading() error {
 	if m == nil {
 		return nil
@@ -61,14 +60,14 @@ func (m *Manager) Reloading() error {
 	return m.send("RELOADING=1", fmt.Sprintf("MONOTONIC_USEC=%d", now.Nano()/1000))
 }
 
-// Stopping says that the host shuts down, and within which time it will have.
+// Stopping reports that the host is shutting down, and how long that may take.
 func (m *Manager) Stopping(status string, within time.Duration) error {
 	return m.send("STOPPING=1", fmt.Sprintf("EXTEND_TIMEOUT_USEC=%d", within.Microseconds()), text(status))
 }
 
-// Watch gives the signs of life that the manager wants, as long as alive says so
-// and until ctx ends. A host that is not alive is killed and started again, so
-// problem is told once why it was silent, if it was.
+// Watch feeds the manager's watchdog until ctx ends, as long as alive returns no error. A
+// host that is not alive is killed and restarted, so problem is told once why nothing was
+// sent.
 func (m *Manager) Watch(ctx context.Context, alive func() error, problem func(error)) {
 	if m == nil || m.every == 0 {
 		return
@@ -108,5 +107,5 @@ func (m *Manager) send(lines ...string) error {
 	return nil
 }
 
-// text is a line for people.
+// text returns a status line for people.
 func text(status string) string { return "STATUS=" + strings.ReplaceAll(status, "\n", " ") }

@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// Build says what was built.
+// Build describes the running binary.
 type Build struct {
 	Version  string `json:"version"`            // the module's version, "(devel)" for a build from a checkout
 	Revision string `json:"revision,omitempty"` // the commit, with "+changes" if files were changed; may be empty
@@ -24,7 +24,7 @@ func (b Build) String() string {
 	return strings.Join(parts, " ")
 }
 
-// ThisBuild reads what the toolchain wrote into the running binary.
+// ThisBuild reads what the toolchain recorded in the running binary.
 func ThisBuild() Build {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {

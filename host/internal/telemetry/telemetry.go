@@ -1,7 +1,6 @@
-// Package telemetry makes what the host shows of itself: the root logger and
-// the metrics registry. Core makes one Telemetry before everything else and
-// hands out named loggers and the registry; there are no globals. The package
-// starts nothing and knows no other part.
+// Package telemetry creates the root logger and the metrics registry. Core creates both
+// before everything else and hands out named loggers and the registry; there are no
+// globals. The package starts nothing and does not know the other parts.
 package telemetry
 
 import (
@@ -24,9 +23,9 @@ type LogOptions struct {
 	Output io.Writer // nil: standard error
 }
 
-// NewLogger returns the root logger. Its parts come from Named, one name per
-// component; keys are lower_snake and the same everywhere: task, step, plugin,
-// generation, attempt. Times are UTC.
+// NewLogger returns the root logger. Each component gets its own with Named; keys are
+// lower_snake and the same everywhere: task, step, plugin, generation, attempt. Times are
+// in UTC.
 func NewLogger(opts LogOptions) (hclog.Logger, error) {
 	level := hclog.LevelFromString(opts.Level)
 	if level == hclog.NoLevel {
@@ -49,8 +48,8 @@ func NewLogger(opts LogOptions) (hclog.Logger, error) {
 	}), nil
 }
 
-// NewRegistry returns a metrics registry of its own with the collectors of the
-// process, of the Go runtime and of the build.
+// NewRegistry returns a new metrics registry with the collectors of the process, the Go
+// runtime and the build.
 func NewRegistry(build Build) *prometheus.Registry {
 	registry := prometheus.NewRegistry()
 	info := prometheus.NewGauge(prometheus.GaugeOpts{
@@ -69,8 +68,8 @@ func NewRegistry(build Build) *prometheus.Registry {
 	return registry
 }
 
-// Handler serves a registry's metrics in the format of Prometheus. A collector
-// that fails is logged; the others are served all the same.
+// Handler serves a registry's metrics in the Prometheus format. A collector that fails is
+// logged; the others are still served.
 func Handler(registry *prometheus.Registry, log hclog.Logger) http.Handler {
 	return promhttp.HandlerFor(registry, promhttp.HandlerOpts{
 		ErrorLog:      log.StandardLogger(&hclog.StandardLoggerOptions{ForceLevel: hclog.Error}),

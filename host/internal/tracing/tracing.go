@@ -16,17 +16,17 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// Config says where traces go and how many there are.
+// Config says where traces are sent and how many.
 type Config struct {
 	Endpoint    string            // of the collector, such as http://localhost:4318
-	Headers     map[string]string // of every request to it; may be secrets
-	SampleRatio float64           // share of the tasks that are followed; a client's decision goes before
+	Headers     map[string]string // for every request to it; may be secret
+	SampleRatio float64           // share of the tasks that are followed; a client's decision takes precedence
 
-	// What the spans say of their origin.
+	// Attributes of all spans.
 	Version, Environment, Host string
 }
 
-// Traces makes spans and sends them. Start nothing: New did.
+// Traces creates spans and sends them. It runs from New until Stop.
 type Traces struct {
 	provider *sdktrace.TracerProvider
 	ratio    atomic.Pointer[sdktrace.Sampler]
@@ -37,7 +37,8 @@ const (
 	scope         = "github.com/tasker-systems/tasker-host"
 )
 
-// New returns traces to a collector, which need not be there yet. Stop them.
+// New returns traces to a collector, which need not be reachable yet. The caller must
+// call Stop.
 func New(ctx context.Context, cfg Config, reg prometheus.Registerer, log hclog.Logger) (*Traces, error) {
 	endpoint := strings.TrimSuffix(cfg.Endpoint, "/")
 	if !strings.HasSuffix(endpoint, "/v1/traces") {
@@ -64,7 +65,7 @@ func New(ctx context.Context, cfg Config, reg prometheus.Registerer, log hclog.L
 // Tracer returns the tracer of the host's parts.
 func (t *Traces) Tracer() trace.Tracer { return t.provider.Tracer(scope) }
 
-// Sample changes the share of tasks that are followed, for those to come.
+// Sample changes the share of tasks that are followed, for future tasks.
 func (t *Traces) Sample(ratio float64) {
 	sampler := sdktrace.TraceIDRatioBased(ratio)
 	t.ratio.Store(&sampler)
@@ -78,7 +79,7 @@ func (t *Traces) ShouldSample(p sdktrace.SamplingParameters) sdktrace.SamplingRe
 // Description implements [sdktrace.Sampler].
 func (t *Traces) Description() string { return "share of tasks" }
 
-// Stop sends what is left, as long as ctx allows.
+// Stop sends the remaining spans, as long as ctx allows.
 func (t *Traces) Stop(ctx context.Context) error {
 	if err := t.provider.Shutdown(ctx); err != nil {
 		return fmt.Errorf("send the last traces: %w", err)
@@ -86,7 +87,7 @@ func (t *Traces) Stop(ctx context.Context) error {
 	return nil
 }
 
-// counted is an exporter that counts and logs its failures, and goes on.
+// counted is an exporter that counts and logs its failures and continues.
 type counted struct {
 	sdktrace.SpanExporter
 	spans *prometheus.CounterVec
@@ -103,7 +104,7 @@ func newCounted(out sdktrace.SpanExporter, reg prometheus.Registerer, log hclog.
 	return &counted{SpanExporter: out, spans: Metrics(reg), log: log}
 }
 
-// Metrics registers what is counted of spans.
+// Metrics registers the metrics of spans.
 func Metrics(reg prometheus.Registerer) *prometheus.CounterVec {
 	spans := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "tasker_trace_spans_total", Help: "Spans sent to the trace collector, by outcome.",
@@ -115,8 +116,7 @@ func Metrics(reg prometheus.Registerer) *prometheus.CounterVec {
 	return spans
 }
 
-// ExportSpans sends spans. Its failure is told here, once for a row of them, and
-// nowhere else.
+// ExportSpans sends spans. A failure is logged only here, and once for several in a row.
 func (c *counted) ExportSpans(ctx context.Context, spans []sdktrace.ReadOnlySpan) error {
 	err := c.SpanExporter.ExportSpans(ctx, spans)
 	if err != nil {
