@@ -56,7 +56,7 @@ func TestTokens(t *testing.T) {
 
 	_, other, _ := auth.NewToken()
 	wrong := bearer[:len(bearer)-1] + map[bool]string{true: "b", false: "a"}[bearer[len(bearer)-1] == 'a']
-	for range 1000 { // what is wrong costs the database nothing
+	for range 1000 { // malformed tokens cost the database nothing
 		for _, bad := range []string{"", "tsk_", wrong, other, strings.ToUpper(bearer), bearer + "x", bearer[:30], strings.TrimPrefix(bearer, "tsk_")} {
 			_, err := tokens.Authenticate(t.Context(), bad)
 			require.ErrorIs(t, err, auth.ErrRefused, bad)
@@ -65,10 +65,10 @@ func TestTokens(t *testing.T) {
 	}
 	require.Equal(t, 1, src.reads)
 
-	// Made by another host, and then by this one.
+	// Created by another host, and then by this one.
 	for _, soon := range []func(){func() { now = now.Add(time.Second) }, tokens.Forget} {
 		id, bearer, hash := auth.NewToken()
-		_, err := tokens.Authenticate(t.Context(), other) // they are read
+		_, err := tokens.Authenticate(t.Context(), other) // the tokens are read
 		require.ErrorIs(t, err, auth.ErrRefused)
 		src.tokens = append(src.tokens, auth.StoredToken{ID: id, Name: "new", Hash: hash, ExpiresAt: now.Add(4 * time.Second)})
 		_, err = tokens.Authenticate(t.Context(), bearer)
@@ -103,7 +103,7 @@ func TestTokens(t *testing.T) {
 	require.NotErrorIs(t, err, auth.ErrRefused, "what cannot be checked is not called wrong")
 }
 
-// signed signs claims with a key under a name.
+// signed signs claims with a key of the given name.
 func signed(t *testing.T, alg jose.SignatureAlgorithm, key any, kid string, claims any) string {
 	t.Helper()
 	o := (&jose.SignerOptions{}).WithType("JWT")
@@ -216,7 +216,7 @@ func TestJWT(t *testing.T) {
 	_, err = fromFile.Authenticate(t.Context(), signed(t, jose.RS256, rsaKey, "x", with(nil)))
 	require.NoError(t, err, "a key without a name may have signed any")
 
-	// Of both kinds the prefix of the host's own decides.
+	// The prefix of the host's own tokens distinguishes the two kinds.
 	_, own, hash := auth.NewToken()
 	src := &source{tokens: []auth.StoredToken{{ID: own[4:16], Name: "deploy", Hash: hash, ExpiresAt: now.Add(time.Hour)}}}
 	both := auth.Any{Tokens: auth.NewTokens(src, time.Hour, func() time.Time { return now }), JWT: j}
@@ -239,8 +239,8 @@ func TestJWT(t *testing.T) {
 	require.ErrorContains(t, err, "too long")
 }
 
-// What is in a file of keys and verifies no signature of an issuer is left out,
-// and a file with nothing else is an error, which names the file.
+// Keys in a file that cannot verify an issuer's signatures are ignored, and a file with
+// no others is an error that names the file.
 func TestKeyFiles(t *testing.T) {
 	t.Parallel()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -277,8 +277,8 @@ func TestKeyFiles(t *testing.T) {
 	require.ErrorIs(t, err, os.ErrNotExist)
 }
 
-// Accounts of clients fill up again with time. Of more clients than are
-// remembered, those go first that lose nothing by it.
+// Clients' allowances fill up again over time. If there are more clients than can be
+// remembered, those that lose nothing by it are forgotten first.
 func TestLimiter(t *testing.T) {
 	t.Parallel()
 	now := time.Now()
@@ -286,7 +286,7 @@ func TestLimiter(t *testing.T) {
 	for range 3 {
 		require.Zero(t, l.Allow("busy"))
 	}
-	for range 2 { // what is refused costs nothing
+	for range 2 { // refused requests cost nothing
 		require.Equal(t, 500*time.Millisecond, l.Allow("busy"))
 	}
 	now = now.Add(500 * time.Millisecond)
@@ -299,11 +299,11 @@ func TestLimiter(t *testing.T) {
 	for i := range 4_999 {
 		require.Zero(t, l.Allow("came once "+strconv.Itoa(i)))
 	}
-	now = now.Add(500 * time.Millisecond) // those that came once have all again
+	now = now.Add(500 * time.Millisecond) // those that came once have their full allowance again
 	require.Equal(t, 10_000, auth.Remembered(l))
 	require.Zero(t, l.Allow("one more"))
 	require.Equal(t, 5_002, auth.Remembered(l))
-	for i := range 30_000 { // nobody can be forgotten without loss, but the host's memory is bounded
+	for i := range 30_000 { // nobody can be forgotten without loss, but the host's memory must be bounded
 		l.Allow(strconv.Itoa(i))
 		require.LessOrEqual(t, auth.Remembered(l), 10_000)
 	}
@@ -346,9 +346,9 @@ func TestPermissions(t *testing.T) {
 	require.ErrorContains(t, err, "a resource of "+string(auth.Resources[0])+", ")
 }
 
-// An issuer's keys are read again when they are older than KeysRefresh, and at
-// once, but not too often, for a token that names an unknown one. While the
-// issuer is away those that are known serve for four times as long.
+// An issuer's keys are read again when they are older than KeysRefresh, and at once,
+// though not too often, for a token that names an unknown key. While the issuer is
+// unavailable, the known keys are used for four times as long.
 func TestKeysAreReadAgain(t *testing.T) {
 	t.Parallel()
 	now := time.Date(2026, 11, 25, 12, 0, 0, 0, time.UTC)

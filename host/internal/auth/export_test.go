@@ -1,4 +1,4 @@
 package auth
 
-// Remembered is how many clients a limiter knows.
+// Remembered returns how many clients a limiter remembers.
 func Remembered(l *Limiter) int { return len(l.clients) }

@@ -9,7 +9,7 @@ import (
 	"github.com/tasker-systems/tasker-host/host/internal/readmodel"
 )
 
-// stated are plugins that only have a status.
+// stated are plugins that have nothing but a status.
 type stated struct {
 	Plugins
 	all []pluginhost.Status
@@ -17,7 +17,7 @@ type stated struct {
 
 func (s stated) Status() []pluginhost.Status { return s.all }
 
-// What the doctor says of a plugin depends on whether something of it serves.
+// What the doctor says about a plugin depends on whether any generation of it is serving.
 func TestDoctorOfPlugins(t *testing.T) {
 	t.Parallel()
 	serves := pluginhost.Status{Kind: "scaling", Name: "tide", State: pluginhost.Serving}

@@ -19,7 +19,7 @@ steps:
   - {name: first, handler: nobody.serves, depends_on: []}
 `
 
-// What a task waits for, as the database and the engine have it.
+// What a task waits for, according to the database and the engine.
 func TestExplain(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
@@ -60,7 +60,7 @@ func TestExplain(t *testing.T) {
 	_, err = b.PauseQueue(ctx, "linear", false, operator)
 	require.NoError(t, err)
 
-	_, err = b.pool.Exec(ctx, "update tasker_hosts set served = served || '{nobody.serves}'::text[]") // as if another host did
+	_, err = b.pool.Exec(ctx, "update tasker_hosts set served = served || '{nobody.serves}'::text[]") // as if another host served it
 	require.NoError(t, err)
 	e, err = b.ExplainTask(ctx, id)
 	require.NoError(t, err)

@@ -11,8 +11,8 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
 )
 
-// A failed step is replayed from its dead letter; a message that nobody could
-// read goes to its queue again.
+// A failed step is replayed from its dead letter; an unreadable message goes back to its
+// queue.
 func TestDeadLetters(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
@@ -66,7 +66,7 @@ func TestDeadLetters(t *testing.T) {
 	require.Equal(t, "ops", replayed.Closed.By)
 	_, err = b.Replay(ctx, message.ID, operator)
 	faultOf(t, err, api.ErrConflict, api.CodeLetterClosed)
-	require.Eventually(t, func() bool { // it is no better than before
+	require.Eventually(t, func() bool { // it is still unreadable
 		letters, err = b.ListLetters(ctx, api.LetterQuery{Kind: "message", Limit: 10})
 		return err == nil && len(letters) == 1 && letters[0].ID > message.ID
 	}, time.Minute, 10*time.Millisecond)
@@ -77,7 +77,7 @@ func TestDeadLetters(t *testing.T) {
 	replayed, err = b.Replay(ctx, step.ID, operator)
 	require.NoError(t, err)
 	require.Equal(t, "replayed", replayed.Closed.As)
-	b.watchUntil(t, task, failed(1)) // it fails anew, with a letter of its own
+	b.watchUntil(t, task, failed(1)) // it fails again, with a new letter
 	letters, err = b.ListLetters(ctx, api.LetterQuery{Limit: 10})
 	require.NoError(t, err)
 	require.Len(t, letters, 1)
@@ -132,7 +132,7 @@ func TestQueuesAndHosts(t *testing.T) {
 
 	swapped := []readmodel.HostPlugin{{Kind: "handler", Name: "x", Version: "1.1.0", Generation: 4}}
 	b.handlers.plugins.Store(&swapped)
-	require.NoError(t, b.engine.TemplatesChanged(ctx)) // it looks at what runs
+	require.NoError(t, b.engine.TemplatesChanged(ctx)) // makes the host look at what is served
 	hosts, err = b.Hosts(ctx)
 	require.NoError(t, err)
 	require.Equal(t, swapped, hosts[0].Plugins)

@@ -59,12 +59,12 @@ steps:
     depends_on: [first]
 `
 
-// handlers runs steps in process: math.square answers 2^128 at once, math.hold
-// when it is let go, and tells that it is half way, everything else fails.
+// handlers runs steps in process: math.square answers 2^128 at once; math.hold reports
+// that it is half done and answers when it is released; everything else fails.
 type handlers struct {
-	plugins atomic.Pointer[[]readmodel.HostPlugin] // that the host says it runs
+	plugins atomic.Pointer[[]readmodel.HostPlugin] // that the host reports
 	hold    chan struct{}
-	alive   context.Context // ends when the test does
+	alive   context.Context // ends with the test
 	end     context.CancelFunc
 
 	mu      sync.Mutex
@@ -119,7 +119,7 @@ func (h *handlers) Cancel(step, _ string) {
 	}
 }
 
-// plugins and pulse say what a test wants.
+// plugins and pulse report what a test sets.
 type plugins []pluginhost.Status
 
 func (p plugins) Status() []pluginhost.Status { return p }
@@ -132,7 +132,7 @@ func (pulse) BeatEvery() time.Duration { return 0 }
 
 func (pulse) Loops() []pipeline.Loop { return nil }
 
-// bundle is a backend on a database of its own, with an engine that runs.
+// bundle is a backend on its own database, with a running engine.
 type bundle struct {
 	*backend.Backend
 	parts    backend.Parts
@@ -220,7 +220,7 @@ func parse(t *testing.T, s string) vocab.UUID {
 	return id
 }
 
-// watchUntil follows a task until ok holds for what is seen.
+// watchUntil follows a task until ok is true for a snapshot.
 func (b *bundle) watchUntil(t *testing.T, task vocab.UUID, ok func(readmodel.Snapshot) bool) readmodel.Snapshot {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -237,7 +237,7 @@ func (b *bundle) watchUntil(t *testing.T, task vocab.UUID, ok func(readmodel.Sna
 	}
 }
 
-// faultOf is the fault in an error, which must be of the kind and code.
+// faultOf returns the fault in an error, which must have the given kind and code.
 func faultOf(t *testing.T, err, kind error, code string) *api.Fault {
 	t.Helper()
 	f, ok := errors.AsType[*api.Fault](err)

@@ -15,7 +15,7 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
 )
 
-// What an outside worker tells is seen as well, whatever it is.
+// What an outside worker reports is shown as well, whatever it is.
 func TestProgressOfOutsideWorkers(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
@@ -62,8 +62,8 @@ steps:
 	require.Nil(t, steps[0].Progress)
 }
 
-// What a running step tells is seen by those who watch the task, and forgotten
-// with the attempt.
+// What a running step reports is shown to those who watch the task, and forgotten with
+// the attempt.
 func TestProgressOfRunningSteps(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
@@ -92,12 +92,12 @@ func TestProgressOfRunningSteps(t *testing.T) {
 		"what comes after the end is dropped")
 }
 
-// elsewhere is the engine of a host that runs none of the steps.
+// elsewhere is the engine of another host, which runs none of the steps.
 type elsewhere struct{ backend.Engine }
 
 func (elsewhere) Progress(vocab.UUID) []pipeline.StepProgress { return nil }
 
-// What a step tells is seen from every host, and no longer when it has ended.
+// What a step reports can be seen from every host until the step ends.
 func TestProgressIsSeenFromOtherHosts(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
@@ -108,7 +108,7 @@ func TestProgressIsSeenFromOtherHosts(t *testing.T) {
 	task := b.submit(t)
 	half := readmodel.StepProgress{Percent: 50, Note: "half way"}
 	snap := other.watchUntil(t, task, func(s readmodel.Snapshot) bool {
-		return len(s.Running) == 1 && s.Running[0].Step == "second" // the first may tell something late, too
+		return len(s.Running) == 1 && s.Running[0].Step == "second" // the first may still report something late
 	})
 	require.Equal(t, []readmodel.RunningStep{{Number: 1, Step: "second", StepProgress: half}}, snap.Running)
 	steps, err := other.Steps(t.Context(), task, api.PageQuery{After: -1, Limit: 10})

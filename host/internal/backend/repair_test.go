@@ -30,8 +30,7 @@ func failed(n int) func(readmodel.Snapshot) bool {
 	return func(s readmodel.Snapshot) bool { return s.Progress.Failed == n && s.Progress.InProgress == 1 }
 }
 
-// submitBroken submits a task whose first step has failed while the second is
-// held.
+// submitBroken submits a task whose first step fails while the second is held.
 func (b *bundle) submitBroken(t *testing.T) vocab.UUID {
 	t.Helper()
 	b.apply(t, brokenYAML)
@@ -61,7 +60,7 @@ func TestRepair(t *testing.T) {
 	step, err := b.RetryStep(ctx, first, operator)
 	require.NoError(t, err)
 	require.Equal(t, 1, step.Generation)
-	b.watchUntil(t, task, failed(1)) // it fails anew
+	b.watchUntil(t, task, failed(1)) // it fails again
 	_, err = b.RetryTask(ctx, task, operator)
 	require.NoError(t, err)
 	b.watchUntil(t, task, failed(1))
@@ -83,7 +82,7 @@ func TestRepair(t *testing.T) {
 	faultOf(t, err, api.ErrNotFound, api.CodeTaskNotFound)
 }
 
-// A resolved task is over: the handler that still runs for it is told.
+// A resolved task is over: a handler that is still running for it is cancelled.
 func TestResolveTaskEndsItsHandlers(t *testing.T) {
 	t.Parallel()
 	b := setup(t)

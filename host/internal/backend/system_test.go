@@ -22,7 +22,7 @@ func TestReady(t *testing.T) {
 		beat   time.Duration // since the last heartbeat
 		state  opstate.State
 		plugin pluginhost.State
-		bad    string // the check that is not good
+		bad    string // the check that is not ok
 	}{
 		{"all is well", time.Second, opstate.Normal, pluginhost.Serving, ""},
 		{"a heartbeat is late", 3 * time.Second, opstate.Normal, pluginhost.Serving, ""},
@@ -92,7 +92,7 @@ func TestDoctorOfAHostThatWorks(t *testing.T) {
 		names = append(names, c.Name)
 		require.NotEmpty(t, c.Message, c.Name)
 		require.Equal(t, c.Status == readmodel.DoctorOK, c.Fix == "", c.Name)
-		// A server for tests is not durable, and shared: who knows how busy it is.
+		// The test server is not durable, and it is shared, so its load is unknown.
 		if !slices.Contains([]string{"durability", "connections", "transactions"}, c.Name) {
 			require.Equal(t, readmodel.DoctorOK, c.Status, "%s: %s", c.Name, c.Message)
 		}

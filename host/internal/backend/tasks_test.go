@@ -130,7 +130,7 @@ func TestSubmitWithAKey(t *testing.T) {
 	require.Equal(t, first.UUID, faultOf(t, err, api.ErrConflict, api.CodeIdempotencyKeyReused).TaskUUID)
 }
 
-// Many submissions of one template that does not exist are one look for others.
+// Many submissions of one missing template look up the existing ones only once.
 func TestSubmitManyOfNothing(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
@@ -162,7 +162,7 @@ func TestCancel(t *testing.T) {
 	b.apply(t, pairYAML)
 	id := b.submit(t)
 	b.watchUntil(t, id, func(s readmodel.Snapshot) bool { return s.Progress.Completed == 1 })
-	for range 2 { // the second changes nothing
+	for range 2 { // the second time changes nothing
 		task, err := b.CancelTask(t.Context(), id, api.Operator{Reason: "a mistake"})
 		require.NoError(t, err)
 		require.Equal(t, vocab.TaskCancelled, task.State)
@@ -214,7 +214,7 @@ func TestWatchWaitsForAChangeAndEndsWithItsContext(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
 	same, err := b.Watch(ctx, id, held.Revision())
-	if err == nil { // else the context ended in the middle of a look
+	if err == nil { // otherwise the context ended in the middle of a query
 		require.Equal(t, held.Revision(), same.Revision(), "%+v, before %+v", same, held)
 		require.Error(t, ctx.Err(), "nothing changed: it waits as long as it may")
 	} else {
@@ -228,7 +228,7 @@ func TestWatchWaitsForAChangeAndEndsWithItsContext(t *testing.T) {
 	require.NotEqual(t, held.Revision(), end.Revision())
 }
 
-// nowhere is a store whose database does not answer.
+// nowhere is a store whose database does not respond.
 func nowhere(t *testing.T) *store.Store {
 	t.Helper()
 	pool, err := store.OpenPool(t.Context(), store.PoolConfig{
@@ -239,8 +239,8 @@ func nowhere(t *testing.T) *store.Store {
 	return store.New(pool)
 }
 
-// A task that was made and cannot be shown is no error: the client would submit
-// it again.
+// A task that was created but cannot be read is not an error: the client would submit it
+// again.
 func TestSubmitAnswersEvenIfTheTaskCannotBeRead(t *testing.T) {
 	t.Parallel()
 	up := setup(t)
@@ -306,7 +306,7 @@ func TestSubmitOfAnIdentity(t *testing.T) {
 	first, created, err := b.Submit(t.Context(), s)
 	require.NoError(t, err)
 	require.True(t, created)
-	s.Context = json.RawMessage(`{"a\/b":"x","n":1}`) // the same, written otherwise
+	s.Context = json.RawMessage(`{"a\/b":"x","n":1}`) // the same, written differently
 	_, _, err = b.Submit(t.Context(), s)
 	fault := faultOf(t, err, api.ErrConflict, api.CodeDuplicateIdentity)
 	require.Equal(t, first.UUID, fault.TaskUUID)
@@ -324,7 +324,7 @@ func TestSubmitOfAnIdentity(t *testing.T) {
 	require.False(t, created)
 	require.Equal(t, second.UUID, again.UUID)
 
-	// In bulk: some exist, some twice in the batch.
+	// In bulk: some exist, some are in the batch twice.
 	var bulk []api.Submission
 	for _, version := range []string{"1.0.0", "1.0.1"} {
 		for _, n := range []string{"1", "2", "2"} {

@@ -19,7 +19,7 @@ import (
 
 func TestMain(m *testing.M) { leaks.Main(m) }
 
-// bed is a set with a clock of its own.
+// bed is a set with its own clock.
 type bed struct {
 	*breaker.Set
 	reg   *prometheus.Registry
@@ -45,7 +45,7 @@ func newBed() *bed {
 	return b
 }
 
-// told is the state that the latest change led to.
+// told returns the state after the latest reported change.
 func (b *bed) told() breaker.State {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -60,8 +60,7 @@ func (b *bed) pass(d time.Duration) { b.clock.Add(int64(d)) }
 
 var errDown = errors.New("connection refused")
 
-// call makes a call that comes to an outcome, and reports whether it was let
-// through.
+// call makes a call with the given outcome, and reports whether it was let through.
 func call(b *breaker.Breaker, o breaker.Outcome) bool {
 	done, err := b.Allow()
 	if err != nil {
@@ -104,7 +103,7 @@ func TestOpensAfterFailuresInARow(t *testing.T) {
 	require.Equal(t, uint64(2), b.Status().Refused)
 }
 
-// Of any number of callers no more get through than must succeed.
+// However many callers there are, no more get through than must succeed.
 func TestProbesAreBounded(t *testing.T) {
 	t.Parallel()
 	bed := newBed()
@@ -149,14 +148,14 @@ func TestAFailedProbeOpensAgain(t *testing.T) {
 	probe, err := b.Allow()
 	require.NoError(t, err)
 	require.Equal(t, breaker.HalfOpen, bed.told())
-	probe(breaker.Ignored, nil) // what tells nothing gives its place back
+	probe(breaker.Ignored, nil) // an inconclusive outcome gives its place back
 	require.True(t, call(b, breaker.Success))
 	require.True(t, call(b, breaker.Success))
 	require.Equal(t, breaker.Closed, state(b))
 }
 
-// A call that began before the breaker opened and fails after it is half-open
-// says nothing of how things are now.
+// A call that began before the breaker opened and fails when it is half-open says nothing
+// about the present.
 func TestLateFailure(t *testing.T) {
 	t.Parallel()
 	bed := newBed()
@@ -178,7 +177,7 @@ func TestLateFailure(t *testing.T) {
 	require.Zero(t, b.Status().Failures)
 }
 
-// Nor do calls from before an operator closed or reset it.
+// Neither do calls from before an operator closed or reset it.
 func TestLateFailuresDoNotOpenWhatAnOperatorClosed(t *testing.T) {
 	t.Parallel()
 	for name, anew := range map[string]func(*breaker.Breaker){
@@ -257,7 +256,7 @@ func TestForcedOpen(t *testing.T) {
 	require.Equal(t, breaker.Closed, state(b), "and counts anew")
 }
 
-// One queue, or one class of operations on it, does not touch another.
+// One queue, or one class of its operations, does not affect another.
 func TestIsolation(t *testing.T) {
 	t.Parallel()
 	bed := newBed()
@@ -352,11 +351,11 @@ func TestMetrics(t *testing.T) {
 	}, values)
 }
 
-// Whatever happens in whatever order, what is let through agrees with a simple
-// model: closed lets through, open refuses until its time is over, and no more
-// probes are let through than must succeed. What a call comes to that was let
-// through in another state counts no more. Every change is told at once, but
-// that of time, which is told when somebody looks.
+// Whatever happens in whatever order, what is let through agrees with a simple model:
+// closed lets everything through, open refuses until its time is over, and half-open lets
+// through no more probes than must succeed. The outcome of a call that was let through in
+// another state no longer counts. Every change is reported at once, except those caused
+// by time, which are reported when somebody looks.
 func TestModel(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(rt *rapid.T) {
@@ -423,11 +422,11 @@ func TestModel(t *testing.T) {
 type model struct {
 	state  breaker.State
 	era    int // how often the state was entered
-	row    int // of failures, while closed
+	row    int // consecutive failures, while closed
 	probes int // let through, while half-open
-	passed int // of them
+	passed int // successful ones
 	left   time.Duration
-	calls  []modelCall // under way
+	calls  []modelCall // in progress
 }
 
 type modelCall struct {

@@ -10,11 +10,11 @@ import (
 	"github.com/tasker-systems/tasker-host/scaling"
 )
 
-// A pool grows by as many executors as both memory and connections bear.
+// A pool grows by as many executors as both memory and connections allow.
 func TestMemoryBoundsAPool(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
-		connections int // of an executor
+		connections int // per executor
 		facts       coordinator.Facts
 		to          int
 	}{

@@ -12,7 +12,7 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/scaler"
 )
 
-// What operators change while an algorithm is asked counts, not what it was asked
+// What operators change while an algorithm is being asked counts, not what it was asked
 // about.
 func TestWhatChangesWhileAnAlgorithmIsAsked(t *testing.T) {
 	t.Parallel()
@@ -29,7 +29,7 @@ func TestWhatChangesWhileAnAlgorithmIsAsked(t *testing.T) {
 	for what, c := range map[string]struct {
 		change func(*testing.T, *bundle)
 		to     int   // is decided
-		sizes  []int // as they were set, the first when the pool came
+		sizes  []int // as they were set, the first when the pool was added
 	}{
 		"less is allowed":           {set(coordinator.Change{Max: new(6)}), 6, []int{4, 4, 6}},
 		"more is needed":            {set(coordinator.Change{Min: new(12)}), 12, []int{4, 12}},
@@ -57,7 +57,7 @@ func TestWhatChangesWhileAnAlgorithmIsAsked(t *testing.T) {
 	}
 }
 
-// What an executor takes is what the host says now, whenever the pool came.
+// The resources per executor are what the host says now, whenever the pool was added.
 func TestAPoolWhoseExecutorsTakeOtherMemory(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -70,7 +70,7 @@ func TestAPoolWhoseExecutorsTakeOtherMemory(t *testing.T) {
 	})
 }
 
-// What was measured is kept for as long as somebody may ask for it, and no longer.
+// Measurements are kept for as long as they can be requested, and no longer.
 func TestSamplesAreKeptForAnHour(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -27,7 +27,7 @@ import (
 
 func TestMain(m *testing.M) { leaks.Main(m) }
 
-// executors is a pool that is at work by a formula.
+// executors is a pool whose work follows a formula.
 type executors struct {
 	mu     sync.Mutex
 	size   int
@@ -35,10 +35,10 @@ type executors struct {
 	paused bool
 	sizes  []int // as they were set
 	cut    time.Time
-	load   func() scaler.Sample // what happened in a second
+	load   func() scaler.Sample // what happens in a second
 	cuts   int
 	works  int // executors at work
-	lost   int // and as many replaced
+	lost   int // stuck and replaced
 }
 
 func (e *executors) Resize(n int) {
@@ -83,7 +83,7 @@ type world struct {
 	mu         sync.Mutex
 	pool       coordinator.Pool
 	backlog    coordinator.Backlog
-	unknown    error // of backlogs
+	unknown    error // for backlogs
 	facts      coordinator.Facts
 	state      opstate.State
 	algorithms map[string]scaler.Scaler
@@ -123,7 +123,7 @@ func (w *world) Algorithm(spec string) (scaler.Scaler, error) {
 	return made(), nil
 }
 
-// bundle is a coordinator that the test ticks.
+// bundle is a coordinator whose ticks the test controls.
 type bundle struct {
 	*coordinator.Coordinator
 	world     *world
@@ -164,7 +164,7 @@ func setup(algorithm scaler.Scaler, change ...func(*bundle)) *bundle {
 	return b
 }
 
-// tick lets a second pass and waits for the decision. Only within synctest.
+// tick lets a second pass and waits for the decision; only within synctest.
 func (b *bundle) tick(t *testing.T) scaling.Decision {
 	t.Helper()
 	<-time.After(time.Second)
@@ -205,7 +205,8 @@ func TestAPoolGetsTheSizeThatItsAlgorithmAdvises(t *testing.T) {
 		require.Equal(t, []int64{5, 7, 1, 32}, []int64{last.Arrivals, last.Completions, last.Errors, last.QueueDepth})
 		require.Equal(t, time.Minute, last.OldestAge)
 
-		// What came into the queue has arrived; what was taken from it had before.
+		// What came into the queue counts as arrived; what was taken from it had arrived
+		// before.
 		b.world.backlog.Waiting = 40
 		b.tick(t)
 		last, _ = seen.Last()
@@ -231,7 +232,7 @@ func TestAPoolGetsTheSizeThatItsAlgorithmAdvises(t *testing.T) {
 	})
 }
 
-// Whatever an algorithm does, the pool holds, and says why.
+// Whatever an algorithm does wrong, the pool keeps its size and says why.
 func TestABadAlgorithmHoldsThePool(t *testing.T) {
 	t.Parallel()
 	answer := func(d scaler.Decision, err error) scaler.Scaler {
@@ -316,14 +317,14 @@ func TestWithoutAutoScalingThePoolStays(t *testing.T) {
 	})
 }
 
-// An algorithm that hangs holds its pool; the ticks go on, and skip it.
+// An algorithm that hangs holds its pool's size; the ticks continue and skip it.
 func TestASlowAlgorithmIsNotAskedTwice(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		asked := 0
 		b := setup(scaler.Func(func(context.Context, scaler.Observation) (scaler.Decision, error) {
 			asked++
-			<-time.After(10 * time.Second) // deaf to its deadline
+			<-time.After(10 * time.Second) // ignores its deadline
 			return scaler.Decision{Target: 9, Reason: "late", Confidence: 1}, nil
 		}))
 		for range 5 {
@@ -386,7 +387,7 @@ func TestSetRefusesWhatMakesNoSense(t *testing.T) {
 		require.Equal(t, 6, b.executors.size, "at once")
 		require.Equal(t, 8, b.tick(t).To)
 
-		// Another configuration counts where it changes the pool.
+		// A new configuration takes effect where it changes the pool.
 		b.Reload(b.cfg)
 		require.Equal(t, 8, b.executors.size)
 		b.cfg.Settings = func(string, string) coordinator.Settings {
@@ -417,9 +418,9 @@ func TestPauseAndResume(t *testing.T) {
 	})
 }
 
-// With any algorithm of the built-in ones and any advice, through the coordinator:
-// the bounds hold, nothing changes within a cooldown, and the pool turns at most
-// once in a window.
+// With any built-in algorithm and any advice, through the coordinator: the bounds hold,
+// nothing changes within a cooldown, and the pool changes direction at most once per
+// window.
 func TestThePolicyHoldsThroughTheCoordinator(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(rt *rapid.T) {
@@ -464,7 +465,7 @@ func TestThePolicyHoldsThroughTheCoordinator(t *testing.T) {
 	})
 }
 
-// served is a pool under a load: arrivals a second, each so many seconds of work.
+// served is a pool under load: arrivals per second, each with so many seconds of work.
 func served(b *bundle, arrivals func() int64, service float64) {
 	var queue int64
 	b.executors.load = func() scaler.Sample {
@@ -480,7 +481,7 @@ func served(b *bundle, arrivals func() int64, service float64) {
 	}
 }
 
-// A constant load settles with every built-in algorithm, at a size that bears it.
+// Under a constant load, every built-in algorithm settles at a size that can handle it.
 func TestAConstantLoadSettles(t *testing.T) {
 	t.Parallel()
 	for _, algorithm := range []string{"threshold", "target", "rate", "latency", "cost", "predictive"} {
@@ -505,7 +506,8 @@ func TestAConstantLoadSettles(t *testing.T) {
 	}
 }
 
-// Under noise the pool turns at most once a window, with every built-in algorithm.
+// Under a noisy load, the pool changes direction at most once per window with every
+// built-in algorithm.
 func TestANoisyLoadDoesNotMakeThePoolSwing(t *testing.T) {
 	t.Parallel()
 	for _, algorithm := range []string{"threshold", "target", "rate", "latency", "cost"} {
@@ -584,8 +586,8 @@ func TestResourcesAreChecked(t *testing.T) {
 	})
 }
 
-// A change that the resources do not bear is refused or warned of; one that asks
-// for less is made in any case.
+// A change beyond the resources is refused or causes a warning; one that asks for less is
+// always made.
 func TestSetIsCheckedAgainstTheResources(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -625,7 +627,7 @@ func TestMoreThanIsOfUseIsNotGiven(t *testing.T) {
 	})
 }
 
-// The loop runs until it is told to end, and leaves nothing behind.
+// The loop runs until it is stopped, and leaves nothing behind.
 func TestRun(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -643,12 +645,12 @@ func TestRun(t *testing.T) {
 	})
 }
 
-// A host at rest does not ask the database twice a second how much there is to do;
-// one that works does, and one whose pool is still larger than it must be.
+// A host at rest does not ask the database twice a second for the backlog; one at work
+// does, and so does one whose pool is still larger than necessary.
 func TestRestCostsLittle(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		b := setup(says(2)) // the least
+		b := setup(says(2)) // the minimum
 		ctx, stop := context.WithCancel(t.Context())
 		done := make(chan error, 1)
 		go func() { done <- b.Run(ctx) }()
@@ -662,7 +664,7 @@ func TestRestCostsLittle(t *testing.T) {
 			defer b.executors.mu.Unlock()
 			return b.executors.cuts - before
 		}
-		cuts(2*time.Minute, 0) // it shrinks to its least
+		cuts(2*time.Minute, 0) // it shrinks to its minimum
 		require.Equal(t, 2, b.executors.State().Size)
 		require.LessOrEqual(t, cuts(time.Minute, 0), 13, "at rest")
 		require.GreaterOrEqual(t, cuts(time.Minute, 1), 110, "at work")

@@ -13,7 +13,7 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/scaler"
 )
 
-// values are the metrics that are not zero, by name and labels.
+// values returns the metrics that are not zero, by name and labels.
 func (b *bundle) values(t *testing.T) map[string]float64 {
 	t.Helper()
 	families, err := b.reg.Gather()
@@ -54,8 +54,8 @@ func TestMetrics(t *testing.T) {
 		b.tick(t) // 4 to 9
 		b.executors.lost = 2
 		target = 30
-		b.tick(t) // to 20, which the shadow says, too
-		b.tick(t) // and keeps it
+		b.tick(t) // to 20, as the shadow says too
+		b.tick(t) // and keeps that size
 		target = 0
 		b.tick(t) // held
 		target = 10

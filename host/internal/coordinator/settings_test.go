@@ -13,8 +13,8 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/scaler"
 )
 
-// The pace of a pool changes at once; what makes no sense, or what the pool does
-// not have, is refused and changes nothing.
+// The pace of a pool changes at once; settings that make no sense, or that the pool does
+// not have, are refused and change nothing.
 func TestSetChangesThePace(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -65,8 +65,8 @@ func TestSetChangesThePace(t *testing.T) {
 	})
 }
 
-// A pool that is as large as it may be while ever more waits is strained; one that
-// keeps up, or that may still grow, is not.
+// A pool at its maximum whose backlog keeps growing is strained; one that keeps up, or
+// that may still grow, is not.
 func TestAPoolIsStrainedWhileWhatWaitsGrowsBeyondIt(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -32,7 +32,7 @@ import (
 	"github.com/tasker-systems/tasker-host/host/internal/client"
 )
 
-// certify writes a certificate for this machine and its key, and returns it.
+// certify writes a certificate for this machine and its key, and returns the certificate.
 func certify(t *testing.T, dir, name string) *x509.Certificate {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -53,7 +53,7 @@ func certify(t *testing.T, dir, name string) *x509.Certificate {
 	return cert
 }
 
-// issuer is an identity provider: its keys may be changed.
+// issuer is an identity provider whose keys can be changed.
 type issuer struct {
 	url  string
 	keys atomic.Pointer[jose.JSONWebKeySet]
@@ -73,7 +73,7 @@ func (i *issuer) publish(id string, key crypto.PublicKey) {
 	i.keys.Store(&jose.JSONWebKeySet{Keys: []jose.JSONWebKey{{Key: key, KeyID: id, Use: "sig"}}})
 }
 
-// claims are those of a good token, with changes; nil takes one out.
+// claims returns the claims of a valid token, with changes; nil removes one.
 func claims(change map[string]any) map[string]any {
 	c := map[string]any{
 		"iss": "https://id.example", "aud": "tasker", "sub": "alice", "exp": time.Now().Add(time.Hour).Unix(), "roles": "task:read template:administer",
@@ -95,13 +95,13 @@ func signed(t *testing.T, alg jose.SignatureAlgorithm, key any, id string, chang
 	return text
 }
 
-// visitor asks a host over TCP.
+// visitor sends requests to a host over TCP.
 type visitor struct {
 	base  string
 	roots *x509.CertPool
 }
 
-// ask returns the status and the answer; a connection is made for each request.
+// ask returns the status and the response; each request uses a new connection.
 func (v visitor) ask(t *testing.T, method, path, bearer, body string) (int, string, *tls.ConnectionState) {
 	t.Helper()
 	c := http.Client{Timeout: time.Minute, Transport: &http.Transport{
@@ -146,7 +146,7 @@ clock_skew = "30s"
 permissions_claim = "roles"
 `
 
-// startGuarded starts a host that asks for tokens, over TLS.
+// startGuarded starts a host that requires tokens, over TLS.
 func startGuarded(t *testing.T, id *issuer, more string) (b *bed, v visitor, certs string) {
 	t.Helper()
 	certs = t.TempDir()
@@ -158,7 +158,7 @@ func startGuarded(t *testing.T, id *issuer, more string) (b *bed, v visitor, cer
 	return b, v, certs
 }
 
-// The tokens of an identity provider, and all that must not pass for one.
+// The tokens of an identity provider, and everything that must not be accepted as one.
 func TestTokensOfAnIdentityProvider(t *testing.T) {
 	t.Parallel()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -202,14 +202,14 @@ func TestTokensOfAnIdentityProvider(t *testing.T) {
 		require.Equal(t, 401, v.status(t, bearer), name)
 	}
 
-	// The issuer changes its key: the new one is good, and the old one no more.
+	// The issuer changes its key: the new one is valid, the old one no longer.
 	id.publish("two", other.Public())
 	b.eventually(t, "the new key", func() bool { return v.status(t, signed(t, jose.ES256, other, "two", nil)) == 200 })
-	b.eventually(t, "the old key is refused", func() bool { return v.status(t, signed(t, jose.ES256, key, "one", nil)) == 401 }) // 429 between
+	b.eventually(t, "the old key is refused", func() bool { return v.status(t, signed(t, jose.ES256, key, "one", nil)) == 401 }) // possibly 429 in between
 	require.NotContains(t, b.log.String(), bad["expired"])
 }
 
-// Keys from a file instead, read again when the file has changed.
+// Keys from a file instead, which is read again when it has changed.
 func TestKeysOfAnIdentityProviderInAFile(t *testing.T) {
 	t.Parallel()
 	write := func(path string) *ecdsa.PrivateKey {
@@ -227,11 +227,11 @@ func TestKeysOfAnIdentityProviderInAFile(t *testing.T) {
 	require.Equal(t, 200, v.status(t, signed(t, jose.ES256, key, "", nil)))
 	next := write(file)
 	b.eventually(t, "the new key", func() bool { return v.status(t, signed(t, jose.ES256, next, "", nil)) == 200 })
-	b.eventually(t, "the old key is refused", func() bool { return v.status(t, signed(t, jose.ES256, key, "", nil)) == 401 }) // 429 between
+	b.eventually(t, "the old key is refused", func() bool { return v.status(t, signed(t, jose.ES256, key, "", nil)) == 401 }) // possibly 429 in between
 }
 
-// The host's own tokens: shown once, kept as a hash, and good for nothing once
-// they have expired or were revoked, here or by another host.
+// The host's own tokens: shown once, stored as a hash, and useless once they have expired
+// or were revoked, by this or another host.
 func TestTokensOfTheHost(t *testing.T) {
 	t.Parallel()
 	id := newIssuer(t)
@@ -259,7 +259,7 @@ func TestTokensOfTheHost(t *testing.T) {
 	}
 }
 
-// auth.tls: nothing is answered in the clear, and a renewed certificate is used.
+// auth.tls: nothing is answered unencrypted, and a renewed certificate is used.
 func TestTLS(t *testing.T) {
 	t.Parallel()
 	b, v, certs := startGuarded(t, newIssuer(t), "")
@@ -285,8 +285,8 @@ func TestTLS(t *testing.T) {
 	require.Equal(t, 200, status, "the old one serves while the files are wrong")
 }
 
-// auth.requests_per_second and burst hold for each client by itself, and a body
-// that is too large is not read.
+// auth.requests_per_second and burst apply to each client separately, and a body that is
+// too large is not read.
 func TestLimitsOfClients(t *testing.T) {
 	t.Parallel()
 	b := start(t, `
@@ -314,14 +314,14 @@ burst = 5
 	require.Equal(t, 200, v.status(t, modest), "another client is not held up")
 	status, _, _ := v.ask(t, "POST", "/v1/tasks", modest, `{"namespace": "n", "name": "x", "context": {"a": "`+strings.Repeat("x", 20_000)+`"}}`)
 	require.Equal(t, 413, status)
-	for range 30 { // the socket has no such limit
+	for range 30 { // the socket has no limit
 		_, err := b.api.Configuration(t.Context())
 		require.NoError(t, err)
 	}
 }
 
-// auth.enabled: without it everybody on this machine may come in, with it nobody
-// without a token.
+// auth.enabled: without it everybody on this machine has access, with it nobody without a
+// token.
 func TestAuthIsOffOnLoopbackOnly(t *testing.T) {
 	t.Parallel()
 	open := start(t, "[system]\nhttp_listen = \"127.0.0.1:0\"\n")
@@ -329,7 +329,7 @@ func TestAuthIsOffOnLoopbackOnly(t *testing.T) {
 	closed := start(t, "[system]\nhttp_listen = \"127.0.0.1:0\"\n[auth]\nenabled = true\n")
 	require.Equal(t, 401, visitor{base: "http://" + closed.listens(t)}.status(t, ""))
 
-	// Elsewhere it does not even load.
+	// Other addresses are refused when the configuration is loaded.
 	closed.write(t, "host.toml", "[system]\nhttp_listen = \"0.0.0.0:0\"\n")
 	_, err := closed.api.ReloadConfiguration(context.WithoutCancel(t.Context()))
 	require.ErrorContains(t, err, "can be reached from other machines: set auth.enabled = true")

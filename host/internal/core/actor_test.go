@@ -12,8 +12,8 @@ import (
 	"github.com/tasker-systems/tasker-host/host/internal/readmodel"
 )
 
-// Who does something is the request's principal, whatever name it gives: in the
-// history of tasks and steps, at a pause, at dead letters and in the audit.
+// The actor is the request's principal, whatever name the request gives: in the history
+// of tasks and steps, for pauses, for dead letters and in the audit.
 func TestActorIsThePrincipal(t *testing.T) {
 	t.Parallel()
 	b := start(t, "[system]\nhttp_listen = \"127.0.0.1:0\"\n[auth]\nenabled = true\n")

@@ -29,13 +29,13 @@ func (b *bed) alarms() []health.Event {
 	return all
 }
 
-// TestPlannedShutdownsAreQuiet: ten shutdowns of hosts at work, and no alarm.
+// TestPlannedShutdownsAreQuiet: ten shutdowns of busy hosts, and no alarm.
 func TestPlannedShutdownsAreQuiet(t *testing.T) {
 	t.Parallel()
 	for i := range 10 {
 		t.Run(fmt.Sprint(i), func(t *testing.T) {
 			t.Parallel()
-			b := start(t, "[orchestration]\nlease = \"1h\"\nheartbeat = \"1m\"\n") // which is not late because the machine stands still
+			b := start(t, "[orchestration]\nlease = \"1h\"\nheartbeat = \"1m\"\n") // long, so that it is not late when the machine pauses
 			_, _, err := b.api.ApplyTemplate(t.Context(), "one.yaml", []byte(oneStepTemplate))
 			require.NoError(t, err)
 			for range 20 {
@@ -44,7 +44,7 @@ func TestPlannedShutdownsAreQuiet(t *testing.T) {
 			}
 			looked := b.health.Report().At
 			b.eventually(t, "a few looks", func() bool { return b.health.Report().At.Sub(looked) > 300*time.Millisecond })
-			if i%2 == 0 { // connections that are in use until the end are no alarm then
+			if i%2 == 0 { // connections that are in use until the end must not raise an alarm
 				var held []*pgxpool.Conn
 				for range b.pool.Config().MaxConns - 1 {
 					conn, err := b.pool.Acquire(t.Context())
@@ -64,8 +64,8 @@ func TestPlannedShutdownsAreQuiet(t *testing.T) {
 	}
 }
 
-// TestMessagesSetAsideAreMeasured: also those that the database set aside when it
-// was asked for steps, of which no host counts any.
+// TestMessagesSetAsideAreMeasured: including those that the database set aside when it
+// was asked for steps, which no host counts.
 func TestMessagesSetAsideAreMeasured(t *testing.T) {
 	t.Parallel()
 	b := start(t, "[orchestration]\nrest_after = \"0s\"\n")
@@ -81,11 +81,11 @@ func TestMessagesSetAsideAreMeasured(t *testing.T) {
 	})
 }
 
-// TestFaultsRaiseAlarms injects ten faults into running hosts; each raises an
-// alarm of its own check.
+// TestFaultsRaiseAlarms injects ten faults into running hosts; each raises an alarm of
+// the matching check.
 func TestFaultsRaiseAlarms(t *testing.T) {
 	t.Parallel()
-	// At rest some looks are ten minutes apart, and some of the faults rouse nobody.
+	// At rest, some checks are ten minutes apart, and some of the faults wake nobody.
 	const patient = "[orchestration]\nrest_after = \"0s\"\nlease = \"1h\"\nheartbeat = \"5s\"\nsweep_interval = \"10m\"\n[circuit_breakers.pgmq]\ntimeout = \"300s\"\n"
 	type hurt struct {
 		*bed
@@ -93,7 +93,7 @@ func TestFaultsRaiseAlarms(t *testing.T) {
 	}
 	exec := func(t *testing.T, h hurt, sql string, args ...any) {
 		t.Helper()
-		_, err := pgtest.Pool(t, h.cfg.Database.URL.Reveal()).Exec(t.Context(), sql, args...) // the host's own gives up sooner
+		_, err := pgtest.Pool(t, h.cfg.Database.URL.Reveal()).Exec(t.Context(), sql, args...) // the host's own connections give up sooner
 		require.NoError(t, err)
 	}
 	for name, f := range map[string]struct {
@@ -178,7 +178,7 @@ func TestFaultsRaiseAlarms(t *testing.T) {
 				}
 				return false
 			}, 2*time.Minute, 20*time.Millisecond, "no alarm; raised: %v", b.alarms())
-			h.way.cut.Store(false) // for the host to leave in good order
+			h.way.cut.Store(false) // so that the host can stop in good order
 		})
 	}
 }

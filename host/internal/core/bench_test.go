@@ -19,8 +19,8 @@ import (
 	"github.com/tasker-systems/tasker-host/migrations/pgtest"
 )
 
-// Every workload runs, counts what it has run, and tells it under the names that
-// others rely on. How quick anything is is not for a test to say.
+// Every workload runs, counts what it has run, and reports it under the names that others
+// rely on. How fast anything is, is not for a test to say.
 func TestBenchWorkloads(t *testing.T) {
 	t.Parallel()
 	throughput := []string{
@@ -30,10 +30,10 @@ func TestBenchWorkloads(t *testing.T) {
 	}
 	latency := append([]string{"latency_ms", "full_load_latency_ms"}, throughput...)
 	for workload, want := range map[string]struct {
-		steps int  // of a task
-		tasks int  // if others than were asked for
-		open  bool // as many as the time allows
-		bare  bool // not what a step costs
+		steps int  // per task
+		tasks int  // if not as many as requested
+		open  bool // as many as time allows
+		bare  bool // without the costs of a step
 		names []string
 	}{
 		"linear":          {steps: 4, names: latency},
@@ -82,7 +82,8 @@ func TestBenchWorkloads(t *testing.T) {
 				require.Contains(t, fields, name)
 			}
 			if want.tasks == 0 && want.steps > 0 && !want.bare {
-				// Each step is written at least twice: as it is created, and as it ends.
+				// Each step is written at least twice: when it is created, and when it
+				// ends.
 				require.Greater(t, report.WALBytesPerStep, 100.0)
 				require.Positive(t, report.CommitsPerStep)
 				require.GreaterOrEqual(t, report.DeadTuplesPerStep, 1.0)
@@ -100,8 +101,8 @@ func TestBenchWorkloads(t *testing.T) {
 	}
 }
 
-// What the machine does by itself is measured with a table and a queue that nobody finds
-// afterwards, also those of a run that was killed.
+// The machine's own limits are measured with a table and a queue that are removed
+// afterwards, including those of a run that was killed.
 func TestBenchLimits(t *testing.T) {
 	t.Parallel()
 	o, pool := benchOptions(t, "limits")
@@ -123,13 +124,13 @@ select (select count(*) from pg_class where relname like '%tasker_bench_limits%'
 
 func benchOptions(t *testing.T, workload string) (BenchOptions, *pgxpool.Pool) {
 	t.Helper()
-	if workload == "flush" { // where nothing is flushed there is nothing to slow
+	if workload == "flush" { // without flushes there is nothing to slow down
 		return benchOptionsOn(t, workload, flushing(t))
 	}
 	return benchOptionsOn(t, workload, pgtest.New(t))
 }
 
-// flushing is a server of the test's own that flushes its log.
+// flushing is a private server that flushes its log.
 func flushing(t *testing.T) *pgxpool.Pool {
 	t.Helper()
 	return pgtest.Pool(t, pgtest.Cluster(t, map[string]string{"fsync": "on"}).DSN())
@@ -150,7 +151,7 @@ func benchOptionsOn(t *testing.T, workload string, pool *pgxpool.Pool) (BenchOpt
 	}}, pool
 }
 
-// Several hosts share the work of one database.
+// Several hosts share the work on one database.
 func TestBenchSeveralHosts(t *testing.T) {
 	t.Parallel()
 	o, pool := benchOptions(t, "linear")
@@ -164,7 +165,7 @@ func TestBenchSeveralHosts(t *testing.T) {
 	require.Equal(t, 3, hosts)
 }
 
-// What one claim has taken began in the same moment.
+// Steps taken by one claim began at the same moment.
 func TestBenchWorkersClaimAsManyAsTheyAreTold(t *testing.T) {
 	t.Parallel()
 	for _, how := range []bench.Manner{{Claim: 1, Way: "claim"}, {Claim: 7, Way: "claim"}, {Claim: 7, Way: "exchange"}, {Claim: 7, Way: "post"}} {
@@ -175,7 +176,7 @@ func TestBenchWorkersClaimAsManyAsTheyAreTold(t *testing.T) {
 		var most int
 		require.NoError(t, pool.QueryRow(t.Context(), `
 select max(n) from (select count(*) as n from tasker_workflow_step_transitions where to_state = 'in_progress' group by created_at, metadata) c`).Scan(&most))
-		if how.Way != "post" { // whose results a host takes as they come
+		if how.Way != "post" { // whose results a host records as they arrive
 			require.Equal(t, how.Claim, most)
 		}
 		var through int
@@ -198,7 +199,7 @@ func TestBenchProfiles(t *testing.T) {
 	}
 }
 
-// The tables are filled once: what is there already counts.
+// The tables are filled only once: existing rows count.
 func TestBenchHistoryIsFilledUp(t *testing.T) {
 	t.Parallel()
 	o, pool := benchOptions(t, "history")
@@ -211,8 +212,8 @@ func TestBenchHistoryIsFilledUp(t *testing.T) {
 	require.Equal(t, 1000+4*(50+50), steps, "the history, and what was measured on it with its warm-up")
 }
 
-// The sessions of the hosts that are measured second have the delay, and nobody
-// else's: the server may have other users.
+// Only the sessions of the hosts in the second measurement have the delay: the server may
+// have other users.
 func TestBenchFlushDelaysOnlyItsHosts(t *testing.T) {
 	t.Parallel()
 	o, pool := benchOptions(t, "flush")
@@ -220,7 +221,7 @@ func TestBenchFlushDelaysOnlyItsHosts(t *testing.T) {
 	report, err := Bench(t.Context(), o)
 	require.NoError(t, err)
 	require.InDelta(t, 40.0, report.FlushDelayMS, 0)
-	// Each step is durable before the next begins: no task can be quicker than that.
+	// Each step is durable before the next begins: no task can be faster than that.
 	require.GreaterOrEqual(t, report.LatencyMS.P50, 4*40.0)
 	var left int
 	require.NoError(t, pool.QueryRow(t.Context(), `select count(*) from pg_db_role_setting where setconfig::text ~ 'commit_'`).Scan(&left))
@@ -230,7 +231,7 @@ func TestBenchFlushDelaysOnlyItsHosts(t *testing.T) {
 	require.Equal(t, "0", delay)
 }
 
-// Where flushes cannot be slowed that is said before anything is measured.
+// If flushes cannot be slowed down, the error comes before anything is measured.
 func TestBenchFlushIsRefused(t *testing.T) {
 	t.Parallel()
 	t.Run("nothing is flushed", func(t *testing.T) {

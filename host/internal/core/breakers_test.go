@@ -25,7 +25,7 @@ import (
 	"github.com/tasker-systems/tasker-host/migrations/pgtest"
 )
 
-// link is a way to a database that can be cut, and counts who comes.
+// link is a proxy to a database that can be cut and counts connections.
 type link struct {
 	listener net.Listener
 	network  string
@@ -39,8 +39,8 @@ type link struct {
 	conns map[net.Conn]bool
 }
 
-// newLink returns a link to the database of a connection string, and the
-// connection string that leads over it.
+// newLink returns a link to the database of a connection string, and the connection
+// string that leads through it.
 func newLink(t *testing.T, dsn string) (*link, string) {
 	t.Helper()
 	target, err := pgx.ParseConfig(dsn)
@@ -86,21 +86,21 @@ func (l *link) accept() {
 	}
 }
 
-// frost freezes the first connection that says a word, until it thaws.
+// frost freezes the first connection over which a given word is sent, until it thaws.
 type frost struct {
 	word   []byte
 	caught atomic.Bool
 	thaw   chan struct{}
 }
 
-// freeze freezes the next connection on which a word is said.
+// freeze freezes the next connection over which a word is sent.
 func (l *link) freeze(word string) *frost {
 	f := &frost{word: []byte(word), thaw: make(chan struct{})}
 	l.frost.Store(f)
 	return f
 }
 
-// frosted is one end of a connection over a link.
+// frosted is one end of a connection through a link.
 type frosted struct {
 	io.Reader
 	link *link
@@ -115,7 +115,7 @@ func (f frosted) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// sever breaks all connections and lets none through from now on.
+// sever breaks all connections and lets no new ones through.
 func (l *link) sever() {
 	l.cut.Store(true)
 	l.mu.Lock()
@@ -133,9 +133,9 @@ steps:
   - {name: a, handler: nobody.serves}
 `
 
-// TestOutage cuts a running host from its database. Protected, it sheds what is
-// asked of it, tries the database now and then, says little, and is back by
-// itself long before the breaker's timeout. Plain, it is back, too.
+// TestOutage cuts a running host off from its database. With breakers, it refuses
+// requests, tries the database now and then, logs little, and recovers by itself long
+// before the breaker's timeout. Without breakers, it recovers as well.
 func TestOutage(t *testing.T) {
 	t.Parallel()
 	for _, protected := range []bool{true, false} {
@@ -161,8 +161,8 @@ func TestOutage(t *testing.T) {
 			} else {
 				b.eventually(t, "calls fail", func() bool { return submit() != nil })
 			}
-			// It shall not spin. What is allowed is far above what is seen, and far
-			// below what a loop without waits does.
+			// It must not spin. The limit is far above what is observed, and far below
+			// what a loop without waits would do.
 			tried, said, refused := way.comers.Load(), lines(b), state().Refused
 			const length = 4 * time.Second
 			pace := time.NewTicker(100 * time.Millisecond)
@@ -200,8 +200,8 @@ func TestOutage(t *testing.T) {
 
 func lines(b *bed) int { return strings.Count(b.log.String(), "\n") }
 
-// TestReasonOfABreakerIsOneLine: it stands in tables, and says why no connection
-// could be made, not only that.
+// TestReasonOfABreakerIsOneLine: it is shown in tables, and says why no connection could
+// be made, not just that none could.
 func TestReasonOfABreakerIsOneLine(t *testing.T) {
 	t.Parallel()
 	nobody, err := net.Listen("tcp", "127.0.0.1:0")
@@ -217,8 +217,8 @@ func TestReasonOfABreakerIsOneLine(t *testing.T) {
 	require.Regexp(t, `^no connection: .*refused$`, s.Reason)
 }
 
-// TestBreakerForMaintenance: an operator holds the database's breaker open. The
-// host lives on, and says what it does.
+// TestBreakerForMaintenance: an operator holds the database's breaker open. The host
+// keeps running, and reports it.
 func TestBreakerForMaintenance(t *testing.T) {
 	t.Parallel()
 	b := start(t, "")
@@ -274,7 +274,7 @@ func TestBreakerForMaintenance(t *testing.T) {
 	require.Contains(t, fault.Detail, "want database, or queue.NAME.CLASS")
 }
 
-// TestBadQueue: a queue that is broken opens its own breaker, and no other.
+// TestBadQueue: a broken queue opens its own breaker and no other.
 func TestBadQueue(t *testing.T) {
 	t.Parallel()
 	b := start(t, "[circuit_breakers.pgmq]\ntimeout = \"300s\"\n")
@@ -294,7 +294,7 @@ func TestBadQueue(t *testing.T) {
 	b.eventually(t, "its breaker closes", func() bool { return b.breakers.Of(requests).Status().State == breaker.Closed })
 }
 
-// TestWhatCountsAsFailure: business errors never do.
+// TestWhatCountsAsFailure: business errors never count.
 func TestWhatCountsAsFailure(t *testing.T) {
 	t.Parallel()
 	pg := func(code string) error { return fmt.Errorf("call: %w", &pgconn.PgError{Code: code}) }
@@ -327,13 +327,13 @@ func TestWhatCountsAsFailure(t *testing.T) {
 	}
 }
 
-// TestProbesOfTheHost: as many calls as are configured close a breaker that is
-// half open, no fewer.
+// TestProbesOfTheHost: it takes the configured number of calls to close a half-open
+// breaker, no fewer.
 func TestProbesOfTheHost(t *testing.T) {
 	t.Parallel()
 	b := start(t, "[circuit_breakers.database]\nprobes = 3\n[circuit_breakers.pgmq]\nprobes = 4\n")
 	require.Equal(t, 3, b.breakers.Of(breaker.Database).Status().Config.Probes, "circuit_breakers.database.probes")
-	id := breaker.ID{Queue: "a_queue", Class: breaker.Claim} // which nobody else uses
+	id := breaker.ID{Queue: "a_queue", Class: breaker.Claim} // not used by anyone else
 	b.breakers.Of(id).ForceOpen("")
 	b.breakers.Of(id).Reset("")
 	for i := range 4 {

@@ -26,8 +26,8 @@ var update = flag.Bool("update", false, "write the generated parts of the docume
 
 const root = "../../.."
 
-// TestDocsGenerated compares the parts of the documents that are made of code
-// with the code: what stands between <!-- NAME: generated … --> and <!-- /NAME -->.
+// TestDocsGenerated compares the generated parts of the documentation with the code: what
+// is between <!-- NAME: generated … --> and <!-- /NAME -->.
 func TestDocsGenerated(t *testing.T) {
 	t.Parallel()
 	parts := map[string]func(*testing.T) string{
@@ -64,7 +64,7 @@ func TestConfigurationReference(t *testing.T) {
 	require.Equal(t, page, read(t, path), "write it anew: bin/tasker config reference > docs/configuration-reference.md")
 }
 
-// metricNames lists what a host's parts register.
+// metricNames lists the metrics that a host's parts register.
 func metricNames(t *testing.T) string {
 	t.Helper()
 	cfg, err := config.Load(config.Options{Environ: []string{"HOME=/home/you"}, Overrides: map[string]string{"system.state_dir": t.TempDir()}})
@@ -92,7 +92,7 @@ func metricNames(t *testing.T) string {
 	return out.String()
 }
 
-// descPattern reads how prometheus prints what a metric is.
+// descPattern matches prometheus' textual description of a metric.
 var descPattern = regexp.MustCompile(`^Desc\{fqName: "([^"]*)", help: "(.*?)", (?:unit: "[^"]*", )?constLabels: \{.*\}, variableLabels: \{(.*)\}\}$`)
 
 func taskDiagram(*testing.T) string { return diagram(vocab.TaskStates, vocab.TaskEdges) }
@@ -121,7 +121,7 @@ func read(t *testing.T, path string) string {
 	return string(text)
 }
 
-// documents returns the files that users read.
+// documents returns the documentation files.
 func documents(t *testing.T) []string {
 	t.Helper()
 	files, err := filepath.Glob(filepath.Join(root, "docs", "*.md"))
@@ -129,8 +129,8 @@ func documents(t *testing.T) []string {
 	return append(files, filepath.Join(root, "README.md"))
 }
 
-// TestDocsNameWhatExists finds links that lead nowhere, and tests, metrics, tables
-// and SQL functions that are named and do not exist.
+// TestDocsNameWhatExists finds broken links, and names of tests, metrics, tables and SQL
+// functions that do not exist.
 func TestDocsNameWhatExists(t *testing.T) {
 	t.Parallel()
 	names := declared(t)
@@ -153,7 +153,7 @@ var (
 	metricName = regexp.MustCompile("`(tasker_\\w+)`")
 )
 
-// declared returns the names of tests, metrics and what migrations create.
+// declared returns the names of tests, metrics and database objects.
 func declared(t *testing.T) map[string]bool {
 	t.Helper()
 	names := map[string]bool{}
@@ -185,8 +185,8 @@ var (
 	faultBlock    = regexp.MustCompile("(?ms)^```yaml wrong.yaml\n(.*?)^```\n\n```text\n(.*?)^```$")
 )
 
-// TestDocsTemplates reads the templates that documents show: the good ones are
-// in order, the bad ones give the errors that are shown.
+// TestDocsTemplates parses the templates in the documentation: the good ones are valid,
+// the bad ones give the errors shown.
 func TestDocsTemplates(t *testing.T) {
 	t.Parallel()
 	good, bad := 0, 0
@@ -208,8 +208,8 @@ func TestDocsTemplates(t *testing.T) {
 	require.Positive(t, bad)
 }
 
-// TestRightsOfQueues gives roles the rights that the page on queues names, and has
-// them do what it says.
+// TestRightsOfQueues grants roles the rights listed on the page about queues, and uses
+// them as it describes.
 func TestRightsOfQueues(t *testing.T) {
 	t.Parallel()
 	db := pgtest.New(t)

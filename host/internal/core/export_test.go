@@ -11,12 +11,12 @@ import (
 	"github.com/tasker-systems/tasker-host/host/internal/store"
 )
 
-// Registered returns a registry with all that a host registers; it starts
-// nothing.
+// Registered returns a registry with everything that a host registers, without starting
+// anything.
 func Registered(cfg *config.Config, plugins ...config.PluginSpec) (*prometheus.Registry, error) {
 	c := New(Options{Config: cfg, Plugins: plugins, Log: hclog.NewNullLogger()})
 	c.Store = store.New(nil)
-	cfg.Telemetry.Traces.Endpoint = "http://localhost:4318" // nobody asks it
+	cfg.Telemetry.Traces.Endpoint = "http://localhost:4318" // never contacted
 	if err := c.startTraces(context.Background()); err != nil {
 		return nil, err
 	}

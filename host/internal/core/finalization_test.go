@@ -18,8 +18,8 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
 )
 
-// finalizations reads the metrics of finalization that are not zero; of durations
-// how many there were.
+// finalizations reads the finalization metrics that are not zero; for durations, their
+// count.
 func finalizations(t *testing.T, reg prometheus.Gatherer) map[string]float64 {
 	t.Helper()
 	found := map[string]float64{}
@@ -43,7 +43,7 @@ func finalizations(t *testing.T, reg prometheus.Gatherer) map[string]float64 {
 	return found
 }
 
-// ones are metrics that have counted one each.
+// ones returns metrics with a count of one each.
 func ones(names string) map[string]float64 {
 	all := map[string]float64{}
 	for _, name := range strings.Fields(names) {
@@ -52,7 +52,7 @@ func ones(names string) map[string]float64 {
 	return all
 }
 
-// thief takes every claim between the look at the task and the decision.
+// thief steals every claim between the inspection of the task and the decision.
 type thief struct{ *bed }
 
 // QueryRow implements [finalizer.DB].
@@ -65,8 +65,8 @@ func (f thief) QueryRow(ctx context.Context, sql string, args ...any) pgx.Row {
 	return f.pool.QueryRow(ctx, sql, args...)
 }
 
-// newTask submits a task of three steps that nobody runs, and puts its steps into
-// states as somebody with psql would: nobody has counted, nobody has finished it.
+// newTask submits a task of three steps that nobody runs, and changes the steps' states
+// as with psql: without counting, and without finishing the task.
 func (b *bed) newTask(t *testing.T, states ...string) vocab.UUID {
 	t.Helper()
 	_, _, err := b.api.ApplyTemplate(t.Context(), "three.yaml", []byte(threeSteps))
@@ -75,7 +75,7 @@ func (b *bed) newTask(t *testing.T, states ...string) vocab.UUID {
 	require.NoError(t, err)
 	id, err := vocab.ParseUUID(task.UUID)
 	require.NoError(t, err)
-	tx, err := pgtest.Pool(t, b.cfg.Database.URL.Reveal()).Begin(t.Context()) // which waits for locks
+	tx, err := pgtest.Pool(t, b.cfg.Database.URL.Reveal()).Begin(t.Context()) // waits for locks
 	require.NoError(t, err)
 	exec := func(sql string, args ...any) {
 		_, err := tx.Exec(t.Context(), sql, args...)
@@ -90,8 +90,8 @@ func (b *bed) newTask(t *testing.T, states ...string) vocab.UUID {
 	return id
 }
 
-// A task that somebody left behind is found by the sweep and finished under a
-// claim, and the metrics of the host tell it.
+// An abandoned task is found by the sweep and finished under a claim, and the host's
+// metrics show it.
 func TestTheSweepFeedsTheMetricsOfFinalization(t *testing.T) {
 	t.Parallel()
 	b := start(t, "")
@@ -109,10 +109,10 @@ func TestTheSweepFeedsTheMetricsOfFinalization(t *testing.T) {
 	require.Contains(t, text, "\ntasker_finalization_claim_contention_by_reason_total{reason=\"already_claimed\"} 0\n", "what has not happened is there")
 }
 
-// Each metric of finalization moves with what it counts, and with nothing else.
+// Each finalization metric changes only with what it counts.
 func TestMetricsOfFinalization(t *testing.T) {
 	t.Parallel()
-	b := start(t, "[orchestration]\nlease = \"1h\"\nsweep_interval = \"10m\"\n") // no sweep comes between
+	b := start(t, "[orchestration]\nlease = \"1h\"\nsweep_interval = \"10m\"\n") // no sweep interferes
 	const run = "claim_duration_seconds claim_attempts_total"
 	const back = " claim_release_duration_seconds claim_release_attempts_total"
 	refused := func(reason string) string {
@@ -120,7 +120,7 @@ func TestMetricsOfFinalization(t *testing.T) {
 	}
 	for name, c := range map[string]struct {
 		states []string
-		before string // what becomes of the task before
+		before string // what happens to the task before
 		want   string
 	}{
 		"finished":         {states: []string{"complete", "complete", "complete"}, want: run + " claim_success_total results_total:complete"},

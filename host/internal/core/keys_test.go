@@ -38,8 +38,8 @@ func scalar[T any](t *testing.T, b *bed, sql string, args ...any) T {
 	return v
 }
 
-// What a start fixes acts in the host that was started: each value here is
-// another than the default, and is looked for where it has its effect.
+// Settings that are fixed at start take effect: each value here differs from the default,
+// and is checked where it has its effect.
 func TestKeysOfAHostThatStarts(t *testing.T) {
 	t.Parallel()
 	b := start(t, `
@@ -121,7 +121,7 @@ metrics = false
 	require.Equal(t, http.StatusOK, resp.StatusCode)
 }
 
-// query_cache.max_plans bounds what is kept; what is not kept is found all the same.
+// query_cache.max_plans bounds what is cached; what is not cached is found nevertheless.
 func TestQueryCacheKey(t *testing.T) {
 	t.Parallel()
 	b := start(t, "[query_cache]\nmax_plans = 16\n")
@@ -160,7 +160,7 @@ func (b *bed) send(t *testing.T, queue, message string) {
 	require.NoError(t, err)
 }
 
-// listens returns the host's address on TCP.
+// listens returns the host's TCP address.
 func (b *bed) listens(t *testing.T) string {
 	t.Helper()
 	for _, a := range b.Core.api.Addresses() {
@@ -172,8 +172,8 @@ func (b *bed) listens(t *testing.T) string {
 	return ""
 }
 
-// liveKey is a key that a running host takes over: two values, and what comes of
-// each in the parts that obey it.
+// liveKey is a key that can change in a running host: two values, and the effect of each
+// in the parts that use it.
 type liveKey struct {
 	first, second string
 	read          func(*Core) string
@@ -263,8 +263,8 @@ func liveKeys() map[string]liveKey {
 	return all
 }
 
-// liveKeysOfPools are those of the pools whose executors take turns: what is in
-// force in the pool, as 'tasker pool show' has it.
+// liveKeysOfPools are those of the pools whose executors take turns: what is in force in
+// the pool, as 'tasker pool show' reports it.
 func liveKeysOfPools() map[string]liveKey {
 	all := map[string]liveKey{}
 	for i, kind := range []pipeline.PoolKind{
@@ -295,7 +295,7 @@ func liveKeysOfPools() map[string]liveKey {
 	return all
 }
 
-// flat writes values by key as a file; those of texts are quoted.
+// flat writes values by key as a file; strings are quoted.
 func flat(values map[string]string, text map[string]bool) string {
 	var out strings.Builder
 	for _, key := range slices.Sorted(maps.Keys(values)) {
@@ -308,9 +308,9 @@ func flat(values map[string]string, text map[string]bool) string {
 	return out.String()
 }
 
-// Every key that says so is taken over by a running host: all of them at once
-// from a changed file, then all of them at once at SIGHUP, when no file has
-// changed. A file that is wrong changes none.
+// Every key marked as live takes effect in a running host: all of them at once from a
+// changed file, then all of them at once on SIGHUP, when no file has changed. An invalid
+// file changes none.
 func TestEveryLiveKeyReloads(t *testing.T) {
 	t.Parallel()
 	live := liveKeys()
@@ -344,7 +344,7 @@ func TestEveryLiveKeyReloads(t *testing.T) {
 	for name, k := range live {
 		require.Equal(t, k.first, k.read(b.Core), "%s by the file", name)
 	}
-	// The engine has them too: it tells outside workers of three.
+	// The engine has them too: it passes three on to outside workers.
 	b.eventually(t, "the engine's sweep", func() bool {
 		return scalar[string](t, b, "select concat_ws(' ', claim_factor, retry_after_cap_ms, max_result_bytes) from tasker_worker_policy") == "7 61000 2048"
 	})
@@ -359,7 +359,7 @@ func TestEveryLiveKeyReloads(t *testing.T) {
 		return scalar[string](t, b, "select concat_ws(' ', claim_factor, retry_after_cap_ms, max_result_bytes) from tasker_worker_policy") == "8 62000 4096"
 	})
 
-	// One value out of range: all the others stay as they are.
+	// One value out of range: all the others stay unchanged.
 	third := maps.Clone(first)
 	third["engine.max_steps"] = "0"
 	over.Store(&third)

@@ -11,7 +11,7 @@ import (
 	"github.com/tasker-systems/tasker-host/host/internal/readmodel"
 )
 
-// The doctor says how the limits of plugins are enforced on this machine, if any
+// The doctor says how the limits of plugins are enforced on this machine, if any plugin
 // has one.
 func TestDoctorTellsOfLimits(t *testing.T) {
 	t.Parallel()

@@ -27,7 +27,7 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
 )
 
-// What plugins.toml says of a plugin is what the plugin host is told.
+// The settings of a plugin in plugins.toml reach the plugin host.
 func TestSettingsOfPluginsReachThePluginHost(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -72,8 +72,8 @@ rollout = { strategy = "canary", steps = [24, 25], hold = "26s", latency_floor =
 	require.Equal(t, 29*time.Millisecond, s.Rollout.LatencyFloor)
 }
 
-// A swap of what plugins.toml does not name is not found, and what is wrong with a
-// text that is to become plugins.toml is not said to stand in the file.
+// A swap of a plugin that is not in plugins.toml is not found, and errors in a text that
+// may become plugins.toml do not refer to the file.
 func TestFaultsOfPlugins(t *testing.T) {
 	t.Parallel()
 	require.ErrorIs(t, pluginFault(fmt.Errorf("handler/a: plugins.toml %w", pluginwatch.ErrNotNamed)), api.ErrNotFound)
@@ -84,7 +84,7 @@ func TestFaultsOfPlugins(t *testing.T) {
 	require.Equal(t, "/p/plugins.toml", file[0].Source, "the error itself stays")
 }
 
-// tasker migrate status does not call a schema fine that tasker up refuses.
+// tasker migrate status does not accept a schema that tasker up refuses.
 func TestStatusOfASchemaOfOtherFiles(t *testing.T) {
 	t.Parallel()
 	db := pgtest.New(t)
@@ -97,7 +97,7 @@ func TestStatusOfASchemaOfOtherFiles(t *testing.T) {
 	require.ErrorContains(t, err, "the schema was created by other versions of 00020_tables.sql")
 }
 
-// What stops a command says what to do about it.
+// An error that stops a command says what to do about it.
 func TestErrorsNameTheFix(t *testing.T) {
 	t.Parallel()
 	db := pgtest.New(t)
@@ -127,7 +127,7 @@ func TestErrorsNameTheFix(t *testing.T) {
 	require.ErrorContains(t, makeStateDir(filepath.Join(file, "tasker")), "set system.state_dir")
 }
 
-// Whose server is private may not know where it is.
+// Users of a private server may not know where it is.
 func TestSchemaOfAPrivateServerIsLocated(t *testing.T) {
 	t.Parallel()
 	private := &database{cluster: &pgcluster.Cluster{}, dir: "/state/postgres"}
@@ -142,13 +142,13 @@ func TestSchemaOfAPrivateServerIsLocated(t *testing.T) {
 	require.NoError(t, private.located(nil))
 }
 
-// database.embedded: where the private server's programs and its data are, and
-// whether a host may have the programs installed.
+// database.embedded: where the private server's programs and its data are, and whether a
+// host may install the programs.
 func TestKeysOfThePrivateServer(t *testing.T) {
 	t.Parallel()
 	binaries, err := pgcluster.FindBinaries("", 0)
 	require.NoError(t, err)
-	state, err := os.MkdirTemp("", "tasker") // t.TempDir is closed to the server's account
+	state, err := os.MkdirTemp("", "tasker") // the server's account has no access to t.TempDir
 	require.NoError(t, err)
 	require.NoError(t, os.Chmod(state, 0o711))
 	t.Cleanup(func() { require.NoError(t, os.RemoveAll(state)) })
@@ -188,7 +188,7 @@ func TestKeysOfThePrivateServer(t *testing.T) {
 	require.False(t, mayInstall(config.Embedded{Install: true}, nil))
 }
 
-// What a claim for finalization holds for is what the configuration says.
+// The duration of a finalization claim comes from the configuration.
 func TestFinalizationClaim(t *testing.T) {
 	t.Parallel()
 	b := start(t, "orchestration.finalization_claim = \"10m\"\n")

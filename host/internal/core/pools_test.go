@@ -18,8 +18,8 @@ import (
 	"github.com/tasker-systems/tasker-host/migrations/pgtest"
 )
 
-// What is said of a pool over the API is in force in the engine's pool at once,
-// for every pool; what contradicts the configuration's rules is refused.
+// A change of a pool over the API takes effect in the engine's pool at once, for every
+// pool; changes against the configuration's rules are refused.
 func TestEveryPoolChangesWhileTheHostRuns(t *testing.T) {
 	t.Parallel()
 	b := start(t, "")
@@ -41,7 +41,7 @@ func TestEveryPoolChangesWhileTheHostRuns(t *testing.T) {
 		}
 		require.GreaterOrEqual(t, p.State().Size, 2)
 
-		change.PollMax = new("20m") // more than a third of the lease, and of no pool that is woken
+		change.PollMax = new("20m") // more than a third of the lease, and not for pools that are woken
 		_, err = b.api.SetPool(t.Context(), name, change)
 		require.ErrorContains(t, err, map[bool]string{true: "poll_max is 20m0s", false: "do not poll"}[polls])
 	}
@@ -49,8 +49,8 @@ func TestEveryPoolChangesWhileTheHostRuns(t *testing.T) {
 	require.ErrorContains(t, err, "poll_max")
 }
 
-// Whoever sets an algorithm by hand is told at once that nobody serves it, and what
-// there is; the pool keeps the one it has.
+// Setting an algorithm that nobody serves is refused at once, naming those available; the
+// pool keeps its own.
 func TestAnAlgorithmThatNobodyServesIsRefused(t *testing.T) {
 	t.Parallel()
 	b := start(t, "")
@@ -116,8 +116,7 @@ func TestWhatIsFoundOfPools(t *testing.T) {
 	}
 }
 
-// A pool that is paused is told of by the host's checks and by the doctor, until
-// it goes on.
+// A paused pool is reported by the host's checks and by the doctor until it is resumed.
 func TestPausedPoolsAreTold(t *testing.T) {
 	t.Parallel()
 	b := start(t, "[orchestration]\nlease = \"1h\"\nheartbeat = \"1m\"\n")
@@ -156,9 +155,9 @@ func TestPausedPoolsAreTold(t *testing.T) {
 	b.eventually(t, "no pause", func() bool { return said() == "healthy " })
 }
 
-// An executor whose connection to the database freezes is noticed and replaced,
-// and the work goes on while it still hangs: the process is alive and ready, and
-// says what it has lost.
+// An executor whose database connection freezes is noticed and replaced, and work
+// continues while it still hangs: the process is alive and ready, and reports what it has
+// lost.
 func TestAFrozenExecutorIsReplaced(t *testing.T) {
 	t.Parallel()
 	direct := pgtest.DSN(t)
@@ -167,7 +166,7 @@ func TestAFrozenExecutorIsReplaced(t *testing.T) {
 	_, _, err := b.api.ApplyTemplate(t.Context(), "one.yaml", []byte(oneStep))
 	require.NoError(t, err)
 	const name = "task_request_processor"
-	_, err = b.api.SetPool(t.Context(), name, client.PoolChange{Min: new(1), Max: new(1), TurnTimeout: new("10s")}) // more than the machine stands still
+	_, err = b.api.SetPool(t.Context(), name, client.PoolChange{Min: new(1), Max: new(1), TurnTimeout: new("10s")}) // longer than the machine may pause
 	require.NoError(t, err)
 	db := pgtest.Pool(t, direct)
 	ask := func(id string) {
@@ -176,7 +175,7 @@ func TestAFrozenExecutorIsReplaced(t *testing.T) {
 		require.NoError(t, err)
 	}
 
-	f := way.freeze("the_frozen_one") // in the answer to who reads it
+	f := way.freeze("the_frozen_one") // in the response to its reader
 	thaw := sync.OnceFunc(func() { close(f.thaw) })
 	t.Cleanup(thaw)
 	ask("the_frozen_one")

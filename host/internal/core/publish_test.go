@@ -13,10 +13,9 @@ import (
 	"github.com/tasker-systems/tasker-host/host/internal/pluginhost/journal"
 )
 
-// BenchmarkPublish is the way of a new binary from its renaming into place until
-// it serves: notice, checks, intake, start, probes, the rows in the database and
-// the switch. The plugin's own start is in it: see BenchmarkSwap of package
-// pluginhost.
+// BenchmarkPublish measures the time from renaming a new binary into place until it
+// serves: notice, checks, intake, start, probes, the rows in the database and the switch.
+// The plugin's own start is included: see BenchmarkSwap of package pluginhost.
 func BenchmarkPublish(b *testing.B) {
 	dir := b.TempDir()
 	paths := ledgers(b)

@@ -16,7 +16,7 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
 )
 
-// sleepers run every step for a while, as many at once as they are given.
+// sleepers run every step for a while, any number at once.
 type sleepers struct{ nap atomic.Int64 }
 
 // Services implements [pipeline.Runner].
@@ -37,10 +37,10 @@ func (s *sleepers) Dispatch(call pluginhost.Call) {
 // Cancel implements [pipeline.Runner].
 func (*sleepers) Cancel(string, string) {}
 
-// BenchmarkReaction measures how long a pool needs from a step of its backlog to
-// the size that the step demands: the real coordinator, engine and database, the
-// default algorithm and policy. A namespace that was at rest, with 4 executors,
-// gets 2000 steps of 200 ms at once; 64 executors is what it may have, and needs.
+// BenchmarkReaction measures how long a pool takes from a jump of its backlog to the size
+// that it requires, with the real coordinator, engine and database, and the default
+// algorithm and policy. An idle namespace with 4 executors gets 2000 steps of 200 ms at
+// once; it may have 64 executors, and needs them.
 func BenchmarkReaction(b *testing.B) {
 	const least, most, backlog, nap = 4, 64, 2000, 200 * time.Millisecond
 	work := &sleepers{}
@@ -61,7 +61,7 @@ func BenchmarkReaction(b *testing.B) {
 			require.NoError(b, err)
 			return s.Size
 		}
-		submit(1) // the pool is there, and at rest
+		submit(1) // the pool exists and is idle
 		<-time.After(2 * time.Second)
 		require.Equal(b, least, size())
 		work.nap.Store(int64(nap))

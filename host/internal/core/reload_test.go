@@ -24,7 +24,7 @@ import (
 	"github.com/tasker-systems/tasker-host/migrations/pgtest"
 )
 
-// bed is a host in this process on a database and a directory of its own.
+// bed is a host in this process with its own database and directory.
 type bed struct {
 	*Core
 	dir    string
@@ -33,7 +33,7 @@ type bed struct {
 	api    *client.Client
 }
 
-// logText is a log that a test reads while a host writes it.
+// logText is a log that a test reads while a host writes to it.
 type logText struct {
 	mu   sync.Mutex
 	text bytes.Buffer
@@ -51,7 +51,7 @@ func (l *logText) String() string {
 	return l.text.String()
 }
 
-// write replaces a file: a host that looks meanwhile sees the one or the other.
+// write replaces a file atomically: a host sees either the old or the new one.
 func (b *bed) write(t testing.TB, name, text string) {
 	t.Helper()
 	path := filepath.Join(b.dir, name)
@@ -59,7 +59,8 @@ func (b *bed) write(t testing.TB, name, text string) {
 	require.NoError(t, os.Rename(path+".new", path))
 }
 
-// start starts a host without plugins, of a file's text and variables.
+// start starts a host without plugins, with the text of a configuration file and
+// environment variables.
 func start(t testing.TB, text string, environ ...string) *bed {
 	t.Helper()
 	return startWith(t, nil, text, environ...)
@@ -71,18 +72,18 @@ func startWith(t testing.TB, plugins []config.PluginSpec, text string, environ .
 	return startOptions(t, plugins, text, func(o config.Options) config.Options { return o }, environ...)
 }
 
-// startOptions starts a host whose options each reload may change.
+// startOptions starts a host whose options may change with each reload.
 func startOptions(t testing.TB, plugins []config.PluginSpec, text string, anew func(config.Options) config.Options, environ ...string) *bed {
 	t.Helper()
 	return startHost(t, func(o *Options) { o.Plugins = plugins }, text, anew, environ...)
 }
 
-// startHost starts a host that is made of other things than usual.
+// startHost starts a host with unusual options.
 func startHost(t testing.TB, made func(*Options), text string, anew func(config.Options) config.Options, environ ...string) *bed {
 	t.Helper()
 	b := &bed{dir: t.TempDir(), log: &logText{}, reload: make(chan os.Signal, 1)}
 	b.write(t, "host.toml", text)
-	state, err := os.MkdirTemp("", "tasker") // a socket's path is short
+	state, err := os.MkdirTemp("", "tasker") // the path of a socket must be short
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, os.RemoveAll(state)) })
 	options := config.Options{
@@ -114,13 +115,13 @@ func startHost(t testing.TB, made func(*Options), text string, anew func(config.
 	return b
 }
 
-// eventually waits for what a change of files brings about.
+// eventually waits for the effect of a change of files.
 func (b *bed) eventually(t *testing.T, what string, holds func() bool) {
 	t.Helper()
 	require.Eventually(t, holds, 2*time.Minute, 10*time.Millisecond, "%s; the log:\n%s", what, b.log)
 }
 
-// get reads a page of the host's API.
+// get sends a GET request to the host's API.
 func (b *bed) get(t *testing.T, path string) (int, string) {
 	t.Helper()
 	web := http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
@@ -160,7 +161,7 @@ func TestReloadOfFilesIsAllOrNothing(t *testing.T) {
 	}
 	require.NoError(t, valid())
 
-	// Valid: by itself, with what waits for a restart named.
+	// Valid: applied automatically, naming what waits for a restart.
 	b.write(t, "host.toml", "[engine]\nmax_steps = 2\n[database]\nmax_connections = 12\n[system]\nlog_level = \"debug\"\n")
 	b.eventually(t, "generation 2", func() bool { g, _, _ := shown(); return g == 2 })
 	_, restart, _ := shown()
@@ -173,7 +174,7 @@ func TestReloadOfFilesIsAllOrNothing(t *testing.T) {
 	require.True(t, b.Core.log.IsDebug())
 	require.True(t, b.Core.log.Named("pipeline").IsDebug())
 
-	// Half of it wrong: none of it.
+	// Partly invalid: nothing is applied.
 	b.write(t, "host.toml", "[engine]\nmax_steps = 60\nmax_in_flight = 0\n")
 	b.eventually(t, "a refusal", func() bool { _, _, refused := shown(); return refused != "" })
 	generation, _, refused := shown()
@@ -181,7 +182,7 @@ func TestReloadOfFilesIsAllOrNothing(t *testing.T) {
 	require.Contains(t, refused, filepath.Join(b.dir, "host.toml")+":3: engine.max_in_flight: 0 is out of range")
 	require.Error(t, valid())
 
-	// On request: the same verdict, and once it is in order, it is in force.
+	// On request: the same verdict, and once it is valid, it takes effect.
 	_, err := b.api.ReloadConfiguration(t.Context())
 	require.ErrorContains(t, err, "engine.max_in_flight: 0 is out of range")
 	b.write(t, "host.toml", "[engine]\nmax_steps = 60\n")

@@ -17,8 +17,8 @@ import (
 	sdkhealth "github.com/tasker-systems/tasker-host/sdk/health"
 )
 
-// unrulyReporters builds plugins of kind health that misbehave in these ways while the
-// file is there.
+// unrulyReporters builds plugins of kind health that misbehave in these ways while a file
+// exists.
 func unrulyReporters(t *testing.T, file string, ways ...string) (specs []config.PluginSpec) {
 	t.Helper()
 	dir := t.TempDir()
@@ -37,7 +37,7 @@ func unrulyReporters(t *testing.T, file string, ways ...string) (specs []config.
 	return specs
 }
 
-// reported is what the checks of a plugin were last found to be.
+// reported returns what the checks of a plugin last found.
 func (b *bed) reported(way string) (status health.Status, message string) {
 	for _, i := range b.health.Report().Items {
 		if strings.HasPrefix(i.Name, "reported/"+way) {
@@ -61,24 +61,24 @@ func (b *bed) reports(t *testing.T, result string) (n float64) {
 	return n
 }
 
-// patiently waits for what plugins do that start, crash and run into deadlines.
+// patiently waits for the effects of plugins that start, crash and run into deadlines.
 func (b *bed) patiently(t *testing.T, what string, condition func() bool) {
 	t.Helper()
 	require.Eventually(t, condition, 3*time.Minute, 20*time.Millisecond, what)
 }
 
-// looksAnew waits for the end of a look that has begun since.
+// looksAnew waits for the end of a look that began after the call.
 func (b *bed) looksAnew(t *testing.T) {
 	t.Helper()
-	for range 2 { // the first may have begun before
+	for range 2 { // the first may have begun earlier
 		looked := b.health.Report().At
 		b.patiently(t, "further looks", func() bool { return b.health.Report().At.After(looked) })
 	}
 }
 
 // A reporter that blocks, floods or crashes is unknown and never healthy; the host
-// goes on, other reporters get their events, and what the bad ones do not take is
-// dropped and counted, not piled up.
+// continues, other reporters get their events, and what the bad ones do not take is
+// dropped and counted, not accumulated.
 func TestBadReporters(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "misbehave")
@@ -96,7 +96,7 @@ func TestBadReporters(t *testing.T) {
 	}
 	b.patiently(t, "good behaviour", all(health.Healthy))
 	require.NoError(t, os.WriteFile(file, nil, 0o600))
-	b.looksAnew(t) // on a busy machine good ones may be unknown for a look, too
+	b.looksAnew(t) // on a busy machine, good ones may be unknown for one look too
 	b.patiently(t, "no answers", all(health.Unknown))
 
 	event := sdkhealth.Event{Kind: sdkhealth.KindCheck, Severity: sdkhealth.Info, Subject: "a test", From: "healthy", To: "degraded", Time: time.Now(), State: "normal"}
@@ -108,7 +108,7 @@ func TestBadReporters(t *testing.T) {
 		}
 		b.patiently(t, fmt.Sprint("what the good one takes, chunk ", n), func() bool { return b.reports(t, "taken") >= before+chunk })
 		for _, way := range bad {
-			status, message := b.reported(way) // of one that is being started anew there is none
+			status, message := b.reported(way) // one that is restarting has none
 			require.NotEqual(t, health.Healthy, status, "%s: %s", way, message)
 		}
 	}
@@ -128,7 +128,7 @@ func TestBadReporters(t *testing.T) {
 		return well == 2
 	})
 	require.LessOrEqual(t, len(b.health.Report().Items), 100, "what floods in is no check")
-	// Asked on a busy machine, it may also not answer in time now and then.
+	// On a busy machine, it may also fail to answer in time now and then.
 	b.patiently(t, "what is wrong with the flood", func() bool {
 		_, message := b.reported("flood")
 		return message == "the answer has 5001 results: want at most 100"

@@ -15,7 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// description is what the generator needs of docs/openapi.json.
+// description is the part of docs/openapi.json that the generator needs.
 type description struct {
 	Paths map[string]map[string]*operation `json:"paths"`
 }
@@ -38,7 +38,7 @@ type operation struct {
 	method, path string
 }
 
-// valueSchema is the part of a JSON Schema that a generator can follow.
+// valueSchema is the part of JSON Schema that the generator supports.
 type valueSchema struct {
 	Ref        string                 `json:"$ref"`
 	Type       any                    `json:"type"`
@@ -48,13 +48,13 @@ type valueSchema struct {
 	Maximum    int                    `json:"maximum"`
 }
 
-// generator makes requests out of the description: right ones, and all kinds of
-// wrong ones.
+// generator generates requests from the description: valid ones, and all kinds of invalid
+// ones.
 type generator struct {
 	operations []*operation
 	schemas    map[string]valueSchema
-	compiled   map[string]*jsonschema.Schema // of answers, by operation, status and content type
-	known      map[string][]string           // what exists, by the name of a parameter
+	compiled   map[string]*jsonschema.Schema // of responses, by operation, status and content type
+	known      map[string][]string           // existing values, by the name of a parameter
 }
 
 func newGenerator(t *testing.T, src string, known map[string][]string) *generator {
@@ -94,9 +94,9 @@ func (op *operation) key(status, kind string) string {
 	return op.method + " " + op.path + " " + status + " " + kind
 }
 
-// sent is a request as it goes out.
+// sent is a request as it is sent.
 type sent struct {
-	op     *operation // nil: no operation of the description
+	op     *operation // nil: not an operation in the description
 	method string
 	path   string // escaped, with the query
 	header http.Header
@@ -107,7 +107,7 @@ func (s *sent) String() string {
 	return fmt.Sprintf("%s %.300s\nheader %v\nbody %.2000q", s.method, s.path, s.header, s.body)
 }
 
-// hostile are texts that have broken something somewhere.
+// hostile are strings that have broken something somewhere.
 var hostile = []string{
 	"", " ", "'", `"`, "\\", "\x00", "\n", "\r\nX-Evil: 1", "\t", "\u202e", "\ufeff", "é", "e\u0301", "𝄞", "\xff", "\xed\xa0\x80", "..", "../../etc/passwd",
 	"/etc/passwd", "file:///etc/passwd", "%", "%00", "%2e%2e%2f", "{}", "[]", "null", "true", "-1", "0", "1", "-0", "1e400", "9223372036854775807", "9223372036854775808",
@@ -118,7 +118,7 @@ var hostile = []string{
 	strings.Repeat("A", 300), strings.Repeat("é", 4000), strings.Repeat("%", 70), strings.Repeat("../", 100),
 }
 
-// hostileBodies are bodies that are no good, whatever the route.
+// hostileBodies are bodies that are invalid for every route.
 var hostileBodies = []string{
 	"", "null", "[]", `""`, "0", "true", "{", "}", "{}{}", "{} x", "\x00", "\xff\xfe", "{\"a\":}", `{"a":1,}`, `{"a":1,"a":2}`, `{'a':1}`, "{a:1}", "nul", "-", "1e999999999",
 	`{"context":{"a":"\u0000"}}`, `{"context":{"a":"\ud800"}}`, "{\"context\":{\"a\":\"\xff\"}}", `{"context":{"n":1e400}}`, `{"context":{"":null}}`,
@@ -129,21 +129,21 @@ var hostileBodies = []string{
 	"a: &x [1,1]\nb: &y [*x,*x,*x,*x,*x,*x,*x,*x]\nc: &z [*y,*y,*y,*y,*y,*y,*y,*y]\nd: &w [*z,*z,*z,*z,*z,*z,*z,*z]\ne: [*w,*w,*w,*w,*w,*w,*w,*w]",
 }
 
-// draw is what one request is drawn from.
+// draw is the state for generating one request.
 type draw struct {
 	*rand.Rand
-	right bool // everything shall be right
+	right bool // everything must be valid
 }
 
 func pick[T any](r draw, of []T) T { return of[r.IntN(len(of))] }
 
-// chance is true in n of 100.
+// chance returns true in n of 100 cases.
 func chance(r draw, n int) bool { return r.IntN(100) < n }
 
-// wrong is true in n of 100, and never where everything shall be right.
+// wrong returns true in n of 100 cases, but never if everything must be valid.
 func wrong(r draw, n int) bool { return chance(r, n) && !r.right }
 
-// request makes a request.
+// request generates a request.
 func (g *generator) request(source *rand.Rand) *sent {
 	r := draw{Rand: source, right: source.IntN(3) == 0}
 	op := pick(r, g.operations)
@@ -159,7 +159,7 @@ func (g *generator) request(source *rand.Rand) *sent {
 		case "path":
 			path = strings.Replace(path, "{"+p.Name+"}", url.PathEscape(value), 1)
 		case "query":
-			for n := r.IntN(5) / 2; n > 0 && !(r.right && n > 1); n-- { // none, one, or twice the same
+			for n := r.IntN(5) / 2; n > 0 && !(r.right && n > 1); n-- { // none, one, or the same one twice
 				query.Add(p.Name, g.parameter(r, p.Name, p.Schema))
 			}
 		case "header":
@@ -188,7 +188,7 @@ func (g *generator) request(source *rand.Rand) *sent {
 	return s
 }
 
-// headerValue leaves of a text what Go's client sends.
+// headerValue reduces a text to what Go's client can send.
 func headerValue(text string) string {
 	return strings.Map(func(c rune) rune {
 		if c < ' ' || c == 0x7f {
@@ -239,7 +239,7 @@ func (g *generator) addBody(r draw, s *sent) {
 	}
 }
 
-// mangle breaks a text at a random place.
+// mangle corrupts a text at a random place.
 func mangle(r draw, text string) string {
 	at := r.IntN(len(text) + 1)
 	switch r.IntN(3) {
@@ -257,7 +257,7 @@ func (g *generator) template(r draw) string {
 		if !wrong(r, 15) {
 			return good
 		}
-		data, _ := json.Marshal(pick(r, hostile)) // a text of YAML, too
+		data, _ := json.Marshal(pick(r, hostile)) // valid YAML too
 		return string(data)
 	}
 	var b strings.Builder
@@ -277,7 +277,7 @@ func (g *generator) template(r draw) string {
 	return b.String()
 }
 
-// value makes a value of a schema, and now and then one that is not.
+// value generates a value of a schema, and now and then one that does not match it.
 func (g *generator) value(r draw, schema valueSchema, depth int) any {
 	if r.right && depth > 0 && schema.Type == "object" {
 		return map[string]any{"a": r.IntN(9), "b": []any{"c"}}
@@ -315,7 +315,7 @@ func (g *generator) value(r draw, schema valueSchema, depth int) any {
 		return list
 	case "integer", "number":
 		if r.right {
-			return min(60, max(schema.Maximum, 1)) // a number that suits most
+			return min(60, max(schema.Maximum, 1)) // a number that suits most parameters
 		}
 		return pick(r, []any{0, 1, -1, 60, 1000, 4, 3.5, json.Number("1e3"), json.Number("9223372036854775808"), 1 << 40})
 	case "boolean":

@@ -30,12 +30,12 @@ import (
 
 const requestsCanary = "canary-51ab0"
 
-// leaked is what no problem may tell: statements, errors of the driver, places in
-// our code.
+// leaked matches what no problem may reveal: SQL statements, errors of the driver,
+// locations in our code.
 var leaked = regexp.MustCompile(`SQLSTATE|pgconn|pgx|relation "|invalid input syntax|ERROR: |(?i:\b(select|insert into|update|delete from)\b.{1,200}\btasker_[a-z]+_)|` +
 	`goroutine \d+|\.go:\d+|runtime error|nil pointer`)
 
-// number reads a knob.
+// number reads a numeric environment variable.
 func number(t *testing.T, name string, otherwise uint64) uint64 {
 	t.Helper()
 	text := os.Getenv(name)
@@ -47,10 +47,10 @@ func number(t *testing.T, name string, otherwise uint64) uint64 {
 	return n
 }
 
-// Requests made out of the description of the API, right and wrong ones, against
-// a whole host: it never fails, it answers what the description says, and it
-// tells nothing of its inside. TASKER_REQUESTS says how many,
-// TASKER_REQUESTS_SEED which; request n of a seed is always the same.
+// Requests generated from the API's description, valid and invalid ones, against a whole
+// host: it never fails, it answers as described, and it reveals nothing about its
+// internals. TASKER_REQUESTS says how many, TASKER_REQUESTS_SEED which; request n of a
+// seed is always the same.
 func TestGeneratedRequests(t *testing.T) {
 	t.Parallel()
 	count, seed := number(t, "TASKER_REQUESTS", 2000), number(t, "TASKER_REQUESTS_SEED", 1)
@@ -67,7 +67,7 @@ func TestGeneratedRequests(t *testing.T) {
 	defer web.CloseIdleConnections()
 
 	var next atomic.Uint64
-	var statuses sync.Map // how often, by status
+	var statuses sync.Map // counts by status
 	var mu sync.Mutex
 	var failures []string
 	var all sync.WaitGroup
@@ -110,7 +110,7 @@ func openAPI(t *testing.T) string {
 	return string(src)
 }
 
-// populate brings something into the host, and returns what it is called.
+// populate puts data into the host, and returns its names.
 func populate(t *testing.T, b *bed) map[string][]string {
 	t.Helper()
 	_, _, err := b.api.ApplyTemplate(t.Context(), "three.yaml", []byte(threeSteps))
@@ -140,7 +140,7 @@ func populate(t *testing.T, b *bed) map[string][]string {
 	return known
 }
 
-// try sends a request and judges the answer.
+// try sends a request and checks the response.
 func (g *generator) try(ctx context.Context, web *http.Client, s *sent) (status int, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 60*time.Second)
 	defer cancel()
@@ -161,7 +161,7 @@ func (g *generator) try(ctx context.Context, web *http.Client, s *sent) (status 
 	kind, _, _ := strings.Cut(resp.Header.Get("Content-Type"), ";")
 	if kind == "text/event-stream" {
 		first := make([]byte, 1)
-		_, err := resp.Body.Read(first) // that it streams is enough
+		_, err := resp.Body.Read(first) // it is enough that it streams
 		if errors.Is(err, io.EOF) {
 			err = nil
 		}
@@ -201,7 +201,7 @@ func (g *generator) judge(s *sent, resp *http.Response, kind, body string) error
 		}
 		return fmt.Errorf("no problem but %q", kind)
 	case redirect || s.method != s.op.method:
-		return nil // a path that is written in another way
+		return nil // a redirect to the canonical path
 	case resp.StatusCode == http.StatusNoContent:
 		return nil
 	default:
@@ -212,7 +212,7 @@ func (g *generator) judge(s *sent, resp *http.Response, kind, body string) error
 	}
 }
 
-// conforms compares a body with its schema.
+// conforms checks a body against its schema.
 func (g *generator) conforms(key, body string) error {
 	schema, ok := g.compiled[key]
 	if !ok {

@@ -11,7 +11,7 @@ import (
 	"github.com/tasker-systems/tasker-host/host/internal/health"
 )
 
-// TestAHostAtRestIsWell: that it asks the database seldom is no fault.
+// TestAHostAtRestIsWell: that it rarely asks the database is not a fault.
 func TestAHostAtRestIsWell(t *testing.T) {
 	t.Parallel()
 	b := start(t, "[orchestration]\nrest_after = \"50ms\"\nheartbeat = \"400ms\"\nsweep_interval = \"100ms\"\n")

@@ -19,16 +19,16 @@ import (
 // effects are what a host does in a state.
 type effects struct {
 	claims, reads, finalizes bool
-	watchedPlugins           bool // loads what the files name
-	askedPlugins             bool // changes plugins when it is asked to
-	ready, live, started     int  // what its probes answer
+	watchedPlugins           bool // loads what the files specify
+	askedPlugins             bool // changes plugins on request
+	ready, live, started     int  // the status of its probes
 }
 
-// TestWhatAHostDoesInEachState goes through all states with one host and looks
-// for each effect where it happens: claims and reads at the gate that the engine
-// passes, finalization and plugins where they are asked for, probes over HTTP.
-// That running steps are cancelled and handed back is in e2e (TestShutdownForced),
-// scaling in the coordinator's tests, alarms in those of health.
+// TestWhatAHostDoesInEachState goes through all states with one host and checks each
+// effect where it happens: claims and reads at the engine's gate, finalization and
+// plugins where they are requested, probes over HTTP. That running steps are cancelled
+// and given back is tested in e2e (TestShutdownForced), scaling in the coordinator's
+// tests, alarms in those of health.
 func TestWhatAHostDoesInEachState(t *testing.T) {
 	t.Parallel()
 	b := start(t, "[orchestration]\nlease = \"1h\"\nsweep_interval = \"10m\"\n") // nothing is given back meanwhile
@@ -79,7 +79,7 @@ func TestWhatAHostDoesInEachState(t *testing.T) {
 
 		b.send(t, requests, fmt.Sprintf(`{"request_id": "r%d", "namespace": "keys", "task_name": "one", "task_version": "1.0.0", "input_data": {}}`, i))
 		waiting++
-		if c.want.reads { // the engine does it, of all that have waited until now
+		if c.want.reads { // the engine does so, for all requests that have waited until now
 			b.eventually(t, "the requests are read", func() bool { return scalar[int](t, b, "select count(*) from tasker_tasks") == tasks+waiting })
 			tasks, waiting, got.reads = tasks+waiting, 0, true
 		} else {
@@ -112,7 +112,7 @@ func TestWhatAHostDoesInEachState(t *testing.T) {
 	}
 	require.Len(t, seen, len(opstate.States), "every state is looked at")
 
-	// What a stop does first: from now on nothing is submitted, whoever asks.
+	// The first effect of a stop: nobody can submit anything from now on.
 	b.enter(opstate.GracefulShutdown, "a test")
 	over, cancel := context.WithCancel(ctx)
 	cancel()
@@ -124,8 +124,7 @@ func TestWhatAHostDoesInEachState(t *testing.T) {
 	require.Equal(t, tasks, scalar[int](t, b, "select count(*) from tasker_tasks"))
 }
 
-// A host in emergency that gets SIGTERM, once or twice, stays in emergency and
-// stops.
+// A host in emergency that receives SIGTERM, once or twice, stays in emergency and stops.
 func TestSignalsInEmergency(t *testing.T) {
 	t.Parallel()
 	b := start(t, "")

@@ -2,5 +2,5 @@
 
 package core
 
-// stormSwaps is how many swaps the storm has; with the tag soak there are more.
+// stormSwaps is the number of swaps; with the tag soak there are more.
 const stormSwaps = 12

@@ -2,5 +2,5 @@
 
 package core
 
-// stormSwaps is how many swaps the storm has.
+// stormSwaps is the number of swaps.
 const stormSwaps = 5000

@@ -25,7 +25,7 @@ import (
 	"github.com/tasker-systems/tasker-host/plugins/test/ledger/book"
 )
 
-// ledgers builds the ledger plugin, and a copy of it that is another artifact.
+// ledgers builds the ledger plugin, and a copy of it that is a different artifact.
 func ledgers(t testing.TB) (paths [2]string) {
 	t.Helper()
 	dir := t.TempDir()
@@ -37,7 +37,7 @@ func ledgers(t testing.TB) (paths [2]string) {
 	require.NoError(t, err, "%s", out)
 	binary, err := os.ReadFile(paths[0])
 	require.NoError(t, err)
-	require.NoError(t, os.WriteFile(paths[1], append(binary, "another"...), 0o700)) // what follows an ELF file does nothing
+	require.NoError(t, os.WriteFile(paths[1], append(binary, "another"...), 0o700)) // bytes after the end of an ELF file have no effect
 	return paths
 }
 
@@ -51,7 +51,7 @@ steps:
   - {name: d, handler: ledger.step, depends_on: [b, c], config: {min_ms: 1, max_ms: 8}}
 `
 
-// counts are what must not grow with the number of swaps.
+// counts must not grow with the number of swaps.
 type counts struct{ goroutines, files, children, sockets, heapMiB int }
 
 func count(t *testing.T) counts {
@@ -79,7 +79,7 @@ func count(t *testing.T) counts {
 	return counts{runtime.NumGoroutine(), len(files), children, sockets, int(mem.HeapAlloc >> 20)}
 }
 
-// swapsOf is how many swaps the storm has: TASKER_STORM_SWAPS has it otherwise.
+// swapsOf returns the number of swaps, which TASKER_STORM_SWAPS overrides.
 func swapsOf(t *testing.T) int {
 	t.Helper()
 	text := os.Getenv("TASKER_STORM_SWAPS")
@@ -92,8 +92,8 @@ func swapsOf(t *testing.T) int {
 	return n
 }
 
-// Plugins are swapped again and again while 64 tasks are open: no step is lost,
-// none runs twice, none fails, and nothing is left behind.
+// Plugins are swapped again and again while 64 tasks are in progress: no step is lost,
+// runs twice or fails, and nothing is left behind.
 func TestSwapStorm(t *testing.T) {
 	swaps := swapsOf(t)
 	ledger := filepath.Join(t.TempDir(), "book")
@@ -106,7 +106,7 @@ func TestSwapStorm(t *testing.T) {
 		},
 	}}, "")
 	spec := pluginSpecs(b.opts.Plugins)[0]
-	spec.Rollout.Trial = -1 // both are the same, but the machine may not be
+	spec.Rollout.Trial = -1 // both are the same, but the machine's load may differ
 	_, err = b.plugins.Apply(t.Context(), []pluginhost.Spec{spec}, journal.ByConfig, "test")
 	require.NoError(t, err)
 	_, _, err = b.api.ApplyTemplate(t.Context(), "chain.yaml", []byte(stormTemplate))
@@ -126,7 +126,7 @@ func TestSwapStorm(t *testing.T) {
 		if n == min(10, swaps/2) {
 			before = count(t)
 		}
-		if n > 0 && n%max(100, swaps/10) == 0 { // only a long one says how it goes
+		if n > 0 && n%max(100, swaps/10) == 0 { // only a long one reports its progress
 			t.Logf("%d swaps, %d tasks: %+v, of the heap %d KiB are the test's log", n, submitted.Load(), count(t), len(b.log.String())>>10)
 		}
 		began := time.Now()
@@ -134,7 +134,7 @@ func TestSwapStorm(t *testing.T) {
 		switches = append(switches, time.Since(began))
 	}
 	var now counts
-	require.Eventually(t, func() bool { // the last drains may be under way
+	require.Eventually(t, func() bool { // the last drains may be in progress
 		now = count(t)
 		return now.goroutines <= before.goroutines+30 && now.files <= before.files+15 && now.sockets <= before.sockets+15 &&
 			now.children <= before.children+1 && now.heapMiB <= 2*before.heapMiB+16
@@ -156,7 +156,7 @@ func TestSwapStorm(t *testing.T) {
 	requireAccount(t, b, id, swaps)
 }
 
-// keepOneOpen submits tasks, one after the other has ended.
+// keepOneOpen submits tasks, each after the previous one has ended.
 func keepOneOpen(t *testing.T, b *bed, stop <-chan struct{}, submitted *atomic.Int64) {
 	for {
 		select {
@@ -178,7 +178,7 @@ func keepOneOpen(t *testing.T, b *bed, stop <-chan struct{}, submitted *atomic.I
 	}
 }
 
-// requireOnce requires that every step of so many tasks ran once.
+// requireOnce requires that every step of the given number of tasks ran once.
 func requireOnce(t *testing.T, entries []book.Entry, tasks int) {
 	t.Helper()
 	started, taken := map[string]int{}, map[string]int{}
@@ -198,7 +198,7 @@ func requireOnce(t *testing.T, entries []book.Entry, tasks int) {
 	}
 }
 
-// requireAccount requires that the journal has every swap.
+// requireAccount requires that the journal has recorded every swap.
 func requireAccount(t *testing.T, b *bed, id pluginhost.SlotID, swaps int) {
 	t.Helper()
 	require.Eventually(t, func() bool {

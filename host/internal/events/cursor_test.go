@@ -24,7 +24,7 @@ func TestCursor(t *testing.T) {
 	}
 	for _, text := range []string{
 		"", "x", "AQ", "!", "\x00", "AQEBAQ", "AgEAAAA", "..", "AQEAAAA=",
-		(events.Cursor{From: 1, To: 1, Skip: 1, Since: at}).String(), // after the first of nothing
+		(events.Cursor{From: 1, To: 1, Skip: 1, Since: at}).String(), // after the first of none
 		(events.Cursor{From: 1, To: 2, Since: at}).String(),          // in between
 		(events.Cursor{From: 5, To: 3, Skip: 1, Since: at}).String(), // backwards
 		(events.Cursor{From: 5, To: 5, Since: at}).String() + "AA",

@@ -16,8 +16,8 @@ import (
 	"github.com/tasker-systems/tasker-host/migrations/pgtest"
 )
 
-// follower reads events of two hosts in turn, and changes over at any moment: it
-// goes on from the id of the last event it took, or from the place of the stream.
+// follower reads events from two hosts in turn, and switches at any moment: it resumes
+// from the id of the last event it received, or from the position of the stream.
 type follower struct {
 	t     *testing.T
 	hubs  []*events.Hub
@@ -50,8 +50,9 @@ func (f *follower) turn(ctx context.Context, most int) {
 	}
 }
 
-// Transactions that overlap, savepoints, rollbacks, two hosts, batches smaller
-// than what happens, and a client that is cut off all the time: each event once.
+// Overlapping transactions, savepoints, rollbacks, two hosts, batches smaller than the
+// number of events, and a client that is disconnected all the time: each event arrives
+// once.
 func TestResumeNeitherLosesNorRepeats(t *testing.T) {
 	t.Parallel()
 	pool := pgtest.New(t)
@@ -90,15 +91,15 @@ func TestResumeNeitherLosesNorRepeats(t *testing.T) {
 	for len(f.seen) < len(wrote.subjects) && ctx.Err() == nil {
 		f.turn(ctx, 50)
 	}
-	f.turn(t.Context(), 1) // nothing more comes
+	f.turn(t.Context(), 1) // nothing more arrives
 	require.Greater(t, f.turns, 10)
 	slices.Sort(f.seen)
 	slices.Sort(wrote.subjects)
 	require.Equal(t, wrote.subjects, f.seen)
 }
 
-// A transaction that is open holds back what began after it, and what it wrote
-// comes before that.
+// An open transaction holds back those that began after it, and its events come before
+// theirs.
 func TestOpenTransactionHoldsEventsUp(t *testing.T) {
 	t.Parallel()
 	pool := pgtest.New(t)
@@ -183,7 +184,7 @@ func TestNobodyListensNobodyAsks(t *testing.T) {
 	require.Greater(t, source.asked.Load(), asked)
 	require.NoError(t, audit(t.Context(), pool, "now"))
 	var last events.Item
-	for last.Event == nil || last.Event.Subject != "now" { // others on the server may hold the horizon back
+	for last.Event == nil || last.Event.Subject != "now" { // other transactions on the server may hold the horizon back
 		items := next(t, sub)
 		last = items[len(items)-1]
 	}
@@ -270,7 +271,7 @@ func TestStopEndsSubscriptions(t *testing.T) {
 	}
 }
 
-// Hosts that come and go tell of it, their heartbeats do not.
+// Hosts that come and go cause events, heartbeats do not.
 func TestHosts(t *testing.T) {
 	t.Parallel()
 	pool := pgtest.New(t)

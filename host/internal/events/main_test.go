@@ -28,7 +28,7 @@ func TestMain(m *testing.M) {
 		goleak.IgnoreTopFunction("github.com/jackc/pgx/v5/pgxpool.(*Pool).triggerHealthCheck.func1"))
 }
 
-// counted counts what is asked of a source, and fails if told to.
+// counted counts the calls of a source, and fails on request.
 type counted struct {
 	events.Source
 	asked atomic.Int64
@@ -52,7 +52,7 @@ func hub(t *testing.T, pool *pgxpool.Pool, cfg events.Config) (*events.Hub, *cou
 	run := lifecycle.NewRunner("events", h.Run, nil)
 	require.NoError(t, run.Start(t.Context()))
 	t.Cleanup(func() { require.NoError(t, run.Stop(context.Background())) })
-	// The loop tells that it runs by admitting somebody.
+	// The loop shows that it runs by admitting a subscriber.
 	require.Eventually(t, func() bool {
 		sub, err := h.Subscribe(t.Context(), nil, everything)
 		if err != nil {
@@ -75,7 +75,7 @@ func audit(ctx context.Context, db interface {
 	return err
 }
 
-// next reads until something comes.
+// next reads until something arrives.
 func next(t *testing.T, s *events.Subscription) []events.Item {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -92,9 +92,9 @@ func cursor(t *testing.T, item events.Item) *events.Cursor {
 	return &c
 }
 
-// writers write audit entries and transitions in transactions that overlap:
-// some wait before they commit, some write in savepoints, some roll back. It
-// returns the subjects that were committed.
+// writers write audit entries and transitions in overlapping transactions: some wait
+// before they commit, some write in savepoints, some roll back. It returns the subjects
+// that were committed.
 func writers(ctx context.Context, pool *pgxpool.Pool, count, each int) ([]string, error) {
 	var mu sync.Mutex
 	var committed []string

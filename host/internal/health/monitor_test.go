@@ -92,7 +92,7 @@ func (w *world) monitor(t *testing.T, checks ...health.Check) (*health.Monitor, 
 	return m, reg
 }
 
-// A look that the end of the monitor cuts short is no bad one.
+// A look that is cut short by the end of the monitor does not count as bad.
 func TestALookThatIsCutShortTellsNothing(t *testing.T) {
 	t.Parallel()
 	w := newWorld(opstate.GracefulShutdown)
@@ -141,7 +141,7 @@ func TestEventsComeAfterTwoBadLooksAndOnceWellAgain(t *testing.T) {
 	require.Equal(t, health.Healthy, m.Events(10)[0].To, "the newest first")
 }
 
-// Every state and both kinds of checks: what a bad status means.
+// What a bad status means, for every state and both kinds of checks.
 func TestTheStateSaysWhatABadStatusMeans(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -202,7 +202,7 @@ func TestACheckThatHangsPanicsOrLiesIsUnknown(t *testing.T) {
 			t,
 			health.Check{Name: "hangs", Look: health.One(func(context.Context, health.View) health.Finding {
 				looks.Add(1)
-				<-let // deaf to its deadline
+				<-let // ignores its deadline
 				return health.Finding{Status: health.Healthy}
 			})},
 			health.Check{Name: "panics", Look: func(context.Context, health.View) []health.Named { panic("no") }},
@@ -241,8 +241,8 @@ func TestAReportThatHasGrownOldIsUnknown(t *testing.T) {
 	})
 }
 
-// A host that has started is not said to start until the next look is due. What is
-// bad at that moment is bad once, however many looks see it.
+// A report must not show a host as starting until the next look is due. What is bad at
+// that moment counts as bad once, however many looks see it.
 func TestAChangeOfStateIsSeenAtOnce(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -269,7 +269,7 @@ func TestAChangeOfStateIsSeenAtOnce(t *testing.T) {
 		require.Equal(t, health.Healthy, m.Report().Items[0].Status)
 		w.set("plugins", health.Unhealthy)
 		w.enter(opstate.Normal)
-		<-time.After(4 * time.Second) // the next in turn is due
+		<-time.After(4 * time.Second) // the next regular look is due
 		synctest.Wait()
 		require.Equal(t, []health.Severity{health.Critical}, w.told())
 		cancel()

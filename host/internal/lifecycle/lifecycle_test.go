@@ -19,7 +19,7 @@ import (
 
 func TestMain(m *testing.M) { leaks.Main(m) }
 
-// journal notes what happened to the services that share it.
+// journal records what happened to the services that share it.
 type journal struct {
 	mu    sync.Mutex
 	lines []string
@@ -157,8 +157,7 @@ func TestACancelledStartIsUndoneInItsOwnTime(t *testing.T) {
 	})
 }
 
-// Whatever fails, a group never stops what it did not start and leaves nothing
-// running.
+// Whatever fails, a group never stops what it did not start and leaves nothing running.
 func TestGroupBalancesStartsAndStops(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {

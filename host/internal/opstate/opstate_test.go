@@ -15,7 +15,7 @@ import (
 
 func TestMain(m *testing.M) { leaks.Main(m) }
 
-// at returns a machine in a state, whatever the edges.
+// at returns a machine in a given state, regardless of the edges.
 func at(s State) *Machine {
 	m := New(time.Now)
 	m.last = Change{From: s, To: s}

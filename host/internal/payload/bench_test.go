@@ -42,8 +42,7 @@ func BenchmarkCheck(b *testing.B) {
 	}
 }
 
-// BenchmarkJSONValid is the yardstick: the standard library's check, which
-// finds less.
+// BenchmarkJSONValid is the baseline: the standard library's check, which finds less.
 func BenchmarkJSONValid(b *testing.B) {
 	for name, raw := range documents() {
 		b.Run(name, func(b *testing.B) {

@@ -15,21 +15,21 @@ import (
 	"pgregory.net/rapid"
 )
 
-// oracle is the gate written plainly on the standard library: slow, and of the
-// size of numbers it only knows whole ones without exponents. It reports
-// whether a document passes, and whether it can tell.
+// oracle is the gate written simply with the standard library: slow, and it can judge the
+// size only of integers without exponents. It reports whether a document passes, and
+// whether it can tell.
 func oracle(raw []byte) (passes, known bool) {
 	if !utf8.Valid(raw) || !json.Valid(raw) || len(raw) > DefaultMaxBytes {
 		return false, true
 	}
 	if bytes.Contains(raw, []byte("\uFFFD")) || bytes.Contains(bytes.ToLower(raw), []byte(`\ufffd`)) {
-		return false, false // cannot be told from what the decoder makes of lone surrogates
+		return false, false // cannot be distinguished from what the decoder makes of lone surrogates
 	}
 	decoder := json.NewDecoder(bytes.NewReader(raw))
 	decoder.UseNumber()
 	type level struct {
 		keys map[string]bool // nil in an array
-		key  bool            // a key comes next
+		key  bool            // a key is expected next
 	}
 	var stack []level
 	for {
@@ -79,7 +79,7 @@ func oracle(raw []byte) (passes, known bool) {
 	}
 }
 
-// holds checks everything that is true of any document.
+// holds checks everything that must be true of any document.
 func holds(t require.TestingT, raw []byte) {
 	before := bytes.Clone(raw)
 	err := Check(raw, Limits{})
@@ -129,7 +129,7 @@ func FuzzText(f *testing.F) {
 	})
 }
 
-// Documents put together from pieces that meet at the edges of the rules.
+// Documents composed of pieces at the edges of the rules.
 func TestCheckAgreesWithOracle(t *testing.T) {
 	t.Parallel()
 	piece := rapid.SampledFrom([]string{
@@ -141,8 +141,8 @@ func TestCheckAgreesWithOracle(t *testing.T) {
 	})
 }
 
-// The range of a number, worked out with big integers: numeric keeps 131,072
-// digits before the point and 16,383 after it.
+// The range of a number, calculated with big integers: numeric keeps 131,072 digits
+// before the point and 16,383 after it.
 func TestNumberRangeAgreesWithArithmetic(t *testing.T) {
 	t.Parallel()
 	limit := new(big.Int).Exp(big.NewInt(10), big.NewInt(maxWhole), nil)

@@ -26,10 +26,10 @@ type flavour struct {
 	pool func(t *testing.T) *pgxpool.Pool
 }
 
-// TestConformance holds every installation of pgmq to the same behaviour. By
-// default it runs on our compatible one, on the same packaged as an extension,
-// and on the real extension if the server has it. TASKER_TEST_PGMQ demands one:
-// compat, extension (the real one), or both.
+// TestConformance requires the same behaviour of every installation of pgmq. By default
+// it runs on our compatible one, on the same packaged as an extension, and on the real
+// extension if the server has it. TASKER_TEST_PGMQ selects one: compat, extension (the
+// real one), or both.
 func TestConformance(t *testing.T) {
 	t.Parallel()
 	for _, f := range flavours(t) {
@@ -84,7 +84,7 @@ func compatPool(t *testing.T) *pgxpool.Pool {
 	return pool
 }
 
-// bench is what one case works with: a database and a queue in it.
+// bench is what a test case works with: a database with a queue.
 type bench struct {
 	pool  *pgxpool.Pool
 	q     pgmq.Client

@@ -7,7 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Cases about the shape of the interface: overloads, parameter names, columns.
+// Tests of the shape of the interface: overloads, parameter names, columns.
 
 func overloadsOfSend(t *testing.T, b bench) {
 	for _, c := range []struct{ args, want string }{
@@ -45,7 +45,7 @@ func overloadsOfSendBatch(t *testing.T, b bench) {
 	}
 }
 
-// stored describes a row of the queue: body, headers, whether it waits.
+// stored describes a row of the queue: body, headers, whether it is hidden.
 func (b bench) stored(t *testing.T, id int64) string {
 	t.Helper()
 	return b.text(t, `select message::text || '/' || coalesce(headers::text, '') || '/' ||
@@ -53,7 +53,7 @@ func (b bench) stored(t *testing.T, id int64) string {
 		from pgmq.q_linear_workflow_queue where msg_id = $1`, id)
 }
 
-// The names of parameters belong to the interface: clients use them.
+// Parameter names are part of the interface: clients use them.
 func namedParameters(t *testing.T, b bench) {
 	for _, call := range []string{
 		`pgmq.create(queue_name => 'named')`,

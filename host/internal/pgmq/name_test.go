@@ -25,7 +25,7 @@ func TestForNamespace(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// What passes is an identifier that needs no quotes and is not cut or folded.
+// Accepted names are identifiers that need no quotes and are not truncated or folded.
 func TestCheckNameProperty(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {

@@ -15,7 +15,7 @@ import (
 	"github.com/tasker-systems/tasker-host/host/internal/pgmq"
 )
 
-// suite is what every installation of pgmq must do.
+// suite tests what every installation of pgmq must do.
 func suite() map[string]func(*testing.T, bench) {
 	return map[string]func(*testing.T, bench){
 		"sent in a transaction":         sentInTransaction,
@@ -171,7 +171,7 @@ func delay(t *testing.T, b bench) {
 func batchOrder(t *testing.T, b bench) {
 	var bodies []string
 	for i := range 200 {
-		bodies = append(bodies, fmt.Sprint(i*7919%200)) // not the order of the values
+		bodies = append(bodies, fmt.Sprint(i*7919%200)) // not sorted by value
 	}
 	ids := b.send(t, bodies...)
 	messages := b.read(t, 0)
@@ -451,7 +451,8 @@ func unknownQueue(t *testing.T, b bench) {
 	require.Equal(t, pgerrcode.UndefinedTable, pgErr.Code)
 }
 
-// A client's search_path may hold objects of the names that the functions use.
+// A client's search_path may contain objects with the same names as those that the
+// functions use.
 func hostileSearchPath(t *testing.T, b bench) {
 	tx := b.begin(t)
 	_, err := tx.Exec(t.Context(), `
