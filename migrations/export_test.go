@@ -8,7 +8,7 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Series lets tests run files of their own.
+// Series lets tests run their own files.
 type Series struct{ *series }
 
 func ReadSeries(fsys fs.FS) (Series, error) {

@@ -21,7 +21,7 @@ import (
 
 func TestMain(m *testing.M) { leaks.Main(m) }
 
-// files makes a series of migrations.
+// files returns a series of migrations.
 func files(t *testing.T, pairs ...string) migrations.Series {
 	t.Helper()
 	fsys := fstest.MapFS{}
@@ -115,8 +115,8 @@ func catalog(t *testing.T, pool *pgxpool.Pool) []string {
 	return lines
 }
 
-// Every file can be taken back and put on again, and leaves nothing behind.
-// A server that cannot hold our JSON is left as it is.
+// Every migration can be reverted and applied again, and leaves nothing behind. A server
+// that cannot store our JSON is left unchanged.
 func TestEncodingIsCheckedFirst(t *testing.T) {
 	t.Parallel()
 	cfg, admin := empty(t)
@@ -227,7 +227,7 @@ func TestFailureInAFile(t *testing.T) {
 	require.NoError(t, files(t, "10_one.sql", one, "20_two.sql", two).Up(t.Context(), cfg, logger(t)), "and can be repaired")
 }
 
-// lines counts what is logged, and signals each line.
+// lines counts log lines and signals each one.
 type lines chan string
 
 func (l lines) Write(p []byte) (int, error) {
@@ -238,8 +238,8 @@ func (l lines) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// A migration that cannot have its lock gives way to the others, who wait
-// behind it, and tries again.
+// A migration that cannot get its lock gives way to the others that wait behind it, and
+// tries again.
 func TestLockTimeout(t *testing.T) {
 	t.Parallel()
 	cfg, pool := empty(t)

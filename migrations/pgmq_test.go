@@ -60,7 +60,7 @@ func TestForeignQueuesThatLackFunctions(t *testing.T) {
 	require.ErrorContains(t, err, pgmqcompat.Interface)
 }
 
-// members describes all that belongs to the extension pgmq.
+// members describes everything that belongs to the extension pgmq.
 func members(t *testing.T, db migrations.Querier) []string {
 	t.Helper()
 	rows, err := db.Query(t.Context(), `

@@ -15,8 +15,8 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
 )
 
-// The vocabulary exists twice, in Go and in SQL: states, edges, outcomes and the
-// arithmetic of identifiers are equal.
+// The vocabulary exists in Go and in SQL: states, edges, outcomes and the arithmetic of
+// identifiers must agree.
 func TestVocabulary(t *testing.T) {
 	t.Parallel()
 	pool := pgtest.New(t)
@@ -58,11 +58,11 @@ select array_agg(f.state || '>' || o.state) from unnest(enum_range(null::tasker_
 	require.Equal(t, want, got)
 }
 
-// guarded is what the guards of tables judge, with a task and states.
+// guarded are statements that the tables' guards check, with a task and states.
 type guarded struct {
-	entry  string // writes an entry of history: task, from, to
-	row    string // makes a row: task, state
-	change string // changes it: task, state
+	entry  string // adds an entry to the history: task, from, to
+	row    string // inserts a row: task, state
+	change string // updates it: task, state
 }
 
 var (
@@ -82,7 +82,7 @@ var (
 	}
 )
 
-// Nobody writes an illegal edge, and everybody may write a legal one.
+// Nobody can write an illegal edge, and everybody can write a legal one.
 func TestGuardsObeyTheTablesOfEdges(t *testing.T) {
 	t.Parallel()
 	pool := pgtest.New(t)
@@ -92,7 +92,7 @@ func TestGuardsObeyTheTablesOfEdges(t *testing.T) {
 
 func requireGuards[T ~string](t *testing.T, pool *pgxpool.Pool, g guarded, states []T, can func(from, to T) bool) {
 	t.Helper()
-	// try returns whether the last of the statements was refused by a guard.
+	// try reports whether the last of the statements was refused by a guard.
 	try := func(task vocab.UUID, statements ...[]any) bool {
 		tx, err := pool.Begin(t.Context())
 		require.NoError(t, err)

@@ -9,8 +9,8 @@ import (
 	"github.com/tasker-systems/tasker-host/migrations/pgtest"
 )
 
-// Every partition, the default ones and those that are made later included, is
-// vacuumed at the pace and analyzed with the sample that its table is to have.
+// Every partition, including the default ones and those created later, is vacuumed at the
+// pace and analyzed with the sample configured for its table.
 func TestPartitionsAreVacuumedAtTheirPace(t *testing.T) {
 	t.Parallel()
 	pool := pgtest.New(t)
@@ -18,7 +18,7 @@ func TestPartitionsAreVacuumedAtTheirPace(t *testing.T) {
 	require.NoError(t, err)
 	type pace struct {
 		Partitions int
-		Limit      *string // of what vacuum does before it pauses; nil: the server's
+		Limit      *string // of vacuum's work before it pauses; nil: the server's
 		Delay      *string // how long it pauses
 		Least      int     // the statistics targets of the columns; -1: the server's
 		Most       int

@@ -21,8 +21,8 @@ import (
 	"github.com/tasker-systems/tasker-host/migrations/pgcluster"
 )
 
-// hostDir, if set, makes the test binary act as a host that starts a cluster in
-// that directory, says so and waits to be killed.
+// hostDir, if set, makes the test binary act as a host that starts a cluster in that
+// directory, reports it and waits to be killed.
 const hostDir = "PGCLUSTER_TEST_HOST_DIR"
 
 func TestMain(m *testing.M) {
@@ -221,7 +221,7 @@ func TestStalePIDFile(t *testing.T) {
 	pid := runHost(t, dir)
 	require.NoError(t, syscall.Kill(pid, syscall.SIGKILL))
 	require.Eventually(t, func() bool { return gone(pid) }, time.Minute, 5*time.Millisecond)
-	// As after a reboot: the number in the file is that of an innocent process.
+	// As after a reboot: the number in the file is that of an unrelated process.
 	path := filepath.Join(dir, "data", "postmaster.pid")
 	text, err := os.ReadFile(path)
 	require.NoError(t, err)

@@ -10,7 +10,7 @@ import (
 	"github.com/tasker-systems/tasker-host/migrations/pgcluster"
 )
 
-// fakeBinaries makes a directory that looks like a PostgreSQL of that version.
+// fakeBinaries makes a directory that looks like a PostgreSQL of the given version.
 func fakeBinaries(t *testing.T, version string) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -76,8 +76,8 @@ func TestInstall(t *testing.T) {
 	require.ErrorContains(t, pgcluster.Install(t.Context()), "no apt-get")
 }
 
-// A directory below one that is closed to the server's account is refused with
-// the way out; where we are that account it is as good as any.
+// A directory below one that the server's account cannot enter is refused with a
+// suggestion; if we are that account, it is accepted.
 func TestClosedParent(t *testing.T) {
 	t.Parallel()
 	parent := filepath.Dir(stateDir(t))

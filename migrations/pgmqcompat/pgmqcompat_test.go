@@ -11,8 +11,8 @@ import (
 	"github.com/tasker-systems/tasker-host/migrations/pgtest"
 )
 
-// What every installation of pgmq must do is tested in host/internal/pgmq; here
-// is what ours does beyond it.
+// What every installation of pgmq must do is tested in host/internal/pgmq; these tests
+// are about what ours does beyond that.
 
 func TestMain(m *testing.M) { leaks.Main(m) }
 
@@ -79,8 +79,8 @@ func TestInstalledOverItself(t *testing.T) {
 	require.Equal(t, 1, n)
 }
 
-// A reader of a deep queue, most of it hidden, must not walk through it all:
-// the time is a parameter, so that the index on vt can be used.
+// A reader of a deep queue, most of which is hidden, must not walk through all of it: the
+// time is a parameter, so that the index on vt can be used.
 func TestReadUsesAnIndexOnADeepQueue(t *testing.T) {
 	t.Parallel()
 	pool := install(t)

@@ -54,8 +54,7 @@ func TestBudget(t *testing.T) {
 	require.Zero(t, b.waiting.Load())
 }
 
-// What is about to be read is taken before it is there: many who find room at once
-// do not all read.
+// Memory is reserved before it is read: if many find room at once, they do not all read.
 func TestBudgetIsTakenAhead(t *testing.T) {
 	t.Parallel()
 	b := newBudget(4*firstMean, 0)

@@ -10,7 +10,7 @@ import (
 	"github.com/tasker-systems/tasker-host/host/internal/store"
 )
 
-// capacityBed is a capacity for the steps of one plan, whose step n has handler n.
+// capacityBed is a capacity for the steps of one plan; step n has handler n.
 type capacityBed struct {
 	*capacity
 	plan *store.Plan
@@ -18,7 +18,7 @@ type capacityBed struct {
 }
 
 func newCapacityBed() *capacityBed {
-	now := time.Now() // it stands still: nothing is measured
+	now := time.Now() // time stands still: nothing is measured
 	return &capacityBed{
 		capacity: newCapacity(1000, func() time.Time { return now }),
 		plan:     &store.Plan{HandlerIDs: []int32{0, 1}},
@@ -28,7 +28,7 @@ func newCapacityBed() *capacityBed {
 
 func (b *capacityBed) serves(services ...pluginhost.Service) { b.serve(services, b.ids) }
 
-// take leases so many steps of a handler.
+// take leases the given number of steps of a handler.
 func (b *capacityBed) take(n int, handler int32) []*attempt {
 	g := b.reserve(want{namespace: "lab", take: n})
 	attempts := make([]*attempt, n)
@@ -39,22 +39,22 @@ func (b *capacityBed) take(n int, handler int32) []*attempt {
 	return attempts
 }
 
-// room is what a call that wants much is granted.
+// room returns what a call that wants a lot is granted.
 func (b *capacityBed) room() int {
 	g := b.reserve(want{namespace: "lab", take: 1000})
 	b.taken(g, nil)
 	return g.room
 }
 
-// served are the handlers of which such a call may have some.
+// served returns the handlers that such a call may lease steps of.
 func (b *capacityBed) served() []string {
 	g := b.reserve(want{namespace: "lab", take: 1000})
 	b.taken(g, nil)
 	return g.names
 }
 
-// What runs while its handler goes over from one plugin to another takes nothing from
-// the first one's room when it has ended, and gives the other none.
+// A step that runs while its handler moves from one plugin to another, once it has ended,
+// takes no room from the first and gives none to the second.
 func TestRoomOfPluginsThatHandOverAHandler(t *testing.T) {
 	t.Parallel()
 	b := newCapacityBed()
@@ -72,8 +72,8 @@ func TestRoomOfPluginsThatHandOverAHandler(t *testing.T) {
 	require.Equal(t, 4, b.room())
 }
 
-// What was leased before a plugin went away, or came while it was away, counts once
-// it is back as it did before.
+// Leases from before a plugin went away, or that arrived while it was away, count as
+// before once it is back.
 func TestRoomOfAPluginThatComesBack(t *testing.T) {
 	t.Parallel()
 	b := newCapacityBed()
@@ -92,7 +92,7 @@ func TestRoomOfAPluginThatComesBack(t *testing.T) {
 	}
 }
 
-// reserved is what a call gets that wants so many leases and ends so many.
+// reserved returns the room of a call that wants and ends the given numbers of leases.
 func (b *capacityBed) reserved(t *testing.T, room, take, ending int) grant {
 	t.Helper()
 	g := b.reserve(want{namespace: "lab", take: take, ending: ending})
@@ -100,8 +100,8 @@ func (b *capacityBed) reserved(t *testing.T, room, take, ending int) grant {
 	return g
 }
 
-// Calls that are under way together are granted no more room than there is, and what
-// they do not use is there for others.
+// Concurrent calls are granted no more room than there is, and what they do not use is
+// available to others.
 func TestRoomOfCallsUnderWay(t *testing.T) {
 	t.Parallel()
 	for what, limit := range map[string]func(b *capacityBed){
@@ -122,16 +122,15 @@ func TestRoomOfCallsUnderWay(t *testing.T) {
 			b.taken(first, nil)
 			runs := b.take(4, 0)
 			b.reserved(t, 0, 1000, 0)
-			b.reserved(t, 3, 1000, 3) // the places of those that end
+			b.reserved(t, 3, 1000, 3) // the places of the leases that end
 			b.taken(second, nil)
 			b.settled(runs)
-			b.reserved(t, 3, 1000, 0) // three are granted still
+			b.reserved(t, 3, 1000, 0) // three are still granted
 		})
 	}
 }
 
-// A call that gets less than its namespace has room for takes no more of that than
-// it got.
+// A call that gets less than its namespace has room for reserves no more than it got.
 func TestRoomOfANamespaceThatTheHostDoesNotHave(t *testing.T) {
 	t.Parallel()
 	b := newCapacityBed()
@@ -143,7 +142,7 @@ func TestRoomOfANamespaceThatTheHostDoesNotHave(t *testing.T) {
 	b.reserved(t, 4, 1000, 0)
 }
 
-// Whatever makes room, or ends what kept it from being granted, says so.
+// Whatever makes room, or removes what kept it from being granted, signals it.
 func TestWhateverMakesRoomIsSaid(t *testing.T) {
 	t.Parallel()
 	b := newCapacityBed()

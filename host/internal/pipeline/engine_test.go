@@ -35,15 +35,15 @@ func TestMain(m *testing.M) {
 		goleak.IgnoreTopFunction("github.com/jackc/pgx/v5/pgxpool.(*Pool).triggerHealthCheck.func1"))
 }
 
-// handlerFunc is a handler in process.
+// handlerFunc is an in-process handler.
 type handlerFunc func(ctx context.Context, s *pluginv1.Step) pluginhost.Outcome
 
-// runner runs handlers in process, each call in a goroutine.
+// runner runs handlers in process, each call in its own goroutine.
 type runner struct {
 	handlers map[string]handlerFunc
 	window   int
 	changed  chan struct{}
-	before   func(call pluginhost.Call) // a call is known; nil: nothing happens then
+	before   func(call pluginhost.Call) // called before a call is registered; nil: nothing
 
 	mu      sync.Mutex
 	running map[string]context.CancelCauseFunc // by step uuid
@@ -81,7 +81,7 @@ func (r *runner) Dispatch(call pluginhost.Call) {
 	ctx = handler.WithProgress(ctx, func(percent int, note string) {
 		call.Progress(pluginhost.Progress{Percent: percent, Note: note})
 	})
-	r.calls.Go(func() { // under the lock: stop waits for all that came before it
+	r.calls.Go(func() { // under the lock: stop waits for all calls before it
 		o := r.handlers[call.Handler](ctx, call.Step)
 		r.mu.Lock()
 		delete(r.running, call.Step.StepUuid)
@@ -118,7 +118,7 @@ func failure(kind vocab.Outcome, message string) pluginhost.Outcome {
 	return pluginhost.Outcome{Kind: kind, Failure: &pluginhost.Failure{Type: vocab.PermanentError, Message: message}}
 }
 
-// bench is a host without plugins and API, on a database of its own.
+// bench is a host without plugins and API, on its own database.
 type testBundle struct {
 	pool   *pgxpool.Pool
 	store  *store.Store
@@ -140,7 +140,7 @@ func testConfig() pipeline.Config {
 	}
 }
 
-// testHands are pools of a host at its desk.
+// testHands are the pools of a test host.
 func testHands() map[pipeline.PoolKind]pipeline.HandsConfig {
 	woken := pool.Pace{Batch: 500, TurnTimeout: time.Minute, StopTimeout: 5 * time.Second}
 	reading := woken
@@ -154,7 +154,7 @@ func testHands() map[pipeline.PoolKind]pipeline.HandsConfig {
 	}
 }
 
-// hands changes a pool of a configuration.
+// hands changes a pool in a configuration.
 func hands(kind pipeline.PoolKind, change func(h *pipeline.HandsConfig)) func(*pipeline.Config) {
 	return func(c *pipeline.Config) {
 		h := c.Hands[kind]
@@ -163,7 +163,7 @@ func hands(kind pipeline.PoolKind, change func(h *pipeline.HandsConfig)) func(*p
 	}
 }
 
-// tune changes the pace of a pool that runs.
+// tune changes the pace of a running pool.
 func tune(t *testing.T, e *pipeline.Engine, kind pipeline.PoolKind, change func(p *pool.Pace)) {
 	t.Helper()
 	pace := testHands()[kind].Pace
@@ -186,8 +186,7 @@ func setupOn(t *testing.T, db *pgxpool.Pool, handlers map[string]handlerFunc, ch
 	return setupWith(t, db, st, st, handlers, change...)
 }
 
-// setupWith sets up an engine whose calls go to a store that stands before that of
-// the bundle.
+// setupWith sets up an engine whose calls go to a store that wraps that of the bundle.
 func setupWith(t *testing.T, db *pgxpool.Pool, asked pipeline.Store, st *store.Store, handlers map[string]handlerFunc, change ...func(*pipeline.Config)) *testBundle {
 	t.Helper()
 	cfg := testConfig()
@@ -282,8 +281,8 @@ func TestDiamondRunsInOrderWithAllResults(t *testing.T) {
 	require.Contains(t, context, "340282366920938463463374607431768211456")
 }
 
-// A task whose roots the host was given has nothing in a queue, and nobody looks
-// there for it; one that has more roots than the host may hold has.
+// A task whose roots were all leased to the host has nothing in a queue, and nobody looks
+// there; one with more roots than the host may hold has.
 func TestCreatingCallsClaimersOnlyToWhatWaits(t *testing.T) {
 	t.Parallel()
 	release := make(chan struct{})

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// MemoryInUse is how many bytes of the budget are taken.
+// MemoryInUse returns how many bytes of the budget are in use.
 func (e *Engine) MemoryInUse() int64 { return e.budget.used.Load() }
 
 // RetentionTurn does what the loop does once a minute.
@@ -14,10 +14,10 @@ func (e *Engine) RetentionTurn(ctx context.Context) error {
 	return newRetention(e).turn(ctx, time.Minute)
 }
 
-// Hurry has the look loop see that times have changed.
+// Hurry makes the look loop notice that times have changed.
 func (e *Engine) Hurry() { e.lookSoon() }
 
-// Signs is how many signs have been put up.
+// Signs returns how many signs have been put up.
 func (e *Engine) Signs() uint64 {
 	e.lookout.mu.Lock()
 	defer e.lookout.mu.Unlock()
@@ -31,11 +31,11 @@ func (e *Engine) Rouse() {
 	e.endRest()
 }
 
-// RestEnded is when the last rest ended.
+// RestEnded returns when the last rest ended.
 func (e *Engine) RestEnded() time.Duration { return time.Duration(e.rest.ended.Load()) }
 
-// Left is what an engine that has stopped still counts as held, taken or under way.
-// Nothing of it may be left: while it ran, each would have been room that nobody has.
+// Left returns what a stopped engine still counts as held, taken or in progress. It must
+// be nothing: in a running engine, it would be room that nobody can use.
 func (e *Engine) Left() map[string]int64 {
 	left := map[string]int64{"attempts": int64(e.held.len()), "memory": e.budget.used.Load(), "outcomes": int64(e.outcomes.len())}
 	for _, p := range e.steps.all() {

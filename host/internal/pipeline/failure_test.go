@@ -32,8 +32,7 @@ steps:
   - {name: a, handler: t.step, retry: {max_attempts: 3, backoff: fixed, base: 30ms, cap: 1s, jitter: 0}}
 `
 
-// never is a wait that no test lives to see: what happens all the same was not
-// found by polling.
+// never is longer than any test: what happens nevertheless was not found by polling.
 const never = time.Hour
 
 func count(t *testing.T, b *testBundle, sql string, args ...any) int {
@@ -48,7 +47,7 @@ func eventually(t *testing.T, what string, ok func() bool) {
 	require.Eventually(t, ok, time.Minute, 5*time.Millisecond, what)
 }
 
-// failsTwice returns a handler that succeeds with its third call.
+// failsTwice returns a handler that succeeds on its third call.
 func failsTwice() handlerFunc {
 	var calls atomic.Int32
 	return func(_ context.Context, s *pluginv1.Step) pluginhost.Outcome {
@@ -59,10 +58,10 @@ func failsTwice() handlerFunc {
 	}
 }
 
-// neverPolls has a host see only what it is told of, or knows to be due.
+// neverPolls makes a host see only what it is notified of or knows to be due.
 func neverPolls(h *pipeline.HandsConfig) { h.Pace.PollMin, h.Pace.PollMax = never, never }
 
-// nobodyPolls lets the look at the queues rest until something says when to look.
+// nobodyPolls suspends the look at the queues until something says when to look.
 var nobodyPolls = []func(*pipeline.Config){
 	hands(pipeline.TaskClaimer, neverPolls), hands(pipeline.TaskRequestProcessor, neverPolls), hands(pipeline.StepResultProcessor, neverPolls),
 }
@@ -78,7 +77,7 @@ func TestRetryableFailureRunsAgainWhenDueWithoutAPoll(t *testing.T) {
 	require.Equal(t, 2, count(t, b, `select count(*) from tasker_workflow_step_transitions where task_uuid = $1 and to_state = 'error'`, task))
 }
 
-// A retry that is due is looked for though the times change at that moment.
+// A due retry is found even if the times change at that moment.
 func TestADueRetryIsNotLostInAHurry(t *testing.T) {
 	t.Parallel()
 	b := setup(t, map[string]handlerFunc{"t.step": failsTwice()}, hands(pipeline.TaskClaimer, neverPolls))
@@ -142,8 +141,8 @@ func TestStepThatNeverComesToAnOutcomeEnds(t *testing.T) {
 	require.Equal(t, 1, count(t, b, `select count(*) from tasker_dead_letters where task_uuid = $1 and reason = 'claims_exhausted'`, task))
 }
 
-// TestSwapsAndShutdownsAreNotCounted: a step is interrupted by those who run the host more
-// often than it may be claimed without an outcome.
+// TestSwapsAndShutdownsAreNotCounted: operators interrupt a step more often than it may
+// be claimed without an outcome.
 func TestSwapsAndShutdownsAreNotCounted(t *testing.T) {
 	t.Parallel()
 	var runs atomic.Int32
@@ -174,7 +173,7 @@ steps:
 `
 
 // TestAnAbsentPluginIsNotCounted: a step meets a plugin that is away or about to end more
-// often than it may be claimed without an outcome. It waits between its tries.
+// often than it may be claimed without an outcome. It waits between tries.
 func TestAnAbsentPluginIsNotCounted(t *testing.T) {
 	t.Parallel()
 	why := []string{pluginhost.ReasonNoPlugin, pluginhost.ReasonNoPlugin, pluginhost.ReasonNoPlugin, pluginhost.ReasonDraining}
@@ -195,7 +194,7 @@ func TestAnAbsentPluginIsNotCounted(t *testing.T) {
 	}
 }
 
-// TestAPluginThatHandsStepsBackForEverIsCounted: there is an end to it.
+// TestAPluginThatHandsStepsBackForEverIsCounted: so that this comes to an end.
 func TestAPluginThatHandsStepsBackForEverIsCounted(t *testing.T) {
 	t.Parallel()
 	b := setup(t, map[string]handlerFunc{"t.step": func(context.Context, *pluginv1.Step) pluginhost.Outcome {
@@ -214,7 +213,7 @@ steps:
 	})
 }
 
-// TestACutIsExcused: what is cancelled since the host stops comes back as cancelled, and
+// TestACutIsExcused: a step that is cancelled because the host stops is given back, and
 // its claim does not count.
 func TestACutIsExcused(t *testing.T) {
 	t.Parallel()
@@ -321,7 +320,7 @@ func TestCancelOnAnotherHostReachesTheHandlerWithTheHeartbeat(t *testing.T) {
 	eventually(t, "the host says that it has heard", func() bool { return count(t, b, `select count(*) from tasker_revocations`) == 0 })
 }
 
-// slowInputs is a database that answers what a step needs only when it is let.
+// slowInputs is a database that returns the inputs of steps only when released.
 type slowInputs struct {
 	*store.Store
 
@@ -334,8 +333,8 @@ func (s *slowInputs) StepInputs(ctx context.Context, contexts []vocab.UUID, resu
 	return s.Store.StepInputs(ctx, contexts, results)
 }
 
-// revealing is a store in which something comes to pass after the first look that
-// began at a mark.
+// revealing is a store in which something happens after the first look that began at a
+// mark.
 type revealing struct {
 	*store.Store
 
@@ -352,7 +351,7 @@ func (s *revealing) Claim(ctx context.Context, g store.Grant, queue string, name
 }
 
 // A look that has taken all it could is followed by one that begins where it ended. What
-// becomes visible behind that mark meanwhile is found without anybody's word.
+// becomes visible behind that mark meanwhile is found without a notification.
 func TestWhatBecomesVisibleBehindTheMark(t *testing.T) {
 	t.Parallel()
 	pool := pgtest.New(t)
@@ -378,7 +377,7 @@ func TestWhatBecomesVisibleBehindTheMark(t *testing.T) {
 			require.NoError(t, err)
 		}
 	}
-	b.apply(t, strings.ReplaceAll(oneStep, "test_ns", "other_ns")) // wakes whoever looks
+	b.apply(t, strings.ReplaceAll(oneStep, "test_ns", "other_ns")) // wakes the claimers
 	for _, task := range tasks {
 		require.Equal(t, vocab.TaskComplete, b.settled(t, task))
 	}
@@ -400,7 +399,7 @@ func (s *refusing) Claim(ctx context.Context, g store.Grant, queue string, names
 	return s.Store.Claim(ctx, g, queue, names, after)
 }
 
-// A claimer that a breaker refuses rests, and takes what waits later.
+// A claimer that is refused by a breaker rests, and takes what is waiting later.
 func TestARefusedClaimerRests(t *testing.T) {
 	t.Parallel()
 	pool := pgtest.New(t)
@@ -421,12 +420,12 @@ func TestARefusedClaimerRests(t *testing.T) {
 	require.Less(t, s.asked.Load(), int64(100), "it asks again and again")
 	s.refuse.Store(false)
 	tune(t, b.engine, pipeline.TaskClaimer, func(p *handpool.Pace) { p.PollMax = 10 * time.Millisecond })
-	b.apply(t, strings.ReplaceAll(oneStep, "test_ns", "other_ns")) // wakes whoever looks
+	b.apply(t, strings.ReplaceAll(oneStep, "test_ns", "other_ns")) // wakes the claimers
 	require.Equal(t, vocab.TaskComplete, b.settled(t, waits))
 }
 
-// A cancel that comes while a step waits for its inputs is not forgotten: the
-// handler never runs.
+// A cancel that arrives while a step waits for its inputs is not forgotten: the handler
+// never runs.
 func TestCancelBeforeTheStepIsDispatched(t *testing.T) {
 	t.Parallel()
 	pool := pgtest.New(t)
@@ -440,7 +439,7 @@ func TestCancelBeforeTheStepIsDispatched(t *testing.T) {
 	plan, err := s.FindPlan(t.Context(), "test_ns", "one", "1.0.0", "test")
 	require.NoError(t, err)
 	id := vocab.TaskID(vocab.UUID(uuid.Must(uuid.NewV7())))
-	_, err = s.CreateTasks(t.Context(), store.Grant{Host: b.engine.HostID()}, // another's: this host does not know its context
+	_, err = s.CreateTasks(t.Context(), store.Grant{Host: b.engine.HostID()}, // created by another host: this one does not know its context
 		[]store.NewTask{{UUID: id, Plan: plan.ID, Context: json.RawMessage(`{}`), Identity: []byte("x")}}, "")
 	require.NoError(t, err)
 	<-s.asked
@@ -452,8 +451,8 @@ func TestCancelBeforeTheStepIsDispatched(t *testing.T) {
 	require.False(t, ran.Load(), "the handler ran for nobody")
 }
 
-// One that comes while a step is handed to the runner, which does not know it yet,
-// reaches the handler too, and not with a later heartbeat.
+// One that arrives while a step is being handed to the runner, which does not know it
+// yet, reaches the handler too, without waiting for a later heartbeat.
 func TestCancelWhileTheStepIsDispatched(t *testing.T) {
 	t.Parallel()
 	b := setup(t, map[string]handlerFunc{"t.step": func(ctx context.Context, _ *pluginv1.Step) pluginhost.Outcome {
@@ -536,8 +535,8 @@ func TestIdempotencyKeyMakesOneTask(t *testing.T) {
 	require.Equal(t, 1, count(t, b, `select count(*) from tasker_tasks`))
 }
 
-// TestClaimTooLongForAStatement: on a slow database a full batch of claims may
-// take longer than a statement may. It is halved until it fits, and grows again.
+// TestClaimTooLongForAStatement: on a slow database, a full batch of claims may exceed
+// the statement timeout. It is halved until it fits, and grows again.
 func TestClaimTooLongForAStatement(t *testing.T) {
 	t.Parallel()
 	dsn := pgtest.DSN(t)
@@ -581,9 +580,8 @@ func TestClaimTooLongForAStatement(t *testing.T) {
 	require.Positive(t, sizes, "halved twice")
 }
 
-// TestTaskTooLargeForAStatement: a task with very many steps may take longer to
-// create, settle or cancel than a statement may, and has no parts. It gets more
-// time.
+// TestTaskTooLargeForAStatement: to create, settle or cancel a task with very many steps
+// may exceed the statement timeout, and cannot be divided. It gets more time.
 func TestTaskTooLargeForAStatement(t *testing.T) {
 	t.Parallel()
 	dsn := pgtest.DSN(t)
@@ -619,7 +617,7 @@ create trigger slow after update on tasker_workflow_steps for each row when (new
 	require.Equal(t, vocab.TaskCancelled, state)
 }
 
-// impatient is a pool of sessions whose statements end after a second.
+// impatient is a pool of sessions with a statement timeout of a second.
 func impatient(t *testing.T, dsn string) *pgxpool.Pool {
 	t.Helper()
 	cfg, err := pgxpool.ParseConfig(dsn)
@@ -631,8 +629,8 @@ func impatient(t *testing.T, dsn string) *pgxpool.Pool {
 	return pool
 }
 
-// TestMemoryOfStepsIsBounded: a host that has room for hundreds of steps holds the
-// inputs of as many as its memory is for; the others wait, and all of them run.
+// TestMemoryOfStepsIsBounded: a host with room for hundreds of steps holds the inputs of
+// only as many as its memory allows; the others wait, and all of them run.
 func TestMemoryOfStepsIsBounded(t *testing.T) {
 	t.Parallel()
 	const large, tasks = 8 << 10, 60

@@ -14,8 +14,8 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
 )
 
-// Whatever a message of the request queue holds, it is a submission or it is set
-// aside with a reason; what it says of itself is JSON.
+// Whatever a message of the request queue contains, it is a submission or it is set aside
+// with a reason; its attributes are JSON.
 func FuzzTaskRequest(f *testing.F) {
 	for _, seed := range []string{
 		`{"namespace":"a","task_name":"b","task_version":"1.0.0","input_data":{"n":1e400}}`,
@@ -44,8 +44,8 @@ func FuzzTaskRequest(f *testing.F) {
 	})
 }
 
-// Whatever a worker posts as a result, it is set aside with a reason, or an
-// outcome that the database can store.
+// Whatever a worker posts as a result, it is set aside with a reason, or is an outcome
+// that the database can store.
 func FuzzStepResult(f *testing.F) {
 	const head = `{"step_uuid":"019ca9d2-7c00-7000-8000-000100000001","task_uuid":"019ca9d2-7c00-7000-8000-000100000000",`
 	for _, seed := range []string{
@@ -85,7 +85,7 @@ func FuzzStepResult(f *testing.F) {
 	})
 }
 
-// A null where nothing needs to be is nothing, and no fault of the result.
+// A null in an optional field counts as absent and is not an error.
 func TestNullMetadataOfAResult(t *testing.T) {
 	t.Parallel()
 	in := New(Config{Results: payload.Limits{MaxBytes: 1 << 20, MaxDepth: 32}}, nil, nil, nil, prometheus.NewRegistry(), hclog.NewNullLogger()).newInbox("results")

@@ -10,8 +10,8 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
 )
 
-// Only calls that had begun by the mark are waited for: a host that is never without
-// one comes to an end of them all the same.
+// Only calls that had begun by the mark are waited for, so the wait ends even on a host
+// that is never without a call.
 func TestGrants(t *testing.T) {
 	t.Parallel()
 	var g grants
@@ -36,7 +36,7 @@ func TestGrants(t *testing.T) {
 	require.Equal(t, third, g.mark())
 }
 
-// Whatever comes in whatever order, ended says what the calls say themselves.
+// In whatever order things happen, ended agrees with the calls.
 func TestGrantsInAnyOrder(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
@@ -68,8 +68,8 @@ func TestGrantsInAnyOrder(t *testing.T) {
 	})
 }
 
-// Of one step a host may have two leases, one of which is void: that of a reply that
-// came late, after the step was given to others and back. It knows both.
+// A host may have two leases of one step, one of them void: from a late reply, after the
+// step was given to others and back. It knows both.
 func TestHeldKnowsWhateverIsHeld(t *testing.T) {
 	t.Parallel()
 	step := store.StepKey{Task: vocab.TaskID(vocab.UUID{1}), Number: 2}

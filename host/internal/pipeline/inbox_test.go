@@ -45,7 +45,7 @@ func TestTaskRequestInTheUsersOwnTransaction(t *testing.T) {
 	require.NoError(t, tx.Rollback(t.Context()))
 
 	require.NoError(t, pgx.BeginFunc(t.Context(), b.pool, func(tx pgx.Tx) error {
-		for range 2 { // the same request twice makes one task
+		for range 2 { // the same request twice creates one task
 			if _, err := tx.Exec(t.Context(), `select pgmq.send('task_requests_queue', $1::jsonb)`, request); err != nil {
 				return err
 			}
@@ -81,7 +81,7 @@ func TestTaskRequestPriorities(t *testing.T) {
 	})
 }
 
-// setAside is what the metric says of messages that were set aside, by reason.
+// setAside returns the metric of messages that were set aside, by reason.
 func (b *testBundle) setAside(t *testing.T) map[string]float64 {
 	t.Helper()
 	families, err := b.counts.Gather()
@@ -109,7 +109,7 @@ input_schema: {type: object, required: [n]}
 steps: [{name: a, handler: t.step}]
 `)
 	counted := b.setAside(t)
-	// An alert on growth sees nothing in a counter that appears with its first count.
+	// An alert on growth misses a counter that only appears with its first count.
 	for _, reason := range []string{"request_id_reused", "duplicate_identity", "read_too_often", "stale_result", "unknown_step", "foreign_step"} {
 		require.Contains(t, counted, reason)
 	}
@@ -158,8 +158,8 @@ func TestStepMessagesThatCannotBeReadAreSetAside(t *testing.T) {
 	require.Equal(t, vocab.TaskComplete, b.settled(t, task), "poison holds nothing up")
 }
 
-// outside is a worker that polls the queue itself and posts results as the
-// reference's workers do. The host serves nothing.
+// outside is a worker that polls the queue itself and posts results like the reference's
+// workers. The host serves nothing.
 func outside(t *testing.T) (*testBundle, vocab.UUID, string) {
 	t.Helper()
 	b := setup(t, map[string]handlerFunc{})
@@ -214,7 +214,7 @@ func TestResultsThatDoNotCountAreSetAside(t *testing.T) {
 	})
 	require.Equal(t, 1, count(t, b, `select count(*) from tasker_workflow_steps where state = 'enqueued'`), "nothing has changed")
 
-	for range 2 { // the second of two results comes too late
+	for range 2 { // the second of two results is too late
 		post(fmt.Sprintf(`"step_uuid":%q,"status":"Success","results":1`, step))
 	}
 	eventually(t, "one of two results counts", func() bool {
@@ -334,7 +334,7 @@ func TestTwoHostsShareTheWorkAndRunEachStepOnce(t *testing.T) {
 
 func TestDrainingHostGivesItsLeasesBackAtOnce(t *testing.T) {
 	t.Parallel()
-	other := setup(t, map[string]handlerFunc{}) // stays, to have the database looked at
+	other := setup(t, map[string]handlerFunc{}) // stays, so that the database is inspected
 	other.apply(t, oneStep)
 	started := make(chan struct{}, 1)
 	b := setupOn(t, other.pool, map[string]handlerFunc{"t.step": func(ctx context.Context, _ *pluginv1.Step) pluginhost.Outcome {

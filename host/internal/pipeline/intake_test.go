@@ -21,7 +21,7 @@ func one() pipeline.Submission {
 	return pipeline.Submission{Namespace: "test_ns", Name: "one", Version: "1.0.0", Context: json.RawMessage(oneOf)}
 }
 
-// stall keeps everybody from creating tasks until it is undone.
+// stall blocks the creation of tasks until it is undone.
 func stall(t *testing.T, b *testBundle) (undo func()) {
 	t.Helper()
 	tx, err := b.pool.Begin(t.Context())
@@ -36,8 +36,8 @@ func stall(t *testing.T, b *testBundle) (undo func()) {
 	return undo
 }
 
-// While the database takes nothing, submissions beyond the line are refused at
-// once, those in it can be given up, and what was given up is not created.
+// While the database accepts nothing, submissions beyond the limit are refused at once,
+// waiting ones can be given up, and what was given up is not created.
 func TestSlowDatabaseIsFeltBySubmitters(t *testing.T) {
 	t.Parallel()
 	b := setup(t, map[string]handlerFunc{"t.step": ok}, hands(pipeline.StepEnqueuer, func(h *pipeline.HandsConfig) { h.Pace.Batch, h.Size = 1, 1 }))
@@ -56,7 +56,7 @@ func TestSlowDatabaseIsFeltBySubmitters(t *testing.T) {
 		})
 	}
 	refused := 0
-	for range 9*line - 1 { // one more may be under way
+	for range 9*line - 1 { // one more may be in progress
 		require.ErrorIs(t, <-errs, pipeline.ErrBusy)
 		refused++
 	}
@@ -73,7 +73,7 @@ func TestSlowDatabaseIsFeltBySubmitters(t *testing.T) {
 	}
 	require.LessOrEqual(t, uncertain, 1, "only what had been sent may have been created")
 	undo()
-	b.submit(t, "one", oneOf) // after all that came before
+	b.submit(t, "one", oneOf) // after all earlier ones
 	n := count(t, b, `select count(*) from tasker_tasks`)
 	require.LessOrEqual(t, n, 1+uncertain)
 }
@@ -117,7 +117,7 @@ func TestBulkWaitsAndLeavesRoom(t *testing.T) {
 	require.Equal(t, 99, count(t, b, `select count(*) from tasker_tasks`))
 }
 
-// A batch is bounded by its bytes, too, and a line of large contexts by theirs.
+// A batch is bounded by its bytes too, and so is a line of large contexts.
 func TestLargeContextsAreCounted(t *testing.T) {
 	t.Parallel()
 	b := setup(t, map[string]handlerFunc{"t.step": ok}, hands(pipeline.StepEnqueuer, func(h *pipeline.HandsConfig) { h.Size = 1 }))
@@ -133,7 +133,7 @@ func TestLargeContextsAreCounted(t *testing.T) {
 		}()
 	}
 	refused := 0
-	for range 20 { // at most 64 MiB wait, and a batch of 8 MiB is under way
+	for range 20 { // at most 64 MiB wait, and a batch of 8 MiB is in progress
 		require.ErrorIs(t, <-errs, pipeline.ErrBusy)
 		refused++
 	}
@@ -150,8 +150,8 @@ func TestLargeContextsAreCounted(t *testing.T) {
 	require.Equal(t, created, count(t, b, `select count(*) from tasker_tasks`))
 }
 
-// A restart of the server while submitters wait costs them time only: each task is
-// created once, whether the server was stopped in order or died.
+// A restart of the server while submitters wait costs them only time: each task is
+// created once, whether the server was stopped or crashed.
 func TestDatabaseRestartsWhileSubmittersWait(t *testing.T) {
 	t.Parallel()
 	cluster := pgtest.Cluster(t, nil)

@@ -16,10 +16,10 @@ func signalled(b *batcher[int]) bool {
 	}
 }
 
-// Beside a batch under way another one goes only if it is large, or late.
+// While a batch is in progress, another one goes only if it is large or late.
 func TestLanes(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, testLanes) // where a while ends when it is waited for, and not before
+	synctest.Test(t, testLanes) // where waiting ends exactly on time
 }
 
 func testLanes(t *testing.T) {
@@ -51,7 +51,7 @@ func testLanes(t *testing.T) {
 
 	b.add(2)
 	require.Empty(t, b.take(500))
-	<-b.ready // the calls under way take long
+	<-b.ready // the calls in progress take long
 	require.Equal(t, []int{2}, b.take(500))
 	b.done()
 	b.done()
@@ -59,7 +59,7 @@ func testLanes(t *testing.T) {
 	require.False(t, signalled(b), "nothing waits")
 }
 
-// A line waits for the batches of another as for its own.
+// A line waits for the batches of another one as for its own.
 func TestLinesShareTheirLanes(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, testSharedLanes)

@@ -43,7 +43,7 @@ func TestSigns(t *testing.T) {
 	l.put("in", "b_queue")
 	require.True(t, signalled(l.inboxes["in"]))
 	require.True(t, signalled(l.claim))
-	for _, leaves := range []interface{ Leave() }{ // with what it has taken in of the sign
+	for _, leaves := range []interface{ Leave() }{ // after it has taken note of the sign
 		&claimer{engine: &Engine{lookout: l}}, &inboxExecutor{inbox: &inbox{engine: &Engine{lookout: l}}},
 	} {
 		leaves.Leave()

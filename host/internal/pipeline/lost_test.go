@@ -20,7 +20,7 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
 )
 
-// twoSteps has the name of oneStep, and is asked for likewise.
+// twoSteps has the name of oneStep, and is requested in the same way.
 const twoSteps = `
 namespace: test_ns
 name: one
@@ -30,25 +30,25 @@ steps:
   - {name: b, handler: t.step, depends_on: [a]}
 `
 
-// wire is a store whose calls that may lease steps go as the test says, and whose
-// looks at the leases of the host wait until the test has seen what they saw.
+// wire is a store in which the test controls the calls that may lease steps, and in which
+// looks at the host's leases wait until the test has seen their result.
 type wire struct {
 	*store.Store
 
-	// carry sends a call, which says how many steps it leased, and returns what the
-	// host is to be told.
+	// carry sends a call, which returns how many steps it leased, and returns the error
+	// for the host.
 	carry func(what string, send func() (leases int, err error)) error
 
 	looks chan look
 	freed chan struct{}
-	free  func() // from now on looks wait for nobody
+	free  func() // from now on looks do not wait
 }
 
-// look is what a look at the leases saw in the database; the host has not compared it
+// look is what a look at the leases saw in the database, before the host has compared it
 // with what it knows.
 type look struct {
 	leases  []store.Held
-	compare chan struct{} // closed when it may
+	compare chan struct{} // closed when it may do so
 }
 
 func newWire(s *store.Store) *wire {
@@ -72,7 +72,7 @@ func (w *wire) HostLeases(ctx context.Context, host int32) ([]store.Held, error)
 	return leases, err
 }
 
-// next is the next look.
+// next returns the next look.
 func (w *wire) next(t *testing.T) look {
 	t.Helper()
 	select {
@@ -84,7 +84,8 @@ func (w *wire) next(t *testing.T) look {
 	}
 }
 
-// pass lets so many looks go on that saw a lease of the step: all of them the same one.
+// pass lets the given number of looks that saw a lease of the step proceed; all of them
+// must have seen the same one.
 func (w *wire) pass(t *testing.T, looks int, step int32) {
 	t.Helper()
 	var first *store.Held
@@ -102,7 +103,7 @@ func (w *wire) pass(t *testing.T, looks int, step int32) {
 	}
 }
 
-// until lets looks go on until there is a signal.
+// until lets looks proceed until there is a signal.
 func (w *wire) until(t *testing.T, signal <-chan struct{}) {
 	t.Helper()
 	for late := time.After(time.Minute); ; {
@@ -119,7 +120,7 @@ func (w *wire) until(t *testing.T, signal <-chan struct{}) {
 
 func (w *wire) Claim(ctx context.Context, g store.Grant, queue string, names []string, after int64) (store.Claimed, error) {
 	return carried(w, "claim", func() (store.Claimed, int, error) {
-		c, err := w.Store.Claim(context.WithoutCancel(ctx), g, queue, names, after) // as the server goes on with what a host has given up
+		c, err := w.Store.Claim(context.WithoutCancel(ctx), g, queue, names, after) // as the server continues with what a host has given up
 		return c, len(c.Leases), err
 	})
 }
@@ -161,8 +162,8 @@ func carried[T any](w *wire, what string, send func() (T, int, error)) (T, error
 	return sent, nil
 }
 
-// wired sets up a host behind a wire, with a template and with one task that it leases
-// a step of by the call named. Each run of a step is counted.
+// wired sets up a host behind a wire, with a template and one task of which it leases a
+// step by the named call. Each run of a step is counted.
 func wired(t *testing.T, by string, carry func(w *wire) func(what string, send func() (int, error)) error) (b *testBundle, w *wire, ran *atomic.Int32) {
 	t.Helper()
 	db := pgtest.New(t)
@@ -185,7 +186,7 @@ func wired(t *testing.T, by string, carry func(w *wire) func(what string, send f
 	}
 	b = setupWith(t, db, w, w.Store, handlers, func(c *pipeline.Config) {
 		c.SweepInterval, c.LostAfter = 20*time.Millisecond, 40*time.Millisecond
-	}, hands(pipeline.TaskClaimer, func(h *pipeline.HandsConfig) { h.Pace.Batch = 5 })) // so that one under way leaves room for the others
+	}, hands(pipeline.TaskClaimer, func(h *pipeline.HandsConfig) { h.Pace.Batch = 5 })) // so that one in progress leaves room for the others
 	t.Cleanup(w.free)
 	if by == "claim" {
 		return b, w, ran
@@ -200,18 +201,18 @@ func wired(t *testing.T, by string, carry func(w *wire) func(what string, send f
 	return b, w, ran
 }
 
-// lost is how many leases were given back because their reply was lost.
+// lost returns how many leases were given back because their reply was lost.
 func (b *testBundle) lost(t *testing.T) int {
 	t.Helper()
 	return count(t, b, `select count(*) from tasker_workflow_step_transitions where metadata ->> 'reason' = 'reply_lost'`)
 }
 
 // TestReplyThatIsLongOnItsWay: a step whose lease the host sees in the database, look
-// after look, before it hears of it, is not given back, and runs once.
+// after look, before the reply arrives, is not given back, and runs once.
 func TestReplyThatIsLongOnItsWay(t *testing.T) {
 	t.Parallel()
 	for by, c := range map[string]struct {
-		step int32 // whose lease the host does not hear of
+		step int32 // whose lease the host does not learn of
 		runs int32
 	}{
 		"claim":  {runs: 1},
@@ -248,8 +249,8 @@ func TestReplyThatIsLongOnItsWay(t *testing.T) {
 	}
 }
 
-// TestPostedResultWhoseReplyIsLost counts all the same, and once: the call that is made
-// again finds that it has been judged.
+// TestPostedResultWhoseReplyIsLost: it counts nevertheless, and once: the repeated call
+// finds that it has been judged.
 func TestPostedResultWhoseReplyIsLost(t *testing.T) {
 	t.Parallel()
 	var lost atomic.Int32
@@ -270,7 +271,7 @@ func TestPostedResultWhoseReplyIsLost(t *testing.T) {
 	require.Zero(t, count(t, b, `select count(*) from pgmq.q_orchestration_step_results`))
 }
 
-// TestStopWaitsForPostedResults that the host has begun to record.
+// TestStopWaitsForPostedResults: those that the host has begun to record.
 func TestStopWaitsForPostedResults(t *testing.T) {
 	t.Parallel()
 	sent, let := make(chan struct{}), make(chan struct{})
@@ -321,8 +322,8 @@ func TestReplyThatIsLost(t *testing.T) {
 	}
 }
 
-// TestCallThatCommitsAfterItHasFailed: what it leases shows when nobody waits for it
-// any more, and is given back all the same.
+// TestCallThatCommitsAfterItHasFailed: its leases appear when nobody waits for them any
+// more, and are given back nevertheless.
 func TestCallThatCommitsAfterItHasFailed(t *testing.T) {
 	t.Parallel()
 	failed, let, committed := make(chan struct{}), make(chan struct{}), make(chan struct{})

@@ -22,7 +22,7 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
 )
 
-// hearing is a store that notes when it is told of progress, and fails at first.
+// hearing is a store that notes when progress is written, and fails at first.
 type hearing struct {
 	*store.Store
 
@@ -47,8 +47,9 @@ func (h *hearing) times() []time.Time {
 	return append([]time.Time{}, h.heard...)
 }
 
-// What steps tell is written once a second at most, however much they tell, again
-// if it could not be, and removed with them. Steps that tell nothing cost nothing.
+// Progress is written at most once a second, however often steps report it; it is written
+// again after a failure, and removed when the steps end. Steps that report nothing cost
+// nothing.
 func TestProgressIsWritten(t *testing.T) {
 	t.Parallel()
 	pool := pgtest.New(t)
@@ -108,7 +109,7 @@ func TestProgressIsWritten(t *testing.T) {
 	require.Empty(t, told)
 }
 
-// What a host that is gone has written goes with its leases.
+// What a dead host has written is removed with its leases.
 func TestProgressOfADeadHostGoes(t *testing.T) {
 	t.Parallel()
 	b := setup(t, map[string]handlerFunc{"t.step": func(context.Context, *pluginv1.Step) pluginhost.Outcome { return success(`1`) }})

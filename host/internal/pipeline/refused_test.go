@@ -18,10 +18,10 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
 )
 
-// moody is a database that answers some calls otherwise than the store would.
+// moody is a database that answers some calls differently from the store.
 type moody struct {
 	*store.Store
-	settle func(batch []store.Settlement) error // nil: it does what it is asked
+	settle func(batch []store.Settlement) error // nil: the call is made
 	create func(batch []store.NewTask) error
 }
 
@@ -54,8 +54,8 @@ func inTurn(codes []string) func() error {
 	}
 }
 
-// Whatever befalls the database that passes by itself, a task is created once and a step is
-// run once: the call is made again until it is answered.
+// Whatever temporary fault the database has, a task is created once and a step is run
+// once: the call is repeated until it is answered.
 func TestWhatPassesByItselfLosesNothing(t *testing.T) {
 	t.Parallel()
 	for _, code := range []string{
@@ -83,8 +83,8 @@ func TestWhatPassesByItselfLosesNothing(t *testing.T) {
 	}
 }
 
-// An outcome that the database refuses with an error that we do not expect is not recorded,
-// and its step runs again, but not for ever; the outcomes that came with it are recorded.
+// An outcome that the database refuses with an unexpected error is not recorded, and its
+// step runs again, but not for ever; the outcomes in the same batch are recorded.
 func TestAnOutcomeThatIsAlwaysRefusedEnds(t *testing.T) {
 	t.Parallel()
 	db := pgtest.New(t)
@@ -130,8 +130,8 @@ func TestAnOutcomeThatIsAlwaysRefusedEnds(t *testing.T) {
 	require.Zero(t, b.engine.Drain(ctx))
 }
 
-// A submission that the database refuses with an error that we do not expect has no other
-// refused that came at the same time.
+// A submission that the database refuses with an unexpected error does not cause others
+// of the same time to be refused.
 func TestASubmissionThatIsRefusedIsRefusedAlone(t *testing.T) {
 	t.Parallel()
 	db := pgtest.New(t)

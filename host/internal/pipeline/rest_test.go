@@ -26,8 +26,8 @@ import (
 // roused.
 func sleepy(c *pipeline.Config) { c.RestAfter, c.RestBeat = 50*time.Millisecond, time.Hour }
 
-// rests waits until the host rests, and nothing that was sent before is on its way to
-// rouse it: what it is roused by here came after that, and is all that came.
+// rests waits until the host rests, and no earlier message can still rouse it: it is
+// roused only by what is sent after that.
 func (b *testBundle) rests(t *testing.T) {
 	t.Helper()
 	resting := func() { require.Eventually(t, b.engine.Resting, time.Minute, time.Millisecond) }
@@ -46,7 +46,7 @@ func (b *testBundle) rests(t *testing.T) {
 
 func done(context.Context, *pluginv1.Step) pluginhost.Outcome { return success(`1`) }
 
-// newTask is a task that follows a plan.
+// newTask returns a task of a plan.
 func newTask(t *testing.T, plan int32) store.NewTask {
 	t.Helper()
 	id, err := uuid.NewV7()
@@ -58,7 +58,7 @@ func taskRequest(n int) []byte {
 	return fmt.Appendf(nil, `{"request_id": "r%d", "namespace": "test_ns", "task_name": "one", "task_version": "1.0.0", "input_data": {}}`, n)
 }
 
-// ended waits until so many tasks have ended.
+// ended waits until the given number of tasks have ended.
 func (b *testBundle) ended(t *testing.T, tasks int) {
 	t.Helper()
 	require.Eventually(t, func() bool {
@@ -66,7 +66,7 @@ func (b *testBundle) ended(t *testing.T, tasks int) {
 	}, time.Minute, 2*time.Millisecond)
 }
 
-// TestARestingHostIsRousedByWhatIsSent: by whoever sends, to whatever queue.
+// TestARestingHostIsRousedByWhatIsSent: by any sender, to any queue.
 func TestARestingHostIsRousedByWhatIsSent(t *testing.T) {
 	t.Parallel()
 	b := setup(t, map[string]handlerFunc{"t.step": done}, sleepy)
@@ -84,7 +84,7 @@ func TestARestingHostIsRousedByWhatIsSent(t *testing.T) {
 	b.rests(t)
 	require.Equal(t, vocab.TaskComplete, b.settled(t, b.submit(t, "one", `{}`)), "its own API")
 
-	// A step in a namespace's queue, as another host sends it: given back.
+	// A step in a namespace's queue, as sent by another host that gives it back.
 	b.rests(t)
 	exec(`update tasker_task_namespaces set paused_at = clock_timestamp()`)
 	b.rests(t)
@@ -93,20 +93,20 @@ func TestARestingHostIsRousedByWhatIsSent(t *testing.T) {
 	exec(`update tasker_task_namespaces set paused_at = null`)
 	require.Equal(t, vocab.TaskComplete, b.settled(t, task), "its namespace goes on")
 
-	// Hidden for an hour, and then not.
+	// Hidden for an hour, and then made visible.
 	b.rests(t)
 	exec(`select pgmq.send('task_requests_queue', $1::text::jsonb, 3600)`, string(taskRequest(2)))
 	b.rests(t)
 	exec(`select pgmq.set_vt('task_requests_queue', (select max(msg_id) from pgmq.q_task_requests_queue), 0)`)
 	b.ended(t, 4)
 
-	// Visible at a time that it learns when it lies down.
+	// Visible at a time that the host learns when it lies down.
 	b.rests(t)
 	exec(`select pgmq.send('task_requests_queue', $1::text::jsonb, 1)`, string(taskRequest(3)))
 	b.ended(t, 5)
 }
 
-// TestARestingHostIsRousedByResults of a worker that polls the queue itself.
+// TestARestingHostIsRousedByResults: those of a worker that polls the queue itself.
 func TestARestingHostIsRousedByResults(t *testing.T) {
 	t.Parallel()
 	b := setup(t, map[string]handlerFunc{}, sleepy)
@@ -119,13 +119,13 @@ func TestARestingHostIsRousedByResults(t *testing.T) {
 	require.Equal(t, vocab.TaskComplete, b.settled(t, task))
 }
 
-// TestWhatIsSentWhileAHostLiesDown is seen, also when its transaction began long
-// before and commits long after.
+// TestWhatIsSentWhileAHostLiesDown: it is seen, even if its transaction began long before
+// and commits long after.
 func TestWhatIsSentWhileAHostLiesDown(t *testing.T) {
 	t.Parallel()
 	b := setup(t, map[string]handlerFunc{"t.step": done}, func(c *pipeline.Config) { c.RestBeat = time.Hour })
 	b.apply(t, oneStep)
-	// It sends while nobody rests, and so will rouse nobody.
+	// It sends while nobody rests, so it will rouse nobody.
 	tx, err := b.pool.Begin(t.Context())
 	require.NoError(t, err)
 	defer func() { _ = tx.Rollback(context.WithoutCancel(t.Context())) }()
@@ -140,14 +140,15 @@ func TestWhatIsSentWhileAHostLiesDown(t *testing.T) {
 	b.rests(t)
 }
 
-// TestARestingHostWhoseConnectionIsLost looks for work as ever, and rests again.
+// TestARestingHostWhoseConnectionIsLost: it looks for work as usual, and rests again.
 func TestARestingHostWhoseConnectionIsLost(t *testing.T) {
 	t.Parallel()
 	b := setup(t, map[string]handlerFunc{"t.step": done}, sleepy)
 	b.apply(t, oneStep)
 	for n := range 3 {
 		b.rests(t)
-		// Nobody is roused by what is sent: it is found, because the host looks again.
+		// Nobody is roused by the message: it is found because the host looks for work
+		// again.
 		_, err := b.pool.Exec(t.Context(), `alter table pgmq.q_task_requests_queue disable trigger tasker_rouse`)
 		require.NoError(t, err)
 		_, err = b.pool.Exec(t.Context(), `select pgmq.send('task_requests_queue', $1::text::jsonb)`, string(taskRequest(n)))
@@ -162,7 +163,7 @@ func TestARestingHostWhoseConnectionIsLost(t *testing.T) {
 	}
 }
 
-// TestQueuesThatRouseNobody are mended before a host rests.
+// TestQueuesThatRouseNobody: they are repaired before a host rests.
 func TestQueuesThatRouseNobody(t *testing.T) {
 	t.Parallel()
 	b := setup(t, map[string]handlerFunc{"t.step": done}, func(c *pipeline.Config) { c.RestBeat = time.Hour })
@@ -181,7 +182,7 @@ func TestQueuesThatRouseNobody(t *testing.T) {
 	require.Equal(t, 1, count(t, b, `select count(*) from pg_trigger where tgrelid = 'pgmq.q_test_ns_queue'::regclass and tgname = 'tasker_rouse'`))
 }
 
-// lying is a store that does something when a host has a bed, and does not rest yet.
+// lying is a store that does something when a host has a bed but does not rest yet.
 type lying struct {
 	*store.Store
 
@@ -196,7 +197,7 @@ func (s *lying) LieDown(ctx context.Context) (*store.Bed, error) {
 	return bed, err
 }
 
-// TestAHostThatLiesDownIsToldNotTo: it obeys at once, not with its next beat.
+// TestAHostThatLiesDownIsToldNotTo: it obeys at once, not with its next heartbeat.
 func TestAHostThatLiesDownIsToldNotTo(t *testing.T) {
 	t.Parallel()
 	db := pgtest.New(t)
@@ -214,8 +215,8 @@ func TestAHostThatLiesDownIsToldNotTo(t *testing.T) {
 	require.Never(t, b.engine.Resting, 300*time.Millisecond, time.Millisecond)
 }
 
-// TestAHostThatRestsHoldsNothing: it is given no step, and its lease is the usual
-// one before it takes any.
+// TestAHostThatRestsHoldsNothing: it is given no steps, and its lease has the usual
+// length before it takes any.
 func TestAHostThatRestsHoldsNothing(t *testing.T) {
 	t.Parallel()
 	leases := make(chan time.Duration, 1)
@@ -240,8 +241,8 @@ func TestAHostThatRestsHoldsNothing(t *testing.T) {
 	}
 }
 
-// TestHostsRestOnlyTogether: nobody rests while another one works, so that its death
-// is noticed as soon as ever.
+// TestHostsRestOnlyTogether: no host rests while another one works, so that its death is
+// noticed as soon as usual.
 func TestHostsRestOnlyTogether(t *testing.T) {
 	t.Parallel()
 	release := make(chan struct{})
@@ -266,14 +267,14 @@ func TestHostsRestOnlyTogether(t *testing.T) {
 	b.rests(t)
 }
 
-// TestStepsOfAHostThatDiesWhileOthersHaveNothingToDo are taken over within the usual
-// bound: its lease and a sweep.
+// TestStepsOfAHostThatDiesWhileOthersHaveNothingToDo: they are taken over within the
+// usual time: its lease and a sweep.
 func TestStepsOfAHostThatDiesWhileOthersHaveNothingToDo(t *testing.T) {
 	t.Parallel()
 	b := setup(t, map[string]handlerFunc{"t.step": done}, sleepy)
 	b.apply(t, oneStep)
 	b.rests(t)
-	// A host that dies with a step: it comes, takes one and is not heard of again.
+	// A host that dies with a step: it registers, takes one and is not heard of again.
 	dies, err := b.store.RegisterHost(t.Context(), testConfig().Host, time.Hour)
 	require.NoError(t, err)
 	require.Eventually(t, func() bool { return !b.engine.Resting() }, time.Minute, time.Millisecond)
@@ -291,7 +292,7 @@ func TestStepsOfAHostThatDiesWhileOthersHaveNothingToDo(t *testing.T) {
 	b.rests(t)
 }
 
-// TestHostsDoNotRestWhileOutsideWorkersHoldLeases, whose end they must notice.
+// TestHostsDoNotRestWhileOutsideWorkersHoldLeases: they must notice when these end.
 func TestHostsDoNotRestWhileOutsideWorkersHoldLeases(t *testing.T) {
 	t.Parallel()
 	b := setup(t, map[string]handlerFunc{"t.other": done}, sleepy)
@@ -308,13 +309,13 @@ func TestHostsDoNotRestWhileOutsideWorkersHoldLeases(t *testing.T) {
 		_, err := b.pool.Exec(t.Context(), runsOut)
 		require.NoError(t, err)
 	}
-	require.Eventually(t, func() bool { // it is on its queue again
+	require.Eventually(t, func() bool { // it is back in its queue
 		return count(t, b, `select count(*) from tasker_workflow_steps where task_uuid = $1 and state in ('enqueued', 'pending')`, task) == 1
 	}, time.Minute, 5*time.Millisecond)
 	b.rests(t)
 }
 
-// TestATemplateOfAnotherHostRouses those that rest: what they serve may be in it.
+// TestATemplateOfAnotherHostRouses: resting hosts may serve its handlers.
 func TestATemplateOfAnotherHostRouses(t *testing.T) {
 	t.Parallel()
 	a := setup(t, nil, sleepy)
@@ -325,7 +326,7 @@ func TestATemplateOfAnotherHostRouses(t *testing.T) {
 	require.Equal(t, vocab.TaskComplete, a.settled(t, a.submit(t, "one", `{}`)))
 }
 
-// TestARestIsOneStatementABeat, of all loops together.
+// TestARestIsOneStatementABeat: for all loops together.
 func TestARestIsOneStatementABeat(t *testing.T) {
 	t.Parallel()
 	var asked atomic.Int64
@@ -343,7 +344,7 @@ func TestARestIsOneStatementABeat(t *testing.T) {
 	b.apply(t, oneStep)
 	require.Equal(t, vocab.TaskComplete, b.settled(t, b.submit(t, "one", `{}`)))
 	b.rests(t)
-	// Whatever was under way when it lay down has ended after a beat.
+	// Whatever was in progress when it lay down has ended after a beat.
 	require.Eventually(t, func() bool {
 		last := b.engine.LastHeartbeat()
 		before := asked.Load()
@@ -351,7 +352,7 @@ func TestARestIsOneStatementABeat(t *testing.T) {
 			eventually(t, "a beat", func() bool { return b.engine.LastHeartbeat().After(last) })
 			last = b.engine.LastHeartbeat()
 		}
-		return b.engine.Resting() && asked.Load()-before <= 4 // one may be under way
+		return b.engine.Resting() && asked.Load()-before <= 4 // one may be in progress
 	}, time.Minute, time.Millisecond)
 }
 

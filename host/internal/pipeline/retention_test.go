@@ -15,15 +15,15 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
 )
 
-// attic is a database with old days, each of so many pages of tasks, all of which are
-// kept, but for one day that nobody can have.
+// attic is a database with old days, each with a number of pages of tasks, all of which
+// are kept, and with one day that is locked.
 type attic struct {
 	Store
 
 	days    []time.Time
 	pages   int
 	locked  time.Time
-	looks   map[time.Time][]byte // at which page, by day; the zero day is the default partition
+	looks   map[time.Time][]byte // the page, by day; the zero day is the default partition
 	records int
 }
 
@@ -63,7 +63,7 @@ func newAttic(pages int) (*attic, *retention) {
 	return a, newRetention(New(Config{}, a, nil, nil, prometheus.NewRegistry(), hclog.NewNullLogger()))
 }
 
-// A day that somebody reads cannot be dropped; the others are seen to all the same.
+// A day that is being read cannot be dropped; the others are processed nevertheless.
 func TestRetentionGoesPastADayThatSomebodyReads(t *testing.T) {
 	t.Parallel()
 	a, r := newAttic(2)
@@ -75,8 +75,8 @@ func TestRetentionGoesPastADayThatSomebodyReads(t *testing.T) {
 	require.Equal(t, 1, a.records)
 }
 
-// A turn whose time is over before it has seen all of a day goes on there the next
-// time, and records are seen to.
+// If the time of a turn is over before it has processed a whole day, the next one
+// continues there, and records are processed as well.
 func TestRetentionGoesOnWhereItWas(t *testing.T) {
 	t.Parallel()
 	a, r := newAttic(5)

@@ -25,7 +25,7 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
 )
 
-// noting is a store that notes with which settings the engine calls it.
+// noting is a store that notes the settings with which the engine calls it.
 type noting struct {
 	*store.Store
 
@@ -42,8 +42,8 @@ type noting struct {
 	keeps    []store.Retention
 	claims   []int         // the room asked for
 	looks    [3]int        // for requests, results and steps
-	freeze   chan struct{} // not nil: reads of the requests hang until it is closed, whoever ends them
-	frozen   chan struct{} // tells that one does
+	freeze   chan struct{} // not nil: reads of the requests hang until it is closed, even if cancelled
+	frozen   chan struct{} // signals that one hangs
 }
 
 type read struct {
@@ -135,8 +135,8 @@ func (n *noting) OldDays(ctx context.Context, r store.Retention) ([]time.Time, e
 	return n.Store.OldDays(ctx, r)
 }
 
-// What outside workers are held to is told when it changes, and not with the next sweep: a
-// host that rests has none.
+// The policy for outside workers is written when it changes, not with the next sweep: a
+// resting host has none.
 func TestOutsideWorkersAreToldOfAChange(t *testing.T) {
 	t.Parallel()
 	cfg := testConfig()
@@ -150,8 +150,8 @@ func TestOutsideWorkersAreToldOfAChange(t *testing.T) {
 	})
 }
 
-// Every setting that may change reaches the calls that obey it, and so do those
-// that a start fixes: the batches are no larger, the waits no longer.
+// Every setting that may change reaches the calls that use it, and so do those that are
+// fixed at start: the batches are no larger, the waits no longer.
 func TestSettingsReachTheCallsThatObeyThem(t *testing.T) {
 	t.Parallel()
 	db := pgtest.New(t)
@@ -194,7 +194,7 @@ func TestSettingsReachTheCallsThatObeyThem(t *testing.T) {
 	tune(t, b.engine, pipeline.TaskClaimer, func(p *pool.Pace) { p.Batch = 4 })
 	tune(t, b.engine, pipeline.TaskRequestProcessor, func(p *pool.Pace) { p.Batch = 7 })
 	tune(t, b.engine, pipeline.StepResultProcessor, func(p *pool.Pace) { p.Batch = 8 })
-	b.engine.Reload(cfg) // so that all look once more, now under all of it
+	b.engine.Reload(cfg) // so that all look once more, now with all settings
 
 	eventually(t, "reads of the inboxes", func() bool {
 		return note(n, func() bool {
@@ -244,7 +244,7 @@ func TestSettingsReachTheCallsThatObeyThem(t *testing.T) {
 	require.True(t, note(n, func() bool { return n.factors[0] }), "what it holds when it stops is excused")
 }
 
-// silent is a database that answers no heartbeat once it is told to be.
+// silent is a database that stops answering heartbeats on request.
 type silent struct {
 	*store.Store
 
@@ -259,15 +259,15 @@ func (s *silent) Rise(ctx context.Context, host int32, rises int64, state string
 	return s.Store.Rise(ctx, host, rises, state, served, lease, heard)
 }
 
-// A host that cannot reach the database stops its steps while its lease still
-// holds, also if every call hangs as long as it may.
+// A host that cannot reach the database stops its steps while its lease is still valid,
+// even if every call hangs until its timeout.
 func TestStepsStopBeforeTheLeaseOfTheirHostEnds(t *testing.T) {
 	t.Parallel()
 	db := pgtest.New(t)
 	s := &silent{Store: store.New(db)}
 	cfg := testConfig()
-	// A heartbeat longer than SelfStop, and five seconds more than the stop needs at
-	// worst: the machine may stand still.
+	// A heartbeat longer than SelfStop, and five seconds more than the stop takes at
+	// worst: the machine may pause.
 	cfg.Lease, cfg.Heartbeat, cfg.SelfStop, cfg.SweepInterval = 40*time.Second, 14*time.Second, 13*time.Second, never
 	require.NoError(t, s.CreateQueue(t.Context(), cfg.RequestQueue))
 	require.NoError(t, s.CreateQueue(t.Context(), cfg.ResultQueue))
@@ -296,8 +296,8 @@ func TestStepsStopBeforeTheLeaseOfTheirHostEnds(t *testing.T) {
 	require.True(t, <-held, "the lease has ended before")
 }
 
-// A message that comes back more often than InboxMaxReads is set aside, and how
-// often that is may change.
+// A message that comes back more often than InboxMaxReads is set aside, and that number
+// may change.
 func TestMessagesReadTooOftenAreSetAside(t *testing.T) {
 	t.Parallel()
 	b := setup(t, map[string]handlerFunc{"t.step": ok}, func(c *pipeline.Config) { c.InboxMaxReads = 40 })
@@ -322,8 +322,8 @@ select id from sent`, id)
 	require.Equal(t, 1, count(t, b, `select count(*) from tasker_tasks`))
 }
 
-// PollMin and PollMax: how often an idle queue is looked at, by each pool for
-// itself, and at once from when they change.
+// PollMin and PollMax: how often each pool looks at an idle queue; changes take effect at
+// once.
 func TestIdleQueuesAreLookedAtAsOftenAsThePaceSays(t *testing.T) {
 	t.Parallel()
 	const enough = 60
@@ -359,8 +359,8 @@ func TestIdleQueuesAreLookedAtAsOftenAsThePaceSays(t *testing.T) {
 	require.LessOrEqual(t, note(n, func() int { return len(n.reads) }), 4, "where nothing waits nothing is read")
 }
 
-// A stop does not wait for a pool whose turn does not end longer than that pool's
-// StopTimeout, and stops the others all the same.
+// A stop waits for a pool whose turn does not end no longer than that pool's StopTimeout,
+// and stops the others nevertheless.
 func TestASlowPoolHoldsUpNoStop(t *testing.T) {
 	t.Parallel()
 	db := pgtest.New(t)
@@ -389,7 +389,7 @@ func TestASlowPoolHoldsUpNoStop(t *testing.T) {
 	}
 }
 
-// MaxInFlight: no more leases are held, however much waits, and more when it is
+// MaxInFlight: no more leases are held, however much is waiting, and more when it is
 // raised.
 func TestNoMoreThanMaxInFlightIsHeld(t *testing.T) {
 	t.Parallel()
@@ -408,7 +408,7 @@ func TestNoMoreThanMaxInFlightIsHeld(t *testing.T) {
 	held := func() int {
 		return count(t, b, `select count(*) from tasker_workflow_steps where state = 'in_progress'`)
 	}
-	most := func() int { // at any time so far, by the history: who ends at a moment makes room for who begins then
+	most := func() int { // at any time so far, according to the history: steps that end at a moment make room for those that begin then
 		return count(t, b, `
 select max(n) from (
   select sum(x.d) over (order by x.created_at, x.d rows unbounded preceding) as n

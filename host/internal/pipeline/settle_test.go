@@ -12,8 +12,8 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
 )
 
-// However a batch must be parted, each outcome of it is recorded once, or given up
-// if the database refuses it: none is lost, and none goes down with another.
+// However a batch must be divided, each of its outcomes is recorded once, or given up if
+// the database refuses it: none is lost, and none fails because of another.
 func TestEachOutcomeOfABatchIsRecordedOnce(t *testing.T) {
 	t.Parallel()
 	poison, refused := &pgconn.PgError{Code: "22P05"}, &pgconn.PgError{Code: "42883"}

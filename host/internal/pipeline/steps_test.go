@@ -15,7 +15,7 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
 )
 
-// gated is a handler whose steps run until they are let go.
+// gated is a handler whose steps run until they are released.
 type gated struct {
 	running, most atomic.Int64
 	let           chan struct{}
@@ -62,8 +62,8 @@ func (b *testBundle) stepsPool(t *testing.T) pipeline.Pool {
 	return pipeline.Pool{}
 }
 
-// The size of a namespace's pool is how many of its steps run at once; growing
-// and shrinking is honoured at once, and everything gets done.
+// The size of a namespace's pool is how many of its steps run at once; changes take
+// effect at once, and everything gets done.
 func TestThePoolsSizeIsHowManyStepsRun(t *testing.T) {
 	t.Parallel()
 	g := &gated{let: make(chan struct{})}
@@ -88,7 +88,7 @@ func TestThePoolsSizeIsHowManyStepsRun(t *testing.T) {
 	require.Equal(t, 20, s.Size)
 	require.Positive(t, s.Utilization)
 
-	p.Resize(2) // the others end as they would
+	p.Resize(2) // the others end as usual
 	require.Equal(t, 20, p.State().Running)
 	for range 19 {
 		g.let <- struct{}{}
@@ -103,8 +103,8 @@ func TestThePoolsSizeIsHowManyStepsRun(t *testing.T) {
 	eventually(t, "the host hears that all have ended", func() bool { return b.engine.InFlight() == 0 })
 }
 
-// A pool that is paused gives back what it has not begun, for other hosts, and
-// what runs ends.
+// A paused pool gives back what it has not started, for other hosts, and running steps
+// end.
 func TestAPausedPoolGivesBackWhatItHolds(t *testing.T) {
 	t.Parallel()
 	g := &gated{let: make(chan struct{})}
@@ -136,7 +136,7 @@ func TestAPausedPoolGivesBackWhatItHolds(t *testing.T) {
 	require.Equal(t, 1, attempts, "a pause costs no attempt")
 }
 
-// A step that waits for an executor is not failed by pauses, however many it meets: its
+// A step that waits for an executor does not fail because of pauses, however many: its
 // handler was never called.
 func TestPausesAreNotCounted(t *testing.T) {
 	t.Parallel()
@@ -161,7 +161,7 @@ func TestPausesAreNotCounted(t *testing.T) {
 	require.Equal(t, vocab.TaskComplete, b.settled(t, task))
 }
 
-// A task that is cancelled takes its steps out of the line, too.
+// A cancelled task removes its steps from the line too.
 func TestACancelledTasksStepLeavesTheLine(t *testing.T) {
 	t.Parallel()
 	g := &gated{let: make(chan struct{})}
@@ -181,8 +181,8 @@ func TestACancelledTasksStepLeavesTheLine(t *testing.T) {
 	require.Equal(t, vocab.TaskComplete, b.settled(t, first))
 }
 
-// The engine's own pools are real: their sizes are honoured while work runs, and
-// each can be paused.
+// The engine's own pools are real: their sizes take effect while work runs, and each can
+// be paused.
 func TestThePoolsOfTheEngineAreResized(t *testing.T) {
 	t.Parallel()
 	b := setup(t, map[string]handlerFunc{"t.step": func(context.Context, *pluginv1.Step) pluginhost.Outcome { return success(`1`) }})
@@ -234,8 +234,8 @@ func TestThePoolsOfTheEngineAreResized(t *testing.T) {
 	require.Equal(t, vocab.TaskComplete, b.settled(t, last[0]))
 }
 
-// A host that stops while 200 steps run hands back what does not end in time, and
-// another one ends it all: none is lost, none costs an attempt.
+// A host that stops while 200 steps run gives back what does not end in time, and another
+// one finishes it all: none is lost, none costs an attempt.
 func TestADrainOf200StepsLosesNone(t *testing.T) {
 	t.Parallel()
 	g := &gated{let: make(chan struct{})}

@@ -13,9 +13,9 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
 )
 
-// world is a database with a host before it. Calls lease steps to the host, and what
-// becomes of each call, lease and outcome comes in any order, also in the middle of a
-// look at the leases. Steps are few, so that one is often leased again.
+// world is a database with a host. Calls lease steps to the host, and what happens to
+// each call, lease and outcome comes in any order, even in the middle of a look at the
+// leases. There are few steps, so that one is often leased again.
 type world struct {
 	Store
 
@@ -28,7 +28,7 @@ type world struct {
 	still  bool         // nothing happens any more
 }
 
-// leasing is a call that leases a step, and what became of it.
+// leasing is a call that leases a step, and what happened to it.
 type leasing struct {
 	ticket
 	store.Held
@@ -48,7 +48,7 @@ func newWorld(t *testing.T, seed uint64) *world {
 	return w
 }
 
-// one returns one of the calls for which something is true; nil: of none.
+// one returns one of the calls for which a condition is true, or nil if there is none.
 func (w *world) one(is func(c *leasing) bool) *leasing {
 	var all []*leasing
 	for _, c := range w.calls {
@@ -62,7 +62,7 @@ func (w *world) one(is func(c *leasing) bool) *leasing {
 	return all[w.rand.IntN(len(all))]
 }
 
-// moves are what may happen at any time.
+// moves are the events that may happen at any time.
 func (w *world) moves() []func() {
 	return []func(){
 		func() { // a call is sent
@@ -72,13 +72,13 @@ func (w *world) moves() []func() {
 			c.attempt = &attempt{Lease: store.Lease{StepKey: c.StepKey, ID: c.Lease}}
 			w.calls = append(w.calls, c)
 		},
-		func() { // it commits, even after we have given it up
+		func() { // it commits, even if the host has given it up
 			if c := w.one(func(c *leasing) bool { _, taken := w.leased[c.StepKey]; return !c.committed && !taken }); c != nil {
 				c.committed = true
 				w.leased[c.StepKey] = c.Lease
 			}
 		},
-		func() { // its reply is here
+		func() { // its reply arrives
 			if c := w.one(func(c *leasing) bool { return c.committed && !c.failed && !c.replied }); c != nil {
 				w.reply(c)
 			}
@@ -94,12 +94,12 @@ func (w *world) moves() []func() {
 				w.record(c)
 			}
 		},
-		func() { // the host hears of that
+		func() { // the host learns of that
 			if c := w.one(func(c *leasing) bool { return c.recorded && !c.concluded }); c != nil {
 				w.conclude(c)
 			}
 		},
-		func() { // somebody else ends a lease
+		func() { // someone else ends a lease
 			delete(w.leased, store.StepKey{Number: w.rand.Int32N(3)})
 		},
 	}
@@ -127,7 +127,7 @@ func (w *world) conclude(c *leasing) {
 	}
 }
 
-// much happens.
+// much makes many things happen.
 func (w *world) much() {
 	if w.still {
 		return
@@ -138,7 +138,7 @@ func (w *world) much() {
 	}
 }
 
-// finish brings all that is under way to its end.
+// finish completes everything in progress.
 func (w *world) finish() {
 	for _, c := range w.calls {
 		switch {
@@ -156,8 +156,8 @@ func (w *world) finish() {
 	}
 }
 
-// HostLeases is asked by reconcile. Much happens until it is asked, and until the
-// answer is there.
+// HostLeases is called by reconcile. Much happens before the query, and before its reply
+// arrives.
 func (w *world) HostLeases(context.Context, int32) ([]store.Held, error) {
 	w.much()
 	w.seen = nil
@@ -168,8 +168,8 @@ func (w *world) HostLeases(context.Context, int32) ([]store.Held, error) {
 	return w.seen, nil
 }
 
-// look has the host compare its leases with the database. What it gives back must be
-// of a call that it never had a reply to, and once.
+// look makes the host compare its leases with the database. What it gives back must be
+// from a call whose reply never arrived, and is given back once.
 func (w *world) look(unknown suspects, back map[store.Held]bool) suspects {
 	unknown = w.engine.reconcile(unknown)
 	given := w.engine.outcomes.take(100)
@@ -188,8 +188,8 @@ func (w *world) look(unknown suspects, back map[store.Held]bool) suspects {
 	return unknown
 }
 
-// TestOnlyLostLeasesAreGivenBack, whatever comes in whatever order; and in the end all
-// of them are.
+// TestOnlyLostLeasesAreGivenBack: in whatever order things happen; and in the end all
+// lost ones are.
 func TestOnlyLostLeasesAreGivenBack(t *testing.T) {
 	t.Parallel()
 	for seed := range uint64(1000) {
@@ -210,7 +210,7 @@ func TestOnlyLostLeasesAreGivenBack(t *testing.T) {
 	}
 }
 
-// TestABusyHostGivesBackToo: one that is never without a call, each of which takes
+// TestABusyHostGivesBackToo: a host that is never without a call, each of which takes
 // longer than the time between two looks.
 func TestABusyHostGivesBackToo(t *testing.T) {
 	t.Parallel()

@@ -8,9 +8,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// What is stuck and what is not: a loop that waits for work may rest, one that
-// turns by the clock may not, a turn must end, and one that keeps asking a
-// silent database is at work.
+// What is stuck and what is not: a loop that waits for work may rest, one that runs at
+// intervals may not, a turn must end, and one that keeps asking a silent database is
+// working.
 func TestLoopsThatHangAreFound(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -41,7 +41,7 @@ func TestLoopsThatHangAreFound(t *testing.T) {
 		e.turn(ticks, func() {})
 		require.Empty(t, stuck())
 		<-time.After(turnLimit)
-		e.asked.Store(int64(time.Since(e.base))) // a call was just made again
+		e.asked.Store(int64(time.Since(e.base))) // a call was just repeated
 		e.turn(ticks, func() {})
 		require.Empty(t, stuck())
 		<-time.After(turnLimit + time.Second)

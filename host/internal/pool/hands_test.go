@@ -13,7 +13,7 @@ import (
 	"github.com/tasker-systems/tasker-host/host/internal/pool"
 )
 
-// bench is work that comes over a channel; a turn lasts as long as it says.
+// bench is work that arrives over a channel; each item says how long its turn lasts.
 type bench struct {
 	work           chan time.Duration
 	taken, running atomic.Int64
@@ -91,7 +91,7 @@ func TestHandsGrowAndShrinkByDrain(t *testing.T) {
 	})
 }
 
-// Half of the time at work is a utilization of a half, however full turns are.
+// Half of the time at work is a utilization of a half, however full the turns are.
 func TestHandsMeasureTrueUtilization(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -123,7 +123,7 @@ func TestHandsMeasureTrueUtilization(t *testing.T) {
 	})
 }
 
-// What has arrived is what ended, and what waits in this host and did not before.
+// What has arrived is what has ended, plus the increase of what waits in this host.
 func TestHandsCountArrivals(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -147,7 +147,7 @@ func TestHandsCountArrivals(t *testing.T) {
 	})
 }
 
-// Those at rest go first, and those that go already are none of those that shall.
+// Idle ones go first, and those that are already going are not counted again.
 func TestHandsAtRestGoFirst(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -229,8 +229,8 @@ func TestAStuckHandIsReplaced(t *testing.T) {
 	})
 }
 
-// The timeouts are those of the pace in force: another one makes a turn stuck that
-// was not, a sign of life makes one wait that was stuck, and a stop gives up sooner.
+// The timeouts are those of the pace in force: a new pace can make a turn count as stuck,
+// a sign of life can end that, and a stop gives up sooner.
 func TestTimeoutsAreThoseOfThePace(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -264,7 +264,7 @@ func TestTimeoutsAreThoseOfThePace(t *testing.T) {
 	})
 }
 
-// One that rests while work calls it is stuck as well.
+// One that rests although there is work is stuck as well.
 func TestAHandThatMissesItsWorkIsReplaced(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

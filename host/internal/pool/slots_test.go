@@ -14,7 +14,7 @@ import (
 	"github.com/tasker-systems/tasker-host/internal/leaks"
 )
 
-// task is a job's task of two functions.
+// task is a job's task, made of two functions.
 type task struct {
 	run  func()
 	back func(why string)
@@ -28,7 +28,7 @@ func newJob(run func(), back func(why string)) *pool.Job { return pool.NewJob(ta
 
 func TestMain(m *testing.M) { leaks.Main(m) }
 
-// jobs makes jobs that note in which order they begin, and what came back.
+// jobs makes jobs that record in which order they begin, and which ones came back.
 type jobs struct {
 	slots *pool.Slots
 	began []int
@@ -98,8 +98,8 @@ func TestPausedSlotsGiveBackWhatWaits(t *testing.T) {
 	require.Equal(t, []int{0, 4}, j.began)
 }
 
-// A run that ends at once, from within, does not nest: a thousand of them would
-// be as many frames.
+// Runs that end at once, from within, do not nest: a thousand of them would need a
+// thousand stack frames.
 func TestSlotsOfWorkThatEndsAtOnce(t *testing.T) {
 	t.Parallel()
 	s := pool.NewSlots(1, time.Now)
@@ -153,7 +153,7 @@ func TestSlotsMeasureTrueUtilization(t *testing.T) {
 		require.Equal(t, 3*time.Second, sample.OldestAge)
 
 		wait(time.Second)
-		s.Resize(4) // c runs, too
+		s.Resize(4) // c runs too
 		wait(time.Second)
 		s.Pause(true)
 		wait(time.Second)
@@ -164,7 +164,7 @@ func TestSlotsMeasureTrueUtilization(t *testing.T) {
 	})
 }
 
-// What was dropped waits no more.
+// What was dropped no longer waits.
 func TestSlotsDoNotCountWhatWasDropped(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -202,8 +202,8 @@ func TestSlotsKeepTheOrderOfALongQueue(t *testing.T) {
 	require.Len(t, j.began, 1001)
 }
 
-// Whatever happens, in whatever order: never more run than the largest size, and
-// every job either runs or comes back, once.
+// Whatever happens, in whatever order: no more jobs run than the largest size, and every
+// job either runs or comes back, once.
 func TestSlotsProperty(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
@@ -251,7 +251,7 @@ func TestSlotsProperty(t *testing.T) {
 	})
 }
 
-// Many goroutines at once: nothing is lost, and no more run than may.
+// Many goroutines at once: nothing is lost, and no more run than allowed.
 func TestSlotsUnderStress(t *testing.T) {
 	t.Parallel()
 	const size, n = 8, 4000

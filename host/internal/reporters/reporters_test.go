@@ -24,13 +24,13 @@ import (
 
 func TestMain(m *testing.M) { leaks.Main(m) }
 
-// host is a plugin host whose reporters answer as a test wants.
+// host is a plugin host whose reporters answer as a test specifies.
 type host struct {
 	services []pluginhost.HealthService
 	check    func(name string) (*pluginv1.CheckResponse, error)
 
 	mu    sync.Mutex
-	takes func(name string, n int) (*pluginv1.ReportResponse, error) // n counts the calls to it
+	takes func(name string, n int) (*pluginv1.ReportResponse, error) // n counts its calls
 	calls map[string]int
 	taken map[string][]string // subjects, by reporter
 }
@@ -73,7 +73,7 @@ func newHost(services ...pluginhost.HealthService) *host {
 	return &host{services: services, calls: map[string]int{}, taken: map[string][]string{}, takes: ok}
 }
 
-// run starts what carries events; it has ended when the test has.
+// run starts the delivery of events, which ends with the test.
 func run(t *testing.T, h *host) (p *reporters.Plugins, stop func()) {
 	t.Helper()
 	p = reporters.New(h, "here", prometheus.NewRegistry(), hclog.NewNullLogger())
@@ -197,8 +197,8 @@ func TestACheckerThatDoesNotAnswerIsUnknown(t *testing.T) {
 	})
 }
 
-// What a checker told of is unknown, under the same names, as long as it gives no
-// usable answer; what it sends is bounded.
+// The checks that a checker has reported are unknown, under the same names, as long as it
+// gives no usable answer; the text it sends is bounded.
 func TestWhatWasToldStaysUnknown(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -242,7 +242,7 @@ func TestWhatWasToldStaysUnknown(t *testing.T) {
 	})
 }
 
-// One that hangs does not take the answers of the others with it.
+// One that hangs does not affect the answers of the others.
 func TestACheckerThatHangsIsGivenUpBeforeTheLookEnds(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -11,11 +11,11 @@ import (
 	"github.com/tasker-systems/tasker-host/host/internal/schema"
 )
 
-// A schema that is none says so in one line; it reads no file and no address, and what it
-// says has an end.
+// An invalid schema causes an error of one line; it reads no file and no address, and its
+// extent is bounded.
 func TestCompile(t *testing.T) {
 	t.Parallel()
-	// Each definition stands for two of the next: a kilobyte that is a million rules.
+	// Each definition contains two of the next: a kilobyte amounts to a million rules.
 	doubling := `{"$ref": "#/$defs/d0", "$defs": {`
 	for i := range 20 {
 		doubling += fmt.Sprintf(`"d%d": {"allOf": [{"$ref": "#/$defs/d%d"}, {"$ref": "#/$defs/d%d"}]}, `, i, i+1, i+1)
@@ -51,7 +51,7 @@ func TestReferences(t *testing.T) {
 	require.Equal(t, "/next/next", faults[0].Pointer)
 }
 
-// Numbers are told with their digits, formats count, and what is told has an end.
+// Numbers are reported with all digits, formats are enforced, and messages are bounded.
 func TestFaults(t *testing.T) {
 	t.Parallel()
 	s, err := schema.Compile([]byte(`{"properties": {"n": {"maximum": 9007199254740993}, "mail": {"format": "email"}, "all": {"items": {"type": "string"}}}}`))

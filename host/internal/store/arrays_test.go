@@ -12,15 +12,14 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
 )
 
-// typeMaps returns the types as a connection of ours has them, and as pgx does.
+// typeMaps returns the type map of our connections, and that of pgx.
 func typeMaps() (ours, theirs *pgtype.Map) {
 	ours, theirs = pgtype.NewMap(), pgtype.NewMap()
 	registerIn(ours)
 	return ours, theirs
 }
 
-// Slices are encoded byte for byte as pgx encodes them, and what pgx decodes is
-// decoded alike.
+// Slices are encoded byte for byte as by pgx, and decoded like pgx does.
 func TestArraysAreThoseOfPgx(t *testing.T) {
 	t.Parallel()
 	ours, theirs := typeMaps()
@@ -88,12 +87,12 @@ func requireDecoded[E any](t *rapid.T, ours, theirs *pgtype.Map, oid uint32, sli
 	require.NoError(t, theirs.Scan(oid, pgtype.BinaryFormatCode, encoded, &want))
 	require.NoError(t, ours.Scan(oid, pgtype.BinaryFormatCode, encoded, &got))
 	require.Equal(t, want, got)
-	if len(encoded) > 0 { // what is cut off is an error, and no more
+	if len(encoded) > 0 { // truncated input is an error, and nothing worse
 		_ = ours.Scan(oid, pgtype.BinaryFormatCode, encoded[:rapid.IntRange(0, len(encoded)-1).Draw(t, "cut")], &got)
 	}
 }
 
-// What is no array of the type asked for is an error: NULL among values that have
+// Anything but an array of the requested type is an error: NULL among values that have
 // none, two dimensions, another type.
 func TestArraysThatAreNotWhatIsAskedFor(t *testing.T) {
 	t.Parallel()

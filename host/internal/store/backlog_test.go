@@ -7,8 +7,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// What waits is counted twice a second on every host: messages that are hidden,
-// such as retries that are not due, cost nothing, however many they are.
+// Every host counts waiting messages twice a second: hidden ones, such as retries that
+// are not due, cost nothing, however many there are.
 func TestBacklogsDoNotLookAtHiddenMessages(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
@@ -52,7 +52,7 @@ func TestBacklogsDoNotLookAtHiddenMessages(t *testing.T) {
 	require.Equal(t, 7, backlogs[posted].Waiting, "an inbox has no handlers")
 }
 
-// TestWaiting: a queue waits if one of its messages may be read now by who asks.
+// TestWaiting: a queue waits if the caller may read one of its messages now.
 func TestWaiting(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)

@@ -24,7 +24,7 @@ import (
 //go:embed testdata/oracle.sql
 var oracleSQL string
 
-// violations asks the oracle: what is wrong in the database, one line each.
+// violations asks the oracle what is wrong in the database, one line each.
 func violations(ctx context.Context, pool *pgxpool.Pool) ([]string, error) {
 	rows, err := pool.Query(ctx, oracleSQL)
 	if err != nil {
@@ -40,16 +40,16 @@ func violations(ctx context.Context, pool *pgxpool.Pool) ([]string, error) {
 const (
 	namespace = "lab"
 	queue     = "lab_queue"
-	posted    = "lab_results" // results that outside workers have posted
+	posted    = "lab_results" // results posted by outside workers
 )
 
-// handlers of the plans of the tests.
+// The handlers of the tests' plans.
 var handlers = []string{"lab.alpha", "lab.beta"}
 
-// policy of the settlements of the tests.
+// The policy of the tests' settlements.
 var policy = store.Policy{RetryAfterCap: time.Minute, ClaimFactor: 2}
 
-// bed is a database with everything a test of the protocol needs.
+// bed is a database with everything that a test of the protocol needs.
 type bed struct {
 	pool  *pgxpool.Pool
 	store *store.Store
@@ -62,7 +62,7 @@ func newBed(t testing.TB) *bed {
 	t.Helper()
 	pool := pgtest.New(t)
 	b := &bed{pool: pool, store: store.New(pool)}
-	_, err := b.plan(t.Context(), step("first", nil, nil), step("second", nil, nil)) // enters the handlers
+	_, err := b.plan(t.Context(), step("first", nil, nil), step("second", nil, nil)) // registers the handlers
 	require.NoError(t, err)
 	require.NoError(t, b.store.CreateQueue(t.Context(), posted))
 	b.ids, err = b.store.HandlerIDs(t.Context(), handlers)
@@ -73,7 +73,7 @@ func newBed(t testing.TB) *bed {
 	return b
 }
 
-// step returns a step with the given parents and children that is tried once.
+// step returns a step with the given parents and children, and one attempt.
 func step(name string, parents, children []int32) workflow.Step {
 	return workflow.Step{
 		Name: name, Handler: handlers[0], Parents: parents, Children: children, Config: json.RawMessage("{}"),
@@ -81,7 +81,7 @@ func step(name string, parents, children []int32) workflow.Step {
 	}
 }
 
-// chain returns steps that follow each other.
+// chain returns steps that follow one another.
 func chain(n int32) []workflow.Step {
 	steps := make([]workflow.Step, n)
 	for i := range n {
@@ -97,7 +97,7 @@ func chain(n int32) []workflow.Step {
 	return steps
 }
 
-// fan returns steps that nothing connects: all run at once.
+// fan returns independent steps: all run at once.
 func fan(n int) []workflow.Step {
 	steps := make([]workflow.Step, n)
 	for i := range steps {
@@ -114,9 +114,9 @@ func diamond() []workflow.Step {
 	}
 }
 
-// plan stores a plan of these steps.
+// plan stores a plan with these steps.
 func (b *bed) plan(ctx context.Context, steps ...workflow.Step) (*store.Plan, error) {
-	if b.plans.Load() == 0 { // both handlers have ids from the first plan on
+	if b.plans.Load() == 0 { // the first plan gives ids to both handlers
 		steps[len(steps)-1].Handler = handlers[1]
 	}
 	name := fmt.Sprintf("plan_%d", b.plans.Add(1))
@@ -146,7 +146,7 @@ func (b *bed) newHost(ctx context.Context) (int32, error) {
 	return b.store.RegisterHost(ctx, store.HostInfo{Name: "lab", Version: "1", Environment: "test", State: "normal"}, time.Hour)
 }
 
-// grant lets a host have every step there is room for.
+// grant lets a host have every step that it has room for.
 func (b *bed) grant(host int32, room int) store.Grant {
 	return store.Grant{Host: host, Room: room, Served: b.all}
 }
@@ -156,7 +156,7 @@ func newTask(p *store.Plan) store.NewTask {
 	return store.NewTask{UUID: taskUUID(), Plan: p.ID, Context: json.RawMessage("{}"), Identity: []byte("identity")}
 }
 
-// create makes a task and returns the leases of the roots that the grant takes.
+// create creates a task and returns the leases of the roots that the grant has room for.
 func (b *bed) create(t testing.TB, g store.Grant, p *store.Plan) (vocab.UUID, []store.Lease) {
 	t.Helper()
 	created, err := b.store.CreateTasks(t.Context(), g, []store.NewTask{newTask(p)}, "")
@@ -165,7 +165,7 @@ func (b *bed) create(t testing.TB, g store.Grant, p *store.Plan) (vocab.UUID, []
 	return created[0].UUID, created[0].Leases
 }
 
-// settle settles leases with one outcome.
+// settle settles leases with the same outcome.
 func (b *bed) settle(t testing.TB, g store.Grant, outcome vocab.Outcome, leases ...store.Lease) store.Settled {
 	t.Helper()
 	batch := make([]store.Settlement, len(leases))
@@ -177,7 +177,7 @@ func (b *bed) settle(t testing.TB, g store.Grant, outcome vocab.Outcome, leases 
 	return done
 }
 
-// claim leases what the queue has.
+// claim leases what is in the queue.
 func (b *bed) claim(t testing.TB, g store.Grant) []store.Lease {
 	t.Helper()
 	c, err := b.store.Claim(t.Context(), g, queue, handlers, 0)
@@ -195,7 +195,7 @@ func settlement(k store.StepKey, lease vocab.UUID, outcome vocab.Outcome) store.
 	return s
 }
 
-// requireSound requires that the oracle finds nothing.
+// requireSound requires that the oracle finds nothing wrong.
 func (b *bed) requireSound(t testing.TB) {
 	t.Helper()
 	wrong, err := violations(t.Context(), b.pool)
@@ -233,8 +233,8 @@ func one[T any](t testing.TB, b *bed, sql string, args ...any) T {
 
 var uuids atomic.Uint32
 
-// taskUUID makes a version 7 UUID with the bits that number steps cleared. They
-// grow within a process, as far as a millisecond holds 4096.
+// taskUUID returns a version 7 UUID whose step bits are zero. They increase within a
+// process, up to 4096 in a millisecond.
 func taskUUID() vocab.UUID {
 	u := randomUUID()
 	head := uint64(time.Now().UnixMilli())<<16 | 0x7000 | uint64(uuids.Add(1)&0xfff)

@@ -13,10 +13,9 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
 )
 
-// BenchmarkBatch creates tasks of four steps in a line and settles these, so many
-// tasks in a statement as it says: what a call costs in any case is seen in small
-// batches, what each task and step adds in large ones. The server does not wait
-// for its disk.
+// BenchmarkBatch creates tasks of four steps in a line and settles these, with the given
+// number of tasks per statement: small batches show the fixed cost of a call, large ones
+// what each task and step adds. The server does not wait for its disk.
 //
 //   - create-µs/task, settle-µs/step: the time of the calls, each transaction's
 //     commit included
@@ -60,15 +59,15 @@ func BenchmarkBatch(b *testing.B) {
 	}
 }
 
-// BenchmarkPartitions settles the only step of a task in a database with so many partitions
-// of each table.
+// BenchmarkPartitions settles the only step of a task in a database with the given number
+// of partitions per table.
 //
 //   - settle-µs: the least tenth's time of the call, its commit included
 func BenchmarkPartitions(b *testing.B) {
 	for _, n := range []int{4, 13, 34, 94} {
 		b.Run(fmt.Sprintf("partitions=%d", n), func(b *testing.B) {
 			bed := newBed(b)
-			bed.exec(b, "select tasker_ensure_partitions(clock_timestamp() + interval '72 hours', $1)", n-2) // beside that of three days and the default
+			bed.exec(b, "select tasker_ensure_partitions(clock_timestamp() + interval '72 hours', $1)", n-2) // besides that of three days and the default
 			plan := bed.mustPlan(b, chain(1)...)
 			g := bed.grant(bed.host(b), 1)
 			var took []time.Duration
@@ -87,8 +86,8 @@ func BenchmarkPartitions(b *testing.B) {
 	}
 }
 
-// BenchmarkFailures settles first steps that fail, so many of as many tasks in a
-// statement as it says: those that are tried again, and those that have failed for good.
+// BenchmarkFailures settles first steps that fail, with the given number of tasks per
+// statement: those that are tried again, and those that have failed for good.
 //
 //   - µs/step: the time of the call, its commit included
 func BenchmarkFailures(b *testing.B) {

@@ -14,8 +14,8 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
 )
 
-// Batches that share tasks: nobody waits in a circle, since nobody has a later lock while
-// it waits for an earlier one.
+// Batches that share tasks do not deadlock, because nobody holds a later lock while
+// waiting for an earlier one.
 
 // row is a row that can be locked.
 type row struct {
@@ -31,8 +31,8 @@ func taskRow(task vocab.UUID) row {
 	return row{"select from tasker_tasks where task_uuid = $1 for update", []any{task}}
 }
 
-// waitsWithout has somebody hold a row while settling a batch waits for it, and then want
-// a later one, which the batch wants, too, and must not have yet.
+// waitsWithout holds a row while the settling of a batch waits for it, and then takes a
+// later one, which the batch needs too and must not hold yet.
 func (b *bed) waitsWithout(t *testing.T, host int32, held, later row, batch ...store.Settlement) string {
 	t.Helper()
 	tx := b.begin(t)
@@ -53,7 +53,7 @@ func (b *bed) waitsWithout(t *testing.T, host int32, held, later row, batch ...s
 	return oracleSays(t, b)
 }
 
-// twice has steps tried twice.
+// twice gives steps two attempts.
 func twice(steps []workflow.Step) []workflow.Step {
 	for i := range steps {
 		steps[i].Retry.MaxAttempts = 2
@@ -62,7 +62,7 @@ func twice(steps []workflow.Step) []workflow.Step {
 }
 
 // retriesHunt settles failures of one task: a step that is tried again comes before one
-// that has failed for good, which locks all that can move.
+// that has failed for good, which locks everything that can move.
 func retriesHunt(t *testing.T, b *bed) string {
 	t.Helper()
 	g := b.grant(b.host(t), 3)
@@ -71,7 +71,7 @@ func retriesHunt(t *testing.T, b *bed) string {
 		settlement(l[1].StepKey, l[1].ID, vocab.OutcomeRetryable), settlement(l[2].StepKey, l[2].ID, vocab.OutcomePermanent))
 }
 
-// crosswiseHunt settles failures of two tasks, of which the second is failed for good.
+// crosswiseHunt settles failures of two tasks; that of the second is final.
 func crosswiseHunt(t *testing.T, b *bed) string {
 	t.Helper()
 	g, p := b.grant(b.host(t), 1), b.mustPlan(t, twice(fan(1))...)
@@ -81,8 +81,8 @@ func crosswiseHunt(t *testing.T, b *bed) string {
 		settlement(one[0].StepKey, one[0].ID, vocab.OutcomeRetryable), settlement(two[0].StepKey, two[0].ID, vocab.OutcomePermanent))
 }
 
-// sinksHunt settles successes of two failing tasks: a step of the first that is none of
-// its last ones, and the last of the second. Both tasks are looked at.
+// sinksHunt settles successes of two failing tasks: a step of the first that is not one
+// of its last, and the last step of the second. Both tasks are inspected.
 func sinksHunt(t *testing.T, b *bed) string {
 	t.Helper()
 	p := b.mustPlan(t, step("fails", nil, []int32{3}), step("above", nil, []int32{3}), step("sink", nil, nil), step("below", []int32{0, 1}, nil))
@@ -94,9 +94,9 @@ func sinksHunt(t *testing.T, b *bed) string {
 		settlement(one[1].StepKey, one[1].ID, vocab.OutcomeSuccess), settlement(two[2].StepKey, two[2].ID, vocab.OutcomeSuccess))
 }
 
-// readyHunt has somebody end a task, who waits for its rows one after another. A step
-// that becomes ready meanwhile has its row before those that are locked already, and
-// whoever has locked that one wants these.
+// readyHunt ends a task, waiting for its rows one after another. A step that becomes
+// ready meanwhile comes before rows that are already locked, and another transaction that
+// has locked that step needs these rows.
 func readyHunt(state vocab.TaskState, end func(ctx context.Context, b *bed, host int32, last store.Lease) error) func(*testing.T, *bed) string {
 	return func(t *testing.T, b *bed) string {
 		t.Helper()
@@ -124,7 +124,7 @@ func readyHunt(state vocab.TaskState, end func(ctx context.Context, b *bed, host
 			})
 			settled <- err
 		}()
-		b.awaitWaiting(t, 2) // the one for the last step, the other for that aside
+		b.awaitWaiting(t, 2) // one for the last step, the other for the one aside
 		require.NoError(t, last.Commit(t.Context()))
 		if wrong := refusedOrWrong(t, errors.Join(<-ended, <-settled)); wrong != "" {
 			return wrong
@@ -157,7 +157,7 @@ func TestNobodyWaitsInACircle(t *testing.T) {
 	}
 }
 
-// awaitWaiting waits until so many sessions wait for locks.
+// awaitWaiting waits until the given number of sessions wait for locks.
 func (b *bed) awaitWaiting(t *testing.T, n int) {
 	t.Helper()
 	require.Eventually(t, func() bool {
@@ -165,7 +165,7 @@ func (b *bed) awaitWaiting(t *testing.T, n int) {
 	}, 10*time.Second, time.Millisecond)
 }
 
-// awaitLocked waits until somebody has locked a step.
+// awaitLocked waits until someone has locked a step.
 func (b *bed) awaitLocked(t *testing.T, task vocab.UUID, step int) {
 	t.Helper()
 	require.Eventually(t, func() bool {
@@ -173,8 +173,8 @@ func (b *bed) awaitLocked(t *testing.T, task vocab.UUID, step int) {
 	}, 10*time.Second, time.Millisecond)
 }
 
-// Whoever wants all that can move in a task waits while that becomes more, however often:
-// what it has locked by then, it has locked in order, and nothing is missing.
+// A transaction that needs everything that can move in a task waits while that grows,
+// however often: in the end it has locked everything, in order, and nothing is missing.
 func TestAllThatMovesIsLockedHoweverLongItTakes(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)

@@ -12,8 +12,9 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
 )
 
-// putClockBack has the database as it is when its clock was put back by an hour, as by a
-// failover to a server that is behind: what it has written down lies ahead by as much.
+// putClockBack puts the database in the state after its clock was set back by an hour, as
+// after a failover to a server whose clock is behind: the times it has stored are an hour
+// ahead.
 func (b *bed) putClockBack(t *testing.T, queues ...string) {
 	t.Helper()
 	for table, columns := range map[string][]string{
@@ -37,8 +38,8 @@ func (b *bed) shift(t *testing.T, table string, columns ...string) {
 	b.exec(t, "update "+table+" set "+strings.Join(set, ", "))
 }
 
-// A host that died as the clock was put back is found to be dead in the time of its lease,
-// and not an hour later.
+// A host that died when the clock was set back is found to be dead within the time of its
+// lease, not an hour later.
 func TestADeadHostIsFoundAfterTheClockWasPutBack(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
@@ -59,8 +60,8 @@ func TestADeadHostIsFoundAfterTheClockWasPutBack(t *testing.T) {
 	require.Equal(t, "normal", one[string](t, b, "select state from tasker_hosts where host_id = $1", live))
 }
 
-// Steps whose messages are hidden since the clock was put back are claimed after the next
-// sweep, those that have to wait after their wait.
+// Steps whose messages are hidden because the clock was set back are claimed after the
+// next sweep; those that have to wait, after their wait.
 func TestStepsAreClaimedAfterTheClockWasPutBack(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
@@ -94,7 +95,7 @@ func TestStepsAreClaimedAfterTheClockWasPutBack(t *testing.T) {
 	require.Empty(t, b.claim(t, b.grant(host, 10)), "the messages that were hidden lead nowhere")
 }
 
-// The lease of an outside worker that died ends, and one that lives keeps its own.
+// The lease of a dead outside worker ends, and a living one keeps its lease.
 func TestWorkersLeasesEndAfterTheClockWasPutBack(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
@@ -112,14 +113,14 @@ func TestWorkersLeasesEndAfterTheClockWasPutBack(t *testing.T) {
 	require.Equal(t, "ok", verdict)
 }
 
-// What was asked for before the clock was put back is read, and what somebody reads is
-// hidden for as long as it was to be.
+// Requests from before the clock was set back are read, and messages being read are
+// hidden for as long as intended.
 func TestInboxesAreReadAfterTheClockWasPutBack(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
 	const inbox = "orchestration_step_results"
 	require.NoError(t, b.store.CreateQueue(t.Context(), inbox))
-	_, err := b.store.ReadMessages(t.Context(), inbox, time.Second, 1) // by which it is known as one
+	_, err := b.store.ReadMessages(t.Context(), inbox, time.Second, 1) // which makes it known as an inbox
 	require.NoError(t, err)
 	b.exec(t, "insert into tasker_inboxes (queue_name) values ($1) on conflict do nothing", inbox)
 	for _, sql := range []string{

@@ -13,8 +13,8 @@ import (
 	"github.com/tasker-systems/tasker-host/migrations/pgtest"
 )
 
-// withClock does something as a machine whose clock is later than the beginning of
-// the year 2000, on which it stands in a bubble, by so much.
+// withClock does something as a machine whose clock is the given time after the beginning
+// of the year 2000, where the clock of a synctest bubble starts.
 func withClock(t *testing.T, dsn string, later time.Duration, do func(ctx context.Context, s *store.Store)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -25,8 +25,9 @@ func withClock(t *testing.T, dsn string, later time.Duration, do func(ctx contex
 	})
 }
 
-// Fifty hosts whose clocks are wrong by up to decades: none that beats is taken for
-// dead, none that does not stays alive, whoever looks. The database's clock counts.
+// Fifty hosts whose clocks are wrong by up to decades: none that sends heartbeats is
+// considered dead, none that does not stays alive, whoever looks. The database's clock
+// counts.
 func TestHostsWithSkewedClocks(t *testing.T) {
 	t.Parallel()
 	const hosts, lease = 50, time.Hour
@@ -41,7 +42,7 @@ func TestHostsWithSkewedClocks(t *testing.T) {
 			ids[i] = id
 			beats := lease
 			if i%2 == 1 {
-				beats = -time.Second // its last: the lease has run out since
+				beats = -time.Second // its last one: the lease has expired since
 			}
 			alive, _, err := s.Heartbeat(ctx, id, "normal", nil, beats, nil)
 			require.NoError(t, err)

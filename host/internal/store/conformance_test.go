@@ -16,17 +16,16 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
 )
 
-// Conformance with the reference where it concerns SQL: its tables of
-// transitions, its answers to claims of a finalization, and its order of
-// claiming by priority. Deliberate differences are named where they are tested.
+// Conformance with the reference as far as SQL is concerned: its tables of transitions,
+// its answers to claims for finalization, and its order of claiming by priority.
+// Deliberate differences are mentioned where they are tested.
 
-// Every pair of states of a task, and of a step: Go, the SQL function and the
-// guard that stops even psql agree on which are legal.
+// Every pair of states of a task, and of a step: Go, the SQL function and the guard that
+// stops even psql agree on which transitions are legal.
 //
-// Differences: pending → in_progress of a step needs no message (a step handed
-// over); in_progress → enqueued exists (a lease given back); nothing leaves
-// complete, cancelled and resolved_manually, where the reference let
-// resolve_manually.
+// Differences: pending → in_progress of a step needs no message (a step leased directly);
+// in_progress → enqueued exists (a lease given back); nothing leaves complete, cancelled
+// and resolved_manually, whereas the reference allows resolve_manually.
 func TestEdges(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
@@ -53,7 +52,7 @@ func TestEdges(t *testing.T) {
 	}
 }
 
-// tryEdge updates a row from one state to another as psql would.
+// tryEdge updates a row from one state to another, like psql.
 func (b *bed) tryEdge(t *testing.T, kind string, task vocab.UUID, from, to string, want bool) {
 	t.Helper()
 	table, set := "tasker_workflow_steps", "state = %s"
@@ -67,7 +66,7 @@ func (b *bed) tryEdge(t *testing.T, kind string, task vocab.UUID, from, to strin
 	tx, err := b.pool.Begin(t.Context())
 	require.NoError(t, err)
 	defer func() { require.NoError(t, tx.Rollback(t.Context())) }()
-	// The way to the first state is not the question: the guard looks the other way.
+	// How the row got to the first state does not matter here: the guard is disabled.
 	_, err = tx.Exec(t.Context(), "alter table "+table+" disable trigger all")
 	require.NoError(t, err)
 	value := fmt.Sprintf("$2::text::tasker_%s_state", kind)
@@ -86,7 +85,8 @@ func (b *bed) tryEdge(t *testing.T, kind string, task vocab.UUID, from, to strin
 	require.Contains(t, pg.Message, fmt.Sprintf("from %s to %s", from, to))
 }
 
-// claimAs claims a task for finalization with everything the function returns.
+// claimAs claims a task for finalization and returns everything that the function
+// returns.
 func (b *bed) claimAs(t testing.TB, pool *pgxpool.Pool, task vocab.UUID, processor string, seconds int) (c finalizer.Claim, attempt vocab.UUID) {
 	t.Helper()
 	var by *string
@@ -104,11 +104,11 @@ select claimed, already_claimed_by, task_state, message, finalization_attempt_uu
 	return c, attempt
 }
 
-// The reference's table of outcomes of a claim. Kept: the function's name,
-// parameters, columns and messages, and that every try is recorded. Different:
-// an unknown task is "Task not found" (the reference never got there); the same
-// processor is refused ("Claim extended" is gone); tasks that ended otherwise
-// than complete say so; there is no "Failed to claim - race condition".
+// The reference's table of outcomes of a claim. The same: the function's name,
+// parameters, columns and messages, and that every attempt is recorded. Different: an
+// unknown task is "Task not found" (the reference never got there); the same processor is
+// refused (there is no "Claim extended"); tasks that ended in a state other than complete
+// say so; there is no "Failed to claim - race condition".
 func TestClaimOfAFinalization(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
@@ -159,8 +159,8 @@ select count(*) from tasker_finalization_attempts
 	}
 }
 
-// A claim ends at a point in time. In the reference a session in another time
-// zone took it at once, or had to wait for half a day.
+// A claim ends at a point in time. In the reference, a session in another time zone could
+// take it at once, or had to wait for half a day.
 func TestClaimInAnotherTimeZone(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
@@ -189,7 +189,7 @@ func (b *bed) inZone(t *testing.T, zone string) *pgxpool.Pool {
 	return pool
 }
 
-// A claim belongs to its lease, not to its processor's name.
+// A claim belongs to its lease, not to the name of its processor.
 func TestReleaseOfAClaim(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
@@ -213,7 +213,7 @@ func TestReleaseOfAClaim(t *testing.T) {
 	require.True(t, one[bool](t, b, "select release_finalization_claim($1, $2)", task, "p1"), "as the reference asked")
 }
 
-// The reference's table of computed priorities, with its growth and caps.
+// The reference's table of computed priorities, with their growth and limits.
 func TestComputedPriority(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
@@ -251,7 +251,7 @@ func TestComputedPriority(t *testing.T) {
 	}
 }
 
-// Urgent tasks overtake a backlog of a thousand; among equals the older is first.
+// Urgent tasks overtake a backlog of a thousand; among equals, the older one comes first.
 func TestUrgentTasksOvertakeABacklog(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
@@ -279,8 +279,8 @@ func TestUrgentTasksOvertakeABacklog(t *testing.T) {
 	require.ElementsMatch(t, backlog[:5], tasksOf(b.claim(t, g)))
 }
 
-// Age makes up for priority, so that nothing waits for ever: an ordinary task of
-// four minutes (6) comes before an urgent one of now (4).
+// Age compensates for priority, so that nothing waits for ever: an ordinary task of four
+// minutes (6) comes before a new urgent one (4).
 func TestOldTasksAreNotOvertaken(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)

@@ -10,9 +10,9 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
 )
 
-// A step whose plugin dies under it comes back soon once, and then seldom: at
-// most four of its crashes fall into any minute, too few to open the breaker of
-// its plugin (five in sixty seconds).
+// A step that crashes its plugin comes back quickly once, and then rarely: there are at
+// most four such crashes in any minute, too few to open the breaker of the plugin (five
+// in sixty seconds).
 func TestWaitAfterLostPlugins(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
@@ -53,8 +53,8 @@ func TestWaitAfterLostPlugins(t *testing.T) {
 	}
 }
 
-// What a worker gives back in good order is no step that kills its workers: a rolling
-// restart of a fleet may meet it any number of times.
+// A step that a worker gives back properly is not one that kills its workers: a rolling
+// restart of a fleet may interrupt it any number of times.
 func TestShutdownsOfWorkersAreNotCounted(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)

@@ -10,8 +10,8 @@ import (
 	"github.com/tasker-systems/tasker-host/host/internal/store"
 )
 
-// A host starts although another, or a long report, holds what it needs for longer
-// than a statement of work would wait.
+// A host starts even if another one, or a long report, holds the locks it needs for
+// longer than an ordinary statement would wait.
 func TestDefinitionsWaitForOthers(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
@@ -43,8 +43,8 @@ func TestDefinitionsWaitForOthers(t *testing.T) {
 	require.NoError(t, <-done)
 }
 
-// TestPartitionsAreMadeTableByTable: one who works on the steps and then on the
-// tasks does not wait in a circle with a host that makes partitions of both.
+// TestPartitionsAreMadeTableByTable: a transaction that works on steps and then on tasks
+// does not deadlock with a host that creates partitions of both.
 func TestPartitionsAreMadeTableByTable(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)

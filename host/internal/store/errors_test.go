@@ -15,7 +15,7 @@ import (
 	"github.com/tasker-systems/tasker-host/host/internal/store"
 )
 
-// TestWhatMayBeDoneAboutAnError: what passes by itself is never taken for what does not.
+// TestWhatMayBeDoneAboutAnError: temporary errors are never mistaken for permanent ones.
 func TestWhatMayBeDoneAboutAnError(t *testing.T) {
 	t.Parallel()
 	for class, codes := range map[store.Class][]string{
@@ -37,10 +37,10 @@ func TestWhatMayBeDoneAboutAnError(t *testing.T) {
 			"25P03", // idle in a transaction
 			"25P04", // a transaction took too long
 			"28P01", // the password is being changed
-			"42501", // so are rights
+			"42501", // rights are being changed
 			"3D000", // the database is being restored
 			"58030", // cannot read or write a file
-			"58P01", // a file is not there
+			"58P01", // a file is missing
 		},
 		store.Unknown:   {"08006"},
 		store.BadInput:  {"22P05", "23514", "54001"},
@@ -56,7 +56,7 @@ func TestWhatMayBeDoneAboutAnError(t *testing.T) {
 	require.Equal(t, store.Permanent, store.Classify(errors.New("no idea")))
 }
 
-// A server that ends a session in the middle of a transaction has done nothing of it.
+// If a server ends a session in the middle of a transaction, nothing of it has been done.
 func TestASessionThatIsEndedInATransaction(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)

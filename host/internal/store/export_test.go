@@ -2,5 +2,5 @@ package store
 
 import "github.com/jackc/pgx/v5/pgxpool"
 
-// PoolConfiguration is what [OpenPool] opens.
+// PoolConfiguration returns the configuration of [OpenPool]'s pool.
 func (cfg PoolConfig) PoolConfiguration() (*pgxpool.Config, error) { return cfg.pool() }

@@ -14,7 +14,7 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
 )
 
-// failOrderHunt: a step fails for good beside one that runs.
+// failOrderHunt: a step fails for good while another one runs.
 func failOrderHunt(t *testing.T, b *bed) string {
 	t.Helper()
 	g := b.grant(b.host(t), 2)
@@ -26,8 +26,8 @@ func failOrderHunt(t *testing.T, b *bed) string {
 	})
 }
 
-// locksInOrder has somebody hold the lock of a task's first step while do waits for it,
-// and then want that of the second: do must not have it yet.
+// locksInOrder holds the lock of a task's first step while do waits for it, and then
+// takes that of the second: do must not hold it yet.
 func locksInOrder(t *testing.T, b *bed, task vocab.UUID, do func(ctx context.Context) error) string {
 	t.Helper()
 	tx, err := b.pool.Begin(t.Context())
@@ -47,8 +47,8 @@ func locksInOrder(t *testing.T, b *bed, task vocab.UUID, do func(ctx context.Con
 	return oracleSays(t, b)
 }
 
-// mixedOrderHunt: a step fails for good beside one that runs, and one of another task is
-// tried again.
+// mixedOrderHunt: a step fails for good while another one runs, and a step of another
+// task is tried again.
 func mixedOrderHunt(t *testing.T, b *bed) string {
 	t.Helper()
 	g := b.grant(b.host(t), 3)
@@ -83,7 +83,7 @@ func retryRaceHunt(t *testing.T, b *bed) string {
 	return refusedOr(t, b, err)
 }
 
-// repeatedHunt: a batch tells twice of the same failure.
+// repeatedHunt: a batch contains the same failure twice.
 func repeatedHunt(t *testing.T, b *bed) string {
 	t.Helper()
 	g := b.grant(b.host(t), 1)
@@ -104,7 +104,7 @@ func repeatedHunt(t *testing.T, b *bed) string {
 	return oracleSays(t, b)
 }
 
-// tried allows steps so many attempts, one at once after the other.
+// tried gives steps the given number of attempts, without waiting in between.
 func tried(steps []workflow.Step, attempts int) []workflow.Step {
 	for i := range steps {
 		steps[i].Retry = workflow.Retry{Retryable: true, MaxAttempts: attempts, Backoff: workflow.BackoffNone, Cap: time.Second}
@@ -112,7 +112,7 @@ func tried(steps []workflow.Step, attempts int) []workflow.Step {
 	return steps
 }
 
-// TestFailuresOfOneBatch: what becomes of each does not depend on the others.
+// TestFailuresOfOneBatch: what happens to each one does not depend on the others.
 func TestFailuresOfOneBatch(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)

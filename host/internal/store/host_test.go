@@ -10,8 +10,8 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
 )
 
-// The answer to a heartbeat may be lost: a revocation is told until the host says
-// that it has heard it.
+// The reply to a heartbeat may be lost: a revocation is repeated until the host has
+// acknowledged it.
 func TestRevocationsAreToldUntilTheyAreHeard(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)

@@ -15,15 +15,14 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
 )
 
-// uniqueTask describes a task whose identity may be there once.
+// uniqueTask describes a task whose identity may exist only once.
 func uniqueTask(p *store.Plan, identity string, policy workflow.IdentityPolicy) store.NewTask {
 	task := newTask(p)
 	task.Identity, task.Unique = []byte(identity), policy
 	return task
 }
 
-// submit creates a batch; the answers are in the order of the batch as it is
-// sorted then.
+// submit creates a batch and sorts it; the answers are in the sorted order.
 func (b *bed) submit(t testing.TB, g store.Grant, batch ...store.NewTask) []store.Created {
 	t.Helper()
 	created, err := b.store.CreateTasks(t.Context(), g, batch, "")
@@ -54,14 +53,14 @@ func TestIdentityMakesOneTask(t *testing.T) {
 	require.True(t, cancelled)
 	require.Equal(t, []store.Created{{Outcome: store.CreateExists, UUID: first.UUID}}, b.submit(t, g, uniqueTask(p, "a", workflow.IdentityReject)), "a task that was cancelled exists")
 
-	// The same call again, because its reply was lost.
+	// The same call again, as after a lost reply.
 	require.Equal(t, []store.Created{{Outcome: store.CreateDuplicate, UUID: other.UUID}}, b.submit(t, g, other))
 	require.Equal(t, 5, one[int](t, b, "select count(*) from tasker_tasks"))
 	b.requireSound(t)
 }
 
-// Keys and identities in one batch: a key never stands for a task that was not
-// made, and a repeated key is answered before the identity is looked at.
+// Keys and identities in one batch: a key never refers to a task that was not created,
+// and a repeated key is answered before the identity is checked.
 func TestIdentityAndKey(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
@@ -100,8 +99,8 @@ func TestIdentityAndKey(t *testing.T) {
 	b.requireSound(t)
 }
 
-// Submitters with batches that overlap, each in an order of its own: a task for
-// each identity, nobody blocks another for ever, and all are told the same.
+// Submitters with overlapping batches, each in a different order: there is one task per
+// identity, nobody blocks another for ever, and all get the same answers.
 func TestIdentitiesSixteenSubmitters(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
@@ -153,14 +152,14 @@ func TestIdentitiesSixteenSubmitters(t *testing.T) {
 	require.Equal(t, rounds*identities, one[int](t, b, "select count(*) from tasker_tasks"))
 	b.requireSound(t)
 
-	// The identities of tasks that retention has taken are free, for one each.
+	// The identities of tasks removed by retention are free again, for one task each.
 	b.exec(t, "update tasker_task_identities set task_uuid = tasker_uuid_floor(clock_timestamp() - interval '40 days')")
 	race("round 0")
 	require.Equal(t, (rounds+1)*identities, one[int](t, b, "select count(*) from tasker_tasks"))
 	require.Equal(t, identities, one[int](t, b, "select count(*) from tasker_task_identities i join tasker_tasks t using (task_uuid)"))
 }
 
-// Identities go with their tasks.
+// Identities are removed with their tasks.
 func TestRetentionOfIdentities(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)

@@ -10,9 +10,8 @@ import (
 	"github.com/tasker-systems/tasker-host/host/internal/store"
 )
 
-// A database may have another isolation as its default: a host that was declared dead
-// while it waited to claim is given nothing all the same. Nobody would give back what it
-// got.
+// A database may have a different default isolation level: a host that was declared dead
+// while waiting to claim still gets nothing. Nobody would give back what it got.
 func TestIsolationThatTheDatabaseHasAsDefault(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)

@@ -9,9 +9,9 @@ import (
 	"github.com/tasker-systems/tasker-host/host/internal/store"
 )
 
-// A worker that reads the queue by itself takes 20,000 messages with a priority;
-// their entries stay. The sweep removes them in bounded turns and no other, and a
-// claim is as quick as before.
+// A worker that reads the queue itself takes 20,000 messages with a priority; their
+// entries stay. The sweep removes them, and no others, in bounded turns, and a claim is
+// as fast as before.
 func TestLanesOfMessagesTakenByOthers(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
@@ -47,8 +47,8 @@ func TestLanesOfMessagesTakenByOthers(t *testing.T) {
 	require.Zero(t, one[int](t, b, "select count(*) from tasker_priority_messages"))
 }
 
-// TestPrioritiesThatAreNone: others may send any header; a step is claimed whatever
-// its priority says, by either statement, and holds up nobody behind it.
+// TestPrioritiesThatAreNone: others may send any header; a step is claimed whatever its
+// priority says, by either statement, and does not hold up those behind it.
 func TestPrioritiesThatAreNone(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)

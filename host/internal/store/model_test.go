@@ -11,25 +11,24 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
 )
 
-// The model is the protocol in plain Go: what the engine promises, without how
-// it does it. One caller at a time; the database's choices (which host gets a
-// ready step, random leases, jitter) are taken over after checking that they
-// are allowed.
+// The model is the protocol in plain Go: what the engine promises, but not how it does
+// it. One caller at a time; the database's choices (which host gets a ready step, random
+// leases, jitter) are adopted after checking that they are allowed.
 
-// none is no lease.
+// none means no lease.
 var none vocab.UUID
 
 type modelStep struct {
 	state                       vocab.StepState
 	remaining, attempts, claims int
 	generation                  int
-	lease                       vocab.UUID // of the last claim; zero: none, or handed back
+	lease                       vocab.UUID // of the last claim; zero: none, or given back
 	host                        int32      // 0: an outside worker's, if it runs
-	expired                     bool       // the worker's lease has run out
+	expired                     bool       // the worker's lease has expired
 	doomed                      bool
-	dueFrom, dueTo              time.Time // bounds of when it may start; zero: at once
-	hinted                      bool      // messages for it may outlive their use
-	muted                       bool      // it waits and its message was lost
+	dueFrom, dueTo              time.Time // bounds of its earliest start; zero: at once
+	hinted                      bool      // there may be superfluous messages for it
+	muted                       bool      // it waits, but its message was lost
 }
 
 func (s *modelStep) waits() bool {
@@ -43,11 +42,11 @@ type modelTask struct {
 	plan  *store.Plan
 	state vocab.TaskState
 	steps []modelStep
-	open  int // sinks that are not satisfied
+	open  int // unsatisfied sinks
 
 	generation int
 
-	claim          vocab.UUID // of its finalization
+	claim          vocab.UUID // for its finalization
 	claimBy        string
 	claimExpired   bool
 	formerClaims   []vocab.UUID
@@ -78,7 +77,7 @@ func (t *modelTask) end(state vocab.TaskState) {
 	t.state, t.claim, t.claimBy, t.claimExpired = state, none, "", false
 }
 
-// conclude finishes the task if nothing in it moves; it reports whether it did.
+// conclude finishes the task if nothing in it moves, and reports whether it did.
 func (t *modelTask) conclude() bool {
 	if t.state != vocab.TaskInProgress || t.moving() {
 		return false
@@ -103,8 +102,8 @@ type model struct {
 	order   []vocab.UUID
 	hosts   map[int32]*modelHost
 	keys    map[string]modelKey
-	holders map[string]vocab.UUID // of the identities that may be there once
-	granted []store.Lease         // every lease there ever was
+	holders map[string]vocab.UUID // of the identities that may exist only once
+	granted []store.Lease         // every lease ever granted
 	paused  bool                  // nothing is started
 }
 
@@ -121,8 +120,8 @@ func (m *model) step(k store.StepKey) *modelStep {
 	return nil
 }
 
-// ask says what becomes of a batch of requests: first each key is looked at, then
-// each identity, in the order of the batch.
+// ask returns what happens to a batch of requests: first each key is checked, then each
+// identity, in the order of the batch.
 func (m *model) ask(batch []store.NewTask) []store.Created {
 	want := make([]store.Created, len(batch))
 	for i, t := range batch {
@@ -154,8 +153,8 @@ func (m *model) ask(batch []store.NewTask) []store.Created {
 	return want
 }
 
-// instead notes that a task is not made, since another has its identity: that goes
-// for those of the batch, too, whose key it would have been the task of.
+// instead notes that a task is not created because another has its identity; this also
+// applies to requests in the batch whose key would have referred to it.
 func (m *model) instead(want []store.Created, t store.NewTask, holder vocab.UUID) {
 	outcome := store.CreateExists
 	if t.Unique == workflow.IdentityReturnExisting {
@@ -179,7 +178,7 @@ func (m *model) instead(want []store.Created, t store.NewTask, holder vocab.UUID
 	}
 }
 
-// create enters a task whose roots wait.
+// create adds a task whose roots wait.
 func (m *model) create(id vocab.UUID, plan *store.Plan) {
 	t := &modelTask{id: id, plan: plan, state: vocab.TaskInProgress, steps: make([]modelStep, len(plan.Steps))}
 	for i := range plan.Steps {
@@ -194,7 +193,8 @@ func (m *model) create(id vocab.UUID, plan *store.Plan) {
 	m.tasks[id], m.order = t, append(m.order, id)
 }
 
-// lease enters a lease that the database granted, or says why it must not have.
+// lease records a lease granted by the database, or says why it must not have been
+// granted.
 func (m *model) lease(l store.Lease, host int32, served []int32, until time.Time) error {
 	s := m.step(l.StepKey)
 	switch {
@@ -222,8 +222,8 @@ func (m *model) lease(l store.Lease, host int32, served []int32, until time.Time
 	return nil
 }
 
-// settle applies one settlement; at holds the bounds of the database's clock.
-// looks reports whether the task must be looked at: nothing may move any more.
+// settle applies one settlement; at holds the bounds of the database's clock. looks
+// reports whether the task must be inspected, because nothing may move any more.
 func (m *model) settle(g store.Settlement, p store.Policy, at [2]time.Time) (v store.Verdict, looks bool) {
 	s := m.step(g.StepKey)
 	current := s != nil && s.state == vocab.StepInProgress && s.lease == g.Lease
@@ -261,7 +261,7 @@ func (m *model) settle(g store.Settlement, p store.Policy, at [2]time.Time) (v s
 	return store.Recorded, false
 }
 
-// complete reports whether the task must be looked at.
+// complete reports whether the task must be inspected.
 func (m *model) complete(t *modelTask, n int32) bool {
 	s := &t.steps[n]
 	s.state = vocab.StepComplete
@@ -286,8 +286,8 @@ func (m *model) bury(t *modelTask, n int32) {
 	}
 }
 
-// release gives a step back; it reports whether that was once too often. What is
-// excused never is.
+// release gives a step back, and reports whether that was once too often; excused
+// releases never are.
 func (m *model) release(t *modelTask, n int32, factor int, excused bool) bool {
 	s := &t.steps[n]
 	if excused {
@@ -300,7 +300,7 @@ func (m *model) release(t *modelTask, n int32, factor int, excused bool) bool {
 	return false
 }
 
-// stop ends a task by the word of an operator: cancelled or resolved.
+// stop ends a task on behalf of an operator: cancelled or resolved.
 func (m *model) stop(t *modelTask, as vocab.TaskState) (took bool) {
 	if !vocab.CanTask(t.state, as) {
 		return false
@@ -315,7 +315,7 @@ func (m *model) stop(t *modelTask, as vocab.TaskState) (took bool) {
 	return true
 }
 
-// reopen has a failed task go on.
+// reopen makes a failed task continue.
 func (t *modelTask) reopen() {
 	if t.state == vocab.TaskError {
 		t.state = vocab.TaskInProgress
@@ -323,8 +323,8 @@ func (t *modelTask) reopen() {
 	}
 }
 
-// remark puts the mark of doom where it belongs: on what can move, as long as a
-// step has failed.
+// remark sets the mark of doom where it belongs: on everything that can move, as long as
+// a step has failed.
 func (t *modelTask) remark() {
 	failing := slices.ContainsFunc(t.steps, func(s modelStep) bool { return s.state == vocab.StepError })
 	for i := range t.steps {
@@ -334,7 +334,7 @@ func (t *modelTask) remark() {
 	}
 }
 
-// retry has failed steps run anew, one or all (-1), and returns which.
+// retry retries failed steps, one or all (-1), and returns which.
 func (m *model) retry(t *modelTask, n int32) (anew []int32) {
 	if t.state != vocab.TaskInProgress && t.state != vocab.TaskError {
 		return nil

@@ -14,8 +14,8 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
 )
 
-// The moves of the machine: each does one thing to the database and to the
-// model, and compares what the database answered.
+// The moves of the machine: each does one thing to the database and to the model, and
+// checks the database's answer.
 
 func (m *machine) create() {
 	batch := make([]store.NewTask, rapid.IntRange(1, 3).Draw(m.T, "tasks"))
@@ -45,8 +45,8 @@ func (m *machine) create() {
 	m.requireRoomUsed(g, leased, created)
 }
 
-// requests are what tasks are asked for with: what has the same hash is the same
-// request, with one identity and policy. Different ones may have one identity.
+// requests are requests for tasks: those with the same hash are the same request, with
+// the same identity and policy. Different requests may share an identity.
 var requests = []struct {
 	hash, identity string
 	policy         workflow.IdentityPolicy
@@ -61,7 +61,7 @@ var requests = []struct {
 	{"h8", "both", workflow.IdentityReturnExisting},
 }
 
-// drawRequest draws what a task is asked for with, often with a key.
+// drawRequest draws a request for a task, often with a key.
 func drawRequest(rt *rapid.T, t *store.NewTask) {
 	r := requests[rapid.IntRange(0, len(requests)-1).Draw(rt, "request")]
 	t.Identity, t.Unique = []byte(r.identity), r.policy
@@ -101,7 +101,7 @@ func (m *machine) requireRoomUsed(g store.Grant, leased int, created []store.Cre
 	}
 }
 
-// takeGranted enters leases that the database granted by itself: none while the
+// takeGranted records leases that the database granted without a claim: none while the
 // queue is paused.
 func (m *machine) takeGranted(leases []store.Lease, g store.Grant) {
 	if m.model.paused && len(leases) > 0 {
@@ -110,7 +110,7 @@ func (m *machine) takeGranted(leases []store.Lease, g store.Grant) {
 	m.take(leases, g)
 }
 
-// take enters leases that the database granted.
+// take records leases that the database granted.
 func (m *machine) take(leases []store.Lease, g store.Grant) {
 	until := m.now()
 	for _, l := range leases {
@@ -129,7 +129,7 @@ func (m *machine) claimFor(g store.Grant) {
 	before, from := m.messages(), m.now()
 	c, err := m.bed.store.Claim(m.ctx, g, queue, m.served(g), 0)
 	m.must(err)
-	var due []message // those it had to see
+	var due []message // those it had to find
 	for _, msg := range before {
 		if t := m.model.tasks[msg.Task]; !msg.visible.After(from) && slices.Contains(g.Served, t.plan.HandlerIDs[msg.Number]) {
 			due = append(due, msg)
@@ -154,8 +154,8 @@ func (m *machine) claimFor(g store.Grant) {
 	m.requireStillQueued(before)
 }
 
-// requireStillQueued requires that no waiting step lost the message that wakes
-// it: only hints that came too early may be dropped.
+// requireStillQueued requires that no waiting step lost the message that wakes it: only
+// premature hints may be dropped.
 func (m *machine) requireStillQueued(before []message) {
 	after := m.messages()
 	for _, msg := range before {
@@ -169,13 +169,13 @@ func (m *machine) requireStillQueued(before []message) {
 	}
 }
 
-// excuse is why a step is given back through no fault of its own.
+// excuse is a reason to give a step back that is not the step's fault.
 var excuse = json.RawMessage(`{"message": "host_stopping", "excused": true}`)
 
 func (m *machine) settle() {
 	held := m.steps(func(s *modelStep) bool { return s.state == vocab.StepInProgress })
 	all := m.steps(func(*modelStep) bool { return true })
-	outcomes := vocab.Outcomes[:1] // a batch holds successes or failures
+	outcomes := vocab.Outcomes[:1] // a batch contains successes or failures
 	if rapid.Bool().Draw(m.T, "fails") {
 		outcomes = vocab.Outcomes[1:]
 	}
@@ -195,7 +195,7 @@ func (m *machine) settle() {
 		if rapid.IntRange(0, 4).Draw(m.T, "retry after") == 0 {
 			s.RetryAfter = 2 * time.Millisecond
 			if st := m.model.step(key); s.Outcome == vocab.OutcomeReleased && st.claims-st.attempts > 1 {
-				s.RetryAfter = 0 // the wait grows fast: TestWaitAfterLostPlugins
+				s.RetryAfter = 0 // the wait grows fast, see TestWaitAfterLostPlugins
 			}
 		}
 		batch = append(batch, s)
@@ -209,8 +209,8 @@ func (m *machine) settle() {
 	}
 }
 
-// drawLease draws the step's own lease, mostly, or a former one of it, one of
-// another step, or one that never was.
+// drawLease usually draws the step's own lease, else a former one, one of another step,
+// or one that never existed.
 func (m *machine) drawLease(key store.StepKey) vocab.UUID {
 	var former, foreign []vocab.UUID
 	for _, l := range m.model.granted {
@@ -253,8 +253,8 @@ func (m *machine) settleBatch(g store.Grant, batch []store.Settlement) {
 	m.requireSettled(got, verdicts, look)
 }
 
-// requireSettled requires the verdicts, and that those of the tasks ended in which
-// nothing moves any more.
+// requireSettled requires the verdicts, and that the tasks in which nothing moves any
+// more have ended.
 func (m *machine) requireSettled(got store.Settled, verdicts []store.Verdict, look []vocab.UUID) {
 	if !slices.Equal(verdicts, got.Verdicts) {
 		m.Fatalf("verdicts %v, want %v", got.Verdicts, verdicts)
@@ -287,7 +287,7 @@ func (m *machine) addHost() {
 	m.model.hosts[id] = &modelHost{}
 }
 
-// hostDies lets a host's lease run out. It may go on calling: it is a zombie.
+// hostDies lets a host's lease expire. It may continue to make calls, as a zombie.
 func (m *machine) hostDies() {
 	m.exec("update tasker_hosts set alive_until = clock_timestamp() - interval '1 ms' where host_id = $1", pick(m, "host", m.live))
 }
@@ -353,7 +353,7 @@ func (m *machine) hint() {
 	k := pick(m, "step", m.steps(func(*modelStep) bool { return true }))
 	m.model.step(k).hinted = true
 	m.exec("select tasker_enqueue(array[$1::uuid], array[$2::integer])", k.Task, k.Number)
-	if rapid.Bool().Draw(m.T, "bare") { // as somebody else may send it
+	if rapid.Bool().Draw(m.T, "bare") { // as others may send it
 		m.exec("update pgmq.q_" + queue + " set headers = null where msg_id = (select max(msg_id) from pgmq.q_" + queue + ")")
 	}
 }
@@ -401,7 +401,7 @@ func (m *machine) sweepMessages() {
 	}
 }
 
-// timePasses makes all that waits for a time due.
+// timePasses makes everything due that waits for a time.
 func (m *machine) timePasses() {
 	m.exec("update pgmq.q_" + queue + " set vt = clock_timestamp() - interval '1 ms' where vt > clock_timestamp() - interval '1 ms'")
 	m.exec("update tasker_workflow_steps set due_at = clock_timestamp() - interval '2 ms' where due_at > clock_timestamp() - interval '2 ms'")
@@ -410,7 +410,7 @@ func (m *machine) timePasses() {
 		m.model.step(k).dueFrom = time.Unix(1, 0)
 		m.model.step(k).dueTo = now
 	}
-	m.compare() // takes the new times over
+	m.compare() // adopts the new times
 }
 
 // People --------------------------------------------------------------------------
@@ -442,7 +442,7 @@ func (m *machine) resolveTask() {
 
 var operator = store.Operator{By: "ops", Reason: "the night shift"}
 
-// pickRepairable draws a step of a state that repair is for, mostly.
+// pickRepairable usually draws a step in a state that repairs are for.
 func (m *machine) pickRepairable() store.StepKey {
 	all := m.steps(func(*modelStep) bool { return true })
 	failed := m.steps(func(s *modelStep) bool { return s.state == vocab.StepError })
@@ -452,7 +452,7 @@ func (m *machine) pickRepairable() store.StepKey {
 	return pick(m, "step", all)
 }
 
-// retry has a failed step run anew, or all of its task.
+// retry retries a failed step, or all failed steps of its task.
 func (m *machine) retry() {
 	if rapid.Bool().Draw(m.T, "all") {
 		m.retryTask()
@@ -497,7 +497,7 @@ func (m *machine) resolveStep() {
 	}
 }
 
-// pause stops the queue, or lets it go on.
+// pause pauses the queue, or resumes it.
 func (m *machine) pause() {
 	paused := !m.model.paused && rapid.IntRange(0, 2).Draw(m.T, "seldom") == 0
 	m.setPaused(paused)
@@ -509,8 +509,8 @@ func (m *machine) setPaused(paused bool) {
 	m.model.paused = paused
 }
 
-// settleByHand resolves a waiting sink past the engine, as somebody with psql
-// would: nobody counts, nobody concludes.
+// settleByHand resolves a waiting sink bypassing the engine, as with psql: nothing is
+// counted, nothing is concluded.
 func (m *machine) settleByHand() {
 	sinks := m.steps(func(s *modelStep) bool { return s.waits() })
 	sinks = slices.DeleteFunc(sinks, func(k store.StepKey) bool { return len(m.model.tasks[k.Task].plan.Steps[k.Number].Children) > 0 })

@@ -18,10 +18,10 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
 )
 
-// A mutant is the engine with one guard removed. The machine or a scenario must
-// notice each: a guard whose loss nobody notices is not tested, or not needed.
+// A mutant is the engine with one guard removed. The machine or a scenario must notice
+// each one: a guard whose loss goes unnoticed is not tested, or not needed.
 //
-// Guards that cannot be killed, since another one stands behind them, are not
+// Guards whose removal has no effect, because there is another one behind them, are not
 // in the table:
 //   - settle's "state = 'in_progress'" for the task it finishes: a task that has
 //     ended has no step in progress, so nothing is settled in it.
@@ -267,8 +267,8 @@ func (m mutant) apply(t *testing.T, b *bed) {
 // machineHunt plays histories until one goes wrong.
 func machineHunt(t *testing.T, b *bed) (found string) {
 	t.Helper()
-	// What is found at all is found in thirty-five of them, on average, or fewer: the rarest
-	// things have a hunt of their own.
+	// Whatever is found at all is found in thirty-five of them, on average, or fewer: the
+	// rarest violations have their own hunt.
 	for try := 0; try < 6 && found == ""; try++ {
 		rapid.Check(t, func(rt *rapid.T) {
 			if found != "" {
@@ -283,8 +283,8 @@ func machineHunt(t *testing.T, b *bed) (found string) {
 	return found
 }
 
-// cancelledHunt: the task of an outside worker's step is cancelled, and the
-// worker asks for more time.
+// cancelledHunt: the task of an outside worker's step is cancelled, and the worker asks
+// for more time.
 func cancelledHunt(t *testing.T, b *bed) string {
 	t.Helper()
 	host, w := b.host(t), outsider{b.pool}
@@ -303,8 +303,8 @@ func cancelledHunt(t *testing.T, b *bed) string {
 	return oracleSays(t, b)
 }
 
-// doomedHunt settles the last two steps of a failing task together: one is
-// settled, and before that commits the other is.
+// doomedHunt settles the last two steps of a failing task at the same time: the second
+// before the first has committed.
 func doomedHunt(t *testing.T, b *bed) string {
 	t.Helper()
 	p := b.mustPlan(t, doomedFan(2)...)
@@ -335,8 +335,8 @@ func roomHunt(t *testing.T, b *bed) string {
 	return oracleSays(t, b)
 }
 
-// partHunt: a host settles one step whose children are for a handler it does not
-// serve, and for one it does.
+// partHunt: a host settles a step with children for a handler that it does not serve, and
+// for one that it does.
 func partHunt(t *testing.T, b *bed) string {
 	t.Helper()
 	steps := diamond()
@@ -354,8 +354,8 @@ func partHunt(t *testing.T, b *bed) string {
 	return oracleSays(t, b)
 }
 
-// markHunt: while a step of a task runs, another one fails for good; the task ends
-// when the last of those behind the first has. One task alone, then two together.
+// markHunt: while a step of a task runs, another one fails for good; the task ends with
+// the last of those that follow the first. First one task alone, then two together.
 func markHunt(t *testing.T, b *bed) string {
 	t.Helper()
 	steps := append(chain(3), step("aside", nil, nil))
@@ -380,7 +380,7 @@ func markHunt(t *testing.T, b *bed) string {
 	return oracleSays(t, b)
 }
 
-// refusedOrWrong fails the test if the server was not there.
+// refusedOrWrong fails the test if the server was not available.
 func refusedOrWrong(t *testing.T, err error) string {
 	t.Helper()
 	if err == nil {
@@ -392,14 +392,14 @@ func refusedOrWrong(t *testing.T, err error) string {
 	return err.Error()
 }
 
-// blocked runs do until it waits for a lock of the open transaction, then
-// commits that, and returns what do came to.
+// blocked runs do until it waits for a lock of the open transaction, then commits that,
+// and returns do's result.
 func blocked(t *testing.T, b *bed, tx pgx.Tx, do func(ctx context.Context) error) error {
 	t.Helper()
 	return onceBlocked(t, b, func() error { return tx.Commit(t.Context()) }, do)
 }
 
-// onceBlocked runs do until it waits for a lock, then end, and returns what do came to.
+// onceBlocked runs do until it waits for a lock, then end, and returns do's result.
 func onceBlocked(t *testing.T, b *bed, end func() error, do func(ctx context.Context) error) error {
 	t.Helper()
 	done := make(chan error, 1)
@@ -422,8 +422,8 @@ func onceBlocked(t *testing.T, b *bed, end func() error, do func(ctx context.Con
 const settleOneSQL = `
 select tasker_settle_steps($1, 0, '{}', array[$2::uuid], '{0}', array[$3::uuid], '{success}', '{1}', '{null}', '{null}', '{null}', '{0}')`
 
-// zombieHunt: a host claims, and before it commits it is declared dead and its
-// steps are given back.
+// zombieHunt: a host claims, and before that commits it is declared dead and its steps
+// are given back.
 func zombieHunt(t *testing.T, b *bed) string {
 	t.Helper()
 	p := b.mustPlan(t, fan(1)...)
@@ -445,8 +445,8 @@ func zombieHunt(t *testing.T, b *bed) string {
 	return oracleSays(t, b)
 }
 
-// sweepHunt: a host settles, and before it commits it is declared dead and its
-// steps are given back.
+// sweepHunt: a host settles, and before that commits it is declared dead and its steps
+// are given back.
 func sweepHunt(t *testing.T, b *bed) string {
 	t.Helper()
 	p := b.mustPlan(t, fan(1)...)
@@ -466,8 +466,8 @@ func sweepHunt(t *testing.T, b *bed) string {
 	return refusedOr(t, b, err)
 }
 
-// dueHunt: a step fails with a short wait, and hosts look at the queue all the
-// time: the wait is the policy's, and the first to see the message has the step.
+// dueHunt: a step fails with a short wait, and hosts look at the queue all the time: the
+// wait is that of the policy, and the first to see the message gets the step.
 func dueHunt(t *testing.T, b *bed) string {
 	t.Helper()
 	steps := fan(1)
@@ -491,7 +491,7 @@ func dueHunt(t *testing.T, b *bed) string {
 	return ""
 }
 
-// deadHunt: a host that was declared dead and swept goes on.
+// deadHunt: a host that was declared dead and swept continues.
 func deadHunt(t *testing.T, b *bed) string {
 	t.Helper()
 	p, zombie := b.mustPlan(t, chain(2)...), b.host(t)
@@ -500,7 +500,7 @@ func deadHunt(t *testing.T, b *bed) string {
 	b.exec(t, "update tasker_hosts set alive_until = clock_timestamp() - interval '1 s'")
 	_, err := b.store.SweepHosts(t.Context())
 	require.NoError(t, err)
-	// Swept before its step could be given back: settling it is still its right.
+	// Swept before its step could be given back: it may still settle it.
 	b.exec(t, "update tasker_hosts set swept_at = clock_timestamp()")
 	b.settle(t, b.grant(zombie, 1), vocab.OutcomeSuccess, leases...)
 	claimed := b.claim(t, b.grant(zombie, 5))
@@ -530,9 +530,8 @@ func capHunt(t *testing.T, b *bed) string {
 	return oracleSays(t, b)
 }
 
-// hintHunt: hints for a step that is not due, for one whose parents are not done,
-// and for one the host does not serve, without the headers that would keep it
-// from looking.
+// hintHunt: hints for a step that is not due, for one whose parents are not done, and for
+// one that the host does not serve, without the headers that would keep it from looking.
 func hintHunt(t *testing.T, b *bed) string {
 	t.Helper()
 	steps := fan(3)
@@ -558,7 +557,7 @@ func hintHunt(t *testing.T, b *bed) string {
 	return oracleSays(t, b)
 }
 
-// concludeHunt: a task that has ended is concluded once more.
+// concludeHunt: a task that has ended is concluded again.
 func concludeHunt(t *testing.T, b *bed) string {
 	t.Helper()
 	p, g := b.mustPlan(t, fan(1)...), b.grant(b.host(t), 1)
@@ -568,8 +567,8 @@ func concludeHunt(t *testing.T, b *bed) string {
 	return oracleSays(t, b)
 }
 
-// claimsHunt: a processor whose claim has run out goes on, while it has claimed
-// the task again in another goroutine, and before.
+// claimsHunt: a processor whose claim has expired continues, both before and after it has
+// claimed the task again in another goroutine.
 func claimsHunt(t *testing.T, b *bed) string {
 	t.Helper()
 	p := b.mustPlan(t, fan(1)...)
@@ -605,7 +604,7 @@ func oracleSays(t *testing.T, b *bed) string {
 	return strings.Join(wrong, "\n")
 }
 
-// The scenarios find nothing in the engine as it is.
+// The scenarios find nothing in the unchanged engine.
 func TestScenariosOfTheMutants(t *testing.T) {
 	t.Parallel()
 	for name, hunt := range map[string]func(*testing.T, *bed) string{

@@ -11,13 +11,13 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
 )
 
-// partitioned are the tables that have partitions.
+// partitioned are the tables with partitions.
 func partitioned() []string {
 	return []string{"tasker_tasks", "tasker_workflow_steps", "tasker_task_transitions", "tasker_workflow_step_transitions"}
 }
 
-// spans returns the partitions of a table as days from today on: "-3..6" ends before the
-// sixth.
+// spans returns the partitions of a table as days relative to today: "-3..6" ends before
+// the sixth.
 func (b *bed) spans(t testing.TB, table string) string {
 	t.Helper()
 	return one[string](t, b, `
@@ -25,7 +25,7 @@ select string_agg(format('%s..%s', days(x.o_begins), days(x.o_ends)), ' ' order 
   from tasker_partitions($1) x`, table)
 }
 
-// days makes the function that spans counts with.
+// days creates the function with which spans counts.
 func (b *bed) days(t testing.TB) {
 	t.Helper()
 	b.exec(t, `
@@ -34,8 +34,8 @@ create function days(p_at timestamptz) returns integer language sql stable as $$
 $$`)
 }
 
-// Partitions are for more days the longer tasks are kept, follow one another without a
-// gap whatever there was before, and are the same for all four tables.
+// Partitions span more days the longer tasks are kept, follow one another without gaps
+// whatever there was before, and are the same for all four tables.
 func TestPartitionsAreWide(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
@@ -65,8 +65,8 @@ func TestPartitionsAreWide(t *testing.T) {
 	everywhere("0..3 3..12 12..13 13..16 16..19 19..20 20..24 24..54 54..84")
 }
 
-// A row that is in a default partition already keeps the others of its day there, and
-// nobody else.
+// A row that is already in a default partition keeps the others of its day there, but
+// nothing else.
 func TestPartitionsBesideRowsOfTheDefault(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
@@ -78,9 +78,9 @@ func TestPartitionsBesideRowsOfTheDefault(t *testing.T) {
 	require.Equal(t, "0..3 3..4 5..11", b.spans(t, "tasker_task_transitions"))
 }
 
-// A partition of many days goes when its last task is over its time. Until then nobody
-// deletes its tasks one by one, but for those of a namespace that keeps them for less
-// time than the others; and one that takes tasks stays, whatever is in it.
+// A partition of many days is dropped when its last task has exceeded its retention time.
+// Until then, its tasks are not deleted one by one, except those of a namespace with a
+// shorter retention time; and the current partition stays, whatever is in it.
 func TestRetentionOfWidePartitions(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
@@ -143,8 +143,8 @@ func TestAPartitionThatTakesTasksStays(t *testing.T) {
 	require.Equal(t, "-4..1", b.spans(t, "tasker_tasks"))
 }
 
-// Where the tables are cut at other days, steps and history go when no task of their time
-// is left.
+// If the tables are divided at different days, steps and history are dropped when no task
+// of their time is left.
 func TestRetentionOfTablesCutAtOtherDays(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
@@ -174,7 +174,7 @@ func TestRetentionOfTablesCutAtOtherDays(t *testing.T) {
 	require.Zero(t, one[int](t, b, "select count(*) from tasker_tasks t where not exists (select from tasker_workflow_steps s where s.task_uuid = t.task_uuid)"))
 
 	b.exec(t, "update tasker_tasks set completed_at = clock_timestamp() - interval '31 days' where task_uuid = $1", kept)
-	for range 2 { // the steps' first partition begins before the tasks' that keeps it
+	for range 2 { // the first partition of steps begins before that of the tasks that keep it
 		for _, d := range days {
 			_, err = b.store.DropDay(t.Context(), d, time.Second, store.Retention{Tasks: 30 * day})
 			require.NoError(t, err)

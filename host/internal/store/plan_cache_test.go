@@ -10,7 +10,7 @@ import (
 	"github.com/tasker-systems/tasker-host/host/internal/store"
 )
 
-// counted returns what the caches of plans have counted, by metric and cache.
+// counted returns the metrics of the plan caches, by metric and cache.
 func counted(t *testing.T, reg *prometheus.Registry) map[string]float64 {
 	t.Helper()
 	families, err := reg.Gather()
@@ -56,7 +56,7 @@ func TestPlanCache(t *testing.T) {
 	require.InDelta(t, 3, got["tasker_query_cache_misses_total plan_names"], 0)
 	require.InDelta(t, 2, got["tasker_query_cache_misses_total plans"], 0)
 	require.Zero(t, got["tasker_query_cache_evictions_total plans"])
-	for range 3 { // more than fit: each is found all the same
+	for range 3 { // more than fit: each is found nevertheless
 		require.NoError(t, find(plans[0]))
 		require.NoError(t, find(plans[1]))
 		require.NoError(t, find(&absent))

@@ -21,12 +21,12 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
 )
 
-// growing are the tables that grow with work and history: no statement on the
-// way of a step may read one from end to end. Partitions have a day at the end.
+// growing matches the tables that grow with work and history: no statement in the path of
+// a step may read one from end to end. The names of partitions end in a day.
 var growing = regexp.MustCompile(`^(tasker_(tasks|workflow_steps|task_transitions|workflow_step_transitions)(_\d{8}|_default)?|q_.*|a_.*|` +
 	`tasker_idempotency_keys|tasker_task_identities|tasker_dead_letters|tasker_finalization_attempts|tasker_priority_messages)$`)
 
-// node is a node of a plan, as far as the test looks at it.
+// node is a node of a plan, with the fields that the test uses.
 type node struct {
 	Type     string `json:"Node Type"`
 	Relation string `json:"Relation Name"`
@@ -34,7 +34,7 @@ type node struct {
 	Cond     string `json:"Index Cond"`
 	Plans    []node `json:"Plans"`
 
-	// Counted if the plan was analyzed, for each loop.
+	// Per loop, if the plan was analyzed.
 	Loops    float64 `json:"Actual Loops"`
 	Joined   float64 `json:"Rows Removed by Join Filter"`
 	Filtered float64 `json:"Rows Removed by Filter"`
@@ -50,9 +50,9 @@ func (n node) waste() float64 {
 }
 
 // scans returns the growing tables that a plan reads from end to end, and the steps of
-// templates if all of one are read to find one of them.
+// templates if all steps of a template are read to find one.
 func (n node) scans() (tables []string) {
-	if n.Type == "Seq Scan" && growing.MatchString(n.Relation) || n.Index == "tasker_idempotency_keys_age" || // that is retention's
+	if n.Type == "Seq Scan" && growing.MatchString(n.Relation) || n.Index == "tasker_idempotency_keys_age" || // that is for retention
 		n.Relation == "tasker_named_steps" && n.Index != "" && n.Index != "tasker_named_steps_pkey" && !strings.Contains(n.Cond, "name") {
 		tables = append(tables, n.Relation)
 	}
@@ -62,14 +62,14 @@ func (n node) scans() (tables []string) {
 	return tables
 }
 
-// planWatch listens to auto_explain, which tells the plan of every statement,
-// also of those in functions.
+// planWatch listens to auto_explain, which reports the plan of every statement, including
+// those in functions.
 type planWatch struct {
 	mu     sync.Mutex
 	seen   int
 	bad    map[string][]string // the tables by statement
-	waste  map[string]float64  // the rows that a run read in vain, by statement
-	garbed []string            // what could not be read
+	waste  map[string]float64  // the rows that an execution read in vain, by statement
+	garbed []string            // what could not be parsed
 }
 
 func (w *planWatch) notice(_ *pgconn.PgConn, n *pgconn.Notice) {
@@ -97,8 +97,8 @@ func (w *planWatch) notice(_ *pgconn.PgConn, n *pgconn.Notice) {
 	}
 }
 
-// analyze opens a session as [planWatch.pool] does, whose statements tell what
-// they read in vain.
+// analyze opens a session like [planWatch.pool], whose statements also report what they
+// read in vain.
 func (w *planWatch) analyze(t *testing.T, b *bed) *pgxpool.Pool {
 	t.Helper()
 	pool := w.pool(t, b.pool.Config().ConnString())
@@ -110,7 +110,7 @@ func (w *planWatch) analyze(t *testing.T, b *bed) *pgxpool.Pool {
 	return pool
 }
 
-// requireWasteBelow requires that no statement read so many rows in vain.
+// requireWasteBelow requires that no statement read that many rows in vain.
 func (w *planWatch) requireWasteBelow(t *testing.T, most int) {
 	t.Helper()
 	w.mu.Lock()
@@ -122,7 +122,7 @@ func (w *planWatch) requireWasteBelow(t *testing.T, most int) {
 	}
 }
 
-// pool opens one session as a host's, whose plans are watched.
+// pool opens one session like a host's, whose plans are watched.
 func (w *planWatch) pool(t *testing.T, url string) *pgxpool.Pool {
 	t.Helper()
 	cfg, err := store.PoolConfig{URL: url, ConnectTimeout: time.Minute, StatementTimeout: time.Minute, LockTimeout: time.Minute}.PoolConfiguration()
@@ -147,7 +147,7 @@ func (w *planWatch) listen(t *testing.T, pool *pgxpool.Pool) {
 	}
 }
 
-// daily does everything once that hosts and workers do all day, in one session.
+// daily does once everything that hosts and workers do all day, in one session.
 func daily(t *testing.T, pool *pgxpool.Pool, plans [2]*store.Plan, all []int32) {
 	t.Helper()
 	ctx, s := t.Context(), store.New(pool)
@@ -168,7 +168,7 @@ func daily(t *testing.T, pool *pgxpool.Pool, plans [2]*store.Plan, all []int32) 
 	task.Identity, task.Unique = task.UUID[:], workflow.IdentityReturnExisting
 	created, err := s.CreateTasks(ctx, g, []store.NewTask{task, newTask(plans[1]), newTask(plans[0]), newTask(plans[0])}, "")
 	require.NoError(t, err)
-	again, other := task, task // one has the key, the other the identity
+	again, other := task, task // one has the same key, the other the same identity
 	again.UUID, other.UUID, other.Key = taskUUID(), taskUUID(), taskUUID().String()
 	known, err := s.CreateTasks(ctx, g, []store.NewTask{again, other}, "")
 	require.NoError(t, err)
@@ -258,7 +258,7 @@ func daily(t *testing.T, pool *pgxpool.Pool, plans [2]*store.Plan, all []int32) 
 	require.NoError(t, err)
 	_, err = s.SettlePosted(ctx, host, posted, policy, postedBy(t, pool, vocab.OutcomePermanent, tasks[1:]...)) // one of them is stale
 	require.NoError(t, err)
-	_, err = pool.Exec(ctx, "select pgmq.purge_queue($1)", queue) // as those remove their messages who post results
+	_, err = pool.Exec(ctx, "select pgmq.purge_queue($1)", queue) // as those who post results remove their messages
 	require.NoError(t, err)
 	_, _, err = s.SweepMessages(ctx, time.Hour)
 	require.NoError(t, err)
@@ -276,9 +276,9 @@ func daily(t *testing.T, pool *pgxpool.Pool, plans [2]*store.Plan, all []int32) 
 	require.NoError(t, err)
 }
 
-// TestPlansUseIndexes: the statements of every day find their rows by an index,
-// however large the tables have become: with plans that were made when they were
-// empty (and counted as empty), without statistics, and with fresh ones.
+// TestPlansUseIndexes: everyday statements find their rows by an index, however large the
+// tables have become: with plans made when the tables were empty (and known to be empty),
+// without statistics, and with fresh ones.
 func TestPlansUseIndexes(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
@@ -291,7 +291,7 @@ func TestPlansUseIndexes(t *testing.T) {
 	w := &planWatch{bad: map[string][]string{}}
 	url := b.pool.Config().ConnString()
 	old := w.pool(t, url)
-	for range 6 { // a statement that ran five times has its plan
+	for range 6 { // a statement has its generic plan after five executions
 		daily(t, old, plans, b.all)
 	}
 	b.past(t, plans[0], time.Hour, 20_000)
@@ -324,8 +324,8 @@ func TestPlansUseIndexes(t *testing.T) {
 	}
 }
 
-// fillAside fills the tables beside the tasks: messages that are not due, keys,
-// dead letters, tries of finalization.
+// fillAside fills the tables besides those of tasks: messages that are not due, keys,
+// dead letters, finalization attempts.
 func (b *bed) fillAside(t *testing.T, n int) {
 	t.Helper()
 	for _, sql := range []string{
@@ -339,7 +339,7 @@ func (b *bed) fillAside(t *testing.T, n int) {
 	}
 }
 
-// wide is a root, a number of steps behind it, and one behind those.
+// wide returns a root, a number of children, and one step that depends on all of them.
 func wide(width int32) []workflow.Step {
 	children := make([]int32, width)
 	steps := []workflow.Step{step("root", nil, children)}
@@ -350,10 +350,9 @@ func wide(width int32) []workflow.Step {
 	return append(steps, step("join", children, nil))
 }
 
-// TestWideTasksWasteNothing: what is done to a task with many steps looks each of
-// them up; a plan that reads all steps for each of them would work in small tests
-// and never end in large ones. The database has no statistics, as one that a host
-// has just made.
+// TestWideTasksWasteNothing: operations on a task with many steps look each of them up; a
+// plan that reads all steps for each of them would work in small tests and never end with
+// large tasks. The database has no statistics, like one that a host has just created.
 func TestWideTasksWasteNothing(t *testing.T) {
 	t.Parallel()
 	const width = 800
@@ -402,8 +401,8 @@ func TestWideTasksWasteNothing(t *testing.T) {
 	w.requireWasteBelow(t, 5*width)
 }
 
-// TestTasksBesideAWideTemplateWasteNothing: nor do tasks of a short template read the
-// steps of a long one, once statistics say that templates are long.
+// TestTasksBesideAWideTemplateWasteNothing: tasks of a short template do not read the
+// steps of a long one either, once statistics say that templates are long.
 func TestTasksBesideAWideTemplateWasteNothing(t *testing.T) {
 	t.Parallel()
 	const many, width = 100, 10000
@@ -413,7 +412,7 @@ func TestTasksBesideAWideTemplateWasteNothing(t *testing.T) {
 	b.exec(t, "analyze tasker_named_steps")
 	w := &planWatch{bad: map[string][]string{}, waste: map[string]float64{}}
 	pool := w.analyze(t, b)
-	_, err := pool.Exec(t.Context(), "set cpu_index_tuple_cost = 0.05") // what tips the planner depends on much else
+	_, err := pool.Exec(t.Context(), "set cpu_index_tuple_cost = 0.05") // the planner's choice depends on many other things
 	require.NoError(t, err)
 	ctx, s := t.Context(), store.New(pool)
 	host, err := s.RegisterHost(ctx, store.HostInfo{Name: "short", Version: "1", Environment: "test", State: "normal"}, time.Hour)
@@ -456,8 +455,8 @@ func TestTasksBesideAWideTemplateWasteNothing(t *testing.T) {
 	w.requireWasteBelow(t, 10*many)
 }
 
-// TestManyTasksWasteNothing: nor is anything done to many tasks at once looked up
-// among all of them for each.
+// TestManyTasksWasteNothing: operations on many tasks at once do not search all of them
+// for each one either.
 func TestManyTasksWasteNothing(t *testing.T) {
 	t.Parallel()
 	const many = 400
@@ -520,8 +519,8 @@ func TestManyTasksWasteNothing(t *testing.T) {
 	w.requireWasteBelow(t, 8*many)
 }
 
-// TestRareTagsAreFoundWithoutHistory: a list by tag reads some of the newest tasks,
-// and then only those that have the tag, however many others there are.
+// TestRareTagsAreFoundWithoutHistory: a list by tag reads some of the newest tasks, and
+// then only those with the tag, however many others there are.
 func TestRareTagsAreFoundWithoutHistory(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
@@ -556,9 +555,9 @@ update tasker_tasks set attributes = '{"tags": ["rare"]}'
 	}
 }
 
-// TestWorkersFunctionsAreNotCompiled: a session of a worker has the server's
-// settings, not a host's. Their estimates grow with the tables until the server
-// compiles them to machine code, at a second a call for what takes milliseconds.
+// TestWorkersFunctionsAreNotCompiled: a worker's session has the server's settings, not a
+// host's. The estimated costs grow with the tables until the server compiles the
+// functions to machine code, which takes a second per call for what takes milliseconds.
 func TestWorkersFunctionsAreNotCompiled(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
@@ -572,6 +571,6 @@ select p.proname || ' ' || coalesce(array_to_string(p.proconfig, ' '), '') from 
 	for _, f := range functions {
 		require.Contains(t, f, "jit=off")
 	}
-	// Nor does a session of a worker read and sort a long queue for the head of it.
+	// Nor does a worker's session read and sort a long queue to find its head.
 	require.Contains(t, one[string](t, b, "select array_to_string(p.proconfig, ' ') from pg_proc p where p.proname = 'tasker_claim_steps'"), "enable_bitmapscan=off")
 }

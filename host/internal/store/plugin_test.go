@@ -11,8 +11,8 @@ import (
 	"github.com/tasker-systems/tasker-host/migrations/pgtest"
 )
 
-// The account of two generations, one of which crashes and is quarantined, as
-// people and hosts read it.
+// The record of two generations, one of which crashes and is quarantined, as seen by
+// people and hosts.
 func TestPluginJournal(t *testing.T) {
 	t.Parallel()
 	pool := pgtest.New(t)
@@ -46,7 +46,7 @@ func TestPluginJournal(t *testing.T) {
 	require.Equal(t, "bb", last(""))
 	require.Equal(t, "aa", last("bb"))
 
-	// Quarantine is of the environment, and ends when somebody says so.
+	// Quarantine applies to the environment, and ends on request.
 	written := len(events)
 	happened(0, journal.Verified, journal.Quarantined, "bb").Config = ""
 	require.NoError(t, j.Record(t.Context(), events[written:]))
@@ -67,7 +67,8 @@ func TestPluginJournal(t *testing.T) {
 	require.Empty(t, found)
 	require.Equal(t, "bb", last(""))
 
-	// The history comes in pages, the latest first, and rebuilds the routes.
+	// The history comes in pages, newest first, and allows the routes to be
+	// reconstructed.
 	var all []journal.Event
 	for before := int64(0); ; {
 		page, err := st.PluginEvents(t.Context(), "test", slot, before, 4)

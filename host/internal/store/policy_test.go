@@ -21,10 +21,9 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
 )
 
-// What keys and identities promise while many submit at once: whatever they are
-// told, there is an order of their batches, one after the other, in which the
-// model tells them the same; and the tables hold what it does then. Between the
-// rounds retention takes tasks away.
+// What keys and identities guarantee while many submit at once: whatever the answers are,
+// there is a serial order of the batches in which the model gives the same answers, and
+// the tables then match the model. Between the rounds, retention removes tasks.
 func TestIdentityPolicy(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
@@ -36,11 +35,11 @@ func TestIdentityPolicy(t *testing.T) {
 	})
 }
 
-// policyHunt rushes until something goes wrong.
+// policyHunt calls rush until something goes wrong.
 func policyHunt(t *testing.T, b *bed) (found string) {
 	t.Helper()
 	r := newRush(t, b)
-	for try := 0; try < 3 && found == ""; try++ { // luck may be slow
+	for try := 0; try < 3 && found == ""; try++ { // it may take some luck
 		rapid.Check(t, func(rt *rapid.T) {
 			if found == "" {
 				found = r.play(rt)
@@ -50,12 +49,12 @@ func policyHunt(t *testing.T, b *bed) (found string) {
 	return found
 }
 
-// rush has submitters come at once, round after round.
+// rush lets submitters submit at once, round after round.
 type rush struct {
 	bed   *bed
 	plan  *store.Plan
 	grant store.Grant
-	plays atomic.Int64 // each has keys and identities of its own
+	plays atomic.Int64 // each has its own keys and identities
 }
 
 func newRush(t *testing.T, b *bed) *rush {
@@ -63,7 +62,7 @@ func newRush(t *testing.T, b *bed) *rush {
 	return &rush{bed: b, plan: b.mustPlan(t, fan(1)...), grant: b.grant(b.host(t), 0)}
 }
 
-// play plays some rounds and returns what is wrong then.
+// play plays some rounds and returns what is wrong afterwards.
 func (r *rush) play(rt *rapid.T) string {
 	prefix := fmt.Sprintf("%d:", r.plays.Add(1))
 	m := newModel()
@@ -112,8 +111,7 @@ func (r *rush) draw(rt *rapid.T, prefix string) []store.NewTask {
 	return batch
 }
 
-// submit has all batches submitted at once. What the database refuses is a
-// violation.
+// submit submits all batches at once. If the database refuses one, that is a violation.
 func (r *rush) submit(ctx context.Context, rt *rapid.T, batches [][]store.NewTask) (answers [][]store.Created, refused string) {
 	answers = make([][]store.Created, len(batches))
 	calls := make([]func() error, len(batches))
@@ -133,8 +131,8 @@ func (r *rush) submit(ctx context.Context, rt *rapid.T, batches [][]store.NewTas
 	return answers, ""
 }
 
-// explain finds an order of the batches in which the model gives their answers,
-// and returns the model after it; nil: there is none.
+// explain finds an order of the batches in which the model gives the same answers, and
+// returns the resulting model, or nil if there is none.
 func explain(before *model, batches [][]store.NewTask, answers [][]store.Created) *model {
 	if len(batches) == 0 {
 		return before
@@ -165,7 +163,7 @@ func told(batches [][]store.NewTask, answers [][]store.Created) string {
 	return b.String()
 }
 
-// compare says where the tables are not what the model and the answers say.
+// compare returns how the tables differ from the model and the answers.
 func (r *rush) compare(rt *rapid.T, prefix string, m *model, made map[vocab.UUID]bool) string {
 	keys := r.read(rt, `select k.idempotency_key, k.task_uuid from tasker_idempotency_keys k where starts_with(k.idempotency_key, $1)`, prefix)
 	want := map[string]vocab.UUID{}
@@ -177,7 +175,7 @@ func (r *rush) compare(rt *rapid.T, prefix string, m *model, made map[vocab.UUID
 	}
 	holders := r.read(rt, `select convert_from(i.identity_hash, 'utf8'), i.task_uuid from tasker_task_identities i
 	                        where starts_with(convert_from(i.identity_hash, 'utf8'), $1)`, prefix)
-	maps.DeleteFunc(holders, func(_ string, task vocab.UUID) bool { return !made[task] }) // retention has them
+	maps.DeleteFunc(holders, func(_ string, task vocab.UUID) bool { return !made[task] }) // removed by retention
 	if !maps.Equal(holders, m.holders) {
 		return fmt.Sprintf("the identities are held by %v, want %v", holders, m.holders)
 	}
@@ -210,8 +208,7 @@ func (r *rush) read(rt *rapid.T, sql, prefix string) map[string]vocab.UUID {
 	return found
 }
 
-// forget removes the tasks there are, as retention does: their keys and identities
-// go later.
+// forget removes all tasks, like retention: their keys and identities are removed later.
 func (r *rush) forget(rt *rapid.T, m *model, made map[vocab.UUID]bool) {
 	gone := slices.Collect(maps.Keys(made))
 	for _, table := range []string{"tasker_tasks", "tasker_workflow_steps", "tasker_task_transitions", "tasker_workflow_step_transitions"} {
@@ -223,8 +220,8 @@ func (r *rush) forget(rt *rapid.T, m *model, made map[vocab.UUID]bool) {
 	clear(m.holders)
 }
 
-// takeoverHunt: two submitters find that the task of an identity is gone; one waits
-// until the other has put its own in the place.
+// takeoverHunt: two submitters find that the task of an identity is gone; one waits until
+// the other has put its own task in its place.
 func takeoverHunt(t *testing.T, b *bed) string {
 	t.Helper()
 	p, g := b.mustPlan(t, fan(1)...), b.grant(b.host(t), 0)
@@ -249,7 +246,7 @@ func takeoverHunt(t *testing.T, b *bed) string {
 	return oracleSays(t, b)
 }
 
-// faster makes a task with the identity before it commits.
+// faster creates a task with the identity before the other one commits.
 type faster struct {
 	pgx.Tx
 	host int32
@@ -266,8 +263,8 @@ func (f faster) Commit(ctx context.Context) error {
 	return f.Tx.Commit(ctx)
 }
 
-// orderHunt: two submitters have the same new identities, the other way round, and
-// somebody holds the one in the middle until both wait.
+// orderHunt: two submitters have the same new identities in opposite order, and a third
+// transaction holds the one in the middle until both wait.
 func orderHunt(t *testing.T, b *bed) string {
 	t.Helper()
 	return otherWayRound(t, b, `insert into tasker_task_identities (identity_hash, namespace_id, task_uuid)
@@ -296,7 +293,7 @@ func otherWayRound(t *testing.T, b *bed, hold string, request func(p *store.Plan
 	require.NoError(t, err)
 	_, err = tx.Exec(t.Context(), hold, p.ID)
 	require.NoError(t, err)
-	calls := []func() error{func() error { // lets go when both wait
+	calls := []func() error{func() error { // releases it when both wait
 		for waiting := 0; waiting < 2; {
 			if err := b.pool.QueryRow(t.Context(), `select count(*) from pg_stat_activity a
 			                                         where a.datname = current_database() and a.wait_event_type = 'Lock'`).Scan(&waiting); err != nil {
@@ -307,7 +304,7 @@ func otherWayRound(t *testing.T, b *bed, hold string, request func(p *store.Plan
 	}}
 	for _, names := range []string{"azb", "bza"} {
 		ids := []vocab.UUID{taskUUID(), taskUUID(), taskUUID()}
-		slices.SortFunc(ids, func(a, b vocab.UUID) int { return bytes.Compare(a[:], b[:]) }) // the batch's order is theirs
+		slices.SortFunc(ids, func(a, b vocab.UUID) int { return bytes.Compare(a[:], b[:]) }) // the batch is in this order
 		var batch []store.NewTask
 		for i, name := range names {
 			batch = append(batch, request(p, string(name)))

@@ -15,8 +15,8 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
 )
 
-// post: outside workers post what came of steps, some without a claim, and a host
-// reads that.
+// post: outside workers post the outcomes of steps, some without a claim, and a host
+// reads them.
 func (m *machine) post() {
 	outcomes := vocab.Outcomes[:1] // a batch holds successes or failures
 	if rapid.Bool().Draw(m.T, "fails") {
@@ -35,7 +35,7 @@ func (m *machine) post() {
 			lease = m.drawLease(key)
 		}
 		if slices.ContainsFunc(batch, func(p store.Posted) bool { return p.StepKey == key && p.Lease == lease && lease != none }) {
-			continue // which of two under one lease counts is left open
+			continue // which of two results under one lease counts is undefined
 		}
 		batch = append(batch, m.posted(settlement(key, lease, rapid.SampledFrom(outcomes).Draw(m.T, "outcome"))))
 	}
@@ -69,7 +69,7 @@ func (m *machine) settlePosted(batch []store.Posted, gone map[int64]bool) {
 	got, err := m.bed.store.SettlePosted(m.ctx, pick(m, "host", m.live), posted, m.policy, batch)
 	m.must(err)
 	at[1] = m.now()
-	for i := range batch { // first all are leased that can be
+	for i := range batch { // first, all that can be leased are leased
 		if p := &batch[i]; p.Lease == none && !gone[p.Message] {
 			if s := m.model.step(p.StepKey); s != nil && s.state == vocab.StepEnqueued {
 				p.Lease = m.adopted(p.StepKey)
@@ -112,7 +112,7 @@ func (m *machine) letters() (n int) {
 	return n
 }
 
-// adopted enters the lease that a step was given for a result without one.
+// adopted records the lease that a step was given for a result without one.
 func (m *machine) adopted(key store.StepKey) (lease vocab.UUID) {
 	m.must(m.bed.pool.QueryRow(m.ctx, "select lease_id from tasker_workflow_steps where task_uuid = $1 and step_no = $2", key.Task, key.Number).Scan(&lease))
 	if slices.ContainsFunc(m.model.granted, func(g store.Lease) bool { return g.ID == lease }) {
@@ -164,8 +164,8 @@ func twiceHunt(t *testing.T, b *bed) string {
 	return oracleSays(t, b)
 }
 
-// postedOrderHunt: one result names the lease of a step, another is without a claim
-// and of a later step of the same task; somebody settles both kinds of steps in order.
+// postedOrderHunt: one result names the lease of a step, another is for a later step of
+// the same task and without a claim; both kinds of steps are settled in order.
 func postedOrderHunt(t *testing.T, b *bed) string {
 	t.Helper()
 	host := b.host(t)
@@ -177,7 +177,7 @@ func postedOrderHunt(t *testing.T, b *bed) string {
 	return b.postInOrder(t, host, task, b.post(t, first), b.post(t, second))
 }
 
-// buryOrderHunt: a step fails for good without a claim, beside others that wait.
+// buryOrderHunt: a step fails for good without a claim, while others wait.
 func buryOrderHunt(t *testing.T, b *bed) string {
 	t.Helper()
 	host := b.host(t)

@@ -8,8 +8,8 @@ import (
 	"github.com/tasker-systems/tasker-host/migrations/pgtest"
 )
 
-// Every statement fits the migrated schema: an unknown table, column, function
-// or type fails here and not at night.
+// Every statement fits the migrated schema: an unknown table, column, function or type
+// fails here, not in production.
 func TestEveryStatementCanBePrepared(t *testing.T) {
 	t.Parallel()
 	pool := pgtest.New(t)

@@ -19,12 +19,12 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
 )
 
-// The protocol of steps under random histories: everything hosts, messages,
-// operators and clocks can do in any order, each move compared with the model
-// and the whole database judged by the oracle after it. At the end of each
-// history all faults stop, and every task must come to its right end.
+// The protocol of steps under random histories: everything that hosts, messages,
+// operators and clocks can do, in any order; each move is compared with the model, after
+// which the oracle checks the whole database. At the end of each history all faults stop,
+// and every task must end correctly.
 //
-// By default two databases see a hundred histories each; -rapid.checks and
+// By default, two databases go through a hundred histories each; -rapid.checks and
 // -rapid.steps make more and longer ones.
 func TestProtocol(t *testing.T) {
 	t.Parallel()
@@ -50,15 +50,15 @@ type machine struct {
 	bed   *bed
 	model *model
 	plans []*store.Plan
-	live  []int32 // hosts, dead ones too
+	live  []int32 // hosts, including dead ones
 	moves int
 
 	policy store.Policy
-	hunts  bool   // for a violation, which is then no failure of the test
+	hunts  bool   // looks for a violation, which then does not fail the test
 	found  string // the violation
 }
 
-// violation is what a hunting machine stops with.
+// violation stops a hunting machine.
 type violation string
 
 // Fatalf reports a violation.
@@ -70,7 +70,7 @@ func (m *machine) Fatalf(format string, args ...any) {
 	m.T.Fatalf(format, args...)
 }
 
-// unlessFound does a move, unless a violation was found before.
+// unlessFound does a move, unless a violation has been found already.
 func (m *machine) unlessFound(move func()) {
 	if m.found != "" {
 		return
@@ -102,7 +102,7 @@ func newMachine(rt *rapid.T, b *bed) *machine {
 	return m
 }
 
-// clear empties the tables: the oracle and the sweeps look at all there is.
+// clear empties the tables, because the oracle and the sweeps look at everything.
 func (m *machine) clear() {
 	var batch pgx.Batch
 	for _, table := range []string{
@@ -195,8 +195,7 @@ func (m *machine) exec(sql string, args ...any) int64 {
 
 // Drawing ---------------------------------------------------------------------
 
-// pick draws one of a list that may be empty, in which case the move is not
-// possible now.
+// pick draws an element of a list; if the list is empty, the move is not possible now.
 func pick[T any](m *machine, label string, list []T) T {
 	if len(list) == 0 {
 		m.Skip("no " + label)
@@ -230,8 +229,8 @@ func (m *machine) served(g store.Grant) []string { return handlers[:len(g.Served
 
 // Comparing -------------------------------------------------------------------
 
-// compare requires that the database is what the model says, and that the
-// oracle finds nothing in it.
+// compare requires that the database matches the model, and that the oracle finds nothing
+// wrong.
 func (m *machine) compare() {
 	rows, err := m.bed.pool.Query(m.ctx, `
 select s.task_uuid, s.step_no, s.state::text, s.remaining_parents, s.attempts, s.claims, s.lease_id, coalesce(s.lease_host, 0), s.doomed,
@@ -300,7 +299,7 @@ func (m *machine) compareTask(id vocab.UUID, have modelTask) {
 	}
 }
 
-// message is what the queue holds.
+// message is a message in the queue.
 type message struct {
 	id int64
 	store.StepKey
@@ -320,8 +319,8 @@ select q.msg_id, tasker_task_of((q.message ->> 'step_uuid')::uuid), tasker_step_
 	return list
 }
 
-// compareMessages requires that only hints outlive their use (I6), and that what
-// waits has a message unless that was lost.
+// compareMessages requires that only hints are superfluous (I6), and that what waits has
+// a message unless it was lost.
 func (m *machine) compareMessages() {
 	queued := map[store.StepKey]bool{}
 	for _, g := range m.messages() {
@@ -339,7 +338,7 @@ func (m *machine) compareMessages() {
 	}
 }
 
-// rest ends all faults and requires that every task comes to its end.
+// rest ends all faults and requires that every task ends.
 func (m *machine) rest() {
 	m.setPaused(false)
 	m.addHost()

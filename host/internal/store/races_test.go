@@ -20,11 +20,11 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
 )
 
-// Races between processors with connections of their own. Each scenario returns
-// what it found wrong, so that the mutants can be held against it as well.
+// Races between processors with separate connections. Each scenario returns what it found
+// wrong, so that it can be used on the mutants as well.
 
-// insist repeats a call that the database rolled back, as the engine does, and
-// counts deadlocks.
+// insist repeats a call that the database rolled back, like the engine, and counts
+// deadlocks.
 func insist(deadlocks *atomic.Int64, call func() error) error {
 	for {
 		err := call()
@@ -35,7 +35,7 @@ func insist(deadlocks *atomic.Int64, call func() error) error {
 	}
 }
 
-// together runs calls at the same instant.
+// together runs calls at the same moment.
 func together(calls ...func() error) error {
 	var ready sync.WaitGroup
 	ready.Add(len(calls))
@@ -50,9 +50,9 @@ func together(calls ...func() error) error {
 	return group.Wait()
 }
 
-// lastTogether makes tasks of as many independent steps as there are outcomes,
-// one more that fails first if doomed, and settles the steps of each task at the
-// same instant on different connections.
+// lastTogether creates tasks with an independent step for each outcome, and one more that
+// fails first if doomed, and settles the steps of each task at the same moment on
+// different connections.
 func lastTogether(ctx context.Context, b *bed, tasks int, doomed bool, outcomes ...vocab.Outcome) (deadlocks int64, err error) {
 	steps := fan(len(outcomes))
 	if doomed {
@@ -100,9 +100,9 @@ func lastTogether(ctx context.Context, b *bed, tasks int, doomed bool, outcomes 
 	return again.Load(), judge(ctx, b.pool)
 }
 
-// doomedFan returns n steps with a child each, and one more step that is a parent
-// of all children: once it has failed, the end of the others is no sink's end,
-// and they share no row but the task's.
+// doomedFan returns n steps with a child each, and one more step that is a parent of all
+// children: once it has failed, the other parents are not sinks, and share no row but the
+// task's.
 func doomedFan(n int) []workflow.Step {
 	steps := fan(2*n + 1)
 	for i := range n {
@@ -114,7 +114,7 @@ func doomedFan(n int) []workflow.Step {
 	return steps
 }
 
-// judge asks the oracle, and that no task is left.
+// judge consults the oracle, and requires that no task is left.
 func judge(ctx context.Context, pool *pgxpool.Pool) error {
 	wrong, err := violations(ctx, pool)
 	if err != nil {
@@ -159,7 +159,7 @@ func TestLastStepsTogether(t *testing.T) {
 	}
 }
 
-// Eight claimers of one queue: no step is leased twice, none is left.
+// Eight claimers of one queue: no step is leased twice, none is left over.
 func TestClaimersOfOneQueue(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
@@ -189,7 +189,7 @@ func TestClaimersOfOneQueue(t *testing.T) {
 				all := len(leased) == 3*tasks
 				mu.Unlock()
 				if all {
-					return nil // what others hold locked is skipped: an empty answer is not the end
+					return nil // rows locked by others are skipped: an empty answer is not the end
 				}
 			}
 		})
@@ -201,8 +201,8 @@ func TestClaimersOfOneQueue(t *testing.T) {
 	b.requireSound(t)
 }
 
-// One key, sixteen submitters, each with a UUID of its own: one task, and all
-// are told the same.
+// One key, sixteen submitters, each with its own UUID: one task, and all get the same
+// answer.
 func TestOneKeySixteenSubmitters(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
@@ -240,8 +240,8 @@ func TestOneKeySixteenSubmitters(t *testing.T) {
 	b.requireSound(t)
 }
 
-// Everything at once: hosts that claim, settle, forget, die and go on as
-// zombies; two sweepers; somebody who cancels. Every task ends once.
+// Everything at once: hosts that claim, settle, forget, die and continue as zombies; two
+// sweepers; cancels. Every task ends once.
 func TestStorm(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
@@ -306,7 +306,7 @@ type stormState struct {
 	finished  map[vocab.UUID]int
 }
 
-// work is the life of a host, and of those that come after it.
+// work is the life of a host and of its successors.
 func (s *stormState) work(ctx context.Context) error {
 	host, err := s.bed.newHost(ctx)
 	if err != nil {
@@ -323,7 +323,7 @@ func (s *stormState) work(ctx context.Context) error {
 		}
 		held := c.Leases
 		for len(held) > 0 {
-			if rand.N(60) == 0 { // the process is gone, or goes on as a zombie
+			if rand.N(60) == 0 { // the process is gone, or continues as a zombie
 				if _, err := s.bed.pool.Exec(ctx, "update tasker_hosts set alive_until = clock_timestamp() where host_id = $1", host); err != nil {
 					return err
 				}
@@ -353,7 +353,8 @@ func (s *stormState) work(ctx context.Context) error {
 	return nil
 }
 
-// settle ends leases, failures and successes apart, and returns those granted.
+// settle ends leases, with failures and successes in separate batches, and returns those
+// granted.
 func (s *stormState) settle(ctx context.Context, host int32, held []store.Lease) (next []store.Lease, err error) {
 	var good, bad []store.Settlement
 	for _, l := range held {
@@ -368,7 +369,7 @@ func (s *stormState) settle(ctx context.Context, host int32, held []store.Lease)
 			good = append(good, settlement(l.StepKey, l.ID, vocab.OutcomeSuccess))
 		}
 	}
-	for _, batch := range [][]store.Settlement{good, bad, good} { // the last: a reply that was lost
+	for _, batch := range [][]store.Settlement{good, bad, good} { // the last one: as after a lost reply
 		if len(batch) == 0 {
 			continue
 		}
@@ -436,7 +437,7 @@ func (s *stormState) sweepHosts(ctx context.Context) error {
 	return nil
 }
 
-// cancelSome cancels every tenth task at some time.
+// cancelSome cancels every tenth task at some point.
 func (s *stormState) cancelSome(ctx context.Context) error {
 	for i := 0; i < len(s.tasks); i += 10 {
 		err := insist(&s.deadlocks, func() error {

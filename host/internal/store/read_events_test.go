@@ -11,7 +11,7 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
 )
 
-// span is everything up to now.
+// span returns everything up to now.
 func (b *bed) span(t testing.TB, limit int) store.EventSpan {
 	t.Helper()
 	for { // transactions of other tests on the server hold the horizon back
@@ -24,7 +24,7 @@ func (b *bed) span(t testing.TB, limit int) store.EventSpan {
 	}
 }
 
-// The events of a task are its history without the first entries, in its order.
+// The events of a task are its history without the first entries, in the same order.
 func TestEventsAreTheHistory(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
@@ -66,7 +66,7 @@ func TestEventsAreTheHistory(t *testing.T) {
 	require.Equal(t, want, got)
 	require.Equal(t, 1, errors)
 
-	// Read in pieces it is the same, whatever the size of a piece.
+	// Reading in pieces gives the same, whatever their size.
 	for _, limit := range []int{1, 3, 7} {
 		var pieces []readmodel.Event
 		for piece := whole; piece.From < whole.To; {
@@ -80,7 +80,7 @@ func TestEventsAreTheHistory(t *testing.T) {
 	}
 }
 
-// What transactions wrote that began after the mark is not read, even if they
+// What was written by transactions that began after the mark is not read, even if they
 // have ended.
 func TestEventsEndAtTheirSpan(t *testing.T) {
 	t.Parallel()
@@ -107,8 +107,8 @@ func TestEventsEndAtTheirSpan(t *testing.T) {
 	require.Equal(t, map[string]int{"host": 1, "health": 2}, kinds)
 }
 
-// Checks of plugins may be called anything and say anything: what PostgreSQL does
-// not take must not keep the others from being written.
+// Plugins' checks may have any name and any message: what PostgreSQL does not accept must
+// not keep the others from being written.
 func TestHealthInWordsOfPlugins(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)

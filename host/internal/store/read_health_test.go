@@ -10,8 +10,8 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
 )
 
-// A claim grows old: its levels stand at two, three and four fifths of its time
-// and at its end.
+// A claim grows old: the levels begin at two, three and four fifths of its time and at
+// its end.
 func TestClaimHealthFollowsTheAgeOfAClaim(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)

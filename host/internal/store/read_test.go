@@ -22,14 +22,13 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
 )
 
-// 2^128 and its neighbour below differ only in digits no float keeps.
+// 2^128 and its predecessor differ only in digits that no float keeps.
 const (
 	twoTo128      = "340282366920938463463374607431768211456"
 	twoTo128Less1 = "340282366920938463463374607431768211455"
 )
 
-// world is a database with one host in it, and a template of two steps in a
-// line.
+// world is a database with one host and a template of two steps in a line.
 type world struct {
 	*Store
 	pool  *pgxpool.Pool
@@ -52,7 +51,7 @@ func newWorld(t *testing.T) *world {
 	return w
 }
 
-// line is a plan whose steps s0, s1, … depend on one another in a line.
+// line returns a plan whose steps s0, s1, … each depend on the one before.
 func line(namespace, name, version string, handlers ...string) workflow.Plan {
 	p := workflow.Plan{Namespace: namespace, Name: name, Version: version, Description: "a line"}
 	for i, h := range handlers {
@@ -296,7 +295,7 @@ func TestHistoryKeysStayAsTheTaskGoesOn(t *testing.T) {
 	require.Equal(t, after[len(before):], rest)
 }
 
-// pages reads a list to its end in pages of the given size.
+// pages reads a list to the end in pages of the given size.
 func pages[T any, C any](t require.TestingT, size int, from C, read func(after C) ([]T, error), key func(T) C) []T {
 	var all []T
 	for {
@@ -372,7 +371,7 @@ func TestPagesHaveNoGapsAndNoRepeats(t *testing.T) {
 	})
 }
 
-// Pages of tasks by tag are those of all tasks, less those that do not match,
+// Pages of tasks by tag are those of all tasks without the ones that do not match,
 // whichever partitions they are in and however common the tag is.
 func TestListsByTag(t *testing.T) {
 	t.Parallel()
@@ -399,7 +398,7 @@ func TestListsByTag(t *testing.T) {
 			}
 		})
 	}
-	// Some of days that have partitions of their own, some in the default one.
+	// Some from days with their own partitions, some in the default one.
 	for day, rows := range []int{30, 2500, 30} {
 		_, err := w.pool.Exec(ctx, `select tasker_ensure_partitions(clock_timestamp() - make_interval(days => $1), 1)`, 2+2*day)
 		require.NoError(t, err)
@@ -431,7 +430,7 @@ select (left(tasker_uuid_floor(m.at)::text, 13) || '-7' || lpad(to_hex(n % 4096)
 				len(f.States) > 0 && !slices.Contains(f.States, task.State) ||
 				slices.ContainsFunc(f.Tags, func(tag string) bool { return !slices.Contains(task.Tags, tag) })
 		})
-		want = want[:min(len(want), 4*f.Limit)] // four pages will do
+		want = want[:min(len(want), 4*f.Limit)] // four pages are enough
 		var got []readmodel.Task
 		for range 4 {
 			page, err := w.ListTasks(ctx, f)
@@ -495,8 +494,8 @@ func TestWhatDoesNotExistIsNotFound(t *testing.T) {
 	}
 }
 
-// Lists walk an index from its newest end and stop: of everything the primary
-// key, of active tasks the index that holds no others.
+// Lists scan an index from its newest end and stop early: lists of everything the primary
+// key, lists of active tasks the index that contains only those.
 func TestListsDoNotScanHistory(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -15,7 +15,7 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
 )
 
-// setSteps puts the steps of a task into any state, past the guards.
+// setSteps puts the steps of a task into any states, bypassing the guards.
 func (b *bed) setSteps(ctx context.Context, t require.TestingT, task vocab.UUID, plan *store.Plan, steps []workflow.StepStatus) {
 	var batch pgx.Batch
 	batch.Queue("alter table tasker_workflow_steps disable trigger all")
@@ -37,7 +37,7 @@ func (b *bed) setSteps(ctx context.Context, t require.TestingT, task vocab.UUID,
 	require.NoError(t, b.pool.SendBatch(ctx, &batch).Close())
 }
 
-// readiness reads what SQL says.
+// readiness reads the readiness according to SQL.
 func (b *bed) readiness(ctx context.Context, t require.TestingT, task vocab.UUID) (steps []workflow.StepReadiness, c workflow.ExecutionContext) {
 	rows, err := b.pool.Query(ctx, `
 select dependencies_satisfied, retry_eligible, ready_for_execution from get_step_readiness_status($1) order by named_step_no`, task)
@@ -53,8 +53,8 @@ select total_steps, pending_steps, enqueued_steps, in_progress_steps, completed_
 	return steps, c
 }
 
-// The rule of readiness exists twice, in Go and in SQL: on any states of all
-// steps the two say the same.
+// The rule of readiness exists in Go and in SQL: for any states of all steps, the two
+// agree.
 func TestReadinessIsTheSameInGoAndSQL(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
@@ -91,11 +91,11 @@ func TestReadinessIsTheSameInGoAndSQL(t *testing.T) {
 	t.Logf("%v", seen)
 }
 
-// The scenarios that the reference's SQL tests assert, in our states. Two things
-// differ throughout. What the reference calls pending and ready is enqueued the
-// moment it is ready here, so "ready" counts the roots only while no host and no
-// queue has them: the tasks are put into pending by hand. And a failed attempt
-// that will be repeated is pending with a due time, not error; error is final.
+// The scenarios of the reference's SQL tests, in our states. Two things differ
+// throughout. What the reference calls pending and ready is enqueued here as soon as it
+// is ready, so "ready" counts the roots only while neither a host nor a queue has them:
+// the tasks are set to pending by hand. And a failed attempt that will be repeated is
+// pending with a due time, not error; error is final.
 func TestReferenceScenarios(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
@@ -157,8 +157,8 @@ select array[total_parents, completed_parents] from get_step_readiness_status($1
 	})
 }
 
-// The wait after failed attempt n: tasker_backoff_ms is the longest that
-// workflow.Retry allows, and what settling writes lies within its bounds.
+// The wait after failed attempt n: tasker_backoff_ms is the longest that workflow.Retry
+// allows, and what settling writes is within its bounds.
 func TestWaitsAreThePolicys(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
@@ -209,7 +209,7 @@ func drawRetry(rt *rapid.T) workflow.Retry {
 		Retryable: true, MaxAttempts: 100, Backoff: rapid.SampledFrom(workflow.Backoffs).Draw(rt, "backoff"),
 		Base: time.Duration(base) * time.Millisecond,
 		Cap:  time.Duration(rapid.Int64Range(base, 86_400_000).Draw(rt, "cap")) * time.Millisecond,
-		// As the column keeps it: of single precision.
+		// As the column stores it: in single precision.
 		Jitter: float64(rapid.SampledFrom([]float32{0, 0.125, 0.25, 0.5, 0.75, 1}).Draw(rt, "jitter")),
 	}
 }
@@ -221,7 +221,7 @@ func withAttempts(steps []workflow.Step, n int) []workflow.Step {
 	return steps
 }
 
-// dag returns steps with these parents.
+// dag returns steps with the given parents.
 func dag(parents ...[]int32) []workflow.Step {
 	steps := make([]workflow.Step, len(parents))
 	for i := range steps {
@@ -239,8 +239,8 @@ func binaryTree() []workflow.Step {
 	return dag(nil, []int32{0}, []int32{0}, []int32{1}, []int32{1}, []int32{2}, []int32{2})
 }
 
-// mixedDAG is the mixed one: an init, two processors, a validation and two
-// transforms of them, and a final step.
+// mixedDAG is the mixed graph: an init step, two processors, a validation and two
+// transforms of these, and a final step.
 func mixedDAG() []workflow.Step {
 	return dag(nil, []int32{0}, []int32{0}, []int32{1, 2}, []int32{1}, []int32{2}, []int32{3, 4, 5})
 }

@@ -11,9 +11,8 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
 )
 
-// Giving back the steps of a dead host locks what it buries in the order of
-// everybody else: it does not hold rows of a later task while it waits for rows of
-// an earlier one.
+// Giving back the steps of a dead host locks those it sets aside in the usual order: it
+// does not hold rows of a later task while it waits for rows of an earlier one.
 func TestReleaseOfADeadHostLocksInOrder(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
@@ -50,8 +49,8 @@ func TestReleaseOfADeadHostLocksInOrder(t *testing.T) {
 	require.Equal(t, 2, one[int](t, b, "select count(*) from tasker_workflow_steps where state = 'error'"))
 }
 
-// TestReleaseHostOnce: while one host gives the steps of a dead one back, another
-// that would do so too does not wait for it, and does not say that all is done.
+// TestReleaseHostOnce: while one host gives back the steps of a dead one, another that
+// tries the same neither waits for it nor reports that everything is done.
 func TestReleaseHostOnce(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
@@ -83,8 +82,9 @@ func TestReleaseHostOnce(t *testing.T) {
 	require.Empty(t, sweep())
 }
 
-// TestAHostThatStoppedIsExcused: who stops says so and then gives its steps back. If it is
-// killed in between, or another is quicker, the claims do not count either.
+// TestAHostThatStoppedIsExcused: a stopping host reports this and then gives back its
+// steps. If it is killed in between, or another host is faster, the claims do not count
+// either.
 func TestAHostThatStoppedIsExcused(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
@@ -92,7 +92,7 @@ func TestAHostThatStoppedIsExcused(t *testing.T) {
 	host := b.host(t)
 	task, leases := b.create(t, b.grant(host, 1), p)
 	require.Len(t, leases, 1)
-	b.exec(t, "update tasker_workflow_steps set claims = 3") // as many as it may have
+	b.exec(t, "update tasker_workflow_steps set claims = 3") // as many as allowed
 	_, _, err := b.store.Heartbeat(t.Context(), host, "stopped", nil, 0, nil)
 	require.NoError(t, err)
 	gone, err := b.store.SweepHosts(t.Context())

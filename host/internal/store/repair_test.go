@@ -16,7 +16,7 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
 )
 
-// failed makes a task of the plan whose root has failed for good.
+// failed creates a task of the plan whose root has failed for good.
 func (b *bed) failed(t testing.TB, p *store.Plan) (task vocab.UUID, g store.Grant, leases []store.Lease) {
 	t.Helper()
 	g = b.grant(b.host(t), 20)
@@ -113,8 +113,8 @@ func TestResolvedStepsSatisfyTheirChildren(t *testing.T) {
 	require.Equal(t, store.TaskEnded, again.Verdict)
 }
 
-// Repairs at the same instant as what else moves a task: settling, failing,
-// cancelling, another repair. Then everything runs to its end.
+// Repairs at the same moment as other changes of a task: settling, failing, cancelling,
+// another repair. Then everything runs to its end.
 func TestRepairTogetherWithTheRest(t *testing.T) {
 	t.Parallel()
 	type contest struct {
@@ -172,7 +172,7 @@ func TestRepairTogetherWithTheRest(t *testing.T) {
 	}
 }
 
-// finish runs a task to a state that nobody leaves, with successes and retries.
+// finish runs a task to a final state, with successes and retries.
 func (b *bed) finish(t testing.TB, g store.Grant, task vocab.UUID) {
 	t.Helper()
 	for range 20 {
@@ -212,9 +212,8 @@ func claimedHunt(t *testing.T, b *bed) string {
 	return refusedOr(t, b, err)
 }
 
-// concludedHunt: somebody has taken the last step of a failing task away past
-// the engine; the task is concluded, and before that commits its failed step is
-// run anew.
+// concludedHunt: the last step of a failing task was removed bypassing the engine; the
+// task is concluded, and before that commits its failed step is retried.
 func concludedHunt(t *testing.T, b *bed) string {
 	t.Helper()
 	task, _, _ := b.failed(t, b.mustPlan(t, fan(2)...))
@@ -234,7 +233,7 @@ select $1, 1, d.sort_key, 'in_progress', 'resolved_manually', clock_timestamp() 
 	return refusedOr(t, b, err)
 }
 
-// othersHunt: of two failed steps of a task one is run anew, while a third runs.
+// othersHunt: one of two failed steps of a task is retried while a third runs.
 func othersHunt(t *testing.T, b *bed) string {
 	t.Helper()
 	task, g, leases := b.failed(t, b.mustPlan(t, fan(3)...))
@@ -243,7 +242,7 @@ func othersHunt(t *testing.T, b *bed) string {
 	return refusedOr(t, b, err)
 }
 
-// refusedOr is what the database refused, or what the oracle says.
+// refusedOr returns the database's refusal, or what the oracle says.
 func refusedOr(t *testing.T, b *bed, err error) string {
 	t.Helper()
 	if _, refused := errors.AsType[*pgconn.PgError](err); refused {
@@ -253,8 +252,8 @@ func refusedOr(t *testing.T, b *bed, err error) string {
 	return oracleSays(t, b)
 }
 
-// pausedHunt: a queue is paused while a host that has begun to create, claim or
-// settle has not committed; when the pause returns, nothing starts any more.
+// pausedHunt: a queue is paused while a host that has begun to create, claim or settle
+// has not committed; once the pause returns, nothing starts any more.
 func pausedHunt(t *testing.T, b *bed) string {
 	t.Helper()
 	p, g := b.mustPlan(t, chain(3)...), b.grant(b.host(t), 5)
@@ -312,7 +311,7 @@ func TestPause(t *testing.T) {
 	require.ErrorIs(t, err, store.ErrNotFound)
 }
 
-// A claim that waited for a pause takes nothing after it.
+// A claim that waited for a pause takes nothing afterwards.
 func TestClaimThatWaitedSeesThePause(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
@@ -335,7 +334,7 @@ func TestClaimThatWaitedSeesThePause(t *testing.T) {
 }
 
 // While a pause waits for a host that is about to be given steps, workers and other hosts
-// that are given some do not wait for it.
+// that are given steps do not wait for the pause.
 func TestOthersDoNotWaitForAPause(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
@@ -367,7 +366,7 @@ func TestOthersDoNotWaitForAPause(t *testing.T) {
 	b.requireSound(t)
 }
 
-// A step that is skippable says so in its stored plan.
+// The stored plan says whether a step is skippable.
 func TestSkippableIsStored(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)

@@ -22,7 +22,7 @@ func TestRest(t *testing.T) {
 	require.Empty(t, restHunt(t, newBed(t)))
 }
 
-// restTrial is what restHunt does it with.
+// restTrial is the setup of restHunt.
 type restTrial struct {
 	*bed
 	t           *testing.T
@@ -43,7 +43,7 @@ func (r *restTrial) ask(host int32, rises int64) store.Rest {
 // mayRest reports whether the first host may rest.
 func (r *restTrial) mayRest(rises int64) bool { return r.ask(r.host, rises).Why == "" }
 
-// roused reports whether the one in bed is.
+// roused reports whether the host in bed is roused.
 func (r *restTrial) roused() bool {
 	r.t.Helper()
 	ctx, cancel := context.WithTimeout(r.t.Context(), 20*time.Second)
@@ -60,7 +60,7 @@ func (r *restTrial) send(db pgmq.DBTX, delay time.Duration) int64 {
 	return id
 }
 
-// restHunt: two hosts with nothing to do, and whatever one must not miss.
+// restHunt: two hosts with nothing to do, and everything that one must not miss.
 func restHunt(t *testing.T, b *bed) string {
 	t.Helper()
 	r := &restTrial{bed: b, t: t, host: b.host(t), other: b.host(t)}
@@ -76,7 +76,7 @@ func restHunt(t *testing.T, b *bed) string {
 	return ""
 }
 
-// together: hosts rest when all do.
+// together: hosts rest only if all do.
 func (r *restTrial) together() string {
 	if r.mayRest(0) {
 		return "one rests beside a host that works"
@@ -123,7 +123,8 @@ func (r *restTrial) holdNothing() string {
 	return ""
 }
 
-// door: who has sent and not committed is waited for, and not by waiting.
+// door: a host does not rest while a sender has not committed, and does not block waiting
+// for it.
 func (r *restTrial) door() string {
 	tx, err := r.pool.Begin(r.t.Context())
 	require.NoError(r.t, err)
@@ -143,7 +144,8 @@ func (r *restTrial) door() string {
 	return ""
 }
 
-// wake: whoever sends, and whatever comes early, rouses all who rest.
+// wake: every sender, and every message that becomes visible early, rouses all resting
+// hosts.
 func (r *restTrial) wake() string {
 	second, err := r.store.LieDown(r.t.Context())
 	require.NoError(r.t, err)
@@ -167,7 +169,7 @@ func (r *restTrial) wake() string {
 	return ""
 }
 
-// rises: a host says that it rests no more, and what it said before counts no more.
+// rises: a host reports that it no longer rests, which supersedes what it said before.
 func (r *restTrial) rises() string {
 	alive, _, err := r.store.Rise(r.t.Context(), r.host, 1, "normal", handlers, time.Hour, []vocab.UUID{})
 	require.NoError(r.t, err)
@@ -188,7 +190,7 @@ func (r *restTrial) rises() string {
 	return ""
 }
 
-// silence: nobody is notified when nobody rests.
+// silence: no notification is sent when nobody rests.
 func (r *restTrial) silence() string {
 	conn, err := r.pool.Acquire(r.t.Context())
 	require.NoError(r.t, err)
@@ -206,7 +208,7 @@ func (r *restTrial) silence() string {
 	return ""
 }
 
-// watch: nobody trusts a queue that rouses nobody.
+// watch: no host relies on a queue that does not rouse hosts.
 func (r *restTrial) watch() string {
 	_, err := r.pool.Exec(r.t.Context(), "select pgmq.drop_queue('in'); select pgmq.create('in')", pgx.QueryExecModeSimpleProtocol)
 	require.NoError(r.t, err)
@@ -222,7 +224,7 @@ func (r *restTrial) watch() string {
 	return ""
 }
 
-// TestWatchingAQueueHoldsUpNobody: a trigger waits for those who have sent and not
+// TestWatchingAQueueHoldsUpNobody: creating a trigger waits for senders that have not
 // committed, and others would wait behind it.
 func TestWatchingAQueueHoldsUpNobody(t *testing.T) {
 	t.Parallel()
@@ -251,7 +253,7 @@ func TestWatchingAQueueHoldsUpNobody(t *testing.T) {
 	require.True(t, done)
 }
 
-// TestABedIsMadeAnew: what roused the one who lay in it before rouses nobody again,
+// TestABedIsMadeAnew: what roused the previous user of a bed does not rouse the next one,
 // however often it did.
 func TestABedIsMadeAnew(t *testing.T) {
 	t.Parallel()
@@ -265,7 +267,7 @@ func TestABedIsMadeAnew(t *testing.T) {
 		r.send(b.pool, 0)
 	}
 	require.True(t, r.roused())
-	var beds []*store.Bed // whichever of the connections each is
+	var beds []*store.Bed // whichever connections they use
 	defer func() {
 		for _, bed := range beds {
 			bed.GetUp(t.Context())
@@ -279,16 +281,16 @@ func TestABedIsMadeAnew(t *testing.T) {
 	}
 	for _, bed := range beds {
 		ctx, cancel := context.WithCancel(t.Context())
-		cancel() // what is there already is told all the same
+		cancel() // what has arrived already is reported nevertheless
 		roused, err := bed.Wait(ctx)
 		require.NoError(t, err)
 		require.False(t, roused)
 	}
 }
 
-// TestNobodyIsMissedWhileHostsLieDown: some send, at some time and for some time, and
-// nobody sends again until all is found, though nobody looks for it but when it lies
-// down or is roused.
+// TestNobodyIsMissedWhileHostsLieDown: several send, at random times, with transactions
+// of random length, and not again until everything is found, although hosts only look
+// when they lie down or are roused.
 func TestNobodyIsMissedWhileHostsLieDown(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
@@ -302,7 +304,7 @@ func TestNobodyIsMissedWhileHostsLieDown(t *testing.T) {
 		for ctx.Err() == nil {
 			bed, err := b.store.LieDown(ctx)
 			if err != nil {
-				continue // somebody is sending
+				continue // a message is being sent
 			}
 			messages, err := b.store.ReadMessages(ctx, "in", time.Hour, 100)
 			if found.Add(int64(len(messages))); err == nil && len(messages) == 0 {
@@ -342,8 +344,8 @@ func TestNobodyIsMissedWhileHostsLieDown(t *testing.T) {
 	}
 }
 
-// TestACancelledSenderLeavesTheBed: a statement that is cancelled while it asks
-// whether somebody rests does not leave the lock with its session: nobody could lie
+// TestACancelledSenderLeavesTheBed: a statement that is cancelled while it checks whether
+// somebody rests does not leave the lock with its session: otherwise nobody could lie
 // down any more, and everybody would notify.
 func TestACancelledSenderLeavesTheBed(t *testing.T) {
 	t.Parallel()
@@ -353,7 +355,7 @@ func TestACancelledSenderLeavesTheBed(t *testing.T) {
 	conn, err := b.pool.Acquire(t.Context())
 	require.NoError(t, err)
 	defer conn.Release()
-	const cancels = 100 // one in five would come between the two, if there were anything between them
+	const cancels = 100 // one in five would hit the gap between the two, if there were one
 	for range cancels {
 		asked := make(chan error, 1)
 		go func() {

@@ -18,8 +18,8 @@ import (
 
 const day = 24 * time.Hour
 
-// past makes n tasks of two steps that were created so long ago and ended soon
-// after, as rows: the engine makes none that are old.
+// past inserts n tasks of two steps that were created the given time ago and ended soon
+// after, as rows, since the engine cannot create old tasks.
 func (b *bed) past(t testing.TB, p *store.Plan, ago time.Duration, n int) {
 	t.Helper()
 	b.exec(t, "select tasker_ensure_partitions(clock_timestamp() - $1::interval, 2)", ago)
@@ -90,8 +90,9 @@ func (b *bed) partitions(t testing.TB, ago time.Duration) int {
 	return one[int](t, b, `select count(*) from pg_class where relkind = 'r' and relname ~ ('_' || to_char(clock_timestamp() at time zone 'UTC' - $1::interval, 'YYYYMMDD') || '$')`, ago)
 }
 
-// Days go as a whole; what has not ended, and what its namespace keeps longer,
-// stays with all that belongs to it, and everything else beside it goes.
+// Days are dropped as a whole; tasks that have not ended, or that their namespace keeps
+// longer, stay with everything that belongs to them, and everything else of the same day
+// is removed.
 func TestRetention(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
@@ -100,7 +101,7 @@ func TestRetention(t *testing.T) {
 		b.past(t, p, ago, 600)
 	}
 	for _, table := range []string{"tasker_tasks", "tasker_workflow_steps"} {
-		b.exec(t, "alter table "+table+" disable trigger legal_edge") // so that the past can be what the test wants
+		b.exec(t, "alter table "+table+" disable trigger legal_edge") // so that the test can construct the past
 	}
 	open := one[vocab.UUID](t, b, `
 update tasker_tasks t set state = 'in_progress', completed_at = null, open_sinks = 1
@@ -135,7 +136,7 @@ select concat_ws(' ', (select count(*) from tasker_workflow_steps where task_uui
 	}
 	require.Zero(t, one[int](t, b, `select count(*) from tasker_workflow_steps s where not exists (select from tasker_tasks t where t.task_uuid = s.task_uuid)`))
 
-	// The task that had not ended ends; in time its day goes with it.
+	// The open task ends; in time, its day is dropped with it.
 	b.exec(t, "update tasker_workflow_steps set state = 'complete' where task_uuid = $1 and step_no = 1", open)
 	b.exec(t, "update tasker_tasks set state = 'complete', open_sinks = 0, completed_at = clock_timestamp() - interval '31 days' where task_uuid = $1", open)
 	_, _, err = retain(t.Context(), b.store, keep)
@@ -145,8 +146,8 @@ select concat_ws(' ', (select count(*) from tasker_workflow_steps where task_uui
 	require.Equal(t, 4, b.partitions(t, 10*day))
 }
 
-// A day is not dropped over a task that somebody set going after the look, and
-// the drop waits no longer than it may for whoever uses the table.
+// A day is not dropped if one of its tasks was restarted after the check, and the drop
+// waits no longer than allowed for other users of the table.
 func TestRetentionGivesWay(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
@@ -182,9 +183,9 @@ func TestRetentionGivesWay(t *testing.T) {
 	require.Equal(t, 20, one[int](t, b, "select count(*) from tasker_workflow_steps"))
 }
 
-// A task that an operator has changed between the last look at its day and the
-// drop keeps the day, whether it runs again or has ended anew: its time begins
-// with its new end.
+// A task that an operator has changed between the last check of its day and the drop
+// keeps the day, whether it is running again or has ended again: its retention time
+// begins with its new end.
 func TestOperatorsOvertakeRetention(t *testing.T) {
 	t.Parallel()
 	for name, change := range map[string]func(t *testing.T, b *bed, task vocab.UUID) error{
@@ -243,7 +244,8 @@ func TestOperatorsOvertakeRetention(t *testing.T) {
 			require.Equal(t, task, one[vocab.UUID](t, b, "select task_uuid from tasker_tasks"))
 			require.Equal(t, 2, one[int](t, b, "select count(*) from tasker_workflow_steps"))
 
-			// When it is over its time again, it goes with its day and the note of it.
+			// When it has exceeded its retention time again, it is removed with its day
+			// and the note of it.
 			b.exec(t, "alter table tasker_tasks disable trigger legal_edge")
 			b.exec(t, "update tasker_tasks set state = 'cancelled', completed_at = clock_timestamp() - interval '31 days'")
 			n, err = b.store.DropDay(t.Context(), when, time.Second, keep)
@@ -254,8 +256,8 @@ func TestOperatorsOvertakeRetention(t *testing.T) {
 	}
 }
 
-// An entry of the audit goes after its time, and nobody can have one removed that
-// is younger than 30 days.
+// Audit entries are removed after their retention time, but none younger than 30 days can
+// be removed.
 func TestRetentionOfTheAudit(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
@@ -276,7 +278,7 @@ func TestRetentionOfTheAudit(t *testing.T) {
 	require.Equal(t, 2, one[int](t, b, "select count(*) from tasker_audit"))
 }
 
-// The archive of an inbox that hosts no longer read goes like the others.
+// The archive of an inbox that hosts no longer read is pruned like the others.
 func TestRetentionOfFormerInboxes(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
@@ -298,7 +300,7 @@ func TestRetentionOfFormerInboxes(t *testing.T) {
 	require.Equal(t, 3, one[int](t, b, "select count(*) from pgmq.a_somebody_elses"), "what is not ours is left alone")
 }
 
-// What is kept beside tasks goes after its time, a bounded number at a time.
+// Other records are removed after their retention time, a bounded number at a time.
 func TestRetentionOfRecords(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
@@ -336,8 +338,8 @@ func TestRetentionOfRecords(t *testing.T) {
 	require.Equal(t, 1, one[int](t, b, "select count(*) from tasker_hosts"))
 }
 
-// Keys and identities of tasks that never end do not keep those behind them, whose tasks
-// are gone.
+// Keys and identities of tasks that never end do not keep later ones whose tasks are
+// gone.
 func TestRetentionOfKeysBehindThoseThatStay(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
@@ -348,7 +350,7 @@ func TestRetentionOfKeysBehindThoseThatStay(t *testing.T) {
 		id := randomUUID()
 		batch[i] = newTask(p)
 		batch[i].Key, batch[i].KeyHash, batch[i].Unique, batch[i].Identity = id.String(), []byte("h"), "reject", id[:]
-		binary.BigEndian.PutUint16(batch[i].UUID[:], 0x0100) // of long ago
+		binary.BigEndian.PutUint16(batch[i].UUID[:], 0x0100) // from long ago
 	}
 	_, err := b.store.CreateTasks(t.Context(), b.grant(host, 0), batch, "")
 	require.NoError(t, err)
@@ -368,8 +370,8 @@ func TestRetentionOfKeysBehindThoseThatStay(t *testing.T) {
 	require.Equal(t, 1200, one[int](t, b, "select count(*) from tasker_task_identities"))
 }
 
-// A worker that has not been seen for long and comes back in the moment in which it is
-// removed keeps its lease, and loses it when its time is over.
+// A worker that has not been seen for long and comes back at the moment when it is
+// removed keeps its lease, and loses it when that expires.
 func TestAWorkerThatComesBackWhileItIsRemoved(t *testing.T) {
 	t.Parallel()
 	for first, workers := range map[string]int{"the worker": 1, "retention": 0} {
@@ -413,7 +415,7 @@ func TestAWorkerThatComesBackWhileItIsRemoved(t *testing.T) {
 	}
 }
 
-// One host at a time, and another when it is gone.
+// One host at a time, and another one when the first is gone.
 func TestDuties(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
@@ -429,12 +431,12 @@ func TestDuties(t *testing.T) {
 	require.False(t, take(1, time.Hour))
 }
 
-// Old tasks go while others work: the figures of what that costs them.
+// Old tasks are removed while others work: what that costs them.
 func TestRetentionUnderLoad(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
 	p := b.mustPlan(t, chain(2)...)
-	b.past(t, p, 41*day, retainedTasks) // a day that goes as a whole
+	b.past(t, p, 41*day, retainedTasks) // a day that is dropped as a whole
 	b.past(t, p, 39*day, retainedTasks/4)
 	b.exec(t, `update tasker_tasks set completed_at = clock_timestamp()
 	            where task_uuid = (select max(task_uuid::text)::uuid from tasker_tasks)`) // … and one that does not
@@ -459,8 +461,8 @@ func TestRetentionUnderLoad(t *testing.T) {
 	require.Less(t, busy[len(busy)-1], time.Minute, "somebody waited for long")
 }
 
-// load lets two hosts create and settle tasks while do runs. It returns how long
-// each round took, sorted, and how many there were.
+// load lets two hosts create and settle tasks while do runs. It returns how long each
+// round took, sorted, and how many there were.
 func (b *bed) load(t *testing.T, p *store.Plan, do func()) ([]time.Duration, int) {
 	t.Helper()
 	var mu sync.Mutex
@@ -470,7 +472,7 @@ func (b *bed) load(t *testing.T, p *store.Plan, do func()) ([]time.Duration, int
 	for range 2 {
 		g := b.grant(b.host(t), 2)
 		hosts.Go(func() {
-			for more := true; more; more = ctx.Err() == nil { // one at least, however late it begins
+			for more := true; more; more = ctx.Err() == nil { // at least one, however late it begins
 				began := time.Now()
 				_, leases := b.create(t, g, p)
 				for len(leases) > 0 {
@@ -494,7 +496,7 @@ func describe(rounds []time.Duration, n int, took time.Duration) string {
 	return fmt.Sprintf("%.0f tasks/s, a task of two steps p50 %v, p99 %v, slowest %v", float64(n)/took.Seconds(), at(0.5), at(0.99), at(1))
 }
 
-// TestPartitionsThatAreNotThere: it is seen before tasks go where they should not be.
+// TestPartitionsThatAreNotThere: this is noticed before tasks go to the wrong place.
 func TestPartitionsThatAreNotThere(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)

@@ -15,8 +15,8 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
 )
 
-// The reference's known weaknesses of high impact, by their numbers: a test for
-// each that can be shown at this level. The others are shown where they live:
+// The reference's known weaknesses of high impact, by number: a test for each that can be
+// demonstrated at this level. The others are demonstrated elsewhere:
 //
 //	15  schemas, environments, timeouts  workflow TestInputSchema, TestTemplatePlans; pipeline TestSubmitRefusesWhatCannotRun
 //	16  identity of a request            payload TestIdentity, TestCanonical (the key: here)
@@ -55,7 +55,7 @@ func TestDefect02FailedTasksFail(t *testing.T) {
 	b.requireSound(t)
 }
 
-// stalled makes a task whose only step somebody settled with psql.
+// stalled creates a task whose only step was settled with psql.
 func (b *bed) stalled(t *testing.T, state string) vocab.UUID {
 	t.Helper()
 	task, _ := b.create(t, b.grant(b.host(t), 0), b.mustPlan(t, fan(1)...))
@@ -113,7 +113,7 @@ func TestDefect05And06NothingIsStranded(t *testing.T) {
 	n, err := b.store.ReleaseHost(t.Context(), dead.Host, "died", policy.ClaimFactor)
 	require.NoError(t, err)
 	require.Equal(t, 2, n)
-	b.exec(t, "select pgmq.purge_queue($1)", queue) // enqueued, and the messages lost
+	b.exec(t, "select pgmq.purge_queue($1)", queue) // enqueued, but the messages are lost
 	n, _, err = b.store.SweepMessages(t.Context(), 0)
 	require.NoError(t, err)
 	require.Equal(t, 2, n)

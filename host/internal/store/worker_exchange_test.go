@@ -17,7 +17,7 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
 )
 
-// hands are steps that a worker hands in, each with what came of it.
+// hands are steps that a worker hands in, each with its outcome.
 type hands struct {
 	steps, leases []vocab.UUID
 	outputs       []string
@@ -27,7 +27,7 @@ func (h *hands) add(j job, output string) {
 	h.steps, h.leases, h.outputs = append(h.steps, j.UUID()), append(h.leases, j.ID), append(h.outputs, output)
 }
 
-// in hands in jobs that have all come to the same.
+// in hands in jobs that all have the same outcome.
 func in(jobs []job) (h hands) {
 	for _, j := range jobs {
 		h.add(j, "1")
@@ -35,8 +35,7 @@ func in(jobs []job) (h hands) {
 	return h
 }
 
-// exchange records successes and returns what was said of each and what else there is
-// to do.
+// exchange records successes and returns the answer for each, and the next jobs.
 func (o outsider) exchange(ctx context.Context, h hands, serves []string, most int, lasts time.Duration) (said []answer, jobs []job, err error) {
 	rows, err := o.db.Query(ctx, `
 select verdict, coalesce(detail, ''), verdict_on, step_uuid, lease_id, task_uuid, step_name, attempt, idempotency_key, context, config, dependencies, lease_until, deadline
@@ -77,8 +76,8 @@ select verdict, coalesce(detail, ''), verdict_on, step_uuid, lease_id, task_uuid
 	return said, jobs, rows.Err()
 }
 
-// exchanges is exchange where nothing may go wrong, for a minute, by a worker that
-// serves everything.
+// exchanges is exchange for a minute by a worker that serves everything; errors fail the
+// test.
 func (b *bed) exchanges(t *testing.T, h hands, most int) (verdicts []string, jobs []job) {
 	t.Helper()
 	said, jobs, err := outsider{b.pool}.exchange(t.Context(), h, handlers, most, time.Minute)
@@ -90,7 +89,7 @@ func (b *bed) exchanges(t *testing.T, h hands, most int) (verdicts []string, job
 	return verdicts, jobs
 }
 
-// names are what jobs are, in their order.
+// names returns the names of jobs, in order.
 func names(jobs []job) (list []string) {
 	for _, j := range jobs {
 		list = append(list, j.Name)
@@ -98,7 +97,7 @@ func names(jobs []job) (list []string) {
 	return list
 }
 
-// all are as many verdicts of one kind.
+// all returns the given number of equal verdicts.
 func all(verdict string, n int) []string { return slices.Repeat([]string{verdict}, n) }
 
 // workerExchanges is a move of the machine: a worker hands in what it has, and more.
@@ -144,10 +143,10 @@ func (m *machine) workerExchanges() {
 	m.requireStillQueued(before)
 }
 
-// passHunt: a worker that hands in a step finds several on the queue, one of which
-// somebody holds the lock of, one that does not wait, one message that says nothing, and
-// one for others. It holds locks itself, so it must not wait; and none of those that do
-// must be forgotten.
+// passHunt: a worker that hands in a step finds several in the queue: one that someone
+// has locked, one that does not wait, one message that says nothing, and one for others.
+// It holds locks itself, so it must not wait; and none of the waiting ones must be
+// forgotten.
 func passHunt(t *testing.T, b *bed) string {
 	t.Helper()
 	others := fan(1)
@@ -208,8 +207,8 @@ func passHunt(t *testing.T, b *bed) string {
 	return oracleSays(t, b)
 }
 
-// handManyHunt: a worker goes on to the children of its steps, which have a timeout and
-// run under leases of the worker's, and to as many as it asked for.
+// handManyHunt: a worker continues with the children of its steps, which have a timeout
+// and run under leases of the worker, and with as many as it requested.
 func handManyHunt(t *testing.T, b *bed) string {
 	t.Helper()
 	steps := chain(2)
@@ -240,7 +239,7 @@ func handManyHunt(t *testing.T, b *bed) string {
 	return oracleSays(t, b)
 }
 
-// acrossHunt: a worker hands in steps of two namespaces and goes on in one of them.
+// acrossHunt: a worker hands in steps of two namespaces and continues in one of them.
 func acrossHunt(t *testing.T, b *bed) string {
 	t.Helper()
 	ctx, g, w := t.Context(), b.grant(b.host(t), 0), outsider{b.pool}
@@ -293,7 +292,8 @@ func TestWorkerExchanges(t *testing.T) {
 	require.JSONEq(t, `{"step_0": 1}`, string(next[0].Dependencies))
 	require.Zero(t, one[int](t, b, "select count(*) from pgmq.q_"+queue), "nothing of it went through the queue")
 
-	// The reply is lost: the verdicts can be had again, and the steps when their leases end.
+	// The reply is lost: the verdicts can be requested again, the steps when their leases
+	// end.
 	verdicts, none := b.exchanges(t, in(jobs), 9)
 	require.Equal(t, all("already_recorded", 2), verdicts)
 	require.Empty(t, none)
@@ -305,7 +305,7 @@ func TestWorkerExchanges(t *testing.T) {
 	require.Equal(t, all("stale_lease", 3), verdicts)
 	require.ElementsMatch(t, names(next), names(again))
 
-	// One that failed is settled by itself.
+	// One that failed is settled separately.
 	verdict, _, err := outsider{b.pool}.settle(t.Context(), again[0].StepKey, again[0].ID, "permanent", nil, `{"message": "no luck"}`)
 	require.NoError(t, err)
 	require.Equal(t, "recorded", verdict)
@@ -378,8 +378,8 @@ func TestWorkerExchangesShapes(t *testing.T) {
 	b.requireSound(t)
 }
 
-// TestWorkerExchangesRefused: what is wrong with one step is no harm to the others, nor
-// to what is handed out.
+// TestWorkerExchangesRefused: an error in one step affects neither the others nor what is
+// handed out.
 func TestWorkerExchangesRefused(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
@@ -399,7 +399,7 @@ func TestWorkerExchangesRefused(t *testing.T) {
 	h.add(nobody, `1`)
 	h.add(jobs[0], `3`)
 	h.add(jobs[3], `"\u0000"`)
-	h.add(jobs[3], `4`) // the same once more, now as it should be
+	h.add(jobs[3], `4`) // the same again, now correct
 	said, next, err := w.exchange(t.Context(), h, handlers, 9, time.Minute)
 	require.NoError(t, err)
 	for i, want := range []string{"recorded", "invalid", "stale_lease", "unknown", "already_recorded", "invalid", "recorded"} {
@@ -446,7 +446,7 @@ func TestWorkerExchangeInput(t *testing.T) {
 		"select from tasker_worker_exchange(array[gen_random_uuid()], array[null::uuid], '{1}', $1, 'w', '{a}')":                   "a step and its lease",
 		"select from tasker_worker_exchange(array_fill(gen_random_uuid(), array[501]), '{}', '{}', $1, 'w', '{a}')":                "up to 500 steps, not for 501",
 		"select from tasker_worker_exchange('{}', '{}', '{}', $1, 'w', '{a}', p_metadata => '{1}')":                                "its lease and its output",
-		"select 1 / count(*) from tasker_worker_exchange(null, null, null, $1, 'w', '{a}', p_metadata => null) where verdict = ''": "division by zero", // nothing at all is a claim
+		"select 1 / count(*) from tasker_worker_exchange(null, null, null, $1, 'w', '{a}', p_metadata => null) where verdict = ''": "division by zero", // nothing handed in is a claim
 	} {
 		var args []any
 		if strings.Contains(sql, "$1") {
@@ -476,8 +476,7 @@ select verdict, detail from tasker_worker_exchange(array[$1::uuid], array[$2::uu
 	b.requireSound(t)
 }
 
-// TestWorkersExchangeTogether: many workers at once end all tasks, and none waits for
-// another in a circle.
+// TestWorkersExchangeTogether: many workers at once end all tasks, without deadlocks.
 func TestWorkersExchangeTogether(t *testing.T) {
 	t.Parallel()
 	const tasks, workers = 60, 4
@@ -519,8 +518,8 @@ func TestWorkersExchangeTogether(t *testing.T) {
 	b.requireSound(t)
 }
 
-// TestWorkerExchangeWaitsToClaim: with nothing handed in, and so without a lock, a claim may wait as
-// tasker_worker_claim does.
+// TestWorkerExchangeWaitsToClaim: with nothing handed in, and so without locks, a claim
+// may wait like tasker_worker_claim.
 func TestWorkerExchangeWaitsToClaim(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)

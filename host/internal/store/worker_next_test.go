@@ -14,7 +14,7 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
 )
 
-// next settles a step as a success and returns what else there is to do, or nil.
+// next settles a step as a success and returns the next job, or nil.
 func (o outsider) next(ctx context.Context, k store.StepKey, lease vocab.UUID, output any, serves []string, lasts time.Duration) (verdict, detail string, j *job, err error) {
 	return o.nextAs(ctx, "ruby-1", k, lease, output, serves, lasts)
 }
@@ -65,8 +65,8 @@ func (m *machine) workerNext() {
 	m.requireStillQueued(before)
 }
 
-// nextHunt: a worker goes on to a step that somebody holds the lock of. It holds
-// locks itself, so it must not wait; and the step must not be forgotten.
+// nextHunt: a worker continues with a step that someone has locked. It holds locks
+// itself, so it must not wait; and the step must not be forgotten.
 func nextHunt(t *testing.T, b *bed) string {
 	t.Helper()
 	p, w := b.mustPlan(t, fan(1)...), outsider{b.pool}
@@ -102,7 +102,7 @@ func nextHunt(t *testing.T, b *bed) string {
 	return oracleSays(t, b)
 }
 
-// timeoutHunt: a worker outlives its step's timeout; heartbeats do not help it.
+// timeoutHunt: a worker exceeds its step's timeout; heartbeats do not help.
 func timeoutHunt(t *testing.T, b *bed) string {
 	t.Helper()
 	steps := fan(1)
@@ -118,7 +118,7 @@ func timeoutHunt(t *testing.T, b *bed) string {
 	if until, look := one[time.Time](t, b, "select lease_until from tasker_workflow_steps"), one[time.Time](t, b, "select look_at from tasker_worker_leases"); !until.Equal(j.Until) || !look.Equal(j.Until) {
 		return fmt.Sprintf("the worker is told %v, the step says %v, and the sweep looks at %v", j.Until, until, look)
 	}
-	for range 2 { // claimed together, by another statement
+	for range 2 { // claimed together, by a different statement
 		b.create(t, b.grant(b.host(t), 0), p)
 	}
 	both, err := outsider{b.pool}.claim(t.Context(), handlers, 2, time.Hour)
@@ -146,8 +146,8 @@ func timeoutHunt(t *testing.T, b *bed) string {
 	return oracleSays(t, b)
 }
 
-// handedHunt: a worker goes on to the child of its step, which has a timeout and
-// runs under a lease of the worker's.
+// handedHunt: a worker continues with the child of its step, which has a timeout and runs
+// under a lease of the worker.
 func handedHunt(t *testing.T, b *bed) string {
 	t.Helper()
 	steps := chain(2)
@@ -173,8 +173,8 @@ func handedHunt(t *testing.T, b *bed) string {
 	return oracleSays(t, b)
 }
 
-// tallyHunt: what workers have done is counted, for those who did it, while they go on,
-// when another one goes on in their stead, and when their lease runs out.
+// tallyHunt: what workers have done is counted for the right one: while they continue,
+// when another one continues in their place, and when their lease expires.
 func tallyHunt(t *testing.T, b *bed) string {
 	t.Helper()
 	g, w := b.grant(b.host(t), 0), outsider{b.pool}
@@ -255,7 +255,7 @@ func tallyHunt(t *testing.T, b *bed) string {
 	return oracleSays(t, b)
 }
 
-// stopHunt: a worker goes on in a namespace that was paused.
+// stopHunt: a worker continues in a namespace that was paused.
 func stopHunt(t *testing.T, b *bed) string {
 	t.Helper()
 	w := outsider{b.pool}
@@ -341,8 +341,8 @@ func TestWorkerGoesOn(t *testing.T) {
 	b.requireSound(t)
 }
 
-// TestWorkerGoesOnWide: a step with many children is settled another way, and the
-// worker goes on with one of them all the same.
+// TestWorkerGoesOnWide: a step with many children is settled in a different way, and the
+// worker continues with one of them nevertheless.
 func TestWorkerGoesOnWide(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
@@ -367,8 +367,8 @@ func TestWorkerGoesOnWide(t *testing.T) {
 	b.requireSound(t)
 }
 
-// TestWorkersBesideTheSweep: a call of a worker and the sweep that looks at the same
-// lease and counts for the same worker do not wait for each other in a circle.
+// TestWorkersBesideTheSweep: a worker's call and a sweep that looks at the same lease and
+// counts for the same worker do not deadlock.
 func TestWorkersBesideTheSweep(t *testing.T) {
 	t.Parallel()
 	for name, call := range map[string]func(ctx context.Context, w outsider, j job) error{
@@ -394,7 +394,7 @@ func TestWorkersBesideTheSweep(t *testing.T) {
 			sweep, err := b.pool.Begin(t.Context())
 			require.NoError(t, err)
 			defer func() { _ = sweep.Rollback(context.WithoutCancel(t.Context())) }()
-			_, err = sweep.Exec(t.Context(), "update tasker_worker_leases set look_at = look_at where lease_id = $1", j.ID) // the sweep up to its counts
+			_, err = sweep.Exec(t.Context(), "update tasker_worker_leases set look_at = look_at where lease_id = $1", j.ID) // the sweep up to the point where it counts
 			require.NoError(t, err)
 			called := make(chan error, 1)
 			go func() { called <- call(t.Context(), outsider{b.pool}, j) }()

@@ -19,7 +19,8 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
 )
 
-// An outside worker as its library would be: the functions for workers and nothing else.
+// An outside worker as a client library would be: the functions for workers and nothing
+// else.
 type outsider struct {
 	db interface {
 		Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
@@ -27,7 +28,7 @@ type outsider struct {
 	}
 }
 
-// job is what a claim returns, as far as the tests look at it.
+// job is what a claim returns, with the fields that the tests use.
 type job struct {
 	store.Lease
 	Step, Task                    vocab.UUID
@@ -70,7 +71,7 @@ func (o outsider) settle(ctx context.Context, k store.StepKey, lease vocab.UUID,
 	return verdict, detail, err
 }
 
-// answer is what was said of one step of several.
+// answer is the answer for one of several steps.
 type answer struct{ Step, Verdict, Detail string }
 
 func (o outsider) complete(ctx context.Context, steps, leases []vocab.UUID, outputs []string) ([]answer, error) {
@@ -86,8 +87,8 @@ func (o outsider) release(ctx context.Context, k store.StepKey, lease vocab.UUID
 	return verdict, err
 }
 
-// The moves of the machine that are outside workers'. A worker's lease is one
-// without a host; what its outcome does is the model's settle.
+// The machine's moves for outside workers. A worker's lease is one without a host; the
+// effect of its outcome is the model's settle.
 
 func (m *machine) workerClaim() {
 	served := m.bed.all[:rapid.IntRange(1, 2).Draw(m.T, "serves")]
@@ -109,7 +110,7 @@ func (m *machine) ofWorkers() []store.StepKey {
 	return m.steps(func(s *modelStep) bool { return s.state == vocab.StepInProgress && s.host == 0 })
 }
 
-// workerStep draws a step for a worker to speak of, most often one that runs.
+// workerStep draws a step for a worker's call, most often a running one.
 func (m *machine) workerStep() (store.StepKey, vocab.UUID) {
 	keys := m.ofWorkers()
 	if len(keys) == 0 || rapid.IntRange(0, 3).Draw(m.T, "any") == 0 {
@@ -171,7 +172,7 @@ func (m *machine) workerSettles() {
 	}
 }
 
-// workerClaimFactor is what the functions go by unless a host says otherwise.
+// workerClaimFactor is the functions' default, unless a host sets another.
 const workerClaimFactor = 3
 
 func (m *machine) workerLeaseEnds() {
@@ -181,7 +182,7 @@ func (m *machine) workerLeaseEnds() {
 }
 
 func (m *machine) sweepWorkers() {
-	m.exec("update tasker_worker_leases set look_at = clock_timestamp() - interval '1 ms'") // all of them: none may be harmed by a look
+	m.exec("update tasker_worker_leases set look_at = clock_timestamp() - interval '1 ms'") // all of them: a look must not harm any
 	expired := m.steps(func(s *modelStep) bool { return s.state == vocab.StepInProgress && s.host == 0 && s.expired })
 	swept, err := m.bed.store.SweepWorkerLeases(m.ctx, m.policy)
 	m.must(err)
@@ -208,7 +209,7 @@ func (m *machine) count(table string) (n int) {
 	return n
 }
 
-// workersStep makes a task of one step, which a worker has claimed for an hour.
+// workersStep creates a task of one step, which a worker has claimed for an hour.
 func (b *bed) workersStep(t *testing.T) (vocab.UUID, job) {
 	t.Helper()
 	task, _ := b.create(t, b.grant(b.host(t), 0), b.mustPlan(t, fan(1)...))
@@ -218,8 +219,8 @@ func (b *bed) workersStep(t *testing.T) (vocab.UUID, job) {
 	return task, jobs[0]
 }
 
-// extendHunt: the sweep finds a lease that has run out and waits for the step's
-// row, and meanwhile the worker's late heartbeat extends it.
+// extendHunt: the sweep finds an expired lease and waits for the step's row, and
+// meanwhile a late heartbeat of the worker extends it.
 func extendHunt(t *testing.T, b *bed) string {
 	t.Helper()
 	task, j := b.workersStep(t)
@@ -239,7 +240,7 @@ func extendHunt(t *testing.T, b *bed) string {
 	return oracleSays(t, b)
 }
 
-// extendedHunt: the sweep looks at a lease that was extended since it was to look.
+// extendedHunt: the sweep looks at a lease that was extended after the look became due.
 func extendedHunt(t *testing.T, b *bed) string {
 	t.Helper()
 	task, _ := b.workersStep(t)
@@ -252,8 +253,8 @@ func extendedHunt(t *testing.T, b *bed) string {
 	return oracleSays(t, b)
 }
 
-// lapsedHunt: a worker is gone, and its lease has run out. The sweep gives the step
-// back, without a charge.
+// lapsedHunt: a worker is gone, and its lease has expired. The sweep gives the step back
+// without charging an attempt.
 func lapsedHunt(t *testing.T, b *bed) string {
 	t.Helper()
 	task, _ := b.workersStep(t)
@@ -268,9 +269,10 @@ func lapsedHunt(t *testing.T, b *bed) string {
 	return oracleSays(t, b)
 }
 
-// heartbeatHunt: a worker goes on with leases that have ended, by its answer and by
-// being given back and claimed anew, before the sweep has come by: by the functions
-// for workers, and by the queue of results, which does not know of workers' leases.
+// heartbeatHunt: a worker continues with leases that have ended, by its own answer or
+// because the step was given back and claimed again, before the sweep has run: through
+// the functions for workers, and through the queue of results, which does not know
+// workers' leases.
 func heartbeatHunt(t *testing.T, b *bed) string {
 	t.Helper()
 	p, w, g := b.mustPlan(t, fan(4)...), outsider{b.pool}, b.grant(b.host(t), 0)
@@ -296,7 +298,7 @@ func heartbeatHunt(t *testing.T, b *bed) string {
 	return oracleSays(t, b)
 }
 
-// workerRole makes a role that may work in the namespaces, and a pool of its own.
+// workerRole creates a role that may work in the namespaces, with its own pool.
 func workerRole(t *testing.T, b *bed, namespaces ...string) (string, *pgxpool.Pool) {
 	t.Helper()
 	role := "worker_" + strings.ReplaceAll(randomUUID().String()[:13], "-", "")
@@ -376,7 +378,7 @@ select coalesce(array_agg(p.proname), '{}') from pg_proc p
 	b.requireSound(t)
 }
 
-// A role works where it was let, and no longer than that.
+// A role works where it was granted access, and only as long as it has it.
 func TestWorkersNamespaces(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
@@ -429,7 +431,7 @@ func requireCode(t *testing.T, code string, err error, what string) {
 	require.Equal(t, code, pg.Code, what)
 }
 
-// What a worker says is checked, and answered in words.
+// The arguments of a worker are checked, with understandable errors.
 func TestWorkersInput(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
@@ -499,8 +501,8 @@ func TestWorkersInput(t *testing.T) {
 	b.requireSound(t)
 }
 
-// completeHunt: a worker has six steps and completes them in no good order: one
-// under the lease of another, one with what cannot be stored, one twice.
+// completeHunt: a worker has six steps and completes them carelessly: one under the lease
+// of another, one with a result that cannot be stored, one twice.
 func completeHunt(t *testing.T, b *bed) string {
 	t.Helper()
 	g, w := b.grant(b.host(t), 0), outsider{b.pool}
@@ -529,7 +531,7 @@ func completeHunt(t *testing.T, b *bed) string {
 			return fmt.Sprintf("step %d is %s, not %s: %s", i, got.Verdict, want[i], got.Detail)
 		}
 	}
-	swollen := "[" + strings.Repeat("1e131071,", 69) + "1e131071]" // 9 MB as it is stored
+	swollen := "[" + strings.Repeat("1e131071,", 69) + "1e131071]" // 9 MB when stored
 	deep := strings.Repeat("[", 65) + strings.Repeat("]", 65)
 	all, err = w.complete(t.Context(), []vocab.UUID{steps[2], steps[5]}, []vocab.UUID{leases[2], leases[5]}, []string{swollen, deep})
 	require.NoError(t, err)
@@ -544,7 +546,7 @@ func completeHunt(t *testing.T, b *bed) string {
 	return oracleSays(t, b)
 }
 
-// strangerHunt: a role completes a step in a namespace that is not its own.
+// strangerHunt: a role completes a step in a namespace to which it has no access.
 func strangerHunt(t *testing.T, b *bed) string {
 	t.Helper()
 	_, j := b.workersStep(t)
@@ -557,7 +559,7 @@ func strangerHunt(t *testing.T, b *bed) string {
 	return ""
 }
 
-// countsHunt: what workers have done is counted once, however often it is swept.
+// countsHunt: what workers have done is counted once, however often the sweep runs.
 func countsHunt(t *testing.T, b *bed) string {
 	t.Helper()
 	g, w := b.grant(b.host(t), 0), outsider{b.pool}
@@ -581,7 +583,7 @@ func countsHunt(t *testing.T, b *bed) string {
 	return oracleSays(t, b)
 }
 
-// The counts of workers follow what became of their leases.
+// The counts of workers reflect what happened to their leases.
 func TestWorkersCounts(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)

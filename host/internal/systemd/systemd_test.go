@@ -19,16 +19,16 @@ import (
 
 func TestMain(m *testing.M) { leaks.Main(m) }
 
-// listen is a service manager: its socket, and what it is told.
+// listen is a service manager: its socket, and what it receives.
 func listen(t *testing.T) (string, func() string) {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "sd") // a socket's path is short
+	dir, err := os.MkdirTemp("", "sd") // the path of a socket must be short
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, os.RemoveAll(dir)) })
 	path := filepath.Join(dir, "notify")
 	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
 	require.NoError(t, err)
-	said := make(chan string, 10_000) // the socket itself takes ten, and holds up whoever sends more
+	said := make(chan string, 10_000) // the socket itself buffers ten, and blocks the sender of more
 	go func() {
 		defer close(said)
 		for buf := make([]byte, 4096); ; {
@@ -68,10 +68,10 @@ func TestMessages(t *testing.T) {
 	require.Regexp(t, `^RELOADING=1\nMONOTONIC_USEC=[1-9][0-9]+$`, read())
 	require.NoError(t, m.Stopping("drains", 31*time.Second))
 	require.Equal(t, "STOPPING=1\nEXTEND_TIMEOUT_USEC=31000000\nSTATUS=drains", read())
-	m.Watch(t.Context(), nil, nil) // no watchdog is wanted: returns
+	m.Watch(t.Context(), nil, nil) // no watchdog is configured: returns
 }
 
-// The watchdog is fed by what alive says, not by a timer.
+// The watchdog is fed depending on alive, not just by a timer.
 func TestWatchdog(t *testing.T) {
 	t.Parallel()
 	socket, read := listen(t)

@@ -18,7 +18,7 @@ import (
 
 func TestMain(m *testing.M) { leaks.Main(m) }
 
-// traces makes traces to a collector that answers with a status.
+// traces returns traces to a collector that responds with a status.
 func traces(t *testing.T, status *atomic.Int32, log hclog.Logger) (*Traces, *prometheus.Registry) {
 	t.Helper()
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(int(status.Load())) }))
