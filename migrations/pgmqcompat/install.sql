@@ -4,13 +4,13 @@
 -- pgmq's documented interface; it is not pgmq, and the comment on the schema,
 -- which the installer sets, says so.
 --
--- May be run again over itself. It expects the schema pgmq to exist. All names
--- are qualified: it works under any search_path.
+-- May be run again on an existing installation. It expects the schema pgmq to
+-- exist. All names are qualified, so it works under any search_path.
 --
--- Differences from pgmq, all on the side of refusing: queue names that are
--- empty, contain control characters, make a table name that PostgreSQL would
--- cut, or differ from an existing queue's only in case; batches with more
--- headers than messages; partitioned queues.
+-- Differences from pgmq, all of them refusals: queue names that are empty,
+-- contain control characters, make a table name that PostgreSQL would truncate,
+-- or differ from an existing queue's only in case; batches with more headers than
+-- messages; partitioned queues.
 
 -- Objects ---------------------------------------------------------------------
 
@@ -67,13 +67,13 @@ begin
 end
 $$;
 
--- Serializes the making and dropping of one queue, until the transaction ends.
+-- Serializes creating and dropping one queue, until the transaction ends.
 create or replace function pgmq.acquire_queue_lock(queue_name text)
 returns void language sql as $$
   select pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended('pgmq.queue_' || pg_catalog.lower(queue_name), 0))
 $$;
 
--- Making and dropping queues --------------------------------------------------
+-- Creating and dropping queues ------------------------------------------------
 
 create or replace function pgmq._create(queue_name text, unlogged boolean)
 returns void language plpgsql as $$
@@ -370,7 +370,7 @@ $$;
 
 -- Metrics ---------------------------------------------------------------------
 
--- Counts the table: not for a hot loop on a deep queue.
+-- Counts the rows of the table: do not call it in a hot loop on a deep queue.
 create or replace function pgmq.metrics(queue_name text)
 returns pgmq.metrics_result language plpgsql as $$
 declare
@@ -402,6 +402,6 @@ begin
 end
 $$;
 
--- PostgreSQL lets everybody execute what is made. Who shall use the queues is
--- granted it, beside usage on the schema.
+-- PostgreSQL lets everybody execute new functions. Users of the queues need to be
+-- granted execution, and usage on the schema.
 revoke execute on all functions in schema pgmq from public;

@@ -58,14 +58,14 @@ func Check(ctx context.Context, cfg *pgx.ConnConfig) (err error) {
 		return fmt.Errorf("mark a session: %w", err)
 	}
 	if _, err := ask(ctx, other, "begin"); err != nil {
-		return fmt.Errorf("begin beside a marked session: %w", err)
+		return fmt.Errorf("begin on a second session: %w", err)
 	}
 	found, err := ask(ctx, marked, "select current_setting('tasker.session', true)")
 	if err != nil {
 		return fmt.Errorf("look for the mark of a session: %w", err)
 	}
 	if _, err := ask(ctx, other, "rollback"); err != nil {
-		return fmt.Errorf("end the transaction beside a marked session: %w", err)
+		return fmt.Errorf("end the transaction on the second session: %w", err)
 	}
 	if found != mark {
 		return ErrShared

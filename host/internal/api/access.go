@@ -117,7 +117,7 @@ func (a *access) tooOften(p auth.Principal) *problem {
 func bearerOf(r *http.Request) (string, *problem) {
 	headers := r.Header.Values("Authorization")
 	if len(headers) == 0 {
-		return "", unauthenticated("a token is needed: send 'Authorization: Bearer TOKEN'")
+		return "", unauthenticated("a token is required: send 'Authorization: Bearer TOKEN'")
 	}
 	scheme, bearer, _ := strings.Cut(headers[0], " ")
 	bearer = strings.TrimSpace(bearer)
@@ -191,7 +191,7 @@ func (a *access) deny(w http.ResponseWriter, r *http.Request, principal auth.Pri
 		a.record(r, principal, pattern, "", http.StatusForbidden)
 	}
 	writeProblem(w, r, newProblem(http.StatusForbidden, CodePermissionDenied,
-		fmt.Sprintf("%s may not do this: it takes the permission %s", payload.Text(principal.String(), 100), rule.need)))
+		fmt.Sprintf("%s may not do this: it requires the permission %s", payload.Text(principal.String(), 100), rule.need)))
 }
 
 // serveAudited answers a request and records the outcome. The entry is written after the
@@ -222,12 +222,12 @@ func (a *access) record(r *http.Request, p auth.Principal, action, subject strin
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), auditTimeout)
 	defer cancel()
-	err := errors.New("there is no audit")
+	err := errors.New("no audit is configured")
 	if a.audit != nil {
 		err = a.audit.RecordAudit(ctx, e)
 	}
 	if err != nil {
-		a.log.Error("not written into the audit", "actor", e.Actor, "action", e.Action, "subject", e.Subject,
+		a.log.Error("not recorded in the audit", "actor", e.Actor, "action", e.Action, "subject", e.Subject,
 			"request", e.RequestID, "address", e.Address, "outcome", e.Outcome, "status", e.Status, "error", err)
 	}
 }

@@ -24,7 +24,7 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/task"
 )
 
-// bearers lets in who shows permissions for a token, and calls them tester.
+// bearers accepts a list of permissions as a token, and calls its owner tester.
 type bearers struct{}
 
 func (bearers) Authenticate(_ context.Context, bearer string) (auth.Principal, error) {
@@ -48,7 +48,7 @@ func start(t *testing.T, s *api.Server) {
 	})
 }
 
-// serveTCP serves on a port of its own and returns the URL.
+// serveTCP serves on a free port and returns the URL.
 func serveTCP(t *testing.T, b api.Backend, a api.Access) string {
 	t.Helper()
 	metrics := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("tasker_up 1\n")) })
@@ -94,7 +94,7 @@ func TestBearerHeaders(t *testing.T) {
 	require.NotEmpty(t, away.header.Get("Retry-After"))
 }
 
-// Guessing is slowed down by address, and a good token from there still works.
+// Guessing is slowed down per address, while a valid token from there still works.
 func TestWrongTokensLockNobodyOut(t *testing.T) {
 	t.Parallel()
 	now := time.Now()
@@ -160,7 +160,7 @@ func TestTokensAndAudit(t *testing.T) {
 	require.NotContains(t, audit.body+rest.body, bearer)
 }
 
-// Who gives tokens away cannot give more than is theirs.
+// Nobody can give a token more permissions than they have.
 func TestTokenMayNotDoMoreThanItsMaker(t *testing.T) {
 	t.Parallel()
 	b := apitest.New()
@@ -183,7 +183,7 @@ func TestTokenMayNotDoMoreThanItsMaker(t *testing.T) {
 	require.Equal(t, readmodel.AuditRefused, entries[2].Outcome)
 }
 
-// The kernel says who uses the socket, and the handler of a request knows it.
+// The kernel says who uses the socket, and the handler of a request is told.
 func TestPrincipalOfTheSocket(t *testing.T) {
 	t.Parallel()
 	me, err := user.Current()
@@ -209,7 +209,7 @@ func (s *submitter) Submit(ctx context.Context, sub api.Submission) (readmodel.T
 	return s.Tasks.Submit(ctx, sub)
 }
 
-// revocable lets everybody in until it is told otherwise.
+// revocable lets everybody in until it is revoked.
 type revocable struct{ revoked atomic.Bool }
 
 func (r *revocable) Authenticate(context.Context, string) (auth.Principal, error) {
@@ -219,8 +219,8 @@ func (r *revocable) Authenticate(context.Context, string) (auth.Principal, error
 	return auth.Principal{Kind: auth.ByToken, Name: "tester", Permissions: auth.Everything()}, nil
 }
 
-// TestRevokedTokensEndWhatTheyHaveOpened: a stream and a bulk submission would go on
-// for as long as their client likes.
+// TestRevokedTokensEndWhatTheyHaveOpened: otherwise a stream or a bulk submission would
+// last as long as its client likes.
 func TestRevokedTokensEndWhatTheyHaveOpened(t *testing.T) {
 	t.Parallel()
 	for name, open := range map[string]func(t *testing.T, base string, events func(query string) (end func() bool)) (end func() bool){
@@ -273,7 +273,7 @@ func bulkOf(t *testing.T, base string, lines io.Reader) *json.Decoder {
 	return json.NewDecoder(opened(t, http.MethodPost, base+"/v1/tasks/bulk", lines))
 }
 
-// opened is the body of an answer that does not end by itself.
+// opened is the body of a response that does not end by itself.
 func opened(t *testing.T, method, url string, body io.Reader) *bufio.Reader {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)

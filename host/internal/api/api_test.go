@@ -159,8 +159,7 @@ func TestTemplates(t *testing.T) {
 	require.Equal(t, "shop", page.Items[0].Namespace)
 }
 
-// The history of a plugin comes in pages that neither repeat nor leave out an
-// event.
+// The pages of a plugin's history neither repeat nor omit an event.
 func TestPluginHistory(t *testing.T) {
 	t.Parallel()
 	_, socket := setup(t)
@@ -202,7 +201,7 @@ func TestSystem(t *testing.T) {
 	golden(t, "not_ready", ready.body)
 }
 
-// Whatever version a template may have can be asked for.
+// Every version that a template may have can be requested.
 func TestSubmitAVersionWithASuffix(t *testing.T) {
 	t.Parallel()
 	_, socket := setup(t)

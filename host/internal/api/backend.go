@@ -207,7 +207,7 @@ type EventStream interface {
 }
 
 // ErrTooSlow says that a client reads events too slowly.
-var ErrTooSlow = errors.New("events come faster than they are read")
+var ErrTooSlow = errors.New("events arrive faster than they are read")
 
 // EventQuery selects events.
 type EventQuery struct {

@@ -26,12 +26,12 @@ const (
 // BulkLineRequest is one line of a bulk submission: a submission and its key.
 type BulkLineRequest struct {
 	TaskRequest
-	IdempotencyKey string `json:"idempotency_key,omitempty" maxLength:"255" pattern:"^[!-~]+$" patternDescription:"printable ASCII without spaces" doc:"As the header of a single submission. Left out: that of the whole, a dash and the line's number, if the whole has one."`
+	IdempotencyKey string `json:"idempotency_key,omitempty" maxLength:"255" pattern:"^[!-~]+$" patternDescription:"printable ASCII without spaces" doc:"As the header of a single submission. Default: the key of the whole request, if it has one, a dash and the line's number."`
 }
 
 type bulkInput struct {
-	IdempotencyKey string `header:"Idempotency-Key" maxLength:"200" pattern:"^[!-~]+$" patternDescription:"printable ASCII without spaces" doc:"Gives each line a key of its own: this, a dash and the line's number. Sending lines again with the same key and numbers is harmless then."`
-	FirstLine      int64  `query:"first_line" minimum:"1" maximum:"1000000000000000" default:"1" doc:"The number of the first line: to go on where a connection was lost."`
+	IdempotencyKey string `header:"Idempotency-Key" maxLength:"200" pattern:"^[!-~]+$" patternDescription:"printable ASCII without spaces" doc:"Gives each line its own key: this, a dash and the line's number. Lines can then safely be sent again with the same key and numbers."`
+	FirstLine      int64  `query:"first_line" minimum:"1" maximum:"1000000000000000" default:"1" doc:"The number of the first line, to continue where a connection was lost."`
 }
 
 func (r *routes) bulkRoute() {
@@ -39,12 +39,12 @@ func (r *routes) bulkRoute() {
 	register(r, huma.Operation{
 		OperationID: "submit-tasks", Method: http.MethodPost, Path: bulkPath, Tags: []string{"tasks"},
 		Summary: "Submit tasks in bulk",
-		Description: "A line of JSON for each task, as many as there are; the schema is that of a line. Each line is answered by a line, in order and while " +
-			"others still come: read while you send, or send no more than 1,000 lines at a time. A line that is refused costs only itself. The last " +
-			"line of the answer says how the whole ended; if it is missing or names a problem, what has no answer is to be sent again.",
+		Description: "A line of JSON for each task, any number of them; the schema is that of a line. Each line is answered by a line, in order and while " +
+			"later ones are still arriving: read while you send, or send no more than 1,000 lines at a time. A refused line does not affect the others. " +
+			"The last line of the answer says how the request ended; if it is missing or names a problem, send what has no answer again.",
 		Responses: map[string]*huma.Response{
 			"200": {
-				Description: "A line for each line, and one at the end",
+				Description: "An answer for each line, and one line at the end",
 				Content:     map[string]*huma.MediaType{linesType: {Schema: schemaOf[task.BulkAnswer](r.api)}},
 			},
 		},
@@ -56,7 +56,7 @@ func (r *routes) bulkRoute() {
 func (r *routes) submitBulk(ctx context.Context, in *bulkInput, line *huma.Schema) (*huma.StreamResponse, error) {
 	if r.bulks.Add(1) > maxBulks {
 		r.bulks.Add(-1)
-		return nil, Overloaded(fmt.Sprintf("the host takes %d bulk submissions at a time", maxBulks), bulkRetry, nil)
+		return nil, Overloaded(fmt.Sprintf("the host accepts %d bulk submissions at a time", maxBulks), bulkRetry, nil)
 	}
 	by := auth.From(ctx).String()
 	return &huma.StreamResponse{Body: func(hctx huma.Context) {

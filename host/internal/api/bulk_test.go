@@ -19,7 +19,7 @@ import (
 
 const ndjson = "application/x-ndjson"
 
-// answers reads the lines of an answer, the last of which says how it ended.
+// answers reads the lines of a response, the last of which says how it ended.
 func answers(t *testing.T, body string) (lines []task.BulkAnswer, end task.BulkEnd) {
 	t.Helper()
 	for dec := json.NewDecoder(strings.NewReader(body)); ; {
@@ -45,7 +45,7 @@ func bulk(t *testing.T, socket, body string, headers ...string) ([]task.BulkAnsw
 	return answers(t, a.body)
 }
 
-// A line is checked as a single submission is.
+// A line is checked like a single submission.
 func TestBulkRefusesAnEmptyTag(t *testing.T) {
 	t.Parallel()
 	_, socket := setup(t)
@@ -70,7 +70,7 @@ func TestBulkAnswersEachLine(t *testing.T) {
 		`{"namespace":"linear_workflow","name":"mathematical_sequence","context":null}`,
 		`{"namespace":"linear_workflow","name":"mathematical_sequence","idempotency_key":"two words"}`,
 		`{"namespace":"linear_workflow","name":"mathematical_sequence","context":{"a":"` + strings.Repeat("x", 2<<20) + `"}}`,
-		linear, // without an end of line
+		linear, // without a newline
 	}
 	got, end := bulk(t, socket, strings.Join(lines, "\n"))
 	require.Equal(t, task.BulkEnd{Created: 3, Refused: 8}, end)
@@ -93,7 +93,7 @@ func TestBulkAnswersEachLine(t *testing.T) {
 	require.Contains(t, stored.body, `{"n":340282366920938463463374607431768211456}`)
 }
 
-// Lines get keys by their numbers, so that what is sent again changes nothing.
+// Lines get keys from their numbers, so that sending them again changes nothing.
 func TestBulkIsRepeatable(t *testing.T) {
 	t.Parallel()
 	_, socket := setup(t)
@@ -113,7 +113,7 @@ func TestBulkIsRepeatable(t *testing.T) {
 	require.Equal(t, first[2].TaskUUID, shifted[0].TaskUUID)
 }
 
-// Answers come while the client still sends: neither side holds the whole.
+// Answers arrive while the client is still sending: neither side holds everything.
 func TestBulkAnswersWhileItReads(t *testing.T) {
 	t.Parallel()
 	_, socket := setup(t)
@@ -150,7 +150,7 @@ func TestBulkAnswersWhileItReads(t *testing.T) {
 	require.Equal(t, task.BulkEnd{Created: 3}, end)
 }
 
-// A body that is larger than any other may be is no matter here.
+// The body may be larger than that of any other request.
 func TestBulkHasNoLimit(t *testing.T) {
 	t.Parallel()
 	_, socket := setup(t)
@@ -177,7 +177,7 @@ func TestBulkTellsWhenToComeBack(t *testing.T) {
 	require.Equal(t, api.CodeOverloaded, a.field(t, "code"))
 	require.Equal(t, "7", a.header.Get("Retry-After"))
 
-	// What was answered stays; the rest is to be sent again.
+	// What was answered stays; the rest must be sent again.
 	got, end := bulk(t, socket, "nonsense\n"+linear+"\nnonsense\n")
 	require.Len(t, got, 1)
 	require.Equal(t, api.CodeOverloaded, end.Problem.Code)
@@ -203,8 +203,8 @@ func TestBulkRefusesWhatItCannotRead(t *testing.T) {
 	require.Equal(t, task.BulkEnd{}, end)
 }
 
-// A client that stops sending is told, and its place is free again; so is that of
-// one whose connection broke in the middle of a line, which counts for nothing.
+// A client that stops sending gets an error, and its place is free again; so is that of a
+// client whose connection broke in the middle of a line, which is ignored.
 func TestBulkGivesUpOnSilentClients(t *testing.T) {
 	t.Parallel()
 	b := apitest.New()

@@ -22,7 +22,7 @@ func (r *routes) configurationRoutes() {
 	})
 	register(r, huma.Operation{
 		OperationID: "reload-configuration", Method: http.MethodPost, Path: "/v1/system/configuration/reload", Tags: []string{"system"},
-		Summary: "Read the configuration anew and apply what a running host takes over",
+		Summary: "Read the configuration again and apply what can change in a running host",
 	}, func(ctx context.Context, _ *struct{}) (*reloadOutput, error) {
 		done, err := r.backend.Configuration.ReloadConfiguration(ctx)
 		if err != nil {

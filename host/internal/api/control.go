@@ -43,10 +43,10 @@ type Breakers interface {
 }
 
 type stateRequest struct {
-	State        string   `json:"state" enum:"graceful_shutdown,emergency" doc:"graceful_shutdown: finish what runs, take nothing new, then stop. emergency: cancel what runs, hand it back, then stop."`
-	GraceSeconds *float64 `json:"grace_seconds,omitempty" minimum:"0" maximum:"3600" doc:"Of graceful_shutdown: how long steps may go on. Left out: orchestration.drain_timeout."`
+	State        string   `json:"state" enum:"graceful_shutdown,emergency" doc:"graceful_shutdown: finish running steps, take nothing new, then stop. emergency: cancel running steps, give them back, then stop."`
+	GraceSeconds *float64 `json:"grace_seconds,omitempty" minimum:"0" maximum:"3600" doc:"For graceful_shutdown: how long steps may go on. Default: orchestration.drain_timeout."`
 	Reason       string   `json:"reason,omitempty" maxLength:"1000" doc:"Why."`
-	By           string   `json:"by,omitempty" maxLength:"255" doc:"A name to stand beside the principal."`
+	By           string   `json:"by,omitempty" maxLength:"255" doc:"A name recorded beside the principal."`
 }
 
 type stateInput struct{ Body stateRequest }
@@ -71,8 +71,8 @@ func (r *routes) controlRoutes() {
 	})
 	register(r, huma.Operation{
 		OperationID: "move-state", Method: http.MethodPost, Path: "/v1/system/state", Tags: []string{"system"},
-		Summary:     "Have this host shut down, in good order or at once",
-		Description: "It answers at once. A shutdown that is under way gets the new time, or becomes an emergency.",
+		Summary:     "Shut this host down, gracefully or at once",
+		Description: "Answers at once. A shutdown in progress gets the new time limit, or becomes an emergency.",
 	}, func(ctx context.Context, in *stateInput) (*stateOutput, error) {
 		o := StateOrder{State: in.Body.State, Operator: operatorOf(ctx, in.Body.By, in.Body.Reason)}
 		if in.Body.GraceSeconds != nil {
@@ -93,7 +93,7 @@ func (r *routes) controlRoutes() {
 	for move, summary := range map[string]string{
 		BreakerOpen:  "Refuse the calls of a circuit breaker until it is closed or reset",
 		BreakerClose: "Let the calls of a circuit breaker through again",
-		BreakerReset: "Leave a circuit breaker to itself: probes decide whether it closes",
+		BreakerReset: "Reset a circuit breaker: probes decide whether it closes",
 	} {
 		register(r, huma.Operation{
 			OperationID: move + "-breaker", Method: http.MethodPost, Path: "/v1/breakers/{breaker}/" + move, Tags: []string{"system"},

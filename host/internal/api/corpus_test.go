@@ -10,8 +10,8 @@ import (
 	"github.com/tasker-systems/tasker-host/host/internal/api/apitest"
 )
 
-// Hostile values in every place of every route: the answer is never a server
-// error, always JSON, and repeats no more of the value than fits on a line.
+// Hostile values in every place of every route: the response is never a server error,
+// always JSON, and repeats no more of the value than fits on a line.
 func TestHostileValuesEverywhere(t *testing.T) {
 	t.Parallel()
 	_, socket := setup(t)

@@ -27,7 +27,7 @@ func decodeCursor(kind, cursor string) (string, error) {
 }
 
 func badCursor() *problem {
-	return newProblem(http.StatusBadRequest, CodeMalformedRequest, "the cursor is not one that this list gave",
+	return newProblem(http.StatusBadRequest, CodeMalformedRequest, "the cursor was not issued by this list",
 		Issue{Location: "query.cursor", Detail: "leave it out to start from the beginning"})
 }
 

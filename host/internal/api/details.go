@@ -12,7 +12,7 @@ import (
 
 type detailInput struct {
 	TaskUUID string `path:"task_uuid" format:"uuid"`
-	Cursor   string `query:"cursor" maxLength:"200" doc:"next_cursor of the page before."`
+	Cursor   string `query:"cursor" maxLength:"200" doc:"next_cursor of the previous page."`
 	Limit    int    `query:"limit" minimum:"1" maximum:"1000" default:"200"`
 }
 
@@ -33,8 +33,8 @@ func (r *routes) detailRoutes() {
 		OperationID: "watch-task", Method: http.MethodGet, Path: "/v1/tasks/{task_uuid}/events", Tags: []string{"tasks"},
 		Summary: "Watch a task until it is settled, as server-sent events",
 		Description: "Every change sends an event `snapshot`, the last one an event `settled`; then the stream ends. " +
-			"The data of both is a snapshot. A client that was cut off sends Last-Event-ID and misses nothing that still " +
-			"matters; 204 says that it has seen the end.",
+			"The data of both is a snapshot. A client that was disconnected sends Last-Event-ID and misses nothing that still " +
+			"matters; 204 means that it has already seen the end.",
 		Responses: map[string]*huma.Response{
 			"200": {
 				Description: "The stream; the schema is that of an event's data",

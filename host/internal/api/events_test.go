@@ -137,7 +137,7 @@ func TestStopEndsEventStreams(t *testing.T) {
 	path := apitest.SocketPath(t)
 	server, err := api.New(api.Config{Socket: path}, b.All(), nil, hclog.NewNullLogger())
 	require.NoError(t, err)
-	for range 2 { // it can be started again
+	for range 2 { // it can be restarted
 		require.NoError(t, server.Start(t.Context()))
 		id := submitted(t, path)
 		next, _ := stream(t, path, id, "")

@@ -16,8 +16,8 @@ type explainTaskOutput struct{ Body readmodel.TaskExplanation }
 func (r *routes) explainRoutes() {
 	register(r, huma.Operation{
 		OperationID: "explain-task", Method: http.MethodGet, Path: "/v1/tasks/{task_uuid}/explain", Tags: []string{"tasks"},
-		Summary:     "Say why a task does not run, or that it does",
-		Description: "A sentence for people, and a stable cause for programs; then the same of each of its steps that could move.",
+		Summary:     "Explain why a task is not running, or that it is",
+		Description: "A sentence for people, and a stable cause for programs; then the same for each of its steps that could move.",
 	}, func(ctx context.Context, in *taskPath) (*explainTaskOutput, error) {
 		id, err := taskID(in.TaskUUID)
 		if err != nil {
@@ -31,7 +31,7 @@ func (r *routes) explainRoutes() {
 	})
 	register(r, huma.Operation{
 		OperationID: "explain-step", Method: http.MethodGet, Path: "/v1/steps/{step_uuid}/explain", Tags: []string{"steps"},
-		Summary: "Say why a step does not run, or that it does",
+		Summary: "Explain why a step is not running, or that it is",
 	}, func(ctx context.Context, in *stepPath) (*explainStepOutput, error) {
 		id, err := stepID(in.StepUUID)
 		if err != nil {

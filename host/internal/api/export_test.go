@@ -5,8 +5,8 @@ import (
 	"strings"
 )
 
-// Permissions returns the table for tests outside: by route, the permission as
-// text, empty for public routes.
+// Permissions returns the table for external tests: the permission of each route as text,
+// empty for public routes.
 func Permissions() map[string]string {
 	out := map[string]string{}
 	for route, r := range permissions() {
@@ -18,10 +18,10 @@ func Permissions() map[string]string {
 	return out
 }
 
-// AddForgottenRoute adds a route past the table.
+// AddForgottenRoute adds a route that is not in the table.
 func AddForgottenRoute(s *Server, pattern string, h http.Handler) { s.mux.Handle(pattern, h) }
 
-// Audited returns, by route, whether its use is written into the audit.
+// Audited returns, by route, whether its use is recorded in the audit.
 func Audited() map[string]bool {
 	out := map[string]bool{}
 	for route, r := range permissions() {

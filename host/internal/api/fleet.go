@@ -29,7 +29,7 @@ type queueOutput struct{ Body readmodel.Queue }
 func (r *routes) fleetRoutes() {
 	register(r, huma.Operation{
 		OperationID: "list-hosts", Method: http.MethodGet, Path: "/v1/hosts", Tags: []string{"system"},
-		Summary: "List the hosts of the database that were alive within a day, newest first",
+		Summary: "List the hosts on the database that were alive within the last day, newest first",
 	}, func(ctx context.Context, _ *struct{}) (*hostsOutput, error) {
 		hosts, err := r.backend.Fleet.Hosts(ctx)
 		if err != nil {
@@ -40,7 +40,7 @@ func (r *routes) fleetRoutes() {
 	})
 	register(r, huma.Operation{
 		OperationID: "list-workers", Method: http.MethodGet, Path: "/v1/workers", Tags: []string{"system"},
-		Summary: "List the outside workers that claimed steps, those seen last first, at most 500",
+		Summary: "List the outside workers that claimed steps, most recently seen first, at most 500",
 	}, func(ctx context.Context, _ *struct{}) (*workersOutput, error) {
 		workers, err := r.backend.Fleet.Workers(ctx)
 		if err != nil {
@@ -72,12 +72,12 @@ func (r *routes) fleetRoutes() {
 	})
 	register(r, huma.Operation{
 		OperationID: "pause-queue", Method: http.MethodPost, Path: "/v1/queues/{namespace}/pause", Tags: []string{"queues"},
-		Summary:     "Start no step of a namespace any more, on any host",
-		Description: "Steps that run finish. The pause lasts until it is resumed. Pausing again renews who and why.",
+		Summary:     "Stop starting steps of a namespace, on any host",
+		Description: "Running steps finish. The pause lasts until the namespace is resumed. Pausing again replaces who paused it and why.",
 	}, r.queueMove(true))
 	register(r, huma.Operation{
 		OperationID: "resume-queue", Method: http.MethodPost, Path: "/v1/queues/{namespace}/resume", Tags: []string{"queues"},
-		Summary: "Let a paused namespace go on",
+		Summary: "Resume a paused namespace",
 	}, r.queueMove(false))
 }
 

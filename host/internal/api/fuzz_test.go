@@ -15,7 +15,7 @@ import (
 	"github.com/tasker-systems/tasker-host/host/internal/readmodel"
 )
 
-// accepting takes every task that reaches it and keeps its context.
+// accepting accepts every task that reaches it and keeps its context.
 type accepting struct {
 	Tasks
 	context []byte
@@ -26,8 +26,8 @@ func (a *accepting) Submit(_ context.Context, s Submission) (readmodel.Task, boo
 	return readmodel.Task{UUID: "019ca9d2-7c00-7000-8000-000100000000", Context: s.Context}, true, nil
 }
 
-// Whatever a body holds, the answer is a task or a problem of the client's, and
-// a context that gets through is one that can be stored, unchanged.
+// Whatever a body contains, the response is a task or a client error, and a context that
+// gets through can be stored unchanged.
 func FuzzSubmission(f *testing.F) {
 	for _, seed := range []string{
 		`{"namespace":"a","name":"b","context":{"n":1e400}}`, `{"namespace":"a","name":"b","priority":3,"tags":["x"]}`,

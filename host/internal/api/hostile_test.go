@@ -26,7 +26,7 @@ func TestRefusedBodies(t *testing.T) {
 		name, body string
 		status     int
 		code       string
-		want       string // somewhere in the answer
+		want       string // somewhere in the response
 	}{
 		{"empty", "", 400, api.CodeMalformedRequest, "required"},
 		{"not_json", "{", 400, api.CodeMalformedRequest, ""},
@@ -130,7 +130,7 @@ func TestRefusedRequests(t *testing.T) {
 	}
 }
 
-// JSON has one kind of number: 1e2 and 100.0 are 100.
+// JSON has only one kind of number: 1e2 and 100.0 are 100.
 func TestWholeNumbersHoweverTheyAreWritten(t *testing.T) {
 	t.Parallel()
 	_, socket := setup(t)
@@ -236,7 +236,7 @@ func TestBackendErrors(t *testing.T) {
 	require.Equal(t, "2", call(t, socket, "GET", "/v1/tasks", "").header.Get("Retry-After"), "rounded up")
 }
 
-// panicking breaks in every call.
+// panicking panics in every call.
 type panicking struct{ *apitest.Backend }
 
 func (panicking) Plugins(context.Context) ([]readmodel.Plugin, error) { panic("secret state") }

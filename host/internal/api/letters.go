@@ -19,7 +19,7 @@ type LetterParams struct {
 	Queue     string `query:"queue" maxLength:"63" doc:"Only messages of this queue."`
 	Namespace string `query:"namespace" maxLength:"63" doc:"Only steps of this namespace, and messages of its queue or that ask for it."`
 	OlderThan string `query:"older_than" maxLength:"20" doc:"Only those older than a duration such as 24h."`
-	Cursor    string `query:"cursor" maxLength:"200" doc:"next_cursor of the page before."`
+	Cursor    string `query:"cursor" maxLength:"200" doc:"next_cursor of the previous page."`
 }
 
 func (f *LetterParams) query(limit int) (LetterQuery, error) {
@@ -44,7 +44,7 @@ func (f *LetterParams) query(limit int) (LetterQuery, error) {
 
 type listLettersInput struct {
 	LetterParams
-	Closed bool `query:"closed" doc:"Also those that somebody has dealt with."`
+	Closed bool `query:"closed" doc:"Include closed ones."`
 	Limit  int  `query:"limit" minimum:"1" maximum:"500" default:"50"`
 }
 
@@ -61,7 +61,7 @@ type letterMoveInput struct {
 
 type letterBatchInput struct {
 	LetterParams
-	Limit int `query:"limit" minimum:"1" maximum:"500" default:"100" doc:"How many letters this batch looks at."`
+	Limit int `query:"limit" minimum:"1" maximum:"500" default:"100" doc:"How many letters this batch covers."`
 	Body  *operatorRequest
 }
 
@@ -80,17 +80,17 @@ func (r *routes) letterRoutes() {
 	}, r.showLetter)
 	register(r, huma.Operation{
 		OperationID: "replay-dead-letter", Method: http.MethodPost, Path: "/v1/dead-letters/{id}/replay", Tags: []string{"dead letters"},
-		Summary:     "Send a message again, or have a failed step run anew",
-		Description: "A step starts another generation, as with its retry.",
+		Summary:     "Send a message again, or retry a failed step",
+		Description: "A step starts a new generation, as when it is retried.",
 	}, r.letterMove(Letters.Replay))
 	register(r, huma.Operation{
 		OperationID: "discard-dead-letter", Method: http.MethodPost, Path: "/v1/dead-letters/{id}/discard", Tags: []string{"dead letters"},
-		Summary: "Close a dead letter; it stays for whoever asks later",
+		Summary: "Close a dead letter; it stays on record",
 	}, r.letterMove(Letters.Discard))
 	register(r, huma.Operation{
 		OperationID: "replay-dead-letters", Method: http.MethodPost, Path: "/v1/dead-letters/replay", Tags: []string{"dead letters"},
 		Summary:     "Replay a batch of the open dead letters that a filter selects, newest first",
-		Description: "Each is replayed by itself; those that cannot be are named. Call again with next_cursor until there is none.",
+		Description: "Each is replayed separately; those that cannot be are named. Call again with next_cursor until there is none.",
 	}, r.letterBatch(Letters.Replay))
 	register(r, huma.Operation{
 		OperationID: "discard-dead-letters", Method: http.MethodPost, Path: "/v1/dead-letters/discard", Tags: []string{"dead letters"},

@@ -50,7 +50,7 @@ func lockPath(path string) (*os.File, error) {
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		_ = f.Close()
 		if errors.Is(err, unix.EWOULDBLOCK) {
-			return nil, errors.New("another host serves it already; stop it, or choose another path with --socket")
+			return nil, errors.New("another host already serves it; stop it, or choose another path with --socket")
 		}
 		return nil, fmt.Errorf("lock %s: %w", path, err)
 	}
@@ -64,7 +64,7 @@ func replaceSocket(ctx context.Context, path string, group bool) (net.Listener, 
 	}
 	temp := path + ".new"
 	if err := os.Remove(temp); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("remove what an earlier start left: %w", err)
+		return nil, fmt.Errorf("remove the file of an earlier start: %w", err)
 	}
 	var lc net.ListenConfig
 	l, err := lc.Listen(ctx, "unix", temp)
@@ -92,10 +92,10 @@ func removable(ctx context.Context, path string) error {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("look at what is there: %w", err)
+		return fmt.Errorf("inspect the existing file: %w", err)
 	}
 	if info.Mode().Type() != fs.ModeSocket {
-		return errors.New("there is a file that is not a socket; move it away, or choose another path with --socket")
+		return errors.New("a file that is not a socket is in the way; move it, or choose another path with --socket")
 	}
 	d := net.Dialer{Timeout: time.Second}
 	c, err := d.DialContext(ctx, "unix", path)
@@ -104,7 +104,7 @@ func removable(ctx context.Context, path string) error {
 		return errors.New("another process answers on it; stop it, or choose another path with --socket")
 	}
 	if !errors.Is(err, unix.ECONNREFUSED) {
-		return fmt.Errorf("find out whether somebody serves the socket that is there: %w", err)
+		return fmt.Errorf("check whether the existing socket is served: %w", err)
 	}
 	return nil
 }
@@ -151,7 +151,7 @@ func listenTCP(ctx context.Context, address string, authenticated bool) (net.Lis
 	var lc net.ListenConfig
 	l, err := lc.Listen(ctx, "tcp", net.JoinHostPort(host, port))
 	if errors.Is(err, unix.EADDRINUSE) {
-		return nil, fmt.Errorf("listen on %s: another program does already; stop it, or set another address with system.http_listen or --http", address)
+		return nil, fmt.Errorf("listen on %s: another program already does; stop it, or set another address with system.http_listen or --http", address)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("listen on %s: %w", address, err)

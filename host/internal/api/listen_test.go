@@ -58,13 +58,13 @@ func TestTakenSocketIsLeftAlone(t *testing.T) {
 	t.Parallel()
 	path := apitest.SocketPath(t)
 	require.NoError(t, newServer(t, api.Config{Socket: path}).Start(t.Context()))
-	require.ErrorContains(t, newServer(t, api.Config{Socket: path}).Start(t.Context()), "another host serves it already")
+	require.ErrorContains(t, newServer(t, api.Config{Socket: path}).Start(t.Context()), "another host already serves it")
 	require.Equal(t, http.StatusOK, call(t, path, "GET", "/health/live", "").status)
 
 	port, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	require.ErrorContains(t, newServer(t, api.Config{TCP: port.Addr().String()}).Start(t.Context()),
-		"listen on "+port.Addr().String()+": another program does already; stop it, or set another address with system.http_listen")
+		"listen on "+port.Addr().String()+": another program already does; stop it, or set another address with system.http_listen")
 	require.NoError(t, port.Close())
 
 	foreign := apitest.SocketPath(t)

@@ -43,7 +43,7 @@ type answer struct {
 	close  bool // the server hangs up afterwards
 }
 
-// call sends one request; headers are name and value in turn.
+// call sends one request; headers alternates names and values.
 func call(t *testing.T, socket, method, path, body string, headers ...string) answer {
 	t.Helper()
 	return callWith(t, httpClient(t, socket), method, path, body, headers...)
@@ -75,7 +75,7 @@ func do(t *testing.T, c *http.Client, req *http.Request) answer {
 	return answer{status: resp.StatusCode, header: resp.Header, body: string(text), close: resp.Close}
 }
 
-// field reads a string out of a JSON answer.
+// field reads a string from a JSON response.
 func (a answer) field(t *testing.T, name string) string {
 	t.Helper()
 	var fields map[string]json.RawMessage
@@ -85,7 +85,7 @@ func (a answer) field(t *testing.T, name string) string {
 	return s
 }
 
-// raw writes bytes to the socket as they are and reads one answer.
+// raw writes bytes to the socket unchanged and reads one response.
 func raw(t *testing.T, socket, request string) answer {
 	t.Helper()
 	c, err := net.Dial("unix", socket)
@@ -96,13 +96,13 @@ func raw(t *testing.T, socket, request string) answer {
 	resp, err := http.ReadResponse(bufio.NewReader(c), nil)
 	require.NoError(t, err)
 	defer func() { _ = resp.Body.Close() }()
-	text, _ := io.ReadAll(resp.Body) // the server may hang up on what it did not read
+	text, _ := io.ReadAll(resp.Body) // the server may hang up without having read everything
 	return answer{status: resp.StatusCode, header: resp.Header, body: string(text), close: resp.Close}
 }
 
 var requestIDs = regexp.MustCompile(`"request_id": "[^"]+"`)
 
-// golden compares an indented JSON answer with a file.
+// golden compares an indented JSON response with a file.
 func golden(t *testing.T, name, body string) {
 	t.Helper()
 	var out bytes.Buffer

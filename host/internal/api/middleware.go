@@ -108,7 +108,7 @@ func withRoutes(mux *http.ServeMux) http.Handler {
 		if allow := probe.header.Get("Allow"); allow != "" {
 			w.Header().Set("Allow", allow)
 			writeProblem(w, r, newProblem(http.StatusMethodNotAllowed, CodeMethodNotAllowed,
-				fmt.Sprintf("%s is not possible here; use one of: %s", r.Method, allow)))
+				fmt.Sprintf("%s is not allowed here; use one of: %s", r.Method, allow)))
 			return
 		}
 		writeProblem(w, r, newProblem(http.StatusNotFound, CodeNotFound,

@@ -18,7 +18,7 @@ func parameterGate(ctx huma.Context, next func(huma.Context)) {
 	query, err := url.ParseQuery(r.URL.RawQuery)
 	var issues []Issue
 	if err != nil {
-		issues = append(issues, Issue{Location: "query", Detail: "cannot be read: separate parameters by &, and write other special characters as % and two digits"})
+		issues = append(issues, Issue{Location: "query", Detail: "cannot be read: separate parameters by &, and encode other special characters as % and two hexadecimal digits"})
 	}
 	for _, p := range ctx.Operation().Parameters {
 		var values []string
@@ -31,7 +31,7 @@ func parameterGate(ctx huma.Context, next func(huma.Context)) {
 		list := p.Explode != nil && *p.Explode
 		switch {
 		case len(values) > 1 && !list:
-			issues = append(issues, Issue{Location: p.In + "." + p.Name, Detail: "is there twice: send one"})
+			issues = append(issues, Issue{Location: p.In + "." + p.Name, Detail: "is given twice: send one"})
 		case len(values) == 1 && values[0] == "" && strings.HasSuffix(p.Name, "-Key"):
 			issues = append(issues, Issue{Location: p.In + "." + p.Name, Detail: "is empty: send a key, or leave it out"})
 		}

@@ -138,8 +138,8 @@ func describeAccess(doc *huma.OpenAPI) {
 	doc.Components.SecuritySchemes = map[string]*huma.SecurityScheme{
 		bearerScheme: {
 			Type: "http", Scheme: "bearer",
-			Description: "A token made with 'tasker token create', or a JSON Web Token of the identity provider that auth.jwt names. " +
-				"Over TCP only, if auth.enabled is on; the unix socket needs none.",
+			Description: "A token created with 'tasker token create', or a JSON Web Token of the identity provider that auth.jwt names. " +
+				"Needed only over TCP, and only if auth.enabled is on.",
 		},
 	}
 	table := permissions()
@@ -174,5 +174,5 @@ func operations(item *huma.PathItem) map[string]*huma.Operation {
 
 // missing says that a route has no rule.
 func missing(pattern string) string {
-	return fmt.Sprintf("route %q has no entry in the table of permissions and is refused to everybody", strings.TrimSpace(pattern))
+	return fmt.Sprintf("route %q has no entry in the table of permissions and is refused to everyone", strings.TrimSpace(pattern))
 }

@@ -16,7 +16,7 @@ import (
 	"github.com/tasker-systems/tasker-host/host/internal/readmodel"
 )
 
-// described is what a test needs of the description of the API.
+// described is the part of the API's description that the tests need.
 type described struct {
 	Paths map[string]map[string]struct {
 		Permission string                 `json:"x-tasker-permission"`
@@ -33,7 +33,7 @@ func describedAPI(t *testing.T) described {
 	return d
 }
 
-// A route that nobody gave a permission must not be found by its users.
+// Users must not be the ones to find out that a route has no permission.
 func TestEveryOperationHasAPermission(t *testing.T) {
 	t.Parallel()
 	table := api.Permissions()
@@ -54,7 +54,7 @@ func TestEveryOperationHasAPermission(t *testing.T) {
 	}
 }
 
-// TestSecurityPageHasThePermissions compares the table in the documents.
+// TestSecurityPageHasThePermissions compares the table in the documentation.
 func TestSecurityPageHasThePermissions(t *testing.T) {
 	t.Parallel()
 	page, err := os.ReadFile("../../../docs/security.md")
@@ -68,8 +68,8 @@ func TestSecurityPageHasThePermissions(t *testing.T) {
 	require.Equal(t, len(api.Permissions()), strings.Count(string(page), "| `GET /")+strings.Count(string(page), "| `POST /")+strings.Count(string(page), "| `PATCH /"))
 }
 
-// Every route, asked by nobody, by one who may do all but this, and by one who
-// may do only this.
+// Every route, requested anonymously, by someone who may do everything but this, and by
+// someone who may do only this.
 func TestEveryRouteAgainstEveryPermission(t *testing.T) {
 	t.Parallel()
 	base := serveTCP(t, apitest.New().All(), api.Access{Bearers: bearers{}})
@@ -90,7 +90,7 @@ func TestEveryRouteAgainstEveryPermission(t *testing.T) {
 			continue
 		}
 		nobody := ask("")
-		for nobody.status == 429 { // one address may not be wrong this often
+		for nobody.status == 429 { // one address may not fail this often
 			base = serveTCP(t, apitest.New().All(), api.Access{Bearers: bearers{}})
 			nobody = ask("")
 		}
@@ -105,7 +105,7 @@ func TestEveryRouteAgainstEveryPermission(t *testing.T) {
 	}
 }
 
-// allBut returns every permission except the one, as far as it can be left out.
+// allBut returns all permissions except one, as far as it can be left out.
 func allBut(need string) string {
 	resource, level, _ := strings.Cut(need, ":")
 	var all []string
@@ -123,8 +123,7 @@ func allBut(need string) string {
 	return strings.Join(all, ",")
 }
 
-// A route that was forgotten in the table is closed to everybody, even on the
-// socket.
+// A route that is missing from the table is closed to everybody, even on the socket.
 func TestRouteWithoutPermissionIsClosed(t *testing.T) {
 	t.Parallel()
 	socket := apitest.SocketPath(t)
@@ -139,11 +138,11 @@ func TestRouteWithoutPermissionIsClosed(t *testing.T) {
 	require.NotContains(t, a.body, "secret")
 }
 
-// Every route that may change something writes one entry, whatever comes of the
-// request: who, what, and the outcome. Reading writes none.
+// Every route that may change something writes one entry, whatever the outcome: who,
+// what, and the outcome. Reading writes none.
 func TestEveryChangeIsInTheAudit(t *testing.T) {
 	t.Parallel()
-	kept := map[string]bool{ // what is on record elsewhere, or changes nothing
+	kept := map[string]bool{ // recorded elsewhere, or changes nothing
 		"POST /v1/tasks": true, "POST /v1/templates/validate": true,
 	}
 	for route, audited := range api.Audited() {
@@ -196,7 +195,7 @@ func auditOf(t *testing.T, b *apitest.Backend) []readmodel.AuditEntry {
 	return entries
 }
 
-// pathOf fills the places of a route's path with names.
+// pathOf fills in the parameters of a route's path.
 func pathOf(path string) string {
 	return strings.NewReplacer("{step_uuid}", "019ca9d2-7c00-7000-8000-000100000001", "{id}", "1", "{task_uuid}", "019ca9d2-7c00-7000-8000-000100000000",
 		"{token_id}", "x", "{breaker}", "database", "{kind}", "handler", "{namespace}", "a", "{name}", "b", "{version}", "1.0.0").Replace(path)

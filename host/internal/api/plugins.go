@@ -65,7 +65,7 @@ const PlanTextPlace = "text"
 
 // PluginPlanRequest is a text that would become plugins.toml.
 type PluginPlanRequest struct {
-	Text string `json:"text" doc:"As plugins.toml would have it. Paths in it start from the folder of the host's plugins.toml, on its machine."`
+	Text string `json:"text" doc:"The text of a plugins.toml. Paths in it are relative to the directory of the host's plugins.toml, on its machine."`
 }
 
 // PluginSwapRequest gives a plugin another binary.
@@ -76,14 +76,14 @@ type PluginSwapRequest struct {
 
 // PluginReleaseRequest releases binaries from quarantine.
 type PluginReleaseRequest struct {
-	SHA256 string `json:"sha256,omitempty" pattern:"^[0-9a-f]{0,64}$" patternDescription:"hexadecimal digits" doc:"Of the binary, or its first digits; left out: all."`
+	SHA256 string `json:"sha256,omitempty" pattern:"^[0-9a-f]{0,64}$" patternDescription:"hexadecimal digits" doc:"Of the binary, or its first digits. Default: all binaries."`
 	Reason string `json:"reason,omitempty" maxLength:"1000" doc:"Kept in the plugin's history."`
 }
 
 type pluginHistoryInput struct {
 	PluginPath
 	Limit  int    `query:"limit" minimum:"1" maximum:"1000" default:"100"`
-	Cursor string `query:"cursor" maxLength:"200" doc:"next_cursor of the page before."`
+	Cursor string `query:"cursor" maxLength:"200" doc:"next_cursor of the previous page."`
 }
 
 type pluginReasonInput struct {
@@ -101,32 +101,32 @@ type (
 func (r *routes) pluginRoutes() {
 	register(r, huma.Operation{
 		OperationID: "plan-plugins", Method: http.MethodGet, Path: "/v1/plugins/plan", Tags: []string{"plugins"},
-		Summary: "Say what plugins.toml and plugins.lock ask for that does not run yet",
+		Summary: "Show what plugins.toml and plugins.lock ask for that is not running yet",
 	}, func(ctx context.Context, _ *struct{}) (*planOutput, error) {
 		plan, err := r.backend.PluginViews.PluginPlan(ctx)
 		return &planOutput{Body: plan}, err
 	})
 	register(r, huma.Operation{
 		OperationID: "plan-plugins-of", Method: http.MethodPost, Path: "/v1/plugins/plan", Tags: []string{"plugins"},
-		Summary: "Say what another plugins.toml would change, without changing it; in the audit, for it looks at the files named",
+		Summary: "Show what another plugins.toml would change, without changing anything; audited, because it reads the files it names",
 	}, func(ctx context.Context, in *struct{ Body PluginPlanRequest }) (*planOutput, error) {
 		plan, err := r.backend.PluginViews.PluginPlanOf(ctx, in.Body.Text)
 		return &planOutput{Body: plan}, err
 	})
 	register(r, huma.Operation{
 		OperationID: "apply-plugins", Method: http.MethodPost, Path: "/v1/plugins/apply", Tags: []string{"plugins"},
-		Summary: "Make what runs be as the files say, without waiting; what failed before is tried again",
+		Summary: "Apply the plugin files, without waiting; what failed before is tried again",
 	}, func(ctx context.Context, in *struct{ Body PluginReasonRequest }) (*planOutput, error) {
 		plan, err := r.backend.PluginChanges.ApplyPlugins(ctx, in.Body.Reason)
 		return &planOutput{Body: plan}, err
 	})
 	register(r, huma.Operation{
 		OperationID: "explain-plugin", Method: http.MethodGet, Path: "/v1/plugins/{kind}/{name}", Tags: []string{"plugins"},
-		Summary: "Explain which generation of a plugin runs, why, and what was taken back",
+		Summary: "Explain which generation of a plugin is running, why, and what was rolled back",
 	}, func(ctx context.Context, in *PluginPath) (*pluginOutput, error) { return r.pluginDetail(ctx, in.id()) })
 	register(r, huma.Operation{
 		OperationID: "swap-plugin", Method: http.MethodPost, Path: "/v1/plugins/{kind}/{name}/swap", Tags: []string{"plugins"},
-		Summary: "Give a plugin another binary while it runs",
+		Summary: "Replace a plugin's binary while it runs",
 	}, func(ctx context.Context, in *struct {
 		PluginPath
 		Body PluginSwapRequest
@@ -137,7 +137,7 @@ func (r *routes) pluginRoutes() {
 	})
 	register(r, huma.Operation{
 		OperationID: "release-plugin", Method: http.MethodPost, Path: "/v1/plugins/{kind}/{name}/release", Tags: []string{"plugins"},
-		Summary: "Let binaries out of a plugin's quarantine",
+		Summary: "Release binaries from a plugin's quarantine",
 	}, func(ctx context.Context, in *struct {
 		PluginPath
 		Body PluginReleaseRequest
@@ -148,9 +148,9 @@ func (r *routes) pluginRoutes() {
 	})
 	register(r, huma.Operation{
 		OperationID: "plugin-history", Method: http.MethodGet, Path: "/v1/plugins/{kind}/{name}/history", Tags: []string{"plugins"},
-		Summary: "List what happened to a plugin, on all hosts of the environment, the latest first",
+		Summary: "List what happened to a plugin, on all hosts of the environment, newest first",
 	}, r.pluginHistory)
-	r.pluginVerb("rollback", "Take the last change of a plugin back", PluginChanges.RollBackPlugin)
+	r.pluginVerb("rollback", "Roll back the last change of a plugin", PluginChanges.RollBackPlugin)
 	r.pluginVerb("promote", "End a rollout: the new generation takes over", PluginChanges.PromotePlugin)
 }
 

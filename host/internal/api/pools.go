@@ -51,13 +51,13 @@ type PoolPath struct {
 type PoolRequest struct {
 	Min         *whole  `json:"min,omitempty" minimum:"1" maximum:"100000"`
 	Max         *whole  `json:"max,omitempty" minimum:"1" maximum:"100000"`
-	Batch       *whole  `json:"batch,omitempty" minimum:"1" maximum:"10000" doc:"Pieces of work in a turn of an executor at most."`
-	PollMin     *string `json:"poll_min,omitempty" maxLength:"20" doc:"Rest before the next look at queues that had work, such as 50ms."`
-	PollMax     *string `json:"poll_max,omitempty" maxLength:"20" doc:"Longest rest between two looks at idle queues, such as 1s."`
-	TurnTimeout *string `json:"turn_timeout,omitempty" maxLength:"20" doc:"After this an executor in its turn is stuck and is replaced, such as 1m."`
+	Batch       *whole  `json:"batch,omitempty" minimum:"1" maximum:"10000" doc:"Maximum pieces of work in an executor's turn."`
+	PollMin     *string `json:"poll_min,omitempty" maxLength:"20" doc:"Pause before the next look at queues that had work, such as 50ms."`
+	PollMax     *string `json:"poll_max,omitempty" maxLength:"20" doc:"Longest pause between two looks at idle queues, such as 1s."`
+	TurnTimeout *string `json:"turn_timeout,omitempty" maxLength:"20" doc:"An executor whose turn takes longer is considered stuck and is replaced; such as 1m."`
 	StopTimeout *string `json:"stop_timeout,omitempty" maxLength:"20" doc:"How long a stopping host waits for the executors, such as 3s."`
-	Algorithm   *string `json:"algorithm,omitempty" minLength:"1" maxLength:"4096" doc:"A name that a scaling plugin serves, or else a built-in, with options as JSON behind an equals sign."`
-	Shadow      *string `json:"shadow,omitempty" maxLength:"4096" doc:"As algorithm; empty: none."`
+	Algorithm   *string `json:"algorithm,omitempty" minLength:"1" maxLength:"4096" doc:"A name that a scaling plugin serves, or else a built-in one, with its options as JSON after an equals sign."`
+	Shadow      *string `json:"shadow,omitempty" maxLength:"4096" doc:"As algorithm; empty for none."`
 }
 
 func (r *PoolRequest) change() (PoolChange, error) {
@@ -115,7 +115,7 @@ func (r *routes) poolRoutes() {
 	register(r, huma.Operation{
 		OperationID: "set-pool", Method: http.MethodPatch, Path: "/v1/pools/{pool}", Tags: []string{"pools"},
 		Summary:     "Change the bounds, the pace or the algorithm of a pool at once",
-		Description: "The change is checked against the resources and lasts until the configuration changes the pool or the host ends.",
+		Description: "The change is checked against the resources and lasts until the configuration changes the pool or the host stops.",
 	}, func(ctx context.Context, in *struct {
 		PoolPath
 		Body PoolRequest
@@ -130,12 +130,12 @@ func (r *routes) poolRoutes() {
 	})
 	register(r, huma.Operation{
 		OperationID: "pause-pool", Method: http.MethodPost, Path: "/v1/pools/{pool}/pause", Tags: []string{"pools"},
-		Summary:     "Let the executors of a pool begin nothing any more, on this host",
-		Description: "What runs finishes; steps that were claimed and not begun are given back. The pause ends with the host.",
+		Summary:     "Stop a pool's executors from starting work, on this host",
+		Description: "Running work finishes; steps that were claimed but not started are given back. The pause ends at the latest with the host.",
 	}, r.poolMove(true))
 	register(r, huma.Operation{
 		OperationID: "resume-pool", Method: http.MethodPost, Path: "/v1/pools/{pool}/resume", Tags: []string{"pools"},
-		Summary: "Let the executors of a paused pool go on",
+		Summary: "Resume a paused pool",
 	}, r.poolMove(false))
 	r.poolHistoryRoutes()
 }
@@ -143,7 +143,7 @@ func (r *routes) poolRoutes() {
 func (r *routes) poolHistoryRoutes() {
 	register(r, huma.Operation{
 		OperationID: "pool-history", Method: http.MethodGet, Path: "/v1/pools/{pool}/history", Tags: []string{"pools"},
-		Summary: "List the decisions about a pool with their reasons, the newest first",
+		Summary: "List the decisions about a pool with their reasons, newest first",
 	}, func(ctx context.Context, in *struct {
 		PoolPath
 		Limit   int  `query:"limit" minimum:"1" maximum:"500" default:"50"`
@@ -159,7 +159,7 @@ func (r *routes) poolHistoryRoutes() {
 	})
 	register(r, huma.Operation{
 		OperationID: "pool-samples", Method: http.MethodGet, Path: "/v1/pools/{pool}/samples", Tags: []string{"pools"},
-		Summary: "List what was measured of a pool, the oldest first; about an hour is kept",
+		Summary: "List the measurements of a pool, oldest first; about an hour is kept",
 	}, func(ctx context.Context, in *struct {
 		PoolPath
 		After time.Time `query:"after" doc:"Only samples that ended later."`

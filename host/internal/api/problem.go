@@ -94,7 +94,7 @@ func problemOfFault(f *Fault) *problem {
 
 func internal() *problem {
 	return newProblem(http.StatusInternalServerError, CodeInternal,
-		"the host could not answer; its log says more under this request id")
+		"the host could not answer; its log has the details under this request id")
 }
 
 func unavailable(detail string, retryAfter time.Duration) *problem {

@@ -16,7 +16,7 @@ import (
 // operatorRequest is what an operator says about a change.
 type operatorRequest struct {
 	Reason string `json:"reason,omitempty" maxLength:"1000" doc:"Why; kept in the history."`
-	By     string `json:"by,omitempty" maxLength:"255" doc:"A name to stand beside the principal in the history, if that is a user of the socket or nobody in particular; a token's principal is known."`
+	By     string `json:"by,omitempty" maxLength:"255" doc:"A name recorded beside the principal in the history if that is a user of the socket or anonymous; ignored for tokens."`
 }
 
 func (o *operatorRequest) operator(ctx context.Context) Operator {
@@ -56,9 +56,9 @@ type stepMoveInput struct {
 }
 
 type resolveRequest struct {
-	Result jsonValue `json:"result,omitempty" doc:"Any JSON value, every digit kept: what the step's children see as its result. Left out: null."`
+	Result jsonValue `json:"result,omitempty" doc:"Any JSON value, with every digit kept: what the step's children see as its result. Default: null."`
 	Reason string    `json:"reason,omitempty" maxLength:"1000" doc:"Why; kept in the history."`
-	By     string    `json:"by,omitempty" maxLength:"255" doc:"A name to stand beside the principal in the history, if that is a user of the socket or nobody in particular; a token's principal is known."`
+	By     string    `json:"by,omitempty" maxLength:"255" doc:"A name recorded beside the principal in the history if that is a user of the socket or anonymous; ignored for tokens."`
 }
 
 type resolveInput struct {
@@ -75,14 +75,14 @@ func (r *routes) repairRoutes() {
 	}, r.showStep)
 	register(r, huma.Operation{
 		OperationID: "retry-step", Method: http.MethodPost, Path: "/v1/steps/{step_uuid}/retry", Tags: []string{"steps"},
-		Summary: "Have a failed step run anew",
-		Description: "The step starts another generation: attempts and claims at zero, another idempotency key, its history kept. " +
-			"A failed task goes on.",
+		Summary: "Retry a failed step",
+		Description: "The step starts a new generation: attempts and claims start at zero, the idempotency key is new, the history is kept. " +
+			"A failed task continues.",
 	}, r.stepMove(Repair.RetryStep))
 	register(r, huma.Operation{
 		OperationID: "resolve-step", Method: http.MethodPost, Path: "/v1/steps/{step_uuid}/resolve", Tags: []string{"steps"},
 		Summary:     "Declare a step done, with a result",
-		Description: "For a step that has failed, is enqueued or waits for its next attempt. Its task goes on, or ends if nothing is left.",
+		Description: "For a step that has failed, is enqueued or waits for its next attempt. Its task continues, or ends if nothing is left.",
 	}, r.resolveStep)
 	register(r, huma.Operation{
 		OperationID: "skip-step", Method: http.MethodPost, Path: "/v1/steps/{step_uuid}/skip", Tags: []string{"steps"},
@@ -90,12 +90,12 @@ func (r *routes) repairRoutes() {
 	}, r.stepMove(Repair.SkipStep))
 	register(r, huma.Operation{
 		OperationID: "retry-task", Method: http.MethodPost, Path: "/v1/tasks/{task_uuid}/retry", Tags: []string{"tasks"},
-		Summary: "Have all failed steps of a task run anew",
+		Summary: "Retry all failed steps of a task",
 	}, r.taskMove(Repair.RetryTask))
 	register(r, huma.Operation{
 		OperationID: "resolve-task", Method: http.MethodPost, Path: "/v1/tasks/{task_uuid}/resolve", Tags: []string{"tasks"},
-		Summary:     "Declare a task done, whatever became of its steps",
-		Description: "What is left of it is cancelled; running steps are told through their context.",
+		Summary:     "Declare a task done, regardless of its steps",
+		Description: "Its remaining steps are cancelled; running steps are told through their context.",
 	}, r.taskMove(Repair.ResolveTask))
 }
 
@@ -169,7 +169,7 @@ func stepID(s string) (StepID, error) {
 	}
 	task, n, ok := vocab.SplitStepID(u)
 	if err == nil && !ok {
-		detail = "it names a task, not a step: the steps of a task are in its list of steps"
+		detail = "it names a task, not a step: see the task's list of steps"
 	}
 	if detail != "" {
 		return StepID{}, newProblem(http.StatusUnprocessableEntity, CodeValidationFailed,

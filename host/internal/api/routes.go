@@ -65,8 +65,8 @@ func newRoutes(mux *http.ServeMux, b Backend, cfg Config, log hclog.Logger, stre
 			Info: &huma.Info{
 				Title:   "Tasker Host",
 				Version: apiVersion,
-				Description: "Submit tasks, watch them, keep their templates. " +
-					"Every error is a problem (RFC 9457) with a stable code. Lists come in pages.",
+				Description: "Submit and watch tasks, manage templates. " +
+					"Every error is a problem (RFC 9457) with a stable code. Lists are paginated.",
 			},
 		},
 		Formats:                      map[string]huma.Format{"application/json": jsonFormat, "json": jsonFormat},

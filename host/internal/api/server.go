@@ -111,7 +111,7 @@ func (s *Server) Start(ctx context.Context) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.servers) > 0 {
-		return errors.New("the API is serving already")
+		return errors.New("the API is already serving")
 	}
 	s.streams.reopen()
 	if s.cfg.Socket != "" {

@@ -17,8 +17,8 @@ import (
 	"github.com/tasker-systems/tasker-host/host/internal/readmodel"
 )
 
-// Many clients that send a byte now and then, for ever: the server hangs up on
-// each, however busy they look, and serves others meanwhile.
+// Many clients that send a byte now and then, for ever: the server hangs up on each of
+// them, and serves others meanwhile.
 func TestDrippingClientsAreCutOff(t *testing.T) {
 	t.Parallel()
 	socket := apitest.SocketPath(t)
@@ -55,9 +55,9 @@ func TestDrippingClientsAreCutOff(t *testing.T) {
 	require.Positive(t, served)
 }
 
-// TestIdleClientsKeepNobodyOut: who has all the connections there may be, and asks
-// nothing over them, makes room for others. A probe that waited would have the host
-// started anew.
+// TestIdleClientsKeepNobodyOut: a client that holds all available connections and
+// requests nothing over them makes room for others. A probe that had to wait would cause
+// the host to be restarted.
 func TestIdleClientsKeepNobodyOut(t *testing.T) {
 	t.Parallel()
 	const most = 4
@@ -71,7 +71,7 @@ func TestIdleClientsKeepNobodyOut(t *testing.T) {
 	require.Equal(t, http.StatusOK, callWith(t, late, "GET", "/health/live", "").status)
 }
 
-// drip sends a text and then a little again and again, until the server hangs up.
+// drip sends a text and then a little more again and again, until the server hangs up.
 func drip(c net.Conn, begin, drop string) {
 	defer func() { _ = c.Close() }()
 	_ = c.SetDeadline(time.Now().Add(time.Minute))
@@ -94,8 +94,8 @@ func drip(c net.Conn, begin, drop string) {
 	<-hungUp
 }
 
-// A client that opens a stream and reads nothing is cut off once the connection
-// takes no more, and nobody else waits for it.
+// A client that opens a stream and reads nothing is cut off once the connection is full,
+// and nobody else waits for it.
 func TestStreamThatIsNotReadIsCutOff(t *testing.T) {
 	t.Parallel()
 	b := apitest.New()
@@ -119,10 +119,10 @@ func TestStreamThatIsNotReadIsCutOff(t *testing.T) {
 		require.True(t, ok)
 		require.Equal(t, readmodel.EventTask, l.name)
 	}
-	for range 50 { // more than a connection takes
+	for range 50 { // more than a connection buffers
 		happen()
 	}
 	require.Eventually(t, func() bool { return b.Streams() == 1 }, time.Minute, time.Millisecond)
-	happen() // the one that reads stays
+	happen() // the client that reads stays
 	require.Equal(t, http.StatusOK, call(t, socket, "GET", "/health/live", "").status)
 }

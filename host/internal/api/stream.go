@@ -29,22 +29,22 @@ var eventPermissions = map[string]auth.Permission{
 }
 
 type followInput struct {
-	Kinds       []string `query:"kind" maxItems:"16" enum:"task,step,plugin,audit,host,health" doc:"Only these kinds, separated by commas; all that the client may see, if left out."`
+	Kinds       []string `query:"kind" maxItems:"16" enum:"task,step,plugin,audit,host,health" doc:"Only these kinds, separated by commas. Default: all that the client may see."`
 	Namespace   string   `query:"namespace" maxLength:"40" doc:"Only events of tasks of this namespace."`
 	Task        string   `query:"task" maxLength:"36" doc:"Only events of this task and its steps: its UUID."`
-	LastEventID string   `header:"Last-Event-ID" maxLength:"128" doc:"The id of the last event the client has; the stream goes on after it."`
+	LastEventID string   `header:"Last-Event-ID" maxLength:"128" doc:"The id of the last event that the client received; the stream continues after it."`
 }
 
 func (r *routes) streamRoutes() {
 	register(r, huma.Operation{
 		OperationID: "follow-events", Method: http.MethodGet, Path: "/v1/events", Tags: []string{"system"},
 		Summary: "Follow what happens in the system, as server-sent events",
-		Description: "Transitions of tasks and steps, of plugins, what operators do, hosts that come and go, changes of health. " +
-			"An event's name is its kind. The stream begins now, or after the event that Last-Event-ID names: without a gap and " +
-			"without a repetition, from whatever host on the database. An id without data says how far the stream has come. " +
-			"A client that reads too slowly gets an event `cut_off` and goes on with a new request; ids work for a day. " +
-			"Events of what ran at the same time may change places; sort_key orders those of one task or step. " +
-			"The kind plugin takes plugin:read, host and health system:read, audit system:administer.",
+		Description: "Transitions of tasks, steps and plugins, what operators do, hosts that come and go, changes of health. " +
+			"An event's name is its kind. The stream begins now, or after the event that Last-Event-ID names, without gaps or " +
+			"repetitions and on any host of the database. An id without data says how far the stream has progressed. " +
+			"A client that reads too slowly gets an event `cut_off` and continues with a new request; ids are valid for a day. " +
+			"Events that happened at the same time may arrive in any order; sort_key orders those of one task or step. " +
+			"The kind plugin requires plugin:read, host and health require system:read, audit requires system:administer.",
 		Responses: map[string]*huma.Response{
 			"200": {
 				Description: "The stream; the schema is that of an event's data",
@@ -86,7 +86,7 @@ func eventQuery(ctx context.Context, in *followInput) (EventQuery, error) {
 	for _, kind := range q.Kinds {
 		if need := eventPermissions[kind]; !may.Allows(need) {
 			return q, newProblem(http.StatusForbidden, CodePermissionDenied,
-				fmt.Sprintf("events of kind %s take the permission %s", kind, need))
+				fmt.Sprintf("events of kind %s require the permission %s", kind, need))
 		}
 	}
 	if len(q.Kinds) == 0 {
@@ -142,7 +142,7 @@ func eventLines(items []EventItem) string {
 func cutOff(place string) string {
 	data, err := json.Marshal(readmodel.CutOff{
 		Code: "too_slow", ResumeAfter: place,
-		Detail: "events come faster than this client reads them; go on with a new request and this Last-Event-ID",
+		Detail: "events arrive faster than this client reads them; continue with a new request and this Last-Event-ID",
 	})
 	if err != nil {
 		return ""

@@ -17,8 +17,8 @@ import (
 
 type line struct{ id, name, data string }
 
-// following opens the stream of all events; next reads what is between two empty
-// lines, and reports false at the end.
+// following opens the stream of all events; next reads up to the next empty line, and
+// reports false at the end.
 func following(t *testing.T, c *http.Client, base, query string, headers ...string) (next func() (line, bool)) {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), "GET", base+"/v1/events"+query, nil)
@@ -99,8 +99,7 @@ func TestFollowEvents(t *testing.T) {
 	}
 }
 
-// A stream that is asked for its header only ends there: the connection serves what
-// comes next.
+// A HEAD request for a stream ends at once: the connection can serve the next request.
 func TestHeadOfAStream(t *testing.T) {
 	t.Parallel()
 	b := apitest.New()
@@ -151,7 +150,7 @@ func TestFollowEventsProblems(t *testing.T) {
 	require.Equal(t, 503, call(t, socket, "GET", "/v1/events", "").status)
 }
 
-// What a client may not see it does not get, and asking for it is refused.
+// A client does not get what it may not see, and asking for it is refused.
 func TestFollowEventsWithPermissions(t *testing.T) {
 	t.Parallel()
 	b := apitest.New()

@@ -29,7 +29,7 @@ func (r *routes) systemRoutes() {
 		Summary: "What the host's checks found when they last looked",
 		Responses: map[string]*huma.Response{
 			"503": {
-				Description: "The host does not work, or it is unknown whether it does",
+				Description: "The host is not working, or it is unknown whether it is",
 				Content:     map[string]*huma.MediaType{"application/json": {Schema: schemaOf[readmodel.HealthReport](r.api)}},
 			},
 		},
@@ -40,11 +40,11 @@ func (r *routes) systemRoutes() {
 	}, r.plugins)
 	register(r, huma.Operation{
 		OperationID: "doctor", Method: http.MethodGet, Path: "/v1/system/doctor", Tags: []string{"system"},
-		Summary: "Look for what is wrong and say how to fix it",
+		Summary: "Diagnose the host and its database, and say how to fix what is wrong",
 	}, r.doctor)
 	r.probe("startup", "Whether the host has started", Health.Started)
-	r.probe("live", "Whether the process works", Health.Live)
-	r.probe("ready", "Whether the host takes work now", Health.Ready)
+	r.probe("live", "Whether the process is working", Health.Live)
+	r.probe("ready", "Whether the host accepts work now", Health.Ready)
 }
 
 func (r *routes) plugins(ctx context.Context, _ *struct{}) (*pluginsOutput, error) {
@@ -85,7 +85,7 @@ func (r *routes) probe(name, summary string, ask func(Health, context.Context) r
 		Summary: summary,
 		Responses: map[string]*huma.Response{
 			"503": {
-				Description: "It does not",
+				Description: "The answer is no",
 				Content:     map[string]*huma.MediaType{"application/json": {Schema: schemaOf[readmodel.Health](r.api)}},
 			},
 		},

@@ -16,9 +16,9 @@ import (
 type TaskRequest struct {
 	Namespace    string     `json:"namespace" pattern:"^[a-z][a-z0-9_]{0,39}$" patternDescription:"1 to 40 lower-case letters, digits and underscores, a letter first"`
 	Name         string     `json:"name" pattern:"^[a-z][a-z0-9_]{0,62}$" patternDescription:"1 to 63 lower-case letters, digits and underscores, a letter first"`
-	Version      string     `json:"version,omitempty" maxLength:"64" pattern:"^(\\d+\\.\\d+\\.\\d+(-[0-9A-Za-z.-]+)?)?$" patternDescription:"major.minor.patch, or that and -suffix" doc:"Left out: the highest version there is; one with a suffix only if there is no other."`
-	Context      jsonObject `json:"context,omitempty" doc:"The task's input, checked against the template's schema. Every digit is kept. Left out: an empty object."`
-	Priority     *whole     `json:"priority,omitempty" minimum:"0" maximum:"32767" doc:"1 low, 2 normal, 3 high, 4 urgent; larger is more urgent still. Left out: the template's."`
+	Version      string     `json:"version,omitempty" maxLength:"64" pattern:"^(\\d+\\.\\d+\\.\\d+(-[0-9A-Za-z.-]+)?)?$" patternDescription:"major.minor.patch, or that and -suffix" doc:"Default: the highest version; one with a suffix only if there is no other."`
+	Context      jsonObject `json:"context,omitempty" doc:"The task's input, checked against the template's schema. Every digit is kept. Default: an empty object."`
+	Priority     *whole     `json:"priority,omitempty" minimum:"0" maximum:"32767" doc:"1 low, 2 normal, 3 high, 4 urgent; larger is more urgent still. Default: the template's."`
 	Tags         []string   `json:"tags,omitempty" maxItems:"64" minLength:"1"` // the length of each
 	Initiator    string     `json:"initiator,omitempty" maxLength:"255"`
 	SourceSystem string     `json:"source_system,omitempty" maxLength:"255"`
@@ -47,7 +47,7 @@ type listTasksInput struct {
 	Namespace string            `query:"namespace" maxLength:"63"`
 	Name      string            `query:"name" maxLength:"63"`
 	Tag       []string          `query:"tag,explode" doc:"Tasks that have this tag; given several times, those that have all of them." maxItems:"16"`
-	Cursor    string            `query:"cursor" maxLength:"200" doc:"next_cursor of the page before."`
+	Cursor    string            `query:"cursor" maxLength:"200" doc:"next_cursor of the previous page."`
 	Limit     int               `query:"limit" minimum:"1" maximum:"500" default:"50"`
 }
 
@@ -62,7 +62,7 @@ func (r *routes) taskRoutes() {
 	register(r, huma.Operation{
 		OperationID: "submit-task", Method: http.MethodPost, Path: "/v1/tasks", Tags: []string{"tasks"},
 		Summary:       "Submit a task",
-		Description:   "Answers 201 with the new task, or 200 with the earlier one if the idempotency key came before with the same request.",
+		Description:   "Answers 201 with the new task, or 200 with the earlier one if the idempotency key was used before with the same request.",
 		DefaultStatus: http.StatusCreated,
 		Responses: map[string]*huma.Response{
 			"200": {

@@ -13,7 +13,7 @@ import (
 )
 
 type templateInput struct {
-	Source  string `query:"source" maxLength:"255" default:"template.yaml" doc:"What messages call the text, such as its file name."`
+	Source  string `query:"source" maxLength:"255" default:"template.yaml" doc:"What messages call the template, such as its file name."`
 	RawBody []byte `contentType:"application/yaml"`
 }
 
@@ -28,7 +28,7 @@ type templateOutput struct{ Body readmodel.Template }
 type listTemplatesInput struct {
 	Namespace string `query:"namespace" maxLength:"63"`
 	Name      string `query:"name" maxLength:"63"`
-	Cursor    string `query:"cursor" maxLength:"400" doc:"next_cursor of the page before."`
+	Cursor    string `query:"cursor" maxLength:"400" doc:"next_cursor of the previous page."`
 	Limit     int    `query:"limit" minimum:"1" maximum:"500" default:"100"`
 }
 
@@ -44,12 +44,12 @@ func (r *routes) templateRoutes() {
 	register(r, huma.Operation{
 		OperationID: "apply-template", Method: http.MethodPost, Path: "/v1/templates", Tags: []string{"templates"},
 		Summary: "Store a template version",
-		Description: "Answers 201, or 200 if the very same version is stored already. A version never changes: other " +
-			"content under a stored version is a conflict.",
+		Description: "Answers 201, or 200 if the same version is already stored. A version never changes: different " +
+			"content for a stored version is a conflict.",
 		DefaultStatus: http.StatusCreated,
 		Responses: map[string]*huma.Response{
 			"200": {
-				Description: "The version is stored already",
+				Description: "The version is already stored",
 				Content:     map[string]*huma.MediaType{"application/json": {Schema: schemaOf[readmodel.Template](r.api)}},
 			},
 		},

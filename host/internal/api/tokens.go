@@ -35,7 +35,7 @@ type tokenOutput struct{ Body readmodel.Token }
 
 type auditInput struct {
 	Actor  string `query:"actor" maxLength:"300" doc:"Only what this principal did."`
-	Cursor string `query:"cursor" maxLength:"200" doc:"next_cursor of the page before."`
+	Cursor string `query:"cursor" maxLength:"200" doc:"next_cursor of the previous page."`
 	Limit  int    `query:"limit" minimum:"1" maximum:"500" default:"100"`
 }
 
@@ -44,17 +44,17 @@ type auditOutput struct{ Body readmodel.AuditPage }
 func (r *routes) accessRoutes() {
 	register(r, huma.Operation{
 		OperationID: "create-token", Method: http.MethodPost, Path: "/v1/tokens", Tags: []string{"access"},
-		Summary: "Make a bearer token", Description: "The answer is the only place where the token is shown.",
+		Summary: "Create a bearer token", Description: "The answer is the only place where the token is shown.",
 		DefaultStatus: http.StatusCreated,
 	}, r.createToken)
 	register(r, huma.Operation{
 		OperationID: "list-tokens", Method: http.MethodGet, Path: "/v1/tokens", Tags: []string{"access"},
-		Summary: "List bearer tokens, those that work no more too",
+		Summary: "List bearer tokens, including expired and revoked ones",
 	}, r.listTokens)
 	register(r, huma.Operation{
 		OperationID: "revoke-token", Method: http.MethodPost, Path: "/v1/tokens/{token_id}/revoke", Tags: []string{"access"},
 		Summary:     "Revoke a bearer token",
-		Description: "It is refused at once by this host, and by the others within auth.token_refresh.",
+		Description: "This host refuses it at once, the others within auth.token_refresh.",
 	}, r.revokeToken)
 	register(r, huma.Operation{
 		OperationID: "list-audit", Method: http.MethodGet, Path: "/v1/audit", Tags: []string{"access"},
@@ -71,7 +71,7 @@ func (r *routes) createToken(ctx context.Context, in *createTokenInput) (*create
 	}
 	who := auth.From(ctx)
 	if !permissions.Within(who.Permissions) {
-		return nil, newProblem(http.StatusForbidden, CodePermissionDenied, "a token may not do more than who makes it")
+		return nil, newProblem(http.StatusForbidden, CodePermissionDenied, "a token may not have more permissions than its creator")
 	}
 	auth.SetSubject(ctx, "token "+b.Name)
 	token, err := r.backend.Tokens.CreateToken(ctx, TokenOrder{

@@ -51,7 +51,7 @@ func TestRepair(t *testing.T) {
 	_, err := b.RetryStep(ctx, other, operator)
 	faultOf(t, err, api.ErrConflict, api.CodeStepNotRetryable)
 	_, err = b.ResolveStep(ctx, other, json.RawMessage("1"), operator)
-	require.Contains(t, faultOf(t, err, api.ErrConflict, api.CodeStepNotResolvable).Detail, "runs now")
+	require.Contains(t, faultOf(t, err, api.ErrConflict, api.CodeStepNotResolvable).Detail, "is running")
 	_, err = b.ResolveStep(ctx, api.StepID{Task: task, Number: 2}, json.RawMessage("1"), operator)
 	require.Contains(t, faultOf(t, err, api.ErrConflict, api.CodeStepNotResolvable).Detail, "waits for its parents")
 	_, err = b.SkipStep(ctx, api.StepID{Task: task, Number: 9}, operator)

@@ -556,8 +556,8 @@ func TestResourcesAreChecked(t *testing.T) {
 			"the pools may take 20 connections (step_execution.shop 20) and leave less than the reserve: database.max_connections 24 - 5 in reserve = 19": func(b *bundle) {
 				b.world.facts.Connections = 24
 			},
-			"! the pools may take 20 connections (step_execution.shop 20), but there are database.max_connections 10 - 2 in reserve = 8": func(*bundle) {},
-			"! the pools need at least 2 connections, but there are database.max_connections 3 - 2 in reserve = 1":                       func(b *bundle) { b.world.facts.Connections = 3 },
+			"! the pools may take 20 connections (step_execution.shop 20), but have database.max_connections 10 - 2 in reserve = 8": func(*bundle) {},
+			"! the pools need at least 2 connections, but have database.max_connections 3 - 2 in reserve = 1":                       func(b *bundle) { b.world.facts.Connections = 3 },
 			"the hosts may take 85 connections (this one 40 + 2 others 45), but the server has max_connections 97 - 19 in reserve = 78": func(b *bundle) {
 				b.world.facts = coordinator.Facts{Connections: 40, ServerMax: 97, OtherHosts: 2, OthersTake: 45}
 			},
@@ -599,7 +599,7 @@ func TestSetIsCheckedAgainstTheResources(t *testing.T) {
 		require.Equal(t, 16, s.Max)
 		require.Len(t, warnings, 1)
 		_, _, err = b.Set(t.Context(), name, coordinator.Change{Max: new(17)})
-		require.EqualError(t, err, "the pools may take 17 connections (step_execution.shop 17), but there are database.max_connections 15 - 3 in reserve = 12")
+		require.EqualError(t, err, "the pools may take 17 connections (step_execution.shop 17), but have database.max_connections 15 - 3 in reserve = 12")
 		b.cfg.Enforce = false
 		b.Reload(b.cfg)
 		s, warnings, err = b.Set(t.Context(), name, coordinator.Change{Max: new(30)})

@@ -85,9 +85,9 @@ func checkResources(f Facts, known bool, memoryShare float64, pools []demand) []
 	own := fmt.Sprintf("database.max_connections %d - %d in reserve = %d", f.Connections, reserve, available)
 	switch {
 	case least > available:
-		say(true, "the pools need at least %d connections, but there are %s", least, own)
+		say(true, "the pools need at least %d connections, but have %s", least, own)
 	case most > f.Connections:
-		say(true, "the pools may take %d connections (%s), but there are %s", most, strings.Join(terms, " + "), own)
+		say(true, "the pools may take %d connections (%s), but have %s", most, strings.Join(terms, " + "), own)
 	case most > available:
 		say(false, "the pools may take %d connections (%s) and leave less than the reserve: %s", most, strings.Join(terms, " + "), own)
 	}

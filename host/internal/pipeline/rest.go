@@ -302,7 +302,7 @@ func (e *Engine) lie(t *turns, bed *store.Bed) {
 		var found asleep
 		e.turn(t, func() { found, err = e.askAsleep(bed.Rest) })
 		if err != nil {
-			e.log.Warn("the rest is over: the database does not answer", "error", err)
+			e.log.Warn("the rest is over: the database is not responding", "error", err)
 			return
 		}
 		if !found.quiet(0) || e.live().RestAfter == 0 {

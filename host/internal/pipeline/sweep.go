@@ -69,7 +69,7 @@ func (e *Engine) sweepHosts() {
 		}
 		if n > 0 {
 			e.metrics.swept.WithLabelValues("host").Add(float64(n))
-			e.log.Warn("took over the steps of a host that is gone", "host", g.ID, "name", g.Name, "steps", n, "late", g.Late)
+			e.log.Warn("took over the steps of a dead host", "host", g.ID, "name", g.Name, "steps", n, "late", g.Late)
 			e.wake()
 		}
 	}

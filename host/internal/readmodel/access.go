@@ -5,8 +5,8 @@ import "time"
 // Token is a bearer token of the API. The token itself is shown only once, when it is
 // created.
 type Token struct {
-	ID          string     `json:"id" doc:"The first part of the token; names it, and is no secret."`
-	Name        string     `json:"name" doc:"Who uses it. Unique among the tokens that work."`
+	ID          string     `json:"id" doc:"The first part of the token: it identifies the token and is not secret."`
+	Name        string     `json:"name" doc:"Who uses it. Unique among the valid tokens."`
 	Permissions []string   `json:"permissions" doc:"RESOURCE:LEVEL each; a level includes the lower ones."`
 	CreatedAt   time.Time  `json:"created_at"`
 	CreatedBy   string     `json:"created_by"`
@@ -26,7 +26,7 @@ const (
 // NewToken is a token at the only time when it is shown.
 type NewToken struct {
 	Token
-	Bearer string `json:"bearer" doc:"The token. It is shown now and never again."`
+	Bearer string `json:"bearer" doc:"The token. It is shown only this once."`
 }
 
 // TokenPage lists the tokens, all on one page, newest first.
@@ -36,7 +36,7 @@ type TokenPage struct {
 
 // AuditEntry says who changed what.
 type AuditEntry struct {
-	ID        int64     `json:"id" doc:"Grows with time."`
+	ID        int64     `json:"id" doc:"Increases over time."`
 	At        time.Time `json:"at"`
 	Actor     string    `json:"actor" doc:"Kind and name: local:root, token:deploy, jwt:SUBJECT."`
 	Action    string    `json:"action" doc:"The route: method and path."`

@@ -6,24 +6,24 @@ import "time"
 type Configuration struct {
 	Environment string      `json:"environment"`
 	Directory   string      `json:"directory,omitempty" doc:"The operator's directory, if there is one."`
-	Generation  int         `json:"generation,omitempty" doc:"Counts the configurations that came into force since the host started; 0 if no host runs it."`
+	Generation  int         `json:"generation,omitempty" doc:"How many configurations have come into force since the host started; 0 if no host is running."`
 	AppliedAt   *time.Time  `json:"applied_at,omitempty"`
 	Keys        []ConfigKey `json:"keys"`
-	Restart     []string    `json:"waits_for_restart,omitempty" doc:"Keys whose new values come into force when the host starts anew."`
-	Refused     string      `json:"refused,omitempty" doc:"Why the last change of the files was refused; what is in force is older."`
+	Restart     []string    `json:"waits_for_restart,omitempty" doc:"Keys whose new values take effect when the host restarts."`
+	Refused     string      `json:"refused,omitempty" doc:"Why the last change of the files was refused; an older configuration is in force."`
 }
 
 // Reload is the result of reading the configuration again.
 type Reload struct {
 	Generation int      `json:"generation"`
 	Applied    []string `json:"applied" doc:"Keys whose values changed now."`
-	Restart    []string `json:"waits_for_restart,omitempty" doc:"Keys whose new values come into force when the host starts anew."`
+	Restart    []string `json:"waits_for_restart,omitempty" doc:"Keys whose new values take effect when the host restarts."`
 }
 
 // ConfigKey is one key with its value.
 type ConfigKey struct {
 	Key    string `json:"key"`
-	Value  any    `json:"value" doc:"Text, number or truth value. A secret that is set reads [redacted]."`
+	Value  any    `json:"value" doc:"Text, number or boolean. A secret that is set reads [redacted]."`
 	Origin string `json:"origin" doc:"File and line, environment variable, override or derived."`
 	Secret bool   `json:"secret,omitempty"`
 }

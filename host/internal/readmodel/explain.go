@@ -10,7 +10,7 @@ type Explanation struct {
 	State    string     `json:"state"`
 	Cause    Cause      `json:"cause" enum:"finished,failed,claims_exhausted,cancelled,running,lease_expired,waiting_for_parents,blocked_by_failure,retry_due,queue_paused,no_host,handler_unserved,plugin_starting,plugin_backing_off,plugin_breaker_open,plugin_refused,plugin_stopped,hosts_draining,queued,stalled"`
 	Text     string     `json:"text" doc:"The cause in one sentence."`
-	Until    *time.Time `json:"until,omitempty" doc:"Until when, if that is known."`
+	Until    *time.Time `json:"until,omitempty" doc:"Until when it lasts, if that is known."`
 }
 
 // TaskExplanation explains a task, with its steps that could move.

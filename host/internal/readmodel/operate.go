@@ -11,24 +11,24 @@ type DeadLetter struct {
 	Kind       string          `json:"kind" enum:"message,step"`
 	Reason     string          `json:"reason" doc:"A stable word, such as malformed or attempts_exhausted."`
 	Detail     string          `json:"detail,omitempty" doc:"What was wrong."`
-	Namespace  string          `json:"namespace,omitempty" doc:"Of a step."`
-	Queue      string          `json:"queue,omitempty" doc:"Of a message: where it came from."`
-	MessageID  int64           `json:"message_id,omitempty" doc:"Of a message: its number on that queue."`
+	Namespace  string          `json:"namespace,omitempty" doc:"For steps."`
+	Queue      string          `json:"queue,omitempty" doc:"For messages: where it came from."`
+	MessageID  int64           `json:"message_id,omitempty" doc:"For messages: its number in that queue."`
 	TaskUUID   string          `json:"task_uuid,omitempty" format:"uuid"`
 	StepUUID   string          `json:"step_uuid,omitempty" format:"uuid"`
 	Step       string          `json:"step,omitempty" doc:"The step's name."`
-	Generation int             `json:"generation,omitempty" doc:"Of the step when it failed."`
+	Generation int             `json:"generation,omitempty" doc:"The step's generation when it failed."`
 	CreatedAt  time.Time       `json:"created_at"`
-	Closed     *LetterClosed   `json:"closed,omitempty" doc:"How somebody has dealt with it; absent: nobody has."`
-	Body       json.RawMessage `json:"body,omitempty" doc:"The message, or the step's error. Left out of lists."`
-	Headers    json.RawMessage `json:"headers,omitempty" doc:"Of a message. Left out of lists."`
+	Closed     *LetterClosed   `json:"closed,omitempty" doc:"How it was dealt with; absent while it is open."`
+	Body       json.RawMessage `json:"body,omitempty" doc:"The message, or the step's error. Omitted from lists."`
+	Headers    json.RawMessage `json:"headers,omitempty" doc:"For messages. Omitted from lists."`
 }
 
 // LetterClosed says how a dead letter was dealt with.
 type LetterClosed struct {
 	At     time.Time `json:"at"`
 	As     string    `json:"as" enum:"replayed,resolved,cancelled,discarded"`
-	By     string    `json:"by,omitempty" doc:"Who: the principal, such as token:deploy."`
+	By     string    `json:"by,omitempty" doc:"The principal, such as token:deploy."`
 	Reason string    `json:"reason,omitempty"`
 }
 
@@ -42,7 +42,7 @@ type DeadLetterPage struct {
 type LetterBatch struct {
 	Done       int             `json:"done" doc:"How many were replayed or discarded."`
 	Failed     []LetterFailure `json:"failed,omitempty"`
-	NextCursor string          `json:"next_cursor,omitempty" doc:"Continues with the next batch; absent: there is no more."`
+	NextCursor string          `json:"next_cursor,omitempty" doc:"Continues with the next batch; absent on the last one."`
 }
 
 // LetterFailure is a dead letter that could not be dealt with.
@@ -57,7 +57,7 @@ type Queue struct {
 	Queue     string     `json:"queue" doc:"The name of its queue in pgmq."`
 	Waiting   int        `json:"waiting" doc:"Messages of steps that may run now; counted up to 10000."`
 	Delayed   int        `json:"delayed" doc:"Messages of steps that are due later; counted up to 10000."`
-	OldestAt  *time.Time `json:"oldest_at,omitempty" doc:"When the oldest message that may run now came."`
+	OldestAt  *time.Time `json:"oldest_at,omitempty" doc:"When the oldest message that may run now arrived."`
 	Paused    *Pause     `json:"paused,omitempty" doc:"Present while no step of the namespace is started."`
 }
 
@@ -68,15 +68,15 @@ type QueuePage struct {
 
 // Worker is an outside worker: a program that claims steps through SQL functions.
 type Worker struct {
-	Name        string    `json:"name" doc:"As it calls itself."`
+	Name        string    `json:"name" doc:"The name that it gave itself."`
 	Namespace   string    `json:"namespace"`
 	FirstSeenAt time.Time `json:"first_seen_at"`
-	LastSeenAt  time.Time `json:"last_seen_at" doc:"When it last claimed or gave a sign of life, to within five seconds."`
-	Leases      int       `json:"leases" doc:"Steps it runs now."`
+	LastSeenAt  time.Time `json:"last_seen_at" doc:"When it last claimed steps or sent a heartbeat, to within five seconds."`
+	Leases      int       `json:"leases" doc:"Steps that it is running now."`
 	Done        int64     `json:"done" doc:"Steps it has completed."`
 	Failed      int64     `json:"failed" doc:"Attempts it has settled as failures."`
 	Released    int64     `json:"released" doc:"Steps it has given back."`
-	Lost        int64     `json:"lost" doc:"Leases that ended without an answer: by time, by timeout or by a cancel."`
+	Lost        int64     `json:"lost" doc:"Leases that ended without a result: they expired, timed out or were cancelled."`
 }
 
 // WorkerPage lists workers on one page.
@@ -91,13 +91,13 @@ type Host struct {
 	Version     string    `json:"version"`
 	Environment string    `json:"environment"`
 	State       string    `json:"state" doc:"startup, normal, graceful_shutdown, emergency, stopped or dead."`
-	Alive       bool      `json:"alive" doc:"Whether its leases hold."`
+	Alive       bool      `json:"alive" doc:"Whether its leases are valid."`
 	StartedAt   time.Time `json:"started_at"`
-	HeartbeatAt time.Time `json:"heartbeat_at" doc:"When it was last heard of."`
-	AliveUntil  time.Time `json:"alive_until" doc:"When its leases end unless it is heard of again."`
+	HeartbeatAt time.Time `json:"heartbeat_at" doc:"When its last heartbeat arrived."`
+	AliveUntil  time.Time `json:"alive_until" doc:"When its leases end unless another heartbeat arrives."`
 	Served      []string  `json:"served" doc:"The handlers its plugins serve."`
 	// Plugins are reported by the host up to ten seconds after they change.
-	Plugins []HostPlugin `json:"plugins" doc:"The plugins that it runs, or ran when it was last heard of."`
+	Plugins []HostPlugin `json:"plugins" doc:"The plugins that it runs, or ran at its last heartbeat."`
 }
 
 // HostPlugin is a plugin as its host reports it to others.
@@ -105,7 +105,7 @@ type HostPlugin struct {
 	Kind       string `json:"kind" doc:"handler, scaling or health."`
 	Name       string `json:"name"`
 	Version    string `json:"version" doc:"As the plugin describes itself."`
-	Generation uint64 `json:"generation" doc:"The process that serves."`
+	Generation uint64 `json:"generation" doc:"The process that is serving."`
 }
 
 // HostPage lists hosts on one page, newest first.

@@ -13,5 +13,5 @@ type TemplatePage struct {
 type PluginPage struct {
 	Items []Plugin `json:"items"`
 	// Problem concerns not the plugins but plugins.toml or plugins.lock as a whole.
-	Problem string `json:"problem,omitempty" doc:"What is wrong with plugins.toml or plugins.lock now. What ran before goes on."`
+	Problem string `json:"problem,omitempty" doc:"What is wrong with plugins.toml or plugins.lock now. What ran before keeps running."`
 }

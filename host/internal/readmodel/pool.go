@@ -4,36 +4,36 @@ import "time"
 
 // Pool is a pool of executors of one host.
 type Pool struct {
-	Name      string        `json:"name" doc:"Unique in its host: the kind, and for step execution a dot and the namespace."`
+	Name      string        `json:"name" doc:"Unique on its host: the kind, and for step execution also a dot and the namespace."`
 	Kind      string        `json:"kind"`
 	Namespace string        `json:"namespace,omitempty" doc:"Whose steps it runs."`
-	Size      int           `json:"size" doc:"Executors there are, those that end their last work included."`
-	Target    int           `json:"target" doc:"Executors there should be."`
+	Size      int           `json:"size" doc:"The current number of executors, including those finishing their last work."`
+	Target    int           `json:"target" doc:"The desired number of executors."`
 	Busy      int           `json:"busy" doc:"Executors at work now."`
 	Min       int           `json:"min"`
 	Max       int           `json:"max"`
-	Useful    int           `json:"useful,omitempty" doc:"More than this are of no use now: the plugins take no more steps at once."`
-	Waiting   int           `json:"waiting" doc:"Pieces of work that the host holds and that wait for an executor."`
+	Useful    int           `json:"useful,omitempty" doc:"More than this would not help now: the plugins take no more steps at once."`
+	Waiting   int           `json:"waiting" doc:"Pieces of work in the host that are waiting for an executor."`
 	Lost      int           `json:"lost,omitempty" doc:"Executors that are stuck in their work and were replaced."`
 	Restarts  int           `json:"restarts,omitempty" doc:"Executors that were replaced since the host started."`
-	Pace      *PoolPace     `json:"pace,omitempty" doc:"How its executors take turns; absent: they run one step at a time."`
+	Pace      *PoolPace     `json:"pace,omitempty" doc:"How its executors take turns; absent if they run one step at a time."`
 	Paused    *Pause        `json:"paused,omitempty"`
-	ChangedAt *time.Time    `json:"changed_at,omitempty" doc:"When the target changed last."`
-	Algorithm string        `json:"algorithm" doc:"What decides, with its options."`
-	Shadow    string        `json:"shadow,omitempty" doc:"What is asked beside, to compare."`
+	ChangedAt *time.Time    `json:"changed_at,omitempty" doc:"When the target last changed."`
+	Algorithm string        `json:"algorithm" doc:"The algorithm that decides, with its options."`
+	Shadow    string        `json:"shadow,omitempty" doc:"The algorithm that is asked as well, for comparison."`
 	Overrides bool          `json:"overrides,omitempty" doc:"The settings were changed at run time and differ from the configuration's."`
 	Problem   string        `json:"problem,omitempty" doc:"What keeps the algorithm from deciding."`
 	Measured  *PoolSample   `json:"measured,omitempty" doc:"The latest sample."`
 	Decision  *PoolDecision `json:"decision,omitempty" doc:"The latest decision."`
-	Warnings  []string      `json:"warnings,omitempty" doc:"Of a change: what the resources bear badly."`
+	Warnings  []string      `json:"warnings,omitempty" doc:"After a change: what the resources may not suffice for."`
 }
 
 // PoolPace says how the executors of a pool take turns.
 type PoolPace struct {
-	Batch       int    `json:"batch" doc:"Pieces of work in a turn at most."`
-	PollMin     string `json:"poll_min,omitempty" doc:"Rest before the next look at queues that had work; absent: they are woken by work."`
-	PollMax     string `json:"poll_max,omitempty" doc:"Longest rest between two looks at idle queues."`
-	TurnTimeout string `json:"turn_timeout" doc:"After this an executor in its turn is stuck and is replaced."`
+	Batch       int    `json:"batch" doc:"Maximum pieces of work in a turn."`
+	PollMin     string `json:"poll_min,omitempty" doc:"Pause before the next look at queues that had work; absent if work wakes the executors."`
+	PollMax     string `json:"poll_max,omitempty" doc:"Longest pause between two looks at idle queues."`
+	TurnTimeout string `json:"turn_timeout" doc:"An executor whose turn takes longer is considered stuck and is replaced."`
 	StopTimeout string `json:"stop_timeout" doc:"How long a stopping host waits for the executors."`
 }
 
@@ -45,14 +45,14 @@ type PoolPage struct {
 // PoolSample is what was measured in a pool over a span of time.
 type PoolSample struct {
 	At          time.Time `json:"at" doc:"The end of the span."`
-	Seconds     float64   `json:"seconds" doc:"Its length."`
+	Seconds     float64   `json:"seconds" doc:"The length of the span."`
 	Size        int       `json:"size"`
 	Arrivals    int64     `json:"arrivals"`
 	Completions int64     `json:"completions"`
 	Errors      int64     `json:"errors"`
-	Depth       int64     `json:"depth" doc:"Work that is ready and that nobody has taken, as much as falls to this host."`
+	Depth       int64     `json:"depth" doc:"This host's share of the work that is ready and not yet taken."`
 	Oldest      float64   `json:"oldest_seconds" doc:"How long the oldest of it has waited."`
-	P50         float64   `json:"p50_seconds" doc:"Half of the work took no longer from when the host had it until it ended."`
+	P50         float64   `json:"p50_seconds" doc:"Median time from when the host had a piece of work until it ended."`
 	P95         float64   `json:"p95_seconds"`
 	P99         float64   `json:"p99_seconds"`
 	Utilization float64   `json:"utilization" doc:"Share of the executors' time that was spent at work, 0 to 1."`
@@ -68,15 +68,15 @@ type PoolDecision struct {
 	At         time.Time   `json:"at"`
 	Algorithm  string      `json:"algorithm"`
 	By         string      `json:"by,omitempty" doc:"Who answered: built-in, a plugin with its generation, or nobody."`
-	From       int         `json:"from" doc:"The target before."`
-	To         int         `json:"to" doc:"The target from then on."`
+	From       int         `json:"from" doc:"The previous target."`
+	To         int         `json:"to" doc:"The new target."`
 	Reason     string      `json:"reason"`
-	Advice     *PoolAdvice `json:"advice,omitempty" doc:"Absent: there was no usable answer."`
+	Advice     *PoolAdvice `json:"advice,omitempty" doc:"Absent if there was no usable answer."`
 	Clamps     []PoolClamp `json:"clamps,omitempty" doc:"The rules that changed the advice, in order."`
-	Current    int         `json:"current" doc:"Executors there were."`
+	Current    int         `json:"current" doc:"The number of executors at the time."`
 	Min        int         `json:"min"`
 	Max        int         `json:"max"`
-	BudgetLeft *int        `json:"budget_left,omitempty" doc:"How many more the resources bore; absent: it was not known."`
+	BudgetLeft *int        `json:"budget_left,omitempty" doc:"How many more the resources allowed; absent if unknown."`
 	Samples    int         `json:"samples" doc:"How many samples the algorithm saw."`
 	Measured   *PoolSample `json:"measured,omitempty" doc:"The latest of them."`
 	Shadow     *PoolShadow `json:"shadow,omitempty" doc:"What the shadow would have done."`

@@ -8,15 +8,15 @@ type Plugin struct {
 	Name       string     `json:"name"`
 	Version    string     `json:"version,omitempty" doc:"As the plugin describes itself."`
 	Artifact   string     `json:"artifact,omitempty" doc:"SHA-256 of the binary, in hexadecimal."`
-	Generation int64      `json:"generation,omitempty" doc:"The started process, unique over hosts and for ever."`
+	Generation int64      `json:"generation,omitempty" doc:"The process: unique among all hosts, and never reused."`
 	PID        int        `json:"pid,omitempty"`
 	State      string     `json:"state" doc:"starting, serving, draining, backing_off, failed, stopped or refused."`
-	InFlight   int        `json:"in_flight" doc:"Calls that have not ended."`
+	InFlight   int        `json:"in_flight" doc:"Calls in progress."`
 	Restarts   int        `json:"restarts"`
 	StartedAt  *time.Time `json:"started_at,omitempty"`
-	Since      *time.Time `json:"state_since,omitempty" doc:"When it came into this state."`
+	Since      *time.Time `json:"state_since,omitempty" doc:"When it entered this state."`
 	Next       int64      `json:"next,omitempty" doc:"The generation that is being rolled out."`
-	Limits     string     `json:"limits,omitempty" doc:"The user that the process runs as, if it is another than the host's, what it may use at most, and what of it this host does not enforce, in few words; left out: there are none."`
+	Limits     string     `json:"limits,omitempty" doc:"In brief: the user that the process runs as, if not the host's, its limits, and which of them this host does not enforce. Absent if there are none."`
 	Message    string     `json:"message,omitempty" doc:"Why it is not serving, and what to do."`
 	Handlers   []Handler  `json:"handlers,omitempty"`
 	Serves     []string   `json:"serves,omitempty" doc:"The scaling algorithms and health services of its process, as KIND/NAME."`
@@ -29,7 +29,7 @@ const PluginRefused = "refused"
 type Handler struct {
 	Name        string `json:"name"`
 	Description string `json:"description,omitempty"`
-	InFlight    int    `json:"in_flight" doc:"Steps that it runs now."`
+	InFlight    int    `json:"in_flight" doc:"Steps that it is running now."`
 }
 
 // Health answers a probe.
@@ -48,11 +48,11 @@ type HealthCheck struct {
 
 // HealthReport is what the host's checks found when they last looked.
 type HealthReport struct {
-	Status string        `json:"status" enum:"healthy,degraded,unknown,unhealthy" doc:"The worst of the checks that the operational state does not explain."`
+	Status string        `json:"status" enum:"healthy,degraded,unknown,unhealthy" doc:"The worst result of the checks, apart from what the operational state explains."`
 	State  string        `json:"state" doc:"The operational state."`
-	At     *time.Time    `json:"at,omitempty" doc:"When the checks were looked at; absent before the first look."`
+	At     *time.Time    `json:"at,omitempty" doc:"When the checks last ran; absent before the first time."`
 	Items  []HealthItem  `json:"items"`
-	Events []HealthEvent `json:"events" doc:"The last changes, the newest first."`
+	Events []HealthEvent `json:"events" doc:"The latest changes, newest first."`
 }
 
 // HealthItem is the current state of one check.
@@ -61,7 +61,7 @@ type HealthItem struct {
 	Status   string    `json:"status" enum:"healthy,degraded,unknown,unhealthy"`
 	Message  string    `json:"message,omitempty"`
 	Since    time.Time `json:"since"`
-	Expected bool      `json:"expected,omitempty" doc:"The operational state explains it: it raises no alarm."`
+	Expected bool      `json:"expected,omitempty" doc:"The operational state explains it, so it raises no alarm."`
 }
 
 // HealthEvent is one change of a check's state.
@@ -93,7 +93,7 @@ const (
 
 // DoctorCheck is one thing that the doctor checked.
 type DoctorCheck struct {
-	Name    string       `json:"name" doc:"Stable, lower_snake."`
+	Name    string       `json:"name" doc:"A stable name in lower_snake_case."`
 	Status  DoctorStatus `json:"status" enum:"ok,warn,fail"`
 	Message string       `json:"message" doc:"What was found."`
 	Fix     string       `json:"fix,omitempty" doc:"What to do about it."`
@@ -229,8 +229,8 @@ type Quantiles struct {
 
 // MigrationReport describes the state of a database's schema.
 type MigrationReport struct {
-	Version int64       `json:"version" doc:"The newest migration in place; 0 for an empty database."`
-	Latest  int64       `json:"latest" doc:"The newest migration this binary brings."`
+	Version int64       `json:"version" doc:"The newest applied migration; 0 for an empty database."`
+	Latest  int64       `json:"latest" doc:"The newest migration in this binary."`
 	PGMQ    string      `json:"pgmq" doc:"Where the queue functions come from: extension, compatible, foreign or none."`
 	Applied []Migration `json:"applied,omitempty" doc:"What this command applied."`
 	Pending []Migration `json:"pending,omitempty"`

@@ -12,16 +12,16 @@ type Template struct {
 	Version     string          `json:"version"`
 	Description string          `json:"description,omitempty"`
 	Priority    int             `json:"priority"`
-	Identity    string          `json:"identity" enum:"allow,reject,return_existing" doc:"What becomes of a submission if a task with the same context exists."`
+	Identity    string          `json:"identity" enum:"allow,reject,return_existing" doc:"What happens to a submission if a task with the same context exists."`
 	InputSchema json.RawMessage `json:"input_schema,omitempty" doc:"JSON Schema of the task's context."`
 	Steps       []TemplateStep  `json:"steps" doc:"In topological order."`
 	// Environments lists the environments with overrides.
-	Environments []string   `json:"environments,omitempty" doc:"The environments that the template overrides something for."`
+	Environments []string   `json:"environments,omitempty" doc:"The environments for which the template overrides something."`
 	AppliedAt    *time.Time `json:"applied_at,omitempty" doc:"Absent for a template that was only validated."`
-	Warnings     []string   `json:"warnings,omitempty" doc:"What will not work as things are, such as a handler that nobody serves."`
+	Warnings     []string   `json:"warnings,omitempty" doc:"What will not work at present, such as a handler that nobody serves."`
 }
 
-// TemplateStep is one step of a template, as its base plan has it.
+// TemplateStep is one step of a template, as in its base plan.
 type TemplateStep struct {
 	Name        string          `json:"name"`
 	Handler     string          `json:"handler"`

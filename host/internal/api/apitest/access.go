@@ -55,7 +55,7 @@ func (b *Backend) RevokeToken(_ context.Context, idOrName, by string) (readmodel
 		}
 		return *t, b.fail
 	}
-	return readmodel.Token{}, api.NotFound(api.CodeTokenNotFound, "there is no token with the id or name %q; 'tasker token list' shows what there is", idOrName)
+	return readmodel.Token{}, api.NotFound(api.CodeTokenNotFound, "there is no token with the id or name %q; see 'tasker token list'", idOrName)
 }
 
 // RecordAudit implements api.Audit.

@@ -1,6 +1,6 @@
-// Package apitest is an in-memory backend of the API for the tests of the API
-// and of its clients. Tasks move only when a test moves them. Identifiers and
-// times are the same in every run, so that output can be compared with files.
+// Package apitest is an in-memory backend of the API for the tests of the API and of its
+// clients. Tasks move only when a test moves them. Identifiers and times are the same in
+// every run, so that output can be compared with golden files.
 package apitest
 
 import (
@@ -18,10 +18,10 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
 )
 
-// Epoch is when everything in the fake happens, plus a second for each event.
+// Epoch is the time of everything that happens in the fake, plus a second for each event.
 var Epoch = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 
-// Backend is the fake. Its zero value is not ready: use New.
+// Backend is the fake. Its zero value is not usable: call New.
 type Backend struct {
 	mu        sync.Mutex
 	changed   chan struct{} // closed and replaced at every change
@@ -70,7 +70,7 @@ var (
 	_ api.Pools       = (*Backend)(nil)
 )
 
-// Steps of every task of the fake.
+// The steps of every task of the fake.
 var stepNames = []string{"linear_step_1", "linear_step_2", "linear_step_3", "linear_step_4"}
 
 // New returns a backend with one template, linear_workflow/mathematical_sequence
@@ -88,7 +88,7 @@ func New() *Backend {
 	return b
 }
 
-// All returns the backend in every role.
+// All returns an [api.Backend] whose every part is this backend.
 func (b *Backend) All() api.Backend {
 	return api.Backend{Tasks: b, Details: b, Templates: b, Repair: b, Letters: b, Explain: b, Fleet: b, System: b, Health: b, Configuration: b, PluginViews: b, PluginChanges: b, Tokens: b, Audit: b, Events: b, Operation: b, Breakers: b, Pools: b, PoolRecords: b}
 }
@@ -199,7 +199,7 @@ func (b *Backend) Submit(_ context.Context, s api.Submission) (readmodel.Task, b
 	version := cmp.Or(s.Version, "1.0.0")
 	if _, ok := b.templates[api.TemplateID{Namespace: s.Namespace, Name: s.Name, Version: version}]; !ok {
 		return readmodel.Task{}, false, api.Invalid(api.CodeTemplateNotFound,
-			fmt.Sprintf("there is no template %s/%s %s; 'tasker template list' shows what there is", s.Namespace, s.Name, version),
+			fmt.Sprintf("there is no template %s/%s %s; see 'tasker template list'", s.Namespace, s.Name, version),
 			api.Issue{Pointer: "/name", Detail: "unknown template"})
 	}
 	t := b.create(s, version)
@@ -246,7 +246,7 @@ func (b *Backend) create(s api.Submission, version string) *task {
 	return t
 }
 
-// find is called under the lock.
+// The caller of find holds the lock.
 func (b *Backend) find(id vocab.UUID) (*task, error) {
 	if b.fail != nil {
 		return nil, b.fail

@@ -12,9 +12,9 @@ import (
 	"github.com/tasker-systems/tasker-host/host/internal/readmodel"
 )
 
-// ApplyTemplate implements api.Templates. Its language is one line,
-// namespace/name@version; a line that starts with "bad" has two faults. A second
-// line is the description, or "identity: POLICY".
+// ApplyTemplate implements api.Templates. A template is one line, namespace/name@version;
+// a line that starts with "bad" has two faults. A second line is the description, or
+// "identity: POLICY".
 func (b *Backend) ApplyTemplate(ctx context.Context, source string, src []byte) (readmodel.Template, bool, error) {
 	t, err := b.ValidateTemplate(ctx, source, src)
 	if err != nil {
@@ -53,7 +53,7 @@ func (b *Backend) ValidateTemplate(_ context.Context, source string, src []byte)
 	if policy, ok := strings.CutPrefix(description, "identity: "); ok {
 		t.Identity, t.Description = policy, ""
 	}
-	t.Warnings = []string{"nobody serves handler math.square"}
+	t.Warnings = []string{"no plugin serves handler math.square"}
 	return t, nil
 }
 
@@ -129,7 +129,7 @@ func (b *Backend) Doctor(context.Context) (readmodel.DoctorReport, error) {
 	return readmodel.NewDoctorReport(
 		readmodel.DoctorCheck{Name: "database", Status: readmodel.DoctorOK, Message: "PostgreSQL 15.18 answers in 1 ms"},
 		readmodel.DoctorCheck{
-			Name: "handlers", Status: readmodel.DoctorWarn, Message: "nobody serves handler math.cube",
+			Name: "handlers", Status: readmodel.DoctorWarn, Message: "no plugin serves handler math.cube",
 			Fix: "add a plugin that serves it to plugins.toml",
 		},
 	), nil

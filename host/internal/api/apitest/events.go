@@ -11,10 +11,10 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
 )
 
-// OldEvent is the id of an event that is too old to go on from.
+// OldEvent is the id of an event that is too old to resume from.
 const OldEvent = "old"
 
-// Happened adds an event; its id is e and a number.
+// Happened adds an event; its id is "e" and a number.
 func (b *Backend) Happened(e readmodel.Event) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -23,7 +23,7 @@ func (b *Backend) Happened(e readmodel.Event) {
 	b.notify()
 }
 
-// TooSlow has every stream of events cut off that has no more to give.
+// TooSlow makes every stream of events be cut off once it has no more to deliver.
 func (b *Backend) TooSlow(on bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -37,11 +37,11 @@ func (b *Backend) FollowEvents(_ context.Context, q api.EventQuery) (api.EventSt
 	defer b.mu.Unlock()
 	s := &stream{backend: b, query: q, next: len(b.events)}
 	if q.After == OldEvent {
-		return nil, &api.Fault{Kind: api.ErrGone, Code: api.CodeEventsExpired, Detail: "the id of the event is too old to go on from"}
+		return nil, &api.Fault{Kind: api.ErrGone, Code: api.CodeEventsExpired, Detail: "the event id is too old to resume from"}
 	}
 	if q.After != "" {
 		if _, err := fmt.Sscanf(q.After, "e%d", &s.next); err != nil {
-			return nil, api.Invalid(api.CodeValidationFailed, "the events cannot go on from there")
+			return nil, api.Invalid(api.CodeValidationFailed, "events cannot resume from there")
 		}
 	}
 	b.streams++

@@ -53,7 +53,7 @@ func (b *Backend) Letter(_ context.Context, id int64) (readmodel.DeadLetter, err
 	return b.letters[id-1], nil
 }
 
-// Replay implements api.Letters. Letters of the reason no_queue cannot be.
+// Replay implements api.Letters. Letters with the reason no_queue cannot be replayed.
 func (b *Backend) Replay(ctx context.Context, id int64, o api.Operator) (readmodel.DeadLetter, error) {
 	return b.closeLetter(ctx, id, "replayed", o)
 }
@@ -71,7 +71,7 @@ func (b *Backend) closeLetter(ctx context.Context, id int64, as string, o api.Op
 	case l.Closed != nil:
 		return l, api.Conflict(api.CodeLetterClosed, "dead letter %d was %s", id, l.Closed.As)
 	case l.Reason == "no_queue" && as == "replayed":
-		return l, api.Conflict(api.CodeLetterNotReplayable, "the queue of dead letter %d does not exist any more", id)
+		return l, api.Conflict(api.CodeLetterNotReplayable, "the queue of dead letter %d no longer exists", id)
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -95,7 +95,7 @@ func (b *Backend) pluginReason() string {
 	return b.lastChange
 }
 
-// change notes what was asked for: the plugin then runs because of it.
+// change notes what was requested: from then on it is the reason why the plugin runs.
 func (b *Backend) change(what, reason string) error {
 	if err := b.failing(); err != nil {
 		return err

@@ -8,10 +8,10 @@ import (
 	"github.com/tasker-systems/tasker-host/host/internal/readmodel"
 )
 
-// Of the fake's one pool.
+// The fake's only pool.
 const (
 	poolName = "step_execution.linear_workflow"
-	poolMost = 500 // more than that its resources do not bear
+	poolMost = 500 // the most that its resources allow
 )
 
 func poolSample(second int) readmodel.PoolSample {
@@ -82,7 +82,7 @@ func (b *Backend) SetPool(ctx context.Context, name string, change api.PoolChang
 		return p, err
 	}
 	if change.Max != nil && *change.Max > poolMost {
-		return readmodel.Pool{}, api.Conflict(api.CodePoolRefused, "the resources bear %d executors", poolMost)
+		return readmodel.Pool{}, api.Conflict(api.CodePoolRefused, "the resources allow %d executors", poolMost)
 	}
 	b.mu.Lock()
 	b.poolChange = &change

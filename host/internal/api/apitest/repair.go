@@ -22,7 +22,7 @@ func (b *Backend) Step(_ context.Context, id api.StepID) (readmodel.Step, error)
 	return *s, nil
 }
 
-// step is called under the lock.
+// The caller of step holds the lock.
 func (b *Backend) step(id api.StepID) (*task, *readmodel.Step, error) {
 	t, err := b.find(id.Task)
 	if err == nil && id.Number >= len(t.steps) {
@@ -34,7 +34,7 @@ func (b *Backend) step(id api.StepID) (*task, *readmodel.Step, error) {
 	return t, &t.steps[id.Number], nil
 }
 
-// again has a failed step run anew; under the lock.
+// again runs a failed step again. The caller holds the lock.
 func (b *Backend) again(t *task, s *readmodel.Step) {
 	b.record(t, s, string(s.State), string(vocab.StepPending))
 	s.State, s.Error, s.Attempts, s.Claims, s.FinishedAt = vocab.StepPending, nil, 0, 0, nil
@@ -67,7 +67,7 @@ func (b *Backend) RetryTask(_ context.Context, id vocab.UUID, _ api.Operator) (r
 		}
 	}
 	if !failed {
-		return readmodel.Task{}, api.Conflict(api.CodeTaskNotRetryable, "task %s is %s: there is nothing to run anew", id, t.State)
+		return readmodel.Task{}, api.Conflict(api.CodeTaskNotRetryable, "task %s is %s: there is nothing to retry", id, t.State)
 	}
 	return t.Task, nil
 }
@@ -120,7 +120,7 @@ func (b *Backend) ResolveStep(_ context.Context, id api.StepID, result json.RawM
 	return *s, nil
 }
 
-// SkipStep implements api.Repair. Nothing of the fake is skippable.
+// SkipStep implements api.Repair. No step of the fake is skippable.
 func (b *Backend) SkipStep(_ context.Context, id api.StepID, _ api.Operator) (readmodel.Step, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -12,8 +12,8 @@ import (
 	"github.com/tasker-systems/tasker-host/host/internal/api"
 )
 
-// SocketPath returns a path for a unix socket that is short enough wherever
-// the test's own directory is.
+// SocketPath returns a path for a unix socket that is short enough, wherever the test's
+// own directory is.
 func SocketPath(t testing.TB) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "tasker")
@@ -31,7 +31,7 @@ func Serve(t testing.TB, b api.Backend) string {
 	return ServeWith(t, b, api.Config{})
 }
 
-// ServeWith is Serve with other settings than the usual ones.
+// ServeWith is Serve with settings of the caller's choice.
 func ServeWith(t testing.TB, b api.Backend, cfg api.Config) string {
 	t.Helper()
 	path := SocketPath(t)

@@ -1,8 +1,8 @@
--- The oracle: every row is a violation of an invariant, with the rule and whom
--- it concerns. It looks at everything in the database and trusts no function of
--- the engine. Steps settled by hand past its functions (state resolved_manually,
--- and a history that gives no reason) count as the engine counts them: satisfied
--- for their children, open for their task's sinks.
+-- The oracle: every row is a violation of an invariant, with the rule and what it
+-- concerns. It looks at everything in the database and trusts no function of the
+-- engine. Steps settled by hand, bypassing these functions (state
+-- resolved_manually, and a history without a reason), count as for the engine:
+-- satisfied for their children, open for their task's sinks.
 with step as (
   select s.task_uuid, s.step_no, s.state, s.sort_key, s.remaining_parents, s.lease_no, s.claims, s.attempts,
          s.lease_id, s.lease_host, s.doomed, s.due_at, s.generation, n.parents, n.children, t.state as task_state
@@ -49,7 +49,7 @@ with step as (
          count(*) filter (where u.to_state = 'pending') as reopenings
     from turn u group by u.task_uuid
 )
--- I2: an outcome is recorded once, under the claim that was current.
+-- I2: an outcome is recorded once, under the current claim.
 select 'I2 a step completed more than once' as rule, tasker_step_uuid(m.task_uuid, m.step_no)::text as subject
   from moves m where m.completions > 1
 union all
@@ -143,7 +143,8 @@ select 'I7 a step failed, its task goes on, and its dead letter is closed', task
  where s.state = 'error' and s.task_state = 'in_progress'
    and not exists (select from tasker_dead_letters d where d.kind = 'step' and d.task_uuid = s.task_uuid and d.step_no = s.step_no
                       and d.generation = s.generation and d.closed_at is null)
--- I9: keys and identities stand for tasks that were made, and for the right ones.
+-- I9: keys and identities refer to tasks that were created, and to the right
+-- ones.
 union all
 select 'I9 a key stands for a task that was not made', k.idempotency_key
   from tasker_idempotency_keys k where not exists (select from tasker_tasks t where t.task_uuid = k.task_uuid)
