@@ -232,7 +232,7 @@ func TestJWT(t *testing.T) {
 	issuer.Close()
 	now = now.Add(4 * time.Hour)
 	_, err = both.Authenticate(t.Context(), signed(t, jose.RS256, rsaKey, "r", with(nil)))
-	require.ErrorContains(t, err, "check a JSON Web Token: ask for the issuer's keys")
+	require.ErrorContains(t, err, "check a JSON Web Token: fetch the issuer's keys")
 	require.NotErrorIs(t, err, auth.ErrRefused)
 	_, err = both.Authenticate(t.Context(), strings.Repeat("a", 16<<10+1))
 	require.ErrorIs(t, err, auth.ErrRefused)

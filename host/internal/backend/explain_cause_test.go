@@ -52,7 +52,7 @@ func TestCauses(t *testing.T) {
 			step: enqueued, in: surroundings{hosts: serving, queue: readmodel.Queue{Namespace: "shop", Paused: &readmodel.Pause{Since: before, By: "ops", Reason: "we move"}}},
 			cause: readmodel.CausePaused, text: "its queue, shop, has been paused since 2026-03-01 11:59:00Z by ops: we move",
 		},
-		"next":     {step: enqueued, in: surroundings{hosts: serving}, cause: readmodel.CauseQueued, text: "it is the next of shop_queue; h is served by blue"},
+		"next":     {step: enqueued, in: surroundings{hosts: serving}, cause: readmodel.CauseQueued, text: "it is next in shop_queue; h is served by blue"},
 		"queued":   {step: enqueued, in: surroundings{hosts: serving}, ahead: 7, cause: readmodel.CauseQueued, text: "it waits in shop_queue behind 7 others; h is served by blue"},
 		"far":      {step: enqueued, in: surroundings{hosts: serving}, ahead: -1, cause: readmodel.CauseQueued, text: "it waits in shop_queue behind at least 1000 others, or its message is about to be sent again; h is served by blue"},
 		"no host":  {step: enqueued, in: surroundings{hosts: []readmodel.Host{host("dead", false, "h")}}, cause: readmodel.CauseNoHost, text: "no host is alive to run it"},

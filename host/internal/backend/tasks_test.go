@@ -142,7 +142,7 @@ func TestSubmitManyOfNothing(t *testing.T) {
 	require.NoError(t, answers[2].Err)
 	for first, again := range map[int]int{0: 3, 1: 4} {
 		f := faultOf(t, answers[first].Err, api.ErrInvalid, api.CodeTemplateNotFound)
-		require.Contains(t, f.Detail, "there is ", "what there is instead")
+		require.Contains(t, f.Detail, "available: ", "what there is instead")
 		require.Same(t, f, faultOf(t, answers[again].Err, api.ErrInvalid, api.CodeTemplateNotFound))
 	}
 }

@@ -134,7 +134,7 @@ func TestSchemaOfAPrivateServerIsLocated(t *testing.T) {
 	for _, err := range []error{&migrations.ChangedError{Names: []string{"a.sql"}}, &migrations.NewerError{Database: 200, Binary: 190}} {
 		located := private.located(fmt.Errorf("migrate: %w", err))
 		require.ErrorIs(t, located, err)
-		require.ErrorContains(t, located, "keeps its data in /state/postgres: move that folder away")
+		require.ErrorContains(t, located, "keeps its data in /state/postgres: move that directory away")
 		require.Equal(t, err, (&database{}).located(err), "of a server of yours")
 	}
 	pending := &migrations.PendingError{Database: 180, Binary: 190}

@@ -233,7 +233,7 @@ func TestRunnerReportsAnEndNobodyAskedFor(t *testing.T) {
 		want string
 	}{
 		"error":  {func(context.Context) error { return broken }, "loop: broken"},
-		"return": {func(context.Context) error { return nil }, "loop: ended by itself"},
+		"return": {func(context.Context) error { return nil }, "loop: ended unexpectedly"},
 		"panic":  {func(context.Context) error { panic("boom") }, "loop: panic: boom"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -71,7 +71,7 @@ func TestBadPluginsDoNotStart(t *testing.T) {
 			name: "other product", path: inShell("echo 'This binary is a plugin. These are not meant to be executed directly.' >&2; exit 1"),
 			want: []string{"plugin for another product"},
 		},
-		{name: "endless schema", path: inMode("bad-schema-doubling"), want: []string{"configure: the schema of its options: it says more than"}},
+		{name: "endless schema", path: inMode("bad-schema-doubling"), want: []string{"configure: the schema of its options: it has more than"}},
 		{name: "endless error", path: inMode("bad-selftest-shout"), want: []string{"self-test"}},
 		{name: "endless slots", path: inMode("bad-slots-many"), want: []string{"describe: it declares", "handlers, algorithms and health services, more than the maximum of 4096"}},
 		{name: "wrong protocol", path: inMode("version"), want: []string{"incompatible API version", "99", "[1]", "build it with the SDK of the host's version"}},

@@ -22,7 +22,7 @@ func TestCompile(t *testing.T) {
 	}
 	doubling += `"d20": {}}}`
 	for raw, want := range map[string]string{
-		`{"type":`:                               "no JSON",
+		`{"type":`:                               "not JSON",
 		`{"type": 7}`:                            "at /type: ",
 		`{"pattern": "("}`:                       "at /pattern: ",
 		`{"$ref": "file:///etc/passwd"}`:         "not loaded from elsewhere",
