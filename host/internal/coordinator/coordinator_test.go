@@ -376,7 +376,7 @@ func TestSetRefusesWhatMakesNoSense(t *testing.T) {
 		}
 		_, _, err := b.Set(t.Context(), "nobody", coordinator.Change{})
 		require.ErrorIs(t, err, coordinator.ErrNoPool)
-		require.ErrorContains(t, err, `pool "nobody": no such pool; there are `+name, "an error names what may be named")
+		require.ErrorContains(t, err, `pool "nobody": no such pool; available: `+name, "an error names what may be named")
 		s, err := b.Pool(name)
 		require.NoError(t, err)
 		require.False(t, s.Overrides, "nothing has changed")

@@ -145,9 +145,9 @@ func TestPausedPoolsAreTold(t *testing.T) {
 	require.NoError(t, err)
 	status, message = doctor()
 	require.Equal(t, "warn", status, "at once")
-	require.Contains(t, message, "step_result_processor: it is paused since")
+	require.Contains(t, message, "step_result_processor: paused since")
 	b.eventually(t, "the pause", func() bool {
-		return strings.HasPrefix(said(), "healthy it is paused since ") && strings.HasSuffix(said(), "(ops): a test")
+		return strings.HasPrefix(said(), "healthy paused since ") && strings.HasSuffix(said(), "(ops): a test")
 	})
 	require.Empty(t, b.alarms())
 	_, err = b.api.ResumePool(t.Context(), "step_result_processor", client.Operator{})

@@ -31,7 +31,7 @@ func TestCompile(t *testing.T) {
 		`{"items": {"$dynamicRef": "#x"}}`:       "by JSON pointers",
 		`{"$ref": "#/$defs/absent"}`:             "absent",
 		`{"$ref": "#"}`:                          "leads back to itself",
-		doubling:                                 "more than 50000 things",
+		doubling:                                 "more than 50000 values",
 		strings.Repeat(`{"not":`, 99) + `{}` + strings.Repeat(`}`, 99): "nested more than 64 deep",
 	} {
 		_, err := schema.Compile([]byte(raw))
