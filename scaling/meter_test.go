@@ -34,7 +34,7 @@ func TestMeterCutsSamples(t *testing.T) {
 		Utilization: 0.375,
 	}, s)
 	s, _ = m.Cut(epoch.Add(3*time.Second), 4, 0, 0)
-	require.Equal(t, scaler.Sample{At: epoch.Add(3 * time.Second), Span: time.Second, Size: 4}, s, "what was cut counts no more")
+	require.Equal(t, scaler.Sample{At: epoch.Add(3 * time.Second), Span: time.Second, Size: 4}, s, "what was cut no longer counts")
 }
 
 // requireNear fails if a percentile is off by more than a meter allows.
@@ -76,7 +76,7 @@ func TestWindow(t *testing.T) {
 	require.True(t, add(10, 10))
 	require.False(t, add(15, 10), "it overlaps")
 	require.False(t, add(20, 0), "it has no length")
-	require.True(t, add(30, 10), "a hole is no overlap")
+	require.True(t, add(30, 10), "a gap is not an overlap")
 	require.True(t, add(70, 10))
 	require.Len(t, w.Samples(), 3)
 	require.True(t, add(80, 10))

@@ -46,7 +46,7 @@ func TestProgressIsCoalesced(t *testing.T) {
 	require.LessOrEqual(t, len(reports), most)
 	require.Equal(t, uint64(1), reports[0].GetCallId())
 	last := reports[len(reports)-1]
-	require.Equal(t, uint32(100), last.GetPercent(), "it is cut to what a percentage can be")
+	require.Equal(t, uint32(100), last.GetPercent(), "it is limited to a valid percentage")
 	require.Equal(t, "last\uFFFDword", last.GetNote())
 	for _, r := range reports {
 		require.LessOrEqual(t, len(r.GetNote()), 256)

@@ -121,7 +121,7 @@ func TestNoDecision(t *testing.T) {
 	require.Contains(t, bad, "the confidence is 2")
 	require.Equal(t, uint32(2), decide(t, client, "counter", "a", "").GetTarget(), "an error changes nothing")
 	require.Equal(t, "panic: boom", decide(t, client, "counter", "a", "panic").GetError())
-	require.Equal(t, uint32(1), decide(t, client, "counter", "a", "").GetTarget(), "after a panic it begins anew")
+	require.Equal(t, uint32(1), decide(t, client, "counter", "a", "").GetTarget(), "after a panic it starts again")
 	require.Equal(t, "the algorithm made no scaler for the pool", decide(t, client, "none", "a", "").GetError())
 
 	_, err := client.Scaling.Decide(t.Context(), &pluginv1.DecideRequest{Algorithm: "other"})

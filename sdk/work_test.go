@@ -217,7 +217,7 @@ func TestWorkCancelTellsWhy(t *testing.T) {
 	require.NoError(t, stream.Send(&pluginv1.WorkRequest{Cancels: cancel}))
 	require.EqualError(t, <-causes, "cancelled by the host: the task was cancelled")
 	outcomes, _ := receive(t, stream, 1)
-	require.Equal(t, wire.CodeCancelled, outcomes[1].GetFailure().GetCode(), "the end of the context is no verdict")
+	require.Equal(t, wire.CodeCancelled, outcomes[1].GetFailure().GetCode(), "the end of the context is not a verdict")
 }
 
 // TestWorkDeadline checks what the handler sees of the step's timeout.

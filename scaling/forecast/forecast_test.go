@@ -140,7 +140,7 @@ func TestProperties(t *testing.T) {
 			near(t, y, high)
 		}
 	}))
-	t.Run("a line goes on", rapid.MakeCheck(func(t *rapid.T) {
+	t.Run("a line continues", rapid.MakeCheck(func(t *rapid.T) {
 		a, b := rapid.Float64Range(-100, 100).Draw(t, "a"), rapid.Float64Range(-10, 10).Draw(t, "b")
 		season := rapid.IntRange(1, 5).Draw(t, "season")
 		series := make([]float64, 3*season+3)

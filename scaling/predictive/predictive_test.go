@@ -126,7 +126,7 @@ func TestHoles(t *testing.T) {
 	}
 	c.at, c.samples = c.at+2*time.Hour, nil
 	decide(t, p, c.next())
-	require.Empty(t, p.history, "after so long it begins anew")
+	require.Empty(t, p.history, "after such a long gap it starts again")
 	require.Nil(t, p.model)
 }
 

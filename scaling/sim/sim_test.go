@@ -51,7 +51,7 @@ func TestTracesAreMadeByTheGenerator(t *testing.T) {
 		kept, err := os.ReadFile("traces/" + s.Name + ".csv")
 		require.NoError(t, err, "run: tasker scale generate-trace %s -o scaling/sim/traces/%s.csv", s.Name, s.Name)
 		require.Equal(t, string(kept), made.String(), s.Name)
-		require.True(t, reflect.DeepEqual(trace, shipped(t, s.Name)), "%s: what is written is read again", s.Name)
+		require.True(t, reflect.DeepEqual(trace, shipped(t, s.Name)), "%s: what is written can be read again", s.Name)
 		other, err := sim.Generate(s.Name, 2)
 		require.NoError(t, err)
 		require.False(t, slices.Equal(trace.Rows, other.Rows))

@@ -133,7 +133,7 @@ func TestReplayRebuildsTheRoutes(t *testing.T) {
 			}
 		default:
 			b.run(t, "chaos.crash", "")
-			eventually(t, "something serves, and is what should", func() bool {
+			eventually(t, "the right generation serves", func() bool {
 				return b.Status()[0].State == Serving && !s.lacks()
 			})
 		}
@@ -205,7 +205,7 @@ func TestNoRowNoSwitch(t *testing.T) {
 	require.Equal(t, `1`, string(b.run(t, "chaos.echo", `1`).Result))
 	count := len(a.all())
 	a.set(false)
-	eventually(t, "it is written later", func() bool {
+	eventually(t, "it is recorded later", func() bool {
 		return slices.ContainsFunc(a.all()[count:], func(e Event) bool { return e.Generation == before.Generation && e.To == journal.Crashed })
 	})
 }

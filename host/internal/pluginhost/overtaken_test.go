@@ -50,7 +50,7 @@ func TestWhatWasSwappedInMeanwhileStays(t *testing.T) {
 			require.NoError(t, b.Swap(t.Context(), chaosSlot, Source{Path: script(t, "sdk")}, ann, "the cure"))
 			cure := b.Status()[0]
 			let()
-			eventually(t, "it is known what becomes of the late one", func() bool {
+			eventually(t, "the fate of the late one is known", func() bool {
 				p := b.phaseOf(t, chaosSlot, late)
 				return p == journal.Active || p.Over()
 			})
@@ -136,7 +136,7 @@ func TestAFileThatIsPutBackEndsTheRollout(t *testing.T) {
 	require.Equal(t, Keep, changes[0].Action)
 	_, err = b.Apply(t.Context(), []Spec{two}, journal.ByConfig, "once more")
 	require.NoError(t, err)
-	require.NotZero(t, b.Status()[0].Next, "it was given up, but not for anything that it did")
+	require.NotZero(t, b.Status()[0].Next, "it was given up, but not for a fault of its own")
 }
 
 // Settings that need no new process and change during a rollout also apply to the
@@ -162,7 +162,7 @@ func TestSettingsThatChangeInARollout(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, Keep, changes[0].Action)
 	require.NoError(t, b.Rollback(t.Context(), chaosSlot, ann, "test"))
-	require.Equal(t, 7*time.Second, s.settings().DrainTimeout, "it was not the setting that was taken back")
+	require.Equal(t, 7*time.Second, s.settings().DrainTimeout, "the setting was not rolled back")
 }
 
 // A canary that is rolled back, but has taken over meanwhile because the serving
@@ -182,7 +182,7 @@ func TestRollbackOfACanaryThatHasTakenOver(t *testing.T) {
 	<-a.reached
 	require.NoError(t, syscall.Kill(first.PID, syscall.SIGKILL))
 	require.Equal(t, next, b.serves(t, first.Generation).Generation)
-	eventually(t, "the crash is dealt with", func() bool { return b.phaseOf(t, chaosSlot, first.Generation) == journal.Crashed })
+	eventually(t, "the crash is handled", func() bool { return b.phaseOf(t, chaosSlot, first.Generation) == journal.Crashed })
 	a.slow = func(Event) bool { return false }
 	close(a.let)
 	require.NoError(t, <-done)

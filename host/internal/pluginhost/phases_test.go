@@ -80,7 +80,7 @@ func TestFaultsOfAShadow(t *testing.T) {
 				asked++
 				target, err := decide(t, b, "p")
 				require.NoError(t, err)
-				require.Equal(t, asked, target, "what serves counts on, undisturbed")
+				require.Equal(t, asked, target, "the serving generation continues to count")
 				return b.Status()[0].Next == 0
 			})
 			eventually(t, "it is gone", func() bool { return dead(shadow.PID) })

@@ -24,7 +24,7 @@ func progressOf(t *testing.T, b *bench, handler, step string) (Progress, <-chan 
 	case p := <-told:
 		return p, done
 	case <-time.After(wait):
-		require.FailNow(t, "nothing was told")
+		require.FailNow(t, "there was no report")
 		return Progress{}, nil
 	}
 }

@@ -127,7 +127,7 @@ func TestOptionalPluginsAreTriedAgain(t *testing.T) {
 	b := started(t, func(c *Config) { c.Restart.Exits = 1 << 30 }, spec("raw", script(t, "raw")), late)
 	require.Contains(t, b.Handlers(), "raw.answer")
 	require.NotContains(t, b.Handlers(), "other.echo")
-	eventually(t, "the failure is told", func() bool { return strings.Contains(b.Status()[1].LastError, "exit code 5") })
+	eventually(t, "the failure is reported", func() bool { return strings.Contains(b.Status()[1].LastError, "exit code 5") })
 
 	require.NoError(t, os.WriteFile(ready, nil, 0o600))
 	eventually(t, "it is served", func() bool {

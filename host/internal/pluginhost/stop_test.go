@@ -24,7 +24,7 @@ func silent(t testing.TB, unless string) (path, pid string) {
 // process id.
 func (b *bench) launching(t testing.TB, pidFile string) (pid int) {
 	t.Helper()
-	eventually(t, "a launch is under way", func() bool {
+	eventually(t, "a launch is in progress", func() bool {
 		all := b.explain(t).Generations
 		raw, err := os.ReadFile(pidFile)
 		pid, _ = strconv.Atoi(strings.TrimSpace(string(raw)))
@@ -39,7 +39,7 @@ func (b *bench) launching(t testing.TB, pidFile string) (pid int) {
 func TestStopMeetsALaunch(t *testing.T) {
 	t.Parallel()
 	whole := func(t *testing.T, b *bench, a *account, pid int) {
-		require.True(t, dead(pid), "process %d lives on", pid)
+		require.True(t, dead(pid), "process %d is still running", pid)
 		require.Equal(t, Stopped, b.Status()[0].State)
 		for _, g := range b.explain(t).Generations {
 			require.True(t, g.Phase.Over(), "%+v", g)

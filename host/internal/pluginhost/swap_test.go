@@ -199,7 +199,7 @@ func TestWorseIsTakenBack(t *testing.T) {
 			// hundred.
 			eventually(t, "there is something to compare with", func() bool { return l.outcomes.Load() > 4000 })
 			require.NoError(t, b.Swap(t.Context(), chaosSlot, Source{Path: script(t, tc.mode)}, ann, "test"))
-			eventually(t, "it is taken back", func() bool { return len(b.explain(t).Quarantined) == 1 && b.Status()[0].Next == 0 })
+			eventually(t, "it is rolled back", func() bool { return len(b.explain(t).Quarantined) == 1 && b.Status()[0].Next == 0 })
 			require.Equal(t, first.Generation, b.Status()[0].Generation)
 			require.Contains(t, b.explain(t).Quarantined[0].Reason, tc.reason)
 			l.end()
@@ -292,17 +292,17 @@ func TestCrashFailsOver(t *testing.T) {
 			second := b.Status()[0]
 			crash, waits := b.call("chaos.crash", nil), b.call("chaos.echo", nil)
 			require.Equal(t, ReasonCrashed, outcome(t, crash).Failure.Code)
-			require.Equal(t, first.Generation, outcome(t, waits).Generation, "what the dead process was not sent runs")
-			require.Equal(t, vocab.OutcomeSuccess, b.run(t, "chaos.echo", "1").Kind, "the route has moved before the caller knows")
+			require.Equal(t, first.Generation, outcome(t, waits).Generation, "calls that were not sent to the dead process run")
+			require.Equal(t, vocab.OutcomeSuccess, b.run(t, "chaos.echo", "1").Kind, "the route changes before the caller gets the outcome")
 			if onTrial {
 				eventually(t, "it is in quarantine", func() bool { return len(b.explain(t).Quarantined) == 1 })
 				require.Equal(t, first.Generation, b.Status()[0].Generation)
 				return
 			}
-			eventually(t, "the same is started again", func() bool { return b.Status()[0].Generation > second.Generation })
+			eventually(t, "the same release is restarted", func() bool { return b.Status()[0].Generation > second.Generation })
 			require.Equal(t, second.SHA256, b.Status()[0].SHA256)
 			require.Empty(t, b.explain(t).Quarantined)
-			eventually(t, "the one before is warm again", func() bool { return !b.explain(t).StandbyUntil.IsZero() })
+			eventually(t, "the previous one is warm again", func() bool { return !b.explain(t).StandbyUntil.IsZero() })
 			require.NotContains(t, b.log.String(), "illegal change")
 		})
 	}
@@ -317,7 +317,7 @@ func TestCrashLoopFallsBack(t *testing.T) {
 	first := b.Status()[0]
 	id := SlotID{Kind: KindHandler, Name: "raw"}
 	require.NoError(t, b.Swap(t.Context(), id, Source{Path: script(t, "dies")}, ann, "test"))
-	eventually(t, "what was good serves", func() bool {
+	eventually(t, "the last good release serves", func() bool {
 		s := b.Status()[0]
 		return s.SHA256 == first.SHA256 && s.State == Serving && s.Generation > first.Generation
 	})

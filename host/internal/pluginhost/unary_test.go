@@ -57,7 +57,7 @@ func TestAllKindsInOneProcess(t *testing.T) {
 	require.NoError(t, b.Swap(t.Context(), lawSlot, Source{Path: another(t, law(t, "law").Path)}, ann, "test"))
 	target, err := decide(t, b, "p")
 	require.NoError(t, err)
-	require.Equal(t, 4, target, "it goes on counting")
+	require.Equal(t, 4, target, "it continues counting")
 	require.NoError(t, b.Stop(t.Context()))
 	_, err = decide(t, b, "p")
 	require.ErrorIs(t, err, ErrNoPlugin)
@@ -107,7 +107,7 @@ func TestShadow(t *testing.T) {
 		target, err := decide(t, b, "p")
 		require.NoError(t, err)
 		if phase() == journal.Shadow {
-			require.Equal(t, last+1, target, "nobody sees what the shadow says")
+			require.Equal(t, last+1, target, "the shadow's answers are discarded")
 		}
 		last = target
 		for n := range 10 { // some of these pools are the canary's
@@ -136,7 +136,7 @@ func TestUnaryBreaker(t *testing.T) {
 		_, err := decide(t, b, "p")
 		require.ErrorIs(t, err, ErrBroken)
 	}
-	eventually(t, "what served before serves", func() bool { return b.Status()[0].Generation == first })
+	eventually(t, "the previous generation serves", func() bool { return b.Status()[0].Generation == first })
 	target, err := decide(t, b, "p")
 	require.NoError(t, err)
 	require.Equal(t, 1, target)

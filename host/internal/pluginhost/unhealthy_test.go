@@ -102,20 +102,20 @@ func TestStandbyReplacesTheUnhealthy(t *testing.T) {
 	second := b.Status()[0]
 
 	ill(true)
-	eventually(t, "the one before serves", func() bool { return b.Status()[0].Generation == first.Generation })
+	eventually(t, "the previous one serves", func() bool { return b.Status()[0].Generation == first.Generation })
 	require.Equal(t, journal.Unhealthy, b.phaseOf(t, rawSlot, second.Generation))
 	require.Equal(t, first.Generation, b.run(t, "raw.answer", "").Generation)
 	ill(false)
 	eventually(t, "the new one serves again", func() bool { return b.Status()[0].Generation == second.Generation })
 	require.Equal(t, second.PID, b.Status()[0].PID)
-	eventually(t, "the one before is warm again", func() bool { return b.phaseOf(t, rawSlot, first.Generation) == journal.Standby })
+	eventually(t, "the previous one is warm again", func() bool { return b.phaseOf(t, rawSlot, first.Generation) == journal.Standby })
 	e, err := b.Explain(rawSlot)
 	require.NoError(t, err)
 	require.Empty(t, e.Quarantined)
 
 	// It was replaced by something else meanwhile, so it is no longer wanted.
 	ill(true)
-	eventually(t, "the one before serves", func() bool { return b.Status()[0].Generation == first.Generation })
+	eventually(t, "the previous one serves", func() bool { return b.Status()[0].Generation == first.Generation })
 	require.NoError(t, b.Swap(t.Context(), rawSlot, Source{Path: another(t, one.Path)}, ann, "test"))
 	third := b.Status()[0].Generation
 	ill(false)

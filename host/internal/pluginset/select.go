@@ -54,7 +54,7 @@ func (s *Selection) Slot(kind, name string) (Slot, bool) {
 type Selector struct {
 	path, env string
 
-	mu   sync.Mutex // guards the following
+	mu   sync.Mutex // guards the fields below
 	seen map[string]look
 }
 

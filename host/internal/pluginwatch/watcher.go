@@ -68,7 +68,7 @@ type Watcher struct {
 	cancel context.CancelFunc
 	done   sync.WaitGroup
 
-	turn sync.Mutex // one look at a time; guards the following
+	turn sync.Mutex // one look at a time; guards the fields below
 	runs map[[2]string]want
 	seen string // the files at the last look
 

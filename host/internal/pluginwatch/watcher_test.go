@@ -215,7 +215,7 @@ func TestWhatIsTriedAgain(t *testing.T) {
 	b.engine.setFail("a", errors.New("it still does not start"), false)
 	b.put(t, "bin/a", "no program", 0o700)
 	status := b.until(t, "the binary is refused", func(s Status) bool { return len(s.Refused) == 1 })
-	require.Empty(t, status.Failed, "the binary that failed is not the one that is there now")
+	require.Empty(t, status.Failed, "the binary that failed has been replaced")
 	b.put(t, "bin/a", "#!/bin/sh\n# 2\n", 0o700)
 	status = b.until(t, "the one that failed is back", func(s Status) bool { return len(s.Refused) == 0 })
 	require.ErrorContains(t, status.Failed[0].Err, "it does not start", "and is not tried again")
@@ -234,7 +234,7 @@ func TestFirst(t *testing.T) {
 	specs, err := b.First()
 	require.NoError(t, err)
 	require.Len(t, specs, 2)
-	require.Len(t, specs[0].SHA256, 64, "what was looked at is what runs")
+	require.Len(t, specs[0].SHA256, 64, "what was checked is what runs")
 	require.NoError(t, os.Remove(filepath.Join(b.dir, "bin/b")))
 	b = &bundle{Watcher: New(Config{}, pluginset.NewSelector(filepath.Join(b.dir, "plugins.toml"), "test"), b.engine, hclog.NewNullLogger()), engine: b.engine, dir: b.dir}
 	specs, err = b.First()

@@ -131,7 +131,7 @@ func TestCrashes(t *testing.T) {
 			select {
 			case <-remote.Exited:
 			case <-time.After(patience):
-				require.Fail(t, "the process lives on")
+				require.Fail(t, "the process is still running")
 			}
 		})
 	}

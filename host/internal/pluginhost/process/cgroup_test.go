@@ -143,7 +143,7 @@ func TestGroupsOfThisMachine(t *testing.T) {
 	r.kill()
 	<-r.exited
 	if r.group != nil {
-		require.NoDirExists(t, r.group.dir, "it is gone when all in it is")
+		require.NoDirExists(t, r.group.dir, "it is gone when all its processes are")
 	}
 }
 

@@ -120,7 +120,7 @@ func TestLogLimits(t *testing.T) {
 	logged := strings.Count(out.String(), "\n")
 	require.Less(t, logged, 100)
 	require.GreaterOrEqual(t, logged+lost, 1000)
-	require.True(t, strings.HasSuffix(s.stderrTail(), "line 998\nline 999\n"), "the tail has what was dropped too")
+	require.True(t, strings.HasSuffix(s.stderrTail(), "line 998\nline 999\n"), "the tail includes dropped lines")
 	require.LessOrEqual(t, len(s.stderrTail()), tailBytes)
 
 	s, _ = sink(LogLimits{LinesPerSecond: 1000, BytesPerSecond: 100}, func(n int) { lost = n })

@@ -71,7 +71,7 @@ func TestWebhookPostsAndSigns(t *testing.T) {
 	require.NoError(t, w.Report(t.Context(), []health.Event{degraded("1", health.Info), degraded("2", health.Critical), degraded("3", "new")}))
 	var got struct{ Events []map[string]any }
 	require.NoError(t, json.Unmarshal(r.body, &got))
-	require.Len(t, got.Events, 2, "what matters less is left out, what is not known is not")
+	require.Len(t, got.Events, 2, "less severe events are left out, those of unknown severity are not")
 	require.Equal(t, map[string]any{
 		"id": "2", "kind": "check", "severity": "critical", "subject": `disk:/"var"`, "from": "healthy", "to": "degraded",
 		"time": "2026-05-01T12:00:00Z", "message": "nearly full", "host": "h1", "state": "normal", "labels": map[string]any{"a": "b"},
@@ -81,7 +81,7 @@ func TestWebhookPostsAndSigns(t *testing.T) {
 	require.NotEqual(t, "sha256="+reports.Sign([]byte("mellon"), r.at, r.body), r.signature)
 
 	require.NoError(t, w.Report(t.Context(), []health.Event{degraded("4", health.Info)}))
-	require.Equal(t, int32(1), r.requests.Load(), "nothing to say, nothing posted")
+	require.Equal(t, int32(1), r.requests.Load(), "nothing to report, so nothing is posted")
 }
 
 func TestWebhookTriesAgain(t *testing.T) {
@@ -101,7 +101,7 @@ func TestWebhookTriesAgain(t *testing.T) {
 	r = newReceiver(t, 400)
 	err = webhook(t, r, unsigned).Report(t.Context(), []health.Event{degraded("1", health.Info)})
 	require.ErrorIs(t, err, health.ErrRejected)
-	require.Equal(t, int32(1), r.requests.Load(), "what is refused is not tried again")
+	require.Equal(t, int32(1), r.requests.Load(), "what is refused is not retried")
 
 	r = newReceiver(t, 500)
 	short, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
@@ -143,7 +143,7 @@ tasker_health_check_status{check="disk:/\"var\"",status="degraded"} 1
 `, string(text))
 	left, err := os.ReadDir(filepath.Dir(path))
 	require.NoError(t, err)
-	require.Len(t, left, 1, "no temporary file stays")
+	require.Len(t, left, 1, "no temporary file is left")
 
 	require.NoError(t, os.RemoveAll(filepath.Dir(path)))
 	require.ErrorContains(t, f.Report(t.Context(), []health.Event{degraded("4", health.Info)}), "no such file or directory")
