@@ -48,7 +48,7 @@ func (c *Config) checkListen(ps *problems) {
 	}
 	if !c.Auth.Enabled {
 		ps.add(c.origins[key], key,
-			"%.60q can be reached from other machines: set auth.enabled = true and make a token with 'tasker token create', or listen on 127.0.0.1:%s",
+			"%.60q can be reached from other machines: set auth.enabled = true and create a token with 'tasker token create', or listen on 127.0.0.1:%s",
 			c.System.HTTPListen, port)
 		return
 	}
@@ -67,7 +67,7 @@ func isLoopback(host string) bool {
 func (a *Auth) check(origins map[string]Origin, ps *problems) {
 	add := func(key, format string, args ...any) { ps.add(origins[key], key, format, args...) }
 	if (a.TLS.CertFile == "") != (a.TLS.KeyFile == "") {
-		add("auth.tls.cert_file", "auth.tls.cert_file and auth.tls.key_file come together: set both or none")
+		add("auth.tls.cert_file", "auth.tls.cert_file and auth.tls.key_file belong together: set both or neither")
 	}
 	if a.Burst < a.RequestsPerSecond/100 {
 		add("auth.burst", "must be at least a hundredth of auth.requests_per_second (%d)", a.RequestsPerSecond)
@@ -75,21 +75,21 @@ func (a *Auth) check(origins map[string]Origin, ps *problems) {
 	j := &a.JWT
 	if j.Issuer == "" {
 		if j.KeysURL != "" || j.KeysFile != "" || j.Audience != "" {
-			add("auth.jwt.issuer", "must be set if auth.jwt.audience, keys_url or keys_file is: it names who may sign")
+			add("auth.jwt.issuer", "must be set if auth.jwt.audience, keys_url or keys_file is set: it names who may sign")
 		}
 		return
 	}
 	if j.Audience == "" {
-		add("auth.jwt.audience", "must be set: without it a token for another service of the issuer would do")
+		add("auth.jwt.audience", "must be set: without it, a token that the issuer made for another service would be accepted")
 	}
 	if (j.KeysURL == "") == (j.KeysFile == "") {
-		add("auth.jwt.keys_url", "set auth.jwt.keys_url or auth.jwt.keys_file, one of them")
+		add("auth.jwt.keys_url", "set either auth.jwt.keys_url or auth.jwt.keys_file")
 	}
 	if u, err := url.Parse(j.KeysURL); err == nil && u.User != nil {
 		// The value is not shown: it holds what nobody shall read.
 		add("auth.jwt.keys_url", "must not contain a user or password: keys are public")
 	} else if j.KeysURL != "" && !trustworthy(j.KeysURL) {
-		add("auth.jwt.keys_url", "is not an https URL (http is for loopback addresses)")
+		add("auth.jwt.keys_url", "is not an https URL (http is allowed only for loopback addresses)")
 	}
 	if j.PermissionsClaim == "" {
 		add("auth.jwt.permissions_claim", "must name the claim with the permissions, such as scope")

@@ -16,7 +16,7 @@ func TestAuthThatWouldNotProtect(t *testing.T) {
 		set  []string
 		want string // in the problem; empty: none
 	}{
-		"beyond loopback":           {[]string{"system.http_listen=0.0.0.0:80"}, "set auth.enabled = true and make a token with 'tasker token create'"},
+		"beyond loopback":           {[]string{"system.http_listen=0.0.0.0:80"}, "set auth.enabled = true and create a token with 'tasker token create'"},
 		"beyond loopback, by IPv6":  {[]string{"system.http_listen=[::]:80"}, "set auth.enabled = true"},
 		"a name":                    {[]string{"system.http_listen=host:80", "auth.enabled=true"}, "want an IP address"},
 		"tokens in the clear":       {[]string{"system.http_listen=:80", "auth.enabled=true"}, "auth.tls.by_proxy = true if a proxy"},

@@ -213,13 +213,13 @@ log_level = "loud"
 		`a.toml:8: engine.max_in_flight: 0 is out of range: want 1 to 100000`,
 		`a.toml:9: engine.max_steps: want a whole number, got a float`,
 		`b.toml:2: engine.max_in_flight: 1000000 is out of range: want 1 to 100000`,
-		`b.toml:2: engine.max_in_flight: already set in a.toml:8: one file of a layer owns a key`,
-		`b.toml:3: engine.max_steps: already set in a.toml:9: one file of a layer owns a key`,
+		`b.toml:2: engine.max_in_flight: already set in a.toml:8: a key may be set in only one file of a layer`,
+		`b.toml:3: engine.max_steps: already set in a.toml:9: a key may be set in only one file of a layer`,
 		`b.toml:4: engine.batches: unknown key; engine has max_in_flight, max_steps`,
 		`b.toml:6: orchestraton.lease: unknown key, did you mean orchestration.lease?`,
 		`b.toml:7: pgmq: want a table, [pgmq], got an array`,
 		`b.toml:10: system.log_level: "loud" is not one of trace, debug, info, warn, error`,
-		`c.toml:2: engine.max_steps: already set in a.toml:9: one file of a layer owns a key`,
+		`c.toml:2: engine.max_steps: already set in a.toml:9: a key may be set in only one file of a layer`,
 		`d.toml:2: toml: unexpected character U+006D 'm' at start of value`,
 		`e.toml:3: toml: key metrics is already defined`,
 		`command line: engine.maxsteps: unknown key, did you mean engine.max_steps?`,
@@ -241,15 +241,15 @@ func TestTimeBudgetsThatContradictEachOther(t *testing.T) {
 		"claim":      {"orchestration.finalization_claim=15s", "command line: orchestration.finalization_claim: 15s must be at least twice database.statement_timeout + lock_timeout (2 × (5s + 3s) = 16s)"},
 		"visibility": {"pgmq.visibility_timeout=15s", "command line: pgmq.visibility_timeout: 15s must be at least twice database.statement_timeout + lock_timeout (2 × (5s + 3s) = 16s)"},
 		"drain":      {"orchestration.drain_timeout=26s", "command line: orchestration.drain_timeout: 26s + 5s of orchestration.emergency_timeout = 31s must be at most orchestration.supervisor_timeout (30s)"},
-		"audit":      {"orchestration.retention.audit=719h", "command line: orchestration.retention.audit: 719h0m0s is too short for an audit: want 0s, which is for ever, or at least 30 days (720h0m0s)"},
+		"audit":      {"orchestration.retention.audit=719h", "command line: orchestration.retention.audit: 719h0m0s is too short: want 0s (kept for ever) or at least 30 days (720h0m0s)"},
 		"queues":     {"orchestration.step_results_queue=task_requests_queue", "command line: orchestration.step_results_queue: must differ from orchestration.task_requests_queue"},
-		"queue name": {`orchestration.step_results_queue=q"; drop`, `command line: orchestration.step_results_queue: "q\"; drop" does not fit: want lower-case letters, digits and _, at most 47`},
+		"queue name": {`orchestration.step_results_queue=q"; drop`, `command line: orchestration.step_results_queue: "q\"; drop" is not valid: want at most 47 lower-case letters, digits and _, starting with a letter`},
 		"bounds":     {"executor_pools.task_finalizer.max=1", "command line: executor_pools.task_finalizer.max: must be at least executor_pools.task_finalizer.min (2)"},
 		"turn":       {"executor_pools.task_finalizer.turn_timeout=15s", "command line: executor_pools.task_finalizer.turn_timeout: 15s must be at least twice database.statement_timeout + lock_timeout (2 × (5s + 3s) = 16s)"},
-		"socket":     {"system.socket=/" + strings.Repeat("s", 100), "command line: system.socket: a socket's path has at most 100 bytes, and /" + strings.Repeat("s", 100) + " has 101: set a shorter one"},
-		"state":      {"system.state_dir=/" + strings.Repeat("s", 100), "command line: system.state_dir: a socket's path has at most 100 bytes, and /" + strings.Repeat("s", 100) + "/tasker.sock has 113: set a shorter one"},
-		"listen":     {"system.http_listen=0.0.0.0:80", `command line: system.http_listen: "0.0.0.0:80" can be reached from other machines: set auth.enabled = true and make a token with 'tasker token create', or listen on 127.0.0.1:80`},
-		"all":        {"system.http_listen=:8080", `command line: system.http_listen: ":8080" can be reached from other machines: set auth.enabled = true and make a token with 'tasker token create', or listen on 127.0.0.1:8080`},
+		"socket":     {"system.socket=/" + strings.Repeat("s", 100), "command line: system.socket: the path of a socket may have at most 100 bytes, but /" + strings.Repeat("s", 100) + " has 101: choose a shorter one"},
+		"state":      {"system.state_dir=/" + strings.Repeat("s", 100), "command line: system.state_dir: the path of a socket may have at most 100 bytes, but /" + strings.Repeat("s", 100) + "/tasker.sock has 113: choose a shorter one"},
+		"listen":     {"system.http_listen=0.0.0.0:80", `command line: system.http_listen: "0.0.0.0:80" can be reached from other machines: set auth.enabled = true and create a token with 'tasker token create', or listen on 127.0.0.1:80`},
+		"all":        {"system.http_listen=:8080", `command line: system.http_listen: ":8080" can be reached from other machines: set auth.enabled = true and create a token with 'tasker token create', or listen on 127.0.0.1:8080`},
 		"no port":    {"system.http_listen=localhost", `command line: system.http_listen: "localhost" is not an address: want host:port, such as 127.0.0.1:8080`},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -276,7 +276,7 @@ func TestWhereTheEnvironmentOrDirectoryIsWrong(t *testing.T) {
 		"unknown environment": {Options{Environment: "prodution"}, "environment prodution is neither built in (development, production, test) nor a folder environments/prodution of the configuration directory"},
 		"hostile environment": {Options{Environment: "../../etc"}, `--env: "../../etc" is not the name of an environment: want lower-case letters, digits, _ and -`},
 		"missing directory":   {Options{Dir: "/does/not/exist"}, "--config: stat /does/not/exist: no such file or directory"},
-		"not a directory":     {Options{Dir: file}, "--config: " + file + " is not a directory: name the one that holds the *.toml files"},
+		"not a directory":     {Options{Dir: file}, "--config: " + file + " is not a directory: want the one that contains the *.toml files"},
 	} {
 		_, err := load(t, test.opts)
 		require.EqualError(t, err, test.want, name)
@@ -290,7 +290,7 @@ func TestNoHomeAndNoStateDirectory(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, "/var/lib/tasker", bare.System.StateDir)
 	} else {
-		require.EqualError(t, err, "configuration: system.state_dir: neither XDG_STATE_HOME nor HOME is set: say where the host keeps its state")
+		require.EqualError(t, err, "configuration: system.state_dir: neither XDG_STATE_HOME nor HOME is set: set the directory for the host's state")
 	}
 	c, err := Load(Options{Environ: []string{"XDG_STATE_HOME=/state"}})
 	require.NoError(t, err)

@@ -31,14 +31,14 @@ func (l *loader) readSecret(key string, value *Secret, file string) {
 	fileKey := key + "_file"
 	at, fileAt := l.origins[key], l.origins[fileKey]
 	if inFile(at) && isSecret(key, value.Reveal()) {
-		l.problems.add(at, key, "a secret may stand neither in a configuration file nor on a command line: set %s or %s instead", variableOf(key), fileKey)
+		l.problems.add(at, key, "secrets are not allowed in configuration files or on the command line: set %s or %s instead", variableOf(key), fileKey)
 	}
 	if file == "" {
 		return
 	}
 	if !value.IsZero() {
 		if inFile(at) {
-			l.problems.add(fileAt, fileKey, "%s is set too (%s): keep one of them", key, at)
+			l.problems.add(fileAt, fileKey, "%s is also set (%s): keep one of them", key, at)
 		}
 		return
 	}
@@ -48,7 +48,7 @@ func (l *loader) readSecret(key string, value *Secret, file string) {
 		return
 	}
 	if info, err := os.Stat(file); err == nil && info.Mode().Perm()&0o004 != 0 {
-		l.warnings = append(l.warnings, fmt.Sprintf("%s: everybody on this machine may read it, run: chmod 600 %[1]s", file))
+		l.warnings = append(l.warnings, fmt.Sprintf("%s: every user of this machine can read it; run: chmod 600 %[1]s", file))
 	}
 	*value = NewSecret(strings.TrimSpace(string(text)))
 	if value.IsZero() {
@@ -136,7 +136,7 @@ func (l *loader) defaultStateDir() (string, error) {
 	}
 	return "", &Error{Problems: []Problem{{
 		Key:     "system.state_dir",
-		Message: "neither XDG_STATE_HOME nor HOME is set: say where the host keeps its state",
+		Message: "neither XDG_STATE_HOME nor HOME is set: set the directory for the host's state",
 	}}}
 }
 

@@ -125,7 +125,7 @@ func (l *loader) directory(opts Options) (string, error) {
 		return "", fmt.Errorf("%s: %w", source, err)
 	}
 	if !info.IsDir() {
-		return "", fmt.Errorf("%s: %s is not a directory: name the one that holds the *.toml files", source, abs)
+		return "", fmt.Errorf("%s: %s is not a directory: want the one that contains the *.toml files", source, abs)
 	}
 	return abs, nil
 }
@@ -256,7 +256,7 @@ func (l *loader) set(into layer, leaf leaf, origin Origin, root string, convert 
 	}
 	first, twice := into.owners[leaf.key]
 	if twice {
-		l.problems.add(origin, leaf.key, "already set in %s: one file of a layer owns a key", first)
+		l.problems.add(origin, leaf.key, "already set in %s: a key may be set in only one file of a layer", first)
 	} else {
 		into.owners[leaf.key] = origin
 	}

@@ -124,7 +124,7 @@ func (r *lockReader) entry(e entry, origin Origin) {
 	}
 	env, kind, name := e.path[1], e.path[3], e.path[4]
 	if !environmentName.MatchString(env) || !slices.Contains(pluginKinds, kind) || !pluginName.MatchString(name) {
-		wrong("is no plugin of an environment: want env.ENV.plugin.KIND.NAME, the kinds are %s", strings.Join(pluginKinds, ", "))
+		wrong("is not a plugin of an environment: want env.ENV.plugin.KIND.NAME, with one of the kinds %s", strings.Join(pluginKinds, ", "))
 		return
 	}
 	id := [3]string{env, kind, name}
@@ -142,10 +142,10 @@ func (r *lockReader) value(into *Locked, e entry, wrong func(string, ...any)) {
 		into.Version = text
 	case len(rest) == 2 && rest[0] == "sha256" && isText:
 		if pattern, want := form("sha256"); text == "" || !pattern.MatchString(text) {
-			wrong("%.70q is no checksum: want %s", text, want)
+			wrong("%.70q is not a checksum: want %s", text, want)
 		}
 		if !isPlatform(rest[1]) {
-			wrong("%.40q is no platform: want one such as linux/amd64", rest[1])
+			wrong("%.40q is not a platform: want one such as linux/amd64", rest[1])
 		}
 		into.SHA256[rest[1]] = text
 	default:

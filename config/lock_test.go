@@ -58,10 +58,10 @@ sha256."linux" = 3
 [plugin.handler.a]
 `: {
 			"plugins.lock:1: format: this host reads format 1",
-			`plugins.lock:3: env.production.plugin.handler.a.sha256.linux/amd64: "12" is no checksum: want 64 lower-case hexadecimal digits`,
+			`plugins.lock:3: env.production.plugin.handler.a.sha256.linux/amd64: "12" is not a checksum: want 64 lower-case hexadecimal digits`,
 			"plugins.lock:4: env.production.plugin.handler.a.sha256.linux: unknown; a locked plugin has version and sha256.PLATFORM, which are strings",
 			"plugins.lock:5: env.production.plugin.handler.b: has no sha256",
-			"plugins.lock:6: env.production.plugin.cook.c: is no plugin of an environment: want env.ENV.plugin.KIND.NAME, the kinds are handler, health, scaling",
+			"plugins.lock:6: env.production.plugin.cook.c: is not a plugin of an environment: want env.ENV.plugin.KIND.NAME, with one of the kinds handler, health, scaling",
 			"plugins.lock:7: plugin.handler.a: unknown; a lock has format and env.ENV.plugin.KIND.NAME",
 		},
 	} {

@@ -95,7 +95,7 @@ func (r *pluginReader) encode(options map[string]any, s *PluginSpec, key string)
 	})
 	encoded, err := json.Marshal(checked)
 	if err != nil {
-		r.problems.add(s.Origin, key+".options", "no JSON for it: %v", err)
+		r.problems.add(s.Origin, key+".options", "cannot be converted to JSON: %v", err)
 	}
 	return encoded
 }
@@ -103,7 +103,7 @@ func (r *pluginReader) encode(options map[string]any, s *PluginSpec, key string)
 func checkReference(ref map[string]any) string {
 	name, isEnv := ref[fromEnv]
 	if len(ref) != 1 {
-		return "a reference to a secret has one key, " + fromEnv + " or " + fromFile + ", and no other"
+		return "a reference to a secret has exactly one key, " + fromEnv + " or " + fromFile + ""
 	}
 	if !isEnv {
 		if file, ok := ref[fromFile].(string); !ok || file == "" {
@@ -216,7 +216,7 @@ func readSecret(ref map[string]any, getenv func(string) (string, bool)) (string,
 	info, err := os.Stat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return "", fmt.Errorf("there is no file %s", path)
+		return "", fmt.Errorf("file %s does not exist", path)
 	case err != nil:
 		return "", err
 	case !info.Mode().IsRegular() || info.Size() > maxSecret:

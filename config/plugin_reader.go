@@ -83,7 +83,7 @@ func (r *pluginReader) read(source string, src []byte) {
 	entries, problem := parseDocument(source, src)
 	if problem != nil {
 		if strings.HasSuffix(problem.Message, "already exists") {
-			problem.Message += ": a plugin has one table, and one more in each env.ENV; join the two"
+			problem.Message += ": a plugin has one table, and one more in each env.ENV; merge the two"
 		}
 		r.problems = append(r.problems, *problem)
 		return
@@ -325,7 +325,7 @@ func (r *pluginReader) spec(kind, name string, draft *pluginDraft) PluginSpec {
 // checkRollout looks at how the values of a rollout fit together.
 func (r *pluginReader) checkRollout(s *PluginSpec, key string) {
 	if s.Kind == KindHandler && s.Rollout.Strategy == RolloutShadow {
-		r.problems.add(s.At("rollout.strategy"), key+".rollout.strategy", "steps have effects, so a handler is not run twice: want immediate or canary")
+		r.problems.add(s.At("rollout.strategy"), key+".rollout.strategy", "handlers have effects, so steps cannot run twice for a comparison: want immediate or canary")
 	}
 	before := 0
 	for _, share := range s.Rollout.Steps {

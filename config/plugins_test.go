@@ -135,7 +135,7 @@ keys = []
 		`plugins.toml:5: plugin.handler.a: path is missing`,
 		`plugins.toml:6: plugin.handler.a.path: want a string, got an integer`,
 		`plugins.toml:7: plugin.handler.a.sha265: unknown key, did you mean sha256?`,
-		`plugins.toml:8: plugin.handler.a.sha256: "ABC" does not fit: want 64 lower-case hexadecimal digits`,
+		`plugins.toml:8: plugin.handler.a.sha256: "ABC" is not valid: want 64 lower-case hexadecimal digits`,
 		`plugins.toml:9: plugin.handler.a.max_in_flight: 0 is out of range: want 1 to 100000`,
 		`plugins.toml:10: plugin.handler.a.start_timeout: want a duration with its unit, such as "30s", got an integer`,
 		`plugins.toml:11: plugin.handler.a.env: "not ok" is not the name of an environment variable`,
@@ -150,11 +150,11 @@ keys = []
 		`plugins.toml:26: plugin.handler.d.max_log_bytes: want a size with its unit, such as "256MiB", got an integer`,
 		`plugins.toml:27: plugin.handler.d.rollout.hod: unknown key, did you mean rollout.hold?`,
 		`plugins.toml:27: plugin.handler.d.rollout.steps: 10: want growing shares in percent, 1 to 100, such as [1, 10, 50]`,
-		`plugins.toml:27: plugin.handler.d.rollout.strategy: steps have effects, so a handler is not run twice: want immediate or canary`,
+		`plugins.toml:27: plugin.handler.d.rollout.strategy: handlers have effects, so steps cannot run twice for a comparison: want immediate or canary`,
 		`plugins.toml:30: plugin.handler.e.rollout: want a table, got a string`,
 		`plugins.toml:33: plugin.scaling.f.rollout.steps: a canary needs at least one share, such as [1, 10, 50]`,
 		`plugins.toml:35: plugin.scaling.f.options.a: from_env: "not a name" is not the name of an environment variable`,
-		`plugins.toml:36: plugin.scaling.f.options.b: a reference to a secret has one key, from_env or from_file, and no other`,
+		`plugins.toml:36: plugin.scaling.f.options.b: a reference to a secret has exactly one key, from_env or from_file`,
 		`plugins.toml:37: plugin.scaling.f.options.c.1: from_file: want the path of a file`,
 		`plugins.toml:39: lock.requird: unknown key, did you mean lock.required?`,
 		`plugins.toml:41: env.staging.trust.keys: want an array of strings, got a string`,
@@ -217,7 +217,7 @@ func TestSecretsInOptions(t *testing.T) {
 	_, _, err = s.ResolveOptions(getenv)
 	require.Equal(t, []string{
 		"plugins.toml:6: plugin.handler.a.options.token: the environment variable TOKEN is not set",
-		"plugins.toml:7: plugin.handler.a.options.a/b.0.x: there is no file key",
+		"plugins.toml:7: plugin.handler.a.options.a/b.0.x: file key does not exist",
 	}, report(t, err, dir))
 
 	values["TOKEN"] = ""
@@ -260,7 +260,7 @@ func TestPluginFileIsMissingOrBroken(t *testing.T) {
 	require.Contains(t, err.Error(), "plugins.toml:1")
 	_, dir, err = plugins(t, "test", "[plugin.handler.a]\npath = \"x\"\n[plugin.handler.a]\npath = \"y\"\n")
 	require.Error(t, err)
-	require.Equal(t, []string{"plugins.toml:3: toml: table a already exists: a plugin has one table, and one more in each env.ENV; join the two"}, report(t, err, dir))
+	require.Equal(t, []string{"plugins.toml:3: toml: table a already exists: a plugin has one table, and one more in each env.ENV; merge the two"}, report(t, err, dir))
 }
 
 func TestThisRepositorysPluginsLoad(t *testing.T) {

@@ -34,11 +34,11 @@ func (s *StepExecution) parse() (map[string]Bounds, error) {
 		most, err2 := strconv.Atoi(high)
 		switch _, twice := found[ns]; {
 		case !ok || !dots || err1 != nil || err2 != nil || least < 1 || most < least || most > maxExecutors:
-			return nil, fmt.Errorf(`%.80q: want namespaces with the least and the most executors, such as "shop=8..64, lab=1..4"`, item)
+			return nil, fmt.Errorf(`%.80q: want namespaces with their minimum and maximum number of executors, such as "shop=8..64, lab=1..4"`, item)
 		case !name.MatchString(ns):
-			return nil, fmt.Errorf("%.80q is no name of a namespace", ns)
+			return nil, fmt.Errorf("%.80q is not a valid name for a namespace", ns)
 		case twice:
-			return nil, fmt.Errorf("namespace %s is named twice", ns)
+			return nil, fmt.Errorf("namespace %s is listed twice", ns)
 		}
 		found[ns] = Bounds{least, most}
 	}

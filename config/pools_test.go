@@ -22,8 +22,8 @@ func TestBoundsOfNamespaces(t *testing.T) {
 		"shop=0..4":      "want namespaces with",
 		"shop=1..100001": "want namespaces with",
 		"shop=a..b":      "want namespaces with",
-		"Shop=1..2":      `"Shop" is no name of a namespace`,
-		"a=1..2,a=1..3":  "namespace a is named twice",
+		"Shop=1..2":      `"Shop" is not a valid name for a namespace`,
+		"a=1..2,a=1..3":  "namespace a is listed twice",
 	} {
 		_, err := load(t, Options{Overrides: map[string]string{key: value}})
 		require.ErrorContains(t, err, key+": ", value)
@@ -38,8 +38,8 @@ func TestPoolsThatContradictThemselves(t *testing.T) {
 		"executor_pools.coordinator.interval":     {"0s", "out of range"},
 		"executor_pools.coordinator.stale":        {"0s", "out of range"},
 		"executor_pools.coordinator.dead_band":    {"nan", "out of range"},
-		"executor_pools.step_execution.algorithm": {"no name", "does not fit: want a name, with options"},
-		"executor_pools.step_execution.shadow":    {"rate=2m", "does not fit: want nothing, or a name, with options"},
+		"executor_pools.step_execution.algorithm": {"no name", "is not valid: want a name, optionally with options"},
+		"executor_pools.step_execution.shadow":    {"rate=2m", "is not valid: want nothing, or a name, optionally with options"},
 	} {
 		_, err := load(t, Options{Overrides: map[string]string{key: c[0]}})
 		require.ErrorContains(t, err, key+": ")

@@ -43,7 +43,7 @@ func (c *Config) Adopt(next *Config) (Change, error) {
 		}
 	}
 	if err := merged.Validate(); err != nil {
-		return Change{}, fmt.Errorf("the new values contradict those that only a restart changes: %w", err)
+		return Change{}, fmt.Errorf("the new values conflict with values that only a restart changes: %w", err)
 	}
 	return change, nil
 }

@@ -44,7 +44,7 @@ func TestAdoptRefusesWhatContradictsValuesInForce(t *testing.T) {
 	next, err := load(t, Options{Overrides: map[string]string{"orchestration.lease": "60s", "orchestration.sweep_interval": "10s"}})
 	require.NoError(t, err)
 	_, err = old.Adopt(next)
-	require.EqualError(t, err, "the new values contradict those that only a restart changes: configuration: "+
+	require.EqualError(t, err, "the new values conflict with values that only a restart changes: configuration: "+
 		"command line: orchestration.sweep_interval: 10s must be at most a sixth of orchestration.lease (30s / 6 = 5s)")
 }
 

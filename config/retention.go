@@ -27,11 +27,11 @@ func (r *Retention) parse() (map[string]time.Duration, error) {
 		d, err := time.ParseDuration(text)
 		switch _, twice := found[ns]; {
 		case !ok || err != nil || d < 0 || d > maxRetention:
-			return nil, fmt.Errorf(`%.80q: want namespaces with the time they keep their tasks, such as "shop=2160h, lab=24h"`, item)
+			return nil, fmt.Errorf(`%.80q: want namespaces with the time to keep their tasks, such as "shop=2160h, lab=24h"`, item)
 		case !name.MatchString(ns):
-			return nil, fmt.Errorf("%.80q is no name of a namespace", ns)
+			return nil, fmt.Errorf("%.80q is not a valid name for a namespace", ns)
 		case twice:
-			return nil, fmt.Errorf("namespace %s is named twice", ns)
+			return nil, fmt.Errorf("namespace %s is listed twice", ns)
 		}
 		found[ns] = d
 	}

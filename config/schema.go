@@ -40,19 +40,19 @@ type limits struct {
 func form(name string) (pattern *regexp.Regexp, want string) {
 	switch name {
 	case "queue":
-		return regexp.MustCompile(`^[a-z][a-z0-9_]{0,46}$`), "lower-case letters, digits and _, at most 47"
+		return regexp.MustCompile(`^[a-z][a-z0-9_]{0,46}$`), "at most 47 lower-case letters, digits and _, starting with a letter"
 	case "http":
 		return regexp.MustCompile(`^(https?://[^@\s]+)?$`), "a URL that begins with http:// or https://, without user and password"
 	case "algorithm":
-		return regexp.MustCompile(algorithmForm + `$`), "a name, with options as a JSON object behind an equals sign if need be"
+		return regexp.MustCompile(algorithmForm + `$`), "a name, optionally with options: NAME={JSON object}"
 	case "shadow":
-		return regexp.MustCompile(`^$|` + algorithmForm + `$`), "nothing, or a name, with options as a JSON object behind an equals sign if need be"
+		return regexp.MustCompile(`^$|` + algorithmForm + `$`), "nothing, or a name, optionally with options: NAME={JSON object}"
 	case "headers":
-		return regexp.MustCompile(`^([A-Za-z0-9-]+=[^,\s][^,]*(,[A-Za-z0-9-]+=[^,\s][^,]*)*)?$`), "name=value, more of them after commas"
+		return regexp.MustCompile(`^([A-Za-z0-9-]+=[^,\s][^,]*(,[A-Za-z0-9-]+=[^,\s][^,]*)*)?$`), "name=value pairs, separated by commas"
 	case "sha256":
 		return regexp.MustCompile(`^([0-9a-f]{64})?$`), "64 lower-case hexadecimal digits"
 	case "user":
-		return regexp.MustCompile(`^([A-Za-z0-9_][A-Za-z0-9_.-]{0,31}(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,31})?)?$`), "a user, or a user and a group with a colon between them"
+		return regexp.MustCompile(`^([A-Za-z0-9_][A-Za-z0-9_.-]{0,31}(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,31})?)?$`), "USER or USER:GROUP"
 	default:
 		return nil, ""
 	}
@@ -280,9 +280,9 @@ func (l leaf) checkString(v string) error {
 	}
 	if pattern, want := form(l.limits.match); pattern != nil && !pattern.MatchString(v) {
 		if strings.Contains(v, "@") { // a password may stand before it
-			return fmt.Errorf("does not fit: want %s", want)
+			return fmt.Errorf("is not valid: want %s", want)
 		}
-		return fmt.Errorf("%.70q does not fit: want %s", v, want)
+		return fmt.Errorf("%.70q is not valid: want %s", v, want)
 	}
 	if strings.ContainsRune(v, 0) {
 		return fmt.Errorf("must not contain NUL characters")
@@ -293,7 +293,7 @@ func (l leaf) checkString(v string) error {
 // checkSecret is checkString in words that do not show the value.
 func (l leaf) checkSecret(v Secret) error {
 	if pattern, want := form(l.limits.match); pattern != nil && !pattern.MatchString(v.Reveal()) {
-		return fmt.Errorf("does not fit: want %s", want)
+		return fmt.Errorf("is not valid: want %s", want)
 	}
 	if strings.ContainsRune(v.Reveal(), 0) {
 		return errors.New("must not contain NUL characters")

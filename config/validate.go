@@ -100,7 +100,7 @@ func (c *Config) rules() []rule {
 		},
 		{
 			"orchestration.retention.audit", o.Retention.Audit == 0 || o.Retention.Audit >= minAudit,
-			sentence(o.Retention.Audit, "is too short for an audit: want 0s, which is for ever, or at least 30 days", minAudit),
+			sentence(o.Retention.Audit, "is too short: want 0s (kept for ever) or at least 30 days", minAudit),
 		},
 		{
 			"orchestration.step_results_queue", o.StepResultsQueue != o.TaskRequestsQueue,
@@ -113,8 +113,8 @@ func (c *Config) rules() []rule {
 		atLeastMin("step_execution", steps.Min, steps.Max),
 		{
 			c.ownerOfSocket(), len(c.System.Socket) <= maxSocketPath,
-			"a socket's path has at most " + strconv.Itoa(maxSocketPath) + " bytes, and " + c.System.Socket + " has " +
-				strconv.Itoa(len(c.System.Socket)) + ": set a shorter one",
+			"the path of a socket may have at most " + strconv.Itoa(maxSocketPath) + " bytes, but " + c.System.Socket + " has " +
+				strconv.Itoa(len(c.System.Socket)) + ": choose a shorter one",
 		},
 	}
 }

@@ -47,7 +47,7 @@ func Watch(ctx context.Context, dir, env string, changed func()) (err error) {
 			return nil
 		case _, open := <-w.Events:
 			if !open {
-				return errors.New("watch of the configuration ended")
+				return errors.New("the watch on the configuration ended")
 			}
 			settle.Reset(settleTime)
 			continue

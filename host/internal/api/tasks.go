@@ -14,8 +14,8 @@ import (
 
 // TaskRequest is the body of a submission.
 type TaskRequest struct {
-	Namespace    string     `json:"namespace" pattern:"^[a-z][a-z0-9_]{0,39}$" patternDescription:"1 to 40 lower-case letters, digits and underscores, a letter first"`
-	Name         string     `json:"name" pattern:"^[a-z][a-z0-9_]{0,62}$" patternDescription:"1 to 63 lower-case letters, digits and underscores, a letter first"`
+	Namespace    string     `json:"namespace" pattern:"^[a-z][a-z0-9_]{0,39}$" patternDescription:"1 to 40 lower-case letters, digits and underscores, starting with a letter"`
+	Name         string     `json:"name" pattern:"^[a-z][a-z0-9_]{0,62}$" patternDescription:"1 to 63 lower-case letters, digits and underscores, starting with a letter"`
 	Version      string     `json:"version,omitempty" maxLength:"64" pattern:"^(\\d+\\.\\d+\\.\\d+(-[0-9A-Za-z.-]+)?)?$" patternDescription:"major.minor.patch, or that and -suffix" doc:"Default: the highest version; one with a suffix only if there is no other."`
 	Context      jsonObject `json:"context,omitempty" doc:"The task's input, checked against the template's schema. Every digit is kept. Default: an empty object."`
 	Priority     *whole     `json:"priority,omitempty" minimum:"0" maximum:"32767" doc:"1 low, 2 normal, 3 high, 4 urgent; larger is more urgent still. Default: the template's."`

@@ -36,7 +36,7 @@ func (m *measurement) flush() error {
 	}
 	before := m.report.LatencyMS
 	if m.Site, err = m.Restart(m.ctx, map[string]string{delaySetting: micros, siblingsSetting: "0"}); err != nil {
-		return fmt.Errorf("start hosts whose flushes take longer: %w", err)
+		return fmt.Errorf("start hosts with delayed flushes: %w", err)
 	}
 	if err := m.delays(micros); err != nil {
 		return err
@@ -57,19 +57,19 @@ func (m *measurement) mayDelay(micros string) error {
 	var role string
 	var fsync bool
 	if err := m.Pool.QueryRow(m.ctx, sqlTry).Scan(&role, &fsync); err != nil {
-		return fmt.Errorf("look whether flushes can be delayed: %w", err)
+		return fmt.Errorf("check whether flushes can be delayed: %w", err)
 	}
 	if !fsync {
-		return errors.New("the server does not flush (fsync is off): there is nothing that could take longer")
+		return errors.New("the server does not flush (fsync is off), so flushes cannot be delayed")
 	}
 	const sqlSet = `select set_config($1::text, $2::text, true)` // for this statement only
 	_, err := m.Pool.Exec(m.ctx, sqlSet, delaySetting, micros)
 	if refused, ok := errors.AsType[*pgconn.PgError](err); ok && refused.Code == pgerrcode.InsufficientPrivilege {
-		return fmt.Errorf("%s may not set %s, with which the server delays flushes: measure as a superuser, "+
-			"or have one run: grant set on parameter %s to %s", role, delaySetting, delaySetting, role)
+		return fmt.Errorf("%s may not set %s, which delays flushes: measure as a superuser, "+
+			"or let a superuser run: grant set on parameter %s to %s", role, delaySetting, delaySetting, role)
 	}
 	if err != nil {
-		return fmt.Errorf("look whether flushes can be delayed: %w", err)
+		return fmt.Errorf("check whether flushes can be delayed: %w", err)
 	}
 	return nil
 }
@@ -81,10 +81,10 @@ func (m *measurement) delays(micros string) error {
 	for _, pool := range m.Pools {
 		var now string
 		if err := pool.QueryRow(m.ctx, sqlSetting, delaySetting).Scan(&now); err != nil {
-			return fmt.Errorf("look whether flushes are delayed: %w", err)
+			return fmt.Errorf("check whether flushes are delayed: %w", err)
 		}
 		if now != micros {
-			return fmt.Errorf("the hosts' sessions have %s = %s, not %s: connect to the server itself, without a pooler", delaySetting, now, micros)
+			return fmt.Errorf("the hosts' sessions have %s = %s, not %s: connect to the server directly, without a pooler", delaySetting, now, micros)
 		}
 	}
 	return nil

@@ -77,9 +77,9 @@ func (m *measurement) limits() (err error) {
 		told    *float64
 	}{
 		{"compute", 1, hash, hashedBytes / 1e6, &l.HashMBPerSecond},
-		{"compute with all", runtime.GOMAXPROCS(0), hash, hashedBytes / 1e6, &l.HashMBPerSecondAll},
+		{"compute on all processors", runtime.GOMAXPROCS(0), hash, hashedBytes / 1e6, &l.HashMBPerSecondAll},
 		{"commit", 1, commit, 1, &l.CommitsPerSecond},
-		{"commit with many", limitsCallers, commit, 1, &l.CommitsPerSecondMany},
+		{"commit on many connections", limitsCallers, commit, 1, &l.CommitsPerSecondMany},
 		{"messages", limitsCallers, message, 1, &l.MessagesPerSecondMany},
 	}
 	for i, p := range phases {
@@ -102,10 +102,10 @@ func (m *measurement) limitsBed(pool *pgxpool.Pool) error {
 		return err
 	}
 	if _, err := pool.Exec(m.ctx, sqlLimitsTable); err != nil {
-		return fmt.Errorf("create a table to insert into: %w", err)
+		return fmt.Errorf("create the table for the measurement: %w", err)
 	}
 	if _, err := pool.Exec(m.ctx, sqlLimitsQueue, limitsQueue); err != nil {
-		return fmt.Errorf("create a queue to read: %w", err)
+		return fmt.Errorf("create the queue for the measurement: %w", err)
 	}
 	if _, err := pool.Exec(m.ctx, sqlLimitsFill, limitsQueue, string(Context), limitsMessages); err != nil {
 		return fmt.Errorf("fill the queue: %w", err)
@@ -115,16 +115,16 @@ func (m *measurement) limitsBed(pool *pgxpool.Pool) error {
 
 func clearLimits(ctx context.Context, pool *pgxpool.Pool) error {
 	if _, err := pool.Exec(ctx, sqlLimitsClear); err != nil {
-		return fmt.Errorf("drop the table of the measurement: %w", err)
+		return fmt.Errorf("drop the measurement's table: %w", err)
 	}
 	if _, err := pool.Exec(ctx, sqlLimitsDrop, limitsQueue); err != nil {
-		return fmt.Errorf("drop the queue of the measurement: %w", err)
+		return fmt.Errorf("drop the measurement's queue: %w", err)
 	}
 	return nil
 }
 
 // errNothingLeft ends a caller before its time.
-var errNothingLeft = errors.New("nothing is left to do")
+var errNothingLeft = errors.New("no work is left")
 
 // rate has so many callers call side by side for a while, once at least, and returns how
 // many calls ended in a second.

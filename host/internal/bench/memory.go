@@ -15,7 +15,7 @@ type Apart struct {
 	Stop func() error
 }
 
-var errHostGone = errors.New("the host has ended; its messages are above")
+var errHostGone = errors.New("the host exited; see its messages above")
 
 // memory is what a host needs: at rest, and with many tasks in flight. The load
 // comes over the queue of requests, as a user's transaction sends it, so that
@@ -68,7 +68,7 @@ func (m *measurement) restAndFly(pid int) error {
 	}
 	r := &m.report
 	if r.RestMemoryBytes = residentMemory(pid); r.RestMemoryBytes == 0 {
-		return errors.New("this system does not tell the memory of a process (/proc)")
+		return errors.New("this system does not report the memory of a process (no /proc)")
 	}
 	if err := m.fly(); err != nil {
 		return err
@@ -107,7 +107,7 @@ func (m *measurement) fly() (err error) {
 	if err := resume(); err != nil {
 		return err
 	}
-	if err := m.unfinished("work off", 0); err != nil {
+	if err := m.unfinished("finish", 0); err != nil {
 		return err
 	}
 	m.report.Seconds = time.Since(began).Seconds()
@@ -144,13 +144,13 @@ select (select count(*) from tasker_tasks where state in ('pending', 'in_progres
 	for {
 		var now, requests int
 		if err := m.Pool.QueryRow(m.ctx, sqlUnfinished, m.Requests).Scan(&now, &requests); err != nil {
-			return fmt.Errorf("count what has not ended: %w", err)
+			return fmt.Errorf("count unfinished tasks: %w", err)
 		}
 		if requests == 0 && now == want {
 			return nil
 		}
 		if requests == 0 && now > want && want > 0 {
-			return fmt.Errorf("%d tasks have not ended, and %d were asked for: others work on this database", now, want)
+			return fmt.Errorf("%d tasks are unfinished, but %d were requested: something else is using this database", now, want)
 		}
 		if most = max(most, now); want > 0 {
 			m.options.Progress(phase, now, want)

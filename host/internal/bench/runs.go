@@ -28,7 +28,7 @@ func (m *measurement) throughput() error {
 // behind it.
 func (m *measurement) vacuum() error {
 	if _, err := m.Pool.Exec(m.ctx, "vacuum (analyze)"); err != nil {
-		return fmt.Errorf("vacuum before the rest: %w", err)
+		return fmt.Errorf("vacuum before measuring idle hosts: %w", err)
 	}
 	return nil
 }
@@ -86,7 +86,7 @@ func (m *measurement) latency() error {
 	m.report.Tasks, m.report.Steps = len(tasks), len(tasks)*m.shape.Steps
 	rows, err := m.Pool.Query(m.ctx, sqlFirstCalls, tasks)
 	if err != nil {
-		return fmt.Errorf("read when steps were called: %w", err)
+		return fmt.Errorf("read when steps started: %w", err)
 	}
 	calls, err := pgx.CollectRows(rows, func(r pgx.CollectableRow) (time.Duration, error) {
 		var created time.Time
@@ -95,7 +95,7 @@ func (m *measurement) latency() error {
 		return time.UnixMicro(called).Sub(created), err
 	})
 	if err != nil {
-		return fmt.Errorf("read when steps were called: %w", err)
+		return fmt.Errorf("read when steps started: %w", err)
 	}
 	q := quantiles(calls)
 	m.report.FirstCallMS = &q

@@ -110,7 +110,7 @@ func (m *measurement) tellCounts() error {
 			_, err := conn.Exec(m.ctx, "select 1")
 			conn.Release()
 			if err != nil {
-				return fmt.Errorf("have the counts told: %w", err)
+				return fmt.Errorf("flush the statistics: %w", err)
 			}
 		}
 	}

@@ -225,7 +225,7 @@ func workOne(ctx context.Context, conn *pgx.Conn, name string, step, lease vocab
 		var done bool
 		var under *vocab.UUID
 		if err := conn.QueryRow(ctx, sqlWorkerNext, step, lease, workerResult, Namespace, name, []string{apart}).Scan(&done, &next, &under); err != nil {
-			return workerError(ctx, "settle and go on", err)
+			return workerError(ctx, "settle and continue", err)
 		}
 		if done {
 			if err := recorded(1); err != nil {

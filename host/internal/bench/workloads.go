@@ -92,17 +92,17 @@ func find(o Options) (Workload, error) {
 	}
 	switch {
 	case min(o.Repeats, o.Samples, o.Width, o.Namespaces, o.Workers, o.Payload, o.Hosts) < 1 || min(o.Tasks, o.Window, o.History) < 0:
-		return Workload{}, errors.New("numbers of repeats, samples, namespaces, workers and hosts, and the width, must be at least 1")
+		return Workload{}, errors.New("the numbers of repeats, samples, namespaces, workers and hosts, and the width, must be at least 1")
 	case o.Claim < 1 || o.Claim > maxClaim:
-		return Workload{}, fmt.Errorf("a claim of %d steps: want 1 to %d", o.Claim, maxClaim)
+		return Workload{}, fmt.Errorf("claim of %d steps: want 1 to %d", o.Claim, maxClaim)
 	case !slices.Contains(Ways, o.Way):
-		return Workload{}, fmt.Errorf("there is no way %q for outside workers: want %s", o.Way, strings.Join(Ways, ", "))
+		return Workload{}, fmt.Errorf("outside workers have no way %q: want %s", o.Way, strings.Join(Ways, ", "))
 	case o.Share <= 0 || o.Share > 1:
-		return Workload{}, fmt.Errorf("a share of %g of the maximum load: want more than 0 and at most 1", o.Share)
+		return Workload{}, fmt.Errorf("share %g of the maximum load: want more than 0 and at most 1", o.Share)
 	case o.FlushDelay < time.Microsecond || o.FlushDelay > maxFlushDelay:
-		return Workload{}, fmt.Errorf("a delay of %s for each flush: want 1µs to %s", o.FlushDelay, maxFlushDelay)
+		return Workload{}, fmt.Errorf("flush delay %s: want 1µs to %s", o.FlushDelay, maxFlushDelay)
 	case o.Duration <= 0:
-		return Workload{}, fmt.Errorf("a duration of %s: want more", o.Duration)
+		return Workload{}, fmt.Errorf("duration %s: want more than 0s", o.Duration)
 	}
 	return Workloads[at], nil
 }

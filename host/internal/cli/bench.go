@@ -160,7 +160,7 @@ func (o BenchOptions) check(tasks bool) error {
 		return usagef("--flush-delay %s: want 1µs to 100ms", o.FlushDelay)
 	}
 	if o.Duration <= 0 || o.History < 0 || o.Window < 0 {
-		return usagef("--duration must be above 0, --history and --window not below")
+		return usagef("--duration must be greater than 0, and --history and --window must not be negative")
 	}
 	return nil
 }

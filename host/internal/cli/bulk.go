@@ -75,7 +75,7 @@ type bulkError struct {
 }
 
 func (e *bulkError) Error() string {
-	return fmt.Sprintf("%v\n%d lines have an answer; to go on, submit %s again with --idempotency-key %s: what was accepted is not made twice",
+	return fmt.Sprintf("%v\n%d lines were answered; to continue, submit %s again with --idempotency-key %s: no task is created twice",
 		e.err, e.result.Created+e.result.Existing+e.result.Refused, e.file, e.result.IdempotencyKey)
 }
 
@@ -112,7 +112,7 @@ type refusedFile struct {
 func openRefused(path string) (*refusedFile, error) {
 	if path != "" {
 		if _, err := os.Lstat(path); err == nil {
-			return nil, fmt.Errorf("%s exists: name a file for the refused lines that does not", path)
+			return nil, fmt.Errorf("%s already exists: name a new file for the refused lines", path)
 		}
 	}
 	return &refusedFile{path: path}, nil
@@ -125,12 +125,12 @@ func (r *refusedFile) write(line []byte) error {
 	if r.file == nil {
 		file, err := os.OpenFile(r.path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 		if err != nil {
-			return fmt.Errorf("keep the refused lines: %w", err)
+			return fmt.Errorf("write the refused lines: %w", err)
 		}
 		r.file, r.out = file, bufio.NewWriter(file)
 	}
 	if _, err := r.out.Write(line); err != nil {
-		return fmt.Errorf("keep the refused lines: %w", err)
+		return fmt.Errorf("write the refused lines: %w", err)
 	}
 	return nil
 }
@@ -140,7 +140,7 @@ func (r *refusedFile) close() error {
 		return nil
 	}
 	if err := errors.Join(r.out.Flush(), r.file.Close()); err != nil {
-		return fmt.Errorf("keep the refused lines: %w", err)
+		return fmt.Errorf("write the refused lines: %w", err)
 	}
 	return nil
 }
@@ -174,7 +174,7 @@ func (s *bulkRun) answered(a task.BulkAnswer, line []byte) {
 
 func (s *bulkRun) waiting(err error, pause time.Duration) {
 	if !s.app.json {
-		s.bar.say(s.app.err, fmt.Sprintf("going on in %s: %s\n", roughly(pause), printable(err.Error())))
+		s.bar.say(s.app.err, fmt.Sprintf("retrying in %s: %s\n", roughly(pause), printable(err.Error())))
 	}
 }
 
@@ -189,7 +189,7 @@ func (s *bulkRun) summary(r sdk.BulkResult, refusedPath string) {
 	}
 	text := fmt.Sprintf("submitted %d", r.Created)
 	if r.Existing > 0 {
-		text += fmt.Sprintf(", %d were there before", r.Existing)
+		text += fmt.Sprintf(", %d existed already", r.Existing)
 	}
 	if r.Refused > 0 {
 		text += fmt.Sprintf(", %d refused", r.Refused)

@@ -72,7 +72,7 @@ func TestSubmitBulkThatCannotBe(t *testing.T) {
 		says string
 	}{
 		{[]string{"--bulk", "no such file"}, 1, "read the submissions"},
-		{[]string{"--bulk", "-", linear}, 2, "one argument too many"},
+		{[]string{"--bulk", "-", linear}, 2, "unexpected argument"},
 		{[]string{"--bulk", "-", "--watch"}, 2, "--watch is for a single task"},
 		{[]string{linear, "--refused", "x"}, 2, "--refused goes with --bulk"},
 		{[]string{"--bulk", "-", "--idempotency-key", "two words"}, 1, "header.Idempotency-Key"},

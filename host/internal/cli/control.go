@@ -130,7 +130,7 @@ func (a *app) breakerMove(use, short, long string, do func(*client.Client, conte
 
 func (a *app) listBreakers(page *readmodel.BreakerPage) {
 	if !page.Enabled {
-		a.printf("circuit breakers do not act: circuit_breakers.enabled is off\n\n")
+		a.printf("circuit breakers are disabled: circuit_breakers.enabled is off\n\n")
 	}
 	var t table
 	t.header("BREAKER", "STATE", "SINCE", "FAILURES", "REFUSED", "RETRY", "REASON")

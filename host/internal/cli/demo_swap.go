@@ -46,7 +46,7 @@ func (a *app) demoSwap(ctx context.Context, c *client.Client, host *DemoHost) er
 	})
 	end()
 	if len(tasks) < demoLoad/3 {
-		return fmt.Errorf("the tasks of the hot swap: %w", errors.Join(failed, context.Cause(ctx)))
+		return fmt.Errorf("run the tasks of the hot swap: %w", errors.Join(failed, context.Cause(ctx)))
 	}
 	if err := errors.Join(<-swapped, failed); err != nil {
 		return fmt.Errorf("hot swap: %w", err)

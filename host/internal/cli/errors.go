@@ -68,7 +68,7 @@ var errTaskFailed = errors.New("not every task is complete")
 
 // ErrForced is returned by [Runtime.Up] of a host that has stopped in good order,
 // but had to cut off steps that still ran.
-var ErrForced = errors.New("the host has stopped; steps that still ran were cut off and handed back")
+var ErrForced = errors.New("the host stopped, but cancelled steps that were still running and handed them back")
 
 // errShown is a failure that has been shown already.
 var errShown = errors.New("failed")

@@ -20,7 +20,7 @@ func (a *app) eventsCommand() *cobra.Command {
 			"event per line. Pass the id of an event to --after to get everything after it; any host accepts an id for one day.",
 		RunE: a.withClient(func(ctx context.Context, c *client.Client, _ []string) error {
 			if count < 0 {
-				return usagef("--count: %d is no number of events", count)
+				return usagef("--count %d: want 0 or more", count)
 			}
 			seen := 0
 			return c.FollowEvents(ctx, f, func(e readmodel.Event) (done bool, err error) {

@@ -23,7 +23,7 @@ func (a *app) explainTaskCommand() *cobra.Command {
 		Use: "explain TASK", Short: explainTask, Long: summed(explainTask, explainHelp),
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 1 {
-				return fmt.Errorf("%q is one argument too many", args[1])
+				return fmt.Errorf("unexpected argument %q", args[1])
 			}
 			return taskArguments(cmd, args)
 		},

@@ -110,7 +110,7 @@ func (a *app) printGraph(steps []drawnStep, form graphForm) error {
 	case form.mermaid:
 		a.printf("%s", mermaidGraph(steps))
 	case len(steps) > maxDrawn:
-		return fmt.Errorf("it has %d steps, which is too much to draw on a terminal (%d): use --dot or --mermaid", len(steps), maxDrawn)
+		return fmt.Errorf("%d steps are too many to draw on a terminal (at most %d): use --dot or --mermaid", len(steps), maxDrawn)
 	default:
 		numbers := stepNumbers(steps)
 		nodes := make([]graph.Node, len(steps))

@@ -175,7 +175,7 @@ func (a *app) showPlan(plan readmodel.PluginPlan, err error) error {
 		a.printTable(&t)
 	}
 	if idle > 0 {
-		a.printf("%d as %s\n", idle, "they shall be")
+		a.printf("%d up to date\n", idle)
 	}
 	return nil
 }
@@ -236,7 +236,7 @@ func (a *app) historyCommand() *cobra.Command {
 	cmd.Flags().StringVar(&cursor, "cursor", "", "continue the history of one plugin from its next_cursor")
 	cmd.RunE = a.withClient(func(ctx context.Context, c *client.Client, args []string) error {
 		if cursor != "" && len(args) == 0 {
-			return usagef("say whose history goes on: tasker plugin history NAME --cursor CURSOR")
+			return usagef("--cursor needs a plugin: tasker plugin history NAME --cursor CURSOR")
 		}
 		slots, err := slotsOf(ctx, c, args)
 		if err != nil {
@@ -307,7 +307,7 @@ func (a *app) swapCommand() *cobra.Command {
 	})
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if artifact == "" {
-			return usagef("say which binary: --artifact PATH")
+			return usagef("name the new binary: --artifact PATH")
 		}
 		var err error
 		if artifact, err = filepath.Abs(artifact); err != nil {

@@ -65,7 +65,7 @@ func (a *app) environments(plugins string) ([]string, error) {
 	known = slices.Compact(slices.Sorted(slices.Values(append(known, own...))))
 	for _, name := range names {
 		if !slices.Contains(known, name) {
-			return nil, usagef("--env: there is no environment %q: neither %s nor the configuration has it; there are %s", name, plugins, strings.Join(known, ", "))
+			return nil, usagef("--env: no environment %q in %s or the configuration; want one of %s", name, plugins, strings.Join(known, ", "))
 		}
 	}
 	return names, nil
@@ -127,7 +127,7 @@ func (a *app) showLock(r readmodel.PluginLock, check bool) {
 	}
 	a.printTable(&t)
 	for _, d := range r.Dropped {
-		a.printf("%s %s of %s: the plugin has changed, so what was locked for %s is gone; lock it again with --artifact\n",
+		a.printf("%s %s of %s: the plugin has changed, so its checksums for %s were removed; add them again with --artifact\n",
 			a.paint(yellow, "dropped"), d.Slot, d.Environment, strings.Join(d.Platforms, ", "))
 	}
 	switch {
@@ -175,7 +175,7 @@ func (a *app) diffCommand() *cobra.Command {
 			return err
 		}
 		if len(environments) < 2 {
-			return usagef("say which environments: --env staging,production")
+			return usagef("name the environments to compare, such as --env staging,production")
 		}
 		diff, err := pluginset.Compare(path, environments)
 		return a.answer(diff, err, func() { a.showPluginDiff(diff) })
@@ -218,7 +218,7 @@ func (a *app) keygenCommand() *cobra.Command {
 			if a.json {
 				return a.printJSON(readmodel.PluginKey{Private: args[0], Public: public})
 			}
-			a.printf("private key in %s: keep it where no host is\n", args[0])
+			a.printf("private key in %s: keep it away from hosts\n", args[0])
 			a.printf("for plugins.toml:\n\n[trust]\nkeys = [%q]\n", public)
 			return nil
 		},
@@ -233,7 +233,7 @@ func (a *app) signCommand() *cobra.Command {
 			"'tasker plugin keygen' or minisign. The password of an encrypted key is read from MINISIGN_PASSWORD.",
 		RunE: func(_ *cobra.Command, args []string) error {
 			if key == "" {
-				return usagef("say with which key: --key KEYFILE")
+				return usagef("name the private key: --key KEYFILE")
 			}
 			s, err := pluginset.Sign(args[0], key, a.getenv("MINISIGN_PASSWORD"))
 			if err != nil {

@@ -61,7 +61,7 @@ func TestLockAndDiff(t *testing.T) {
 	for _, verb := range []string{"lock", "diff"} {
 		r = run("plugin", verb, "--env", "staging,prodution", "--plugins", plugins)
 		require.Equal(t, 2, r.code)
-		require.Contains(t, r.err, `there is no environment "prodution": neither DIR/plugins.toml nor the configuration has it; there are development, production, staging, test`)
+		require.Contains(t, r.err, `no environment "prodution" in DIR/plugins.toml or the configuration; want one of development, production, staging, test`)
 	}
 
 	require.NoError(t, os.WriteFile(plugins, []byte("[plugin.handler.a]\npth = 3\n[lock]\nneeded = true\n"), 0o600))

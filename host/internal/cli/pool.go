@@ -159,14 +159,14 @@ func (a *app) printPool(p *readmodel.Pool) error {
 	f.add("Size", text(fmt.Sprintf("%d, target %d, %d at work", p.Size, p.Target, p.Busy)))
 	bounds := fmt.Sprintf("%d to %d", p.Min, p.Max)
 	if p.Useful > 0 && p.Useful < p.Max {
-		bounds += fmt.Sprintf("; no more than %d are of use", p.Useful)
+		bounds += fmt.Sprintf("; more than %d are of no use", p.Useful)
 	}
 	f.add("Bounds", text(bounds))
 	if p.Pace != nil {
 		f.add("Pace", text(paceText(p.Pace)))
 	}
 	if p.Overrides {
-		f.add("Settings", text("changed at run time, until the configuration changes the pool or the host ends"))
+		f.add("Settings", text("changed at run time; lasts until the configuration changes the pool or the host stops"))
 	}
 	f.add("Algorithm", text(p.Algorithm))
 	if p.Shadow != "" {
@@ -176,7 +176,7 @@ func (a *app) printPool(p *readmodel.Pool) error {
 		f.add("Problem", cell{text: oneLine(p.Problem), colour: red})
 	}
 	if p.Restarts > 0 {
-		f.add("Replaced", text(fmt.Sprintf("%d executors, of which %d are still stuck", p.Restarts, p.Lost)))
+		f.add("Replaced", text(fmt.Sprintf("%d executors, %d of them still stuck", p.Restarts, p.Lost)))
 	}
 	if s := p.Measured; s != nil {
 		f.add("Measured", text(sampleText(s)))
@@ -196,11 +196,11 @@ func paceText(p *readmodel.PoolPace) string {
 	if p.PollMax != "" {
 		polls = fmt.Sprintf(", polls every %s to %s", p.PollMin, p.PollMax)
 	}
-	return fmt.Sprintf("batches of %d%s, a turn %s at most, a stop %s", p.Batch, polls, p.TurnTimeout, p.StopTimeout)
+	return fmt.Sprintf("batches of %d%s, a turn takes at most %s, stopping %s", p.Batch, polls, p.TurnTimeout, p.StopTimeout)
 }
 
 func sampleText(s *readmodel.PoolSample) string {
-	return fmt.Sprintf("%.1f a second came, %.1f ended, %d wait; utilization %s, p95 %s",
+	return fmt.Sprintf("%.1f per second arrived, %.1f ended, %d waiting; utilization %s, p95 %s",
 		float64(s.Arrivals)/s.Seconds, float64(s.Completions)/s.Seconds, s.Depth, percent(s.Utilization), seconds(s.P95))
 }
 

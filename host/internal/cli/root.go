@@ -124,7 +124,7 @@ func flagFault(_ *cobra.Command, err error) error {
 			want = "want a whole number"
 		}
 		if errors.Is(number, strconv.ErrRange) {
-			want += ", not so large a one"
+			want += " in range"
 		}
 		return errors.New(strings.Replace(text, number.Error(), want, 1))
 	}
@@ -187,7 +187,7 @@ func group(use, short, long string, commands ...*cobra.Command) *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cmd.SetOut(cmd.ErrOrStderr())
 			_ = cmd.Help()
-			return &usageError{err: errors.New("say which command")}
+			return &usageError{err: errors.New("name a command")}
 		},
 		SuggestionsMinimumDistance: 2,
 	}
@@ -276,9 +276,9 @@ func arguments(least, most int, names string) cobra.PositionalArgs {
 	return func(_ *cobra.Command, args []string) error {
 		switch {
 		case len(args) < least:
-			return fmt.Errorf("it needs %s", names)
+			return fmt.Errorf("missing argument: %s", names)
 		case most >= 0 && len(args) > most:
-			return fmt.Errorf("%q is one argument too many", args[most])
+			return fmt.Errorf("unexpected argument %q", args[most])
 		}
 		if i := slices.Index(args, ""); i >= 0 {
 			return fmt.Errorf("argument %d is empty", i+1)

@@ -48,7 +48,7 @@ func (a *app) pluginNewCommand() *cobra.Command {
 			if a.json {
 				return a.printJSON(madeFiles{Dir: p.Dir, Source: p.Source, Files: files})
 			}
-			a.printf("made %s: %s\n", p.Dir, strings.Join(files, ", "))
+			a.printf("created %s: %s\n", p.Dir, strings.Join(files, ", "))
 			a.printf("next:\n  cd %s\n  go mod tidy && go test ./... && go build -o bin/%s .\n  tasker plugin check bin/%s\n", p.Dir, p.Name, p.Name)
 			return nil
 		},
@@ -73,7 +73,7 @@ func findSource(p *scaffold.Plugin) error {
 			return fmt.Errorf("find the source: %w", err)
 		}
 		if scaffold.FindSource(source) != source {
-			return usagef("--source %s is not a checkout of Tasker Host: there is no go.mod of it", source)
+			return usagef("--source %s is not a checkout of Tasker Host: its go.mod is missing", source)
 		}
 		p.Source = source
 		return nil

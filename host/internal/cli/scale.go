@@ -100,9 +100,9 @@ func (a *app) simulate(ctx context.Context, s *simulation) error {
 	names := splitAlgorithms(s.algorithms)
 	switch {
 	case len(names) == 0:
-		return usagef("--algorithm: say which, such as %s", strings.Join(algorithmNames(), ", "))
+		return usagef("--algorithm is required: want one such as %s", strings.Join(algorithmNames(), ", "))
 	case s.trace == "":
-		return usagef("--trace: want a file or one of %s", strings.Join(shapeNames(), ", "))
+		return usagef("--trace is required: want a file or one of %s", strings.Join(shapeNames(), ", "))
 	}
 	if err := s.config.Check(); err != nil {
 		return &usageError{err: byFlag(err)}
@@ -179,11 +179,11 @@ func findAlgorithm(ctx context.Context, plugin *tryout.Instance, path, name stri
 	}
 	switch {
 	case len(served) == 0:
-		return "", errors.New("it serves no scaling algorithm")
+		return "", errors.New("the plugin serves no scaling algorithm")
 	case name == "" && len(served) == 1:
 		return served[0], nil
 	case !slices.Contains(served, name):
-		return "", usagef("say which algorithm: %s#NAME with one of %s", path, strings.Join(served, ", "))
+		return "", usagef("the plugin serves several algorithms: want %s#NAME with one of %s", path, strings.Join(served, ", "))
 	}
 	return name, nil
 }
@@ -241,7 +241,7 @@ func writeFile(path string, write func(io.Writer) error) error {
 }
 
 func (a *app) showResults(t *sim.Trace, results []*sim.Result, s *simulation) {
-	a.printf("trace %s: %s in rows of %s; late is what takes longer than %s\n",
+	a.printf("trace %s: %s in rows of %s; work that takes longer than %s is late\n",
 		oneLine(t.Name), t.Length(), t.Interval, s.config.LatencyTarget)
 	var rows table
 	rows.header("ALGORITHM", "EXECUTOR HOURS", "MEAN", "MOST", "LATE", "P50", "P95", "P99", "BACKLOG", "CHANGES", "TURNS/MIN", "REACTION")
@@ -259,7 +259,7 @@ func (a *app) showResults(t *sim.Trace, results []*sim.Result, s *simulation) {
 	a.printTable(&rows)
 	for _, r := range results {
 		if r.Held > 0 {
-			a.printf("%s: %d of %d decisions held the pool, the last: %s\n", oneLine(r.Algorithm), r.Held, r.Decisions, oneLine(r.LastHeldReason))
+			a.printf("%s: %d of %d decisions kept the size; the last one: %s\n", oneLine(r.Algorithm), r.Held, r.Decisions, oneLine(r.LastHeldReason))
 		}
 	}
 	if s.plot != "" {

@@ -55,7 +55,7 @@ func (a *app) listDecisions(all []readmodel.PoolDecision) {
 			advice = strconv.Itoa(d.Advice.Target)
 		}
 		if s := d.Measured; s != nil {
-			measured = fmt.Sprintf("%.1f/s in, %.1f/s out, %d wait, %s busy",
+			measured = fmt.Sprintf("%.1f/s in, %.1f/s out, %d waiting, %s busy",
 				float64(s.Arrivals)/s.Seconds, float64(s.Completions)/s.Seconds, s.Depth, percent(s.Utilization))
 		}
 		by := d.Algorithm
@@ -82,13 +82,13 @@ func (a *app) scaleRecordCommand() *cobra.Command {
 		RunE: a.withClient(func(ctx context.Context, c *client.Client, _ []string) error {
 			switch {
 			case r.pool == "":
-				return usagef("--pool: say which; see 'tasker pool list'")
+				return usagef("--pool is required; see 'tasker pool list'")
 			case r.out == "":
-				return usagef("--out: want a file, or '-' for standard output")
+				return usagef("--out is required: want a file, or '-' for standard output")
 			case r.every < time.Second || r.every%time.Second != 0:
-				return usagef("--every: %s: want whole seconds, 1s or more", r.every)
+				return usagef("--every %s: want whole seconds, 1s or more", r.every)
 			case r.duration < 0:
-				return usagef("--duration: %s: want 0s or more", r.duration)
+				return usagef("--duration %s: want 0s or more", r.duration)
 			}
 			return a.record(ctx, c, r)
 		}),
@@ -160,13 +160,13 @@ func collect(ctx context.Context, c *client.Client, r recording) ([]readmodel.Po
 // before.
 func traceOf(samples []readmodel.PoolSample, r recording) (*sim.Trace, error) {
 	if len(samples) == 0 {
-		return nil, errors.New("nothing was measured of the pool yet")
+		return nil, errors.New("the pool has no measurements yet")
 	}
 	begin := samples[0].At.Add(-time.Duration(samples[0].Seconds * float64(time.Second)))
 	rowOf := func(at time.Time) int { return max(int((at.Sub(begin)-1)/r.every), 0) } // an end on the edge belongs to the row before
 	n := rowOf(samples[len(samples)-1].At) + 1
 	if n < 2 {
-		return nil, fmt.Errorf("less than two rows of %s were measured: record longer, or with a shorter --every", r.every)
+		return nil, fmt.Errorf("fewer than two rows of %s were measured: record for longer, or with a shorter --every", r.every)
 	}
 	rows := make([]struct{ arrivals, ended, busy float64 }, n)
 	ended, busy := 0.0, 0.0
@@ -180,11 +180,11 @@ func traceOf(samples []readmodel.PoolSample, r recording) (*sim.Trace, error) {
 		ended, busy = ended+float64(s.Completions), busy+work
 	}
 	if ended == 0 {
-		return nil, errors.New("the pool has ended no work: nothing tells how long a piece takes")
+		return nil, errors.New("the pool has finished no work yet, so the time per piece of work is unknown")
 	}
 	trace := &sim.Trace{
 		Name:     r.pool,
-		Comments: []string{fmt.Sprintf("recorded of pool %s from %s", r.pool, begin.Format(time.RFC3339))},
+		Comments: []string{fmt.Sprintf("recorded from pool %s since %s", r.pool, begin.Format(time.RFC3339))},
 		Interval: r.every,
 	}
 	service := busy / ended

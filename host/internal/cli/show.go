@@ -37,7 +37,7 @@ func (a *app) showCommand() *cobra.Command {
 		Use: "show TASK", Short: "Show a task, its steps and its results",
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 1 {
-				return fmt.Errorf("%q is one argument too many", args[1])
+				return fmt.Errorf("unexpected argument %q", args[1])
 			}
 			return taskArguments(cmd, args)
 		},

@@ -173,7 +173,7 @@ func (a *app) showStep(s *readmodel.Step) {
 	attempts := fmt.Sprintf("%d of %d, claimed %d times", s.Attempts, s.MaxAttempts, s.Claims)
 	f.add("Attempts", text(attempts))
 	if s.Generation > 0 {
-		f.add("Generation", text(strconv.Itoa(s.Generation)+" (had run anew by an operator)"))
+		f.add("Generation", text(strconv.Itoa(s.Generation)+" (run again by an operator)"))
 	}
 	if s.Skippable {
 		f.add("Skippable", text("yes"))

@@ -71,7 +71,7 @@ func (a *app) submitCommand() *cobra.Command {
 		if cmd.Flags().Changed("bulk") {
 			for _, single := range []string{"input", "context", "priority", "tag", "initiator", "source-system", "reason", "watch"} {
 				if cmd.Flags().Changed(single) {
-					return usagef("--%s is for a single task; with --bulk each line says what its task is", single)
+					return usagef("--%s is for a single task; with --bulk, each line describes its task", single)
 				}
 			}
 			return a.withClient(func(ctx context.Context, c *client.Client, _ []string) error {
@@ -182,7 +182,7 @@ func (a *app) submit(ctx context.Context, c *client.Client, s client.Submission,
 func submitted(t readmodel.Task, created bool) string {
 	verb := "submitted"
 	if !created {
-		verb = "submitted before"
+		verb = "already submitted"
 	}
 	return fmt.Sprintf("%s %s (%s/%s %s)", verb, t.UUID, t.Namespace, t.Name, t.Version)
 }

@@ -160,9 +160,9 @@ func (a *app) showTemplate(t *readmodel.Template) {
 	}
 	switch t.Identity {
 	case "reject":
-		a.printf("a submission with the context of a task that exists is refused\n")
+		a.printf("a submission with the same context as an existing task is refused\n")
 	case "return_existing":
-		a.printf("a submission with the context of a task that exists is answered with that task\n")
+		a.printf("a submission with the same context as an existing task returns that task\n")
 	}
 	for _, w := range t.Warnings {
 		a.printf("%s %s\n", a.paint(yellow, "warning:"), oneLine(w))
@@ -180,7 +180,7 @@ func (a *app) showTemplate(t *readmodel.Template) {
 	}
 	a.printTable(&steps)
 	if len(t.Environments) > 0 {
-		a.printf("\nother values in: %s\n", oneLine(strings.Join(t.Environments, ", ")))
+		a.printf("\noverridden in environments: %s\n", oneLine(strings.Join(t.Environments, ", ")))
 	}
 }
 
@@ -189,7 +189,7 @@ func retryText(r readmodel.TemplateRetry) string {
 	case !r.Retryable || r.MaxAttempts <= 1:
 		return "never"
 	case r.Backoff == "none":
-		return fmt.Sprintf("%d attempts, at once", r.MaxAttempts)
+		return fmt.Sprintf("%d attempts, without delay", r.MaxAttempts)
 	case r.Backoff == "fixed":
 		return fmt.Sprintf("%d attempts, %s apart", r.MaxAttempts, r.Base)
 	default:

@@ -38,9 +38,9 @@ func (f *tryoutFlags) start(a *app, path string) (tryout.Start, json.RawMessage,
 	info, err := os.Stat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return nil, nil, usagef("there is no file %s", path)
+		return nil, nil, usagef("%s does not exist", path)
 	case err != nil:
-		return nil, nil, fmt.Errorf("look at the plugin: %w", err)
+		return nil, nil, fmt.Errorf("find the plugin: %w", err)
 	case !info.Mode().IsRegular() || info.Mode().Perm()&0o111 == 0:
 		return nil, nil, usagef("%s is not an executable file", path)
 	}
@@ -142,7 +142,7 @@ func (a *app) checkPlugin(ctx context.Context, start tryout.Start, cfg tryout.Co
 			return err
 		}
 	} else if report.OK {
-		a.printf("\nthe plugin keeps the contract, as far as %d checks can tell\n", len(results))
+		a.printf("\nthe plugin fulfills the contract, as far as %d checks can tell\n", len(results))
 	} else {
 		a.printf("\n%d of %d checks failed\n", failed, len(results))
 	}

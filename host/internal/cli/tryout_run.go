@@ -47,7 +47,7 @@ func (a *app) pluginRunCommand() *cobra.Command {
 				}
 			}
 			ctx, cancel := context.WithTimeoutCause(cmd.Context(), patience,
-				fmt.Errorf("no answer within %s; give it longer with --patience", patience))
+				fmt.Errorf("no answer within %s; allow more time with --patience", patience))
 			defer cancel()
 			i, err := start(ctx)
 			if err != nil {
@@ -93,7 +93,7 @@ func (a *app) chooseCall(ctx context.Context, i *tryout.Instance, name string, r
 	case wire.KindHealth:
 		return a.healthCall(i, slot, raw)
 	default:
-		return nil, fmt.Errorf("%s is of kind %s: this command knows handler, scaling and health", slot.GetName(), slot.GetKind())
+		return nil, fmt.Errorf("%s has the unsupported kind %s: want handler, scaling or health", slot.GetName(), slot.GetKind())
 	}
 }
 
@@ -106,7 +106,7 @@ func chooseSlot(slots []*pluginv1.Slot, name string) (*pluginv1.Slot, error) {
 	case name == "" && len(slots) == 1:
 		return slots[0], nil
 	case name == "":
-		return nil, usagef("say which with --slot: the plugin serves %s", strings.Join(names, ", "))
+		return nil, usagef("choose one with --slot: the plugin serves %s", strings.Join(names, ", "))
 	case i < 0:
 		return nil, usagef("the plugin does not serve %q; it serves %s", name, strings.Join(names, ", "))
 	default:
@@ -182,9 +182,9 @@ func (a *app) showStepOutcome(o *pluginv1.Outcome) error {
 	if a.json {
 		return errShown
 	}
-	again := "for good"
+	again := "permanently"
 	if f.GetRetryable() {
-		again = "and may be tried again"
+		again = "but may be retried"
 	}
 	return fmt.Errorf("the step failed, %s: %s", again, strings.Join(strings.Fields(f.GetType()+" "+f.GetCode()+" "+f.GetMessage()), " "))
 }
@@ -229,7 +229,7 @@ func (a *app) healthCall(i *tryout.Instance, slot *pluginv1.Slot, raw []byte) (f
 	name := slot.GetName()
 	if len(raw) > 0 {
 		if !slices.Contains(slot.GetAbilities(), wire.AbilityReport) {
-			return nil, usagef("%s takes no events: leave --input out to have it check", name)
+			return nil, usagef("%s takes no events: leave out --input to run its checks", name)
 		}
 		event, err := tryout.ParseEvent(raw)
 		if err != nil {
@@ -247,7 +247,7 @@ func (a *app) healthCall(i *tryout.Instance, slot *pluginv1.Slot, raw []byte) (f
 		}, nil
 	}
 	if !slices.Contains(slot.GetAbilities(), wire.AbilityCheck) {
-		return nil, usagef("%s only reports: give it an event with --input, such as a file with {} in it", name)
+		return nil, usagef("%s only reports: give it an event with --input, such as a file that contains {}", name)
 	}
 	return func(ctx context.Context) error { return a.runCheck(ctx, i, name) }, nil
 }

@@ -40,7 +40,7 @@ func TestTryout(t *testing.T) {
 		"check schema":    {[]string{"check", typeless, "--patience", "1m"}, 1, "FAIL  describe\n      the schema of the options: at /type: "},
 		"check no plugin": {[]string{"check", "/bin/true"}, 1, "FAIL  start\n      start /bin/true: it is not a plugin, or it cannot start: it ended (exit status 0)"},
 		"run no plugin":   {[]string{"run", "/bin/true"}, 1, "tasker: start /bin/true: it is not a plugin, or it cannot start"},
-		"no file":         {[]string{"check", good + ".exe"}, 2, "there is no file"},
+		"no file":         {[]string{"check", good + ".exe"}, 2, "does not exist"},
 		"no executable":   {[]string{"check", step}, 2, "is not an executable file"},
 		"bad options":     {[]string{"check", good, "--options", "{"}, 2, "--options: the document ends in the middle"},
 		"list of options": {[]string{"check", good, "--options", "[]"}, 2, "--options: must be a JSON object"},

@@ -56,7 +56,7 @@ func (a *app) checkWorkerCommand() *cobra.Command {
 		Args:    arguments(1, -1, "a COMMAND, after --"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if patience < time.Second {
-				return usagef("--patience %v is too short for any worker: give it a second or more", patience)
+				return usagef("--patience %v is too short: want 1s or more", patience)
 			}
 			if _, err := exec.LookPath(args[0]); err != nil { // before a database is made for it
 				return usagef("COMMAND: %w", err)
@@ -98,9 +98,9 @@ func (a *app) showWorkerReport(r *readmodel.WorkerReport) {
 		failed++
 		a.printf("%s %-12s %s\n                    %s\n", a.paint(red, "wrong"), c.Name, c.Wants, oneLine(c.Complaint))
 	}
-	verdict := a.paint(green, "the worker does everything right")
+	verdict := a.paint(green, "the worker passes all checks")
 	if failed > 0 {
-		verdict = a.paint(red, fmt.Sprintf("%d of %d are wrong", failed, len(r.Checks)))
+		verdict = a.paint(red, fmt.Sprintf("%d of %d checks failed", failed, len(r.Checks)))
 	}
 	a.printf("\n%s: %s\n", strings.Join(r.Command, " "), verdict)
 }

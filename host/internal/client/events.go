@@ -34,7 +34,7 @@ func (c *Client) FollowEvents(ctx context.Context, f EventFilter, each func(read
 		}
 		var e readmodel.Event
 		if err := json.Unmarshal([]byte(s.Data), &e); err != nil {
-			return false, fmt.Errorf("follow events: the host sent one that cannot be read: %w", err)
+			return false, fmt.Errorf("follow events: read an event from the host: %w", err)
 		}
 		return each(e)
 	})

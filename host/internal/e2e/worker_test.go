@@ -146,7 +146,7 @@ func TestWorkerCheck(t *testing.T) {
 		code, report := check(t, s, "1s", "sleep", "1000")
 		require.Equal(t, 1, code)
 		require.Len(t, report.Checks, 1, "another worker was there before, not this one")
-		require.Contains(t, report.Checks[0].Complaint, "it asked for no step")
+		require.Contains(t, report.Checks[0].Complaint, "asked for no step")
 	})
 	t.Run("bad", func(t *testing.T) {
 		code, report := check(t, place(t), "12s", "ruby", bad)
@@ -158,9 +158,9 @@ func TestWorkerCheck(t *testing.T) {
 			}
 		}
 		for name, words := range map[string]string{
-			"numbers": "sent [0.1, 1234567890.12345678901234567890", "dependencies": "2^128 + 2^128 came out as", "permanent": "it was tried 3 times",
-			"poison": "it ended by itself", "heartbeat": "claimed", "cancel": "stop when tasker_worker_heartbeat says cancel_requested",
-			"lease_lost": "it ended by itself", "stop": "give it back with tasker_worker_release",
+			"numbers": "sent [0.1, 1234567890.12345678901234567890", "dependencies": "2^128 + 2^128 gave", "permanent": "was tried 3 times",
+			"poison": "exited on its own", "heartbeat": "claimed", "cancel": "stop when tasker_worker_heartbeat returns cancel_requested",
+			"lease_lost": "exited on its own", "stop": "call tasker_worker_release",
 		} {
 			require.Contains(t, complaints[name], words, name)
 			delete(complaints, name)

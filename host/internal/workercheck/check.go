@@ -50,15 +50,15 @@ var checks = []check{
 	{"starts", "connects, and claims steps of TASKER_NAMESPACE under the name TASKER_WORKER", starts},
 	{"success", "check.echo returns value of the context", success},
 	{"numbers", "numbers keep every digit, whole ones beyond 64 bits and decimals", numbers},
-	{"unicode", "texts come back as they were", unicode},
+	{"unicode", "strings come back unchanged", unicode},
 	{"dependencies", "check.add adds the results of the steps it depends on", dependencies},
 	{"retry", "a retryable failure is settled as such, and the next attempt succeeds", retry},
 	{"permanent", "a permanent failure is settled as such, with message and code", permanent},
-	{"poison", "a result that cannot be stored fails its step, and the worker goes on", poison},
-	{"heartbeat", "the lease of a step that runs for longer is kept", heartbeat},
-	{"cancel", "a step whose task is cancelled is stopped, and the worker goes on", cancelled},
-	{"lease_lost", "a worker that has lost a lease goes on, and its answer does not count", leaseLost},
-	{"stop", "SIGTERM ends the worker within 10 s, and its step is given back", stopped},
+	{"poison", "a result that cannot be stored fails its step, and the worker continues", poison},
+	{"heartbeat", "the lease of a long step is extended", heartbeat},
+	{"cancel", "a step whose task is cancelled is stopped, and the worker continues", cancelled},
+	{"lease_lost", "a worker that lost a lease continues, and its result for that step is ignored", leaseLost},
+	{"stop", "on SIGTERM, the worker gives its step back and exits within 10 s", stopped},
 }
 
 // Run runs all checks, one after the other. A worker that ends is started again.
@@ -71,7 +71,7 @@ func Run(ctx context.Context, cfg Config) (readmodel.WorkerReport, error) {
 	}
 	b.clean(ctx) // the step that was given back at the end of a check before would occupy the worker
 	if err := cfg.Pool.QueryRow(ctx, "select clock_timestamp()").Scan(&b.began); err != nil {
-		return report, fmt.Errorf("ask for the time: %w", err)
+		return report, fmt.Errorf("read the database's clock: %w", err)
 	}
 	for _, c := range checks {
 		if cfg.Progress != nil {
@@ -89,7 +89,7 @@ func Run(ctx context.Context, cfg Config) (readmodel.WorkerReport, error) {
 		if ended := b.ended(); ended != "" && c.name != "stop" {
 			complaint = join(complaint, ended)
 		} else if words := b.output.String(); complaint != "" && words != "" {
-			complaint = join(complaint, "it wrote: "+words)
+			complaint = join(complaint, "its output: "+words)
 		}
 		result.Passed, result.Complaint, result.Seconds = complaint == "", complaint, time.Since(began).Seconds()
 		report.Checks = append(report.Checks, result)
@@ -166,7 +166,7 @@ func (b *trial) ends(ctx context.Context, task string, want vocab.TaskState, wit
 		if err != nil {
 			return "", err
 		}
-		return fmt.Sprintf("after %v the task has not ended: step %s is %s, claimed %d times", within, step.Name, step.State, step.Claims), nil
+		return fmt.Sprintf("the task did not end within %v: step %s is %s, claimed %d times", within, step.Name, step.State, step.Claims), nil
 	case err != nil:
 		return "", err
 	case last.State != want:
@@ -174,7 +174,7 @@ func (b *trial) ends(ctx context.Context, task string, want vocab.TaskState, wit
 		if err != nil {
 			return "", err
 		}
-		text := fmt.Sprintf("the task ended %s, want %s", last.State, want)
+		text := fmt.Sprintf("the task ended in state %s, want %s", last.State, want)
 		if step.Error != nil {
 			text += fmt.Sprintf(": step %s: %s", step.Name, step.Error.Message)
 		}

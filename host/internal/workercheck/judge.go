@@ -16,7 +16,7 @@ func starts(ctx context.Context, b *trial) (string, error) {
 		return seen || b.ended() != "", err
 	})
 	if err == nil && !seen {
-		return fmt.Sprintf("within %v it asked for no step: call tasker_worker_claim or tasker_worker_exchange", b.Patience), nil
+		return fmt.Sprintf("the worker asked for no step within %v: call tasker_worker_claim or tasker_worker_exchange", b.Patience), nil
 	}
 	return "", err
 }
@@ -64,7 +64,7 @@ func dependencies(ctx context.Context, b *trial) (string, error) {
 		return "", err
 	}
 	if want := "680564733841876926926749214863536422912"; string(step.Result) != want {
-		return fmt.Sprintf("2^128 + 2^128 came out as %.100s, want %s", step.Result, want), nil
+		return fmt.Sprintf("2^128 + 2^128 gave %.100s, want %s", step.Result, want), nil
 	}
 	return "", nil
 }
@@ -78,7 +78,7 @@ func retry(ctx context.Context, b *trial) (string, error) {
 	if err != nil || step.Attempts == 2 {
 		return "", err
 	}
-	return fmt.Sprintf("%d attempts were charged, want 2: the first one failed retryably", step.Attempts), nil
+	return fmt.Sprintf("%d attempts were counted, want 2: the first one fails and may be retried", step.Attempts), nil
 }
 
 func permanent(ctx context.Context, b *trial) (string, error) {
@@ -92,11 +92,11 @@ func permanent(ctx context.Context, b *trial) (string, error) {
 	case err != nil:
 		return "", err
 	case step.Attempts != 1:
-		return fmt.Sprintf("it was tried %d times: settle it with the outcome permanent", step.Attempts), nil
+		return fmt.Sprintf("the step was tried %d times: settle it with the outcome permanent", step.Attempts), nil
 	case step.Error == nil || step.Error.Message != message:
-		return fmt.Sprintf("the message %q came out as %+v", message, step.Error), nil
+		return fmt.Sprintf("the message %q was recorded as %+v", message, step.Error), nil
 	case step.Error.Code != "CHECK_PERMANENT":
-		return fmt.Sprintf("the code CHECK_PERMANENT came out as %q", step.Error.Code), nil
+		return fmt.Sprintf("the code CHECK_PERMANENT was recorded as %q", step.Error.Code), nil
 	}
 	return "", nil
 }
@@ -135,7 +135,7 @@ func sleeping(ctx context.Context, b *trial, seconds float64) (task, complaint s
 		return step.State == vocab.StepInProgress, err
 	})
 	if err == nil && !runs {
-		complaint = fmt.Sprintf("within %v it did not claim a step that waits", b.Patience)
+		complaint = fmt.Sprintf("the worker did not claim a waiting step within %v", b.Patience)
 	}
 	return task, complaint, err
 }
@@ -150,7 +150,7 @@ func cancelled(ctx context.Context, b *trial) (string, error) {
 	}
 	_, complaint, err = b.runs(ctx, "echo", map[string]any{"value": 1}, vocab.TaskComplete, lease+5*time.Second)
 	if complaint != "" {
-		complaint = "its step was cancelled, and it took no other: stop when tasker_worker_heartbeat says cancel_requested. " + complaint
+		complaint = "its step was cancelled, but it claimed no other: stop a step when tasker_worker_heartbeat returns cancel_requested. " + complaint
 	}
 	return complaint, err
 }
@@ -166,11 +166,11 @@ select r.verdict from tasker_workflow_steps s
  cross join lateral tasker_worker_release(tasker_step_uuid(s.task_uuid, s.step_no), s.lease_id, '0 s', 'taken away by the check') r
  where s.task_uuid = $1 and s.state = 'in_progress'`, task).Scan(&verdict)
 	if err != nil {
-		return "", fmt.Errorf("take the lease away: %w", err)
+		return "", fmt.Errorf("revoke the lease: %w", err)
 	}
 	complaint, err = b.ends(ctx, task, vocab.TaskComplete, b.Patience)
 	if complaint != "" {
-		complaint = "after its lease was taken away: " + complaint
+		complaint = "after its lease was revoked: " + complaint
 	}
 	return complaint, err
 }
@@ -182,14 +182,14 @@ func stopped(ctx context.Context, b *trial) (string, error) {
 	}
 	b.terminate()
 	if !b.exits(stopTime) {
-		return fmt.Sprintf("%v after SIGTERM it still runs", stopTime), nil
+		return fmt.Sprintf("the worker is still running %v after SIGTERM", stopTime), nil
 	}
 	step, err := b.first(ctx, task)
 	if err != nil {
 		return "", err
 	}
 	if step.State == vocab.StepInProgress {
-		return "it ended and left its step to wait for the end of the lease: give it back with tasker_worker_release", nil
+		return "the worker exited without giving its step back, which now waits until the lease expires: call tasker_worker_release", nil
 	}
 	return "", nil
 }

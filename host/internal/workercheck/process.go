@@ -51,7 +51,7 @@ func (b *trial) start() error {
 func (p *process) ended() string {
 	select {
 	case <-p.exited:
-		how := "it ended by itself"
+		how := "the worker exited on its own"
 		if p.result != nil {
 			how += " with " + p.result.Error()
 		}

@@ -50,7 +50,7 @@ func (b *builder) names() map[string]int {
 			continue
 		}
 		if first, there := byName[s.name]; there {
-			b.add(s.position, s.path, "step %q is there twice, first in line %d: rename one", s.name, b.src.steps[first].line)
+			b.add(s.position, s.path, "duplicate step %q, first in line %d: rename one", s.name, b.src.steps[first].line)
 			continue
 		}
 		byName[s.name] = i
@@ -71,7 +71,7 @@ func (b *builder) checkOverrides(byName map[string]int) {
 	for _, e := range b.src.environments {
 		for _, p := range e.patches {
 			if _, there := byName[p.name]; !there && p.name != allSteps && len(b.list) < maxProblems {
-				b.add(p.position, p.path, "no step has the name %q%s", shown(p.name), suggest(p.name, append(b.stepNames(), allSteps)))
+				b.add(p.position, p.path, "there is no step %q%s", shown(p.name), suggest(p.name, append(b.stepNames(), allSteps)))
 			}
 		}
 	}
@@ -89,11 +89,11 @@ func (b *builder) link(byName map[string]int) {
 			case p.name == s.name:
 				b.add(p.position, s.parentPath(p), "step %q depends on itself: remove it", p.name)
 			case seen[p.name]:
-				b.add(p.position, s.parentPath(p), "step %q is named twice: remove one", shown(p.name))
+				b.add(p.position, s.parentPath(p), "step %q is listed twice: remove one", shown(p.name))
 			case there:
 				parents[i] = append(parents[i], parent)
 			case len(b.list) < maxProblems:
-				b.add(p.position, s.parentPath(p), "no step has the name %q%s", shown(p.name), suggest(p.name, b.stepNames()))
+				b.add(p.position, s.parentPath(p), "there is no step %q%s", shown(p.name), suggest(p.name, b.stepNames()))
 			}
 			seen[p.name] = true
 		}
@@ -195,7 +195,7 @@ func (b *builder) compile(s *stepSource, overrides []*patchOf) Step {
 	}
 	b.configs += len(step.Config)
 	if b.configs > b.lim.MaxTotalConfig && len(b.list) == 0 {
-		b.add(s.position, s.path, "the configurations of all steps and environments are more than %d bytes: keep large data elsewhere", b.lim.MaxTotalConfig)
+		b.add(s.position, s.path, "the configurations of all steps and environments exceed %d bytes together: store large data elsewhere", b.lim.MaxTotalConfig)
 	}
 	return step
 }
@@ -209,7 +209,7 @@ func (b *builder) merged(config *node, by *patchOf, step string) json.RawMessage
 	w.value(config, by.path, 0)
 	err := payload.CheckObject(w.out, payload.Limits{MaxBytes: b.lim.MaxConfig})
 	if len(w.faults) > 0 || err != nil {
-		b.add(by.position, join(by.path, "config"), "merged with the configuration of step %q it is more than %d bytes as JSON", step, b.lim.MaxConfig)
+		b.add(by.position, join(by.path, "config"), "merged with the configuration of step %q, it exceeds %d bytes as JSON", step, b.lim.MaxConfig)
 		return nil
 	}
 	return w.out

@@ -40,7 +40,7 @@ func (c *converter) node(n ast.Node) *node {
 	case *ast.AliasNode:
 		return c.alias(n)
 	case *ast.TagNode:
-		c.problems.add(placeAt(n.GetToken()), "", "YAML tags such as %s are not supported: remove it; quotes make a text of anything", n.Start.Value)
+		c.problems.add(placeAt(n.GetToken()), "", "YAML tags such as %s are not supported: remove it; to get a string, use quotes", n.Start.Value)
 		return c.node(n.Value)
 	case *ast.LiteralNode:
 		return c.scalar(n.GetToken(), n.Value.Value, false)
@@ -54,14 +54,14 @@ func (c *converter) node(n ast.Node) *node {
 	case nil:
 		return &node{position: position{1, 1}, plain: true}
 	}
-	c.problems.add(placeAt(n.GetToken()), "", "a %s cannot stand here", strings.ToLower(n.Type().YAMLName()))
+	c.problems.add(placeAt(n.GetToken()), "", "a %s is not allowed here", strings.ToLower(n.Type().YAMLName()))
 	return &node{position: placeAt(n.GetToken()), plain: true, lost: true}
 }
 
 func (c *converter) scalar(tk *token.Token, text string, plain bool) *node {
 	at := placeAt(tk)
 	if strings.IndexByte(text, 0) >= 0 || !utf8.ValidString(text) {
-		c.problems.add(at, "", "the text holds the character NUL or is not UTF-8, which cannot be stored: remove it")
+		c.problems.add(at, "", "the text contains a NUL character or invalid UTF-8, which cannot be stored: remove it")
 		text = strings.ToValidUTF8(strings.ReplaceAll(text, "\x00", ""), "\uFFFD")
 	}
 	return &node{position: at, text: text, plain: plain}
@@ -72,7 +72,7 @@ func (c *converter) alias(n *ast.AliasNode) *node {
 	if target, ok := c.anchors[name]; ok {
 		return target
 	}
-	c.problems.add(placeAt(n.GetToken()), "", "no anchor &%s stands before *%s (an anchor cannot hold itself)", name, name)
+	c.problems.add(placeAt(n.GetToken()), "", "no anchor &%s is defined before *%s (an anchor cannot contain itself)", name, name)
 	return &node{position: placeAt(n.GetToken()), plain: true, lost: true}
 }
 
@@ -100,7 +100,7 @@ func (c *converter) mapping(n *ast.MappingNode) *node {
 		case out.pairs[i].merged:
 			out.pairs[i] = pair{key: key, value: value}
 		default:
-			c.problems.add(key.position, "", "key %q is there twice, first in line %d: remove one", key.text, out.pairs[i].key.line)
+			c.problems.add(key.position, "", "duplicate key %q, first in line %d: remove one", key.text, out.pairs[i].key.line)
 		}
 	}
 	return out
@@ -115,10 +115,10 @@ func (c *converter) key(k ast.MapKeyNode) *node {
 	}
 	switch key := c.node(k); {
 	case key.kind != scalarNode:
-		c.problems.add(at, "", "a key must be a text")
+		c.problems.add(at, "", "a key must be a string")
 		return nil
 	case key.plain && resolve(key.text).kind != stringScalar:
-		c.problems.add(at, "", "a key must be a text: write %q with quotes", key.text)
+		c.problems.add(at, "", "a key must be a string: put %q in quotes", key.text)
 		return nil
 	default:
 		return key
@@ -140,7 +140,7 @@ func (c *converter) merge(out *node, at map[string]int, value ast.Node) {
 		}
 		if c.merged += len(s.pairs); c.merged > maxMerged {
 			if c.merged-len(s.pairs) <= maxMerged {
-				c.problems.add(placeAt(value.GetToken()), "", "merge keys copy more than %d entries: use fewer", maxMerged)
+				c.problems.add(placeAt(value.GetToken()), "", "merge keys copy more than %d entries: merge less", maxMerged)
 			}
 			return
 		}

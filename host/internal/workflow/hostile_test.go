@@ -31,14 +31,14 @@ func TestHostileTemplates(t *testing.T) {
 	}
 	config := func(s string) string { return head + "steps:\n- name: a\n  handler: h\n  config: {x: " + s + "}\n" }
 	for name, c := range map[string]struct{ src, want string }{
-		"alias bomb":         {bomb.String(), "is more than 200000 bytes as JSON"},
+		"alias bomb":         {bomb.String(), "exceeds 200000 bytes as JSON"},
 		"merge bomb":         {merges.String(), "merge keys copy more than 200000 entries"},
 		"deep flow":          {config(strings.Repeat("[", 50_000)), "nested deeper than 100 levels"},
 		"deep flow mappings": {config(strings.Repeat("{a: ", 50_000)), "nested deeper than 100 levels"},
 		"deep dashes":        {head + "steps: \n" + strings.Repeat("- ", 50_000) + "x\n", "nested deeper than 100 levels"},
 		"deep question":      {head + strings.Repeat("? ", 50_000) + "x\n", "nested deeper than 100 levels"},
 		"deep anchors":       {config(strings.Repeat("&a ", 50_000) + "x"), "nested deeper than 100 levels"},
-		"far indented":       {head + "steps:\n" + strings.Repeat(" ", 2000) + "- name: a\n", "a line begins beyond column 1000"},
+		"far indented":       {head + "steps:\n" + strings.Repeat(" ", 2000) + "- name: a\n", "a line starts beyond column 1000"},
 		"block keys":         {strings.Repeat("k: 1\n", 50_000), "a mapping in block style has more than 5000 keys"},
 		"dashes":             {head + "steps:\n" + strings.Repeat("-\n", 30_000), "more than 1000 entries have no value"},
 		"keys of nothing":    {head + "steps:\n" + strings.Repeat("- k:\n", 30_000), "more than 1000 entries have no value"},
@@ -50,8 +50,8 @@ func TestHostileTemplates(t *testing.T) {
 		"not UTF-8":          {head + "description: \"\xff\"\n", "t.yaml:4:15: the template is not UTF-8"},
 		"NUL":                {head + "description: \x00\n", "t.yaml:4:14: the template holds the character NUL"},
 		"many problems":      {head + "steps: [" + strings.Repeat("x, ", 999) + "]\n", "more than 200 problems"},
-		"many configs":       {manyConfigs(), "the configurations of all steps and environments are more than 16777216 bytes"},
-		"many edges":         {manyEdges(), "the steps depend on more than 1000000 others altogether"},
+		"many configs":       {manyConfigs(), "the configurations of all steps and environments exceed 16777216 bytes together"},
+		"many edges":         {manyEdges(), "the steps have more than 1000000 dependencies in total"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -99,7 +99,7 @@ func (w *jsonWriter) value(n *node, path string, depth int) {
 		return
 	case len(w.out) > w.limit:
 		w.full = true
-		w.fail(n, path, "is more than "+strconv.Itoa(w.limit)+" bytes as JSON: keep large data elsewhere and name it here")
+		w.fail(n, path, "exceeds "+strconv.Itoa(w.limit)+" bytes as JSON: store large data elsewhere and refer to it here")
 		return
 	case depth > payload.DefaultMaxDepth:
 		w.full = true

@@ -70,7 +70,7 @@ func (ps *problems) err(file string) error {
 	})
 	list := slices.Compact(ps.list)
 	if ps.more {
-		list = append(list, Problem{Message: fmt.Sprintf("more than %d problems: the rest is not listed", maxProblems)})
+		list = append(list, Problem{Message: fmt.Sprintf("more than %d problems: the others are not listed", maxProblems)})
 	}
 	return &TemplateError{File: file, Problems: list}
 }

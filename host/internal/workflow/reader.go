@@ -53,7 +53,7 @@ func (r *reader) fields(n *node, path string, known []field) {
 // given reports whether a key has a value, and notes a problem if not.
 func (r *reader) given(p pair, path string) bool {
 	if !p.value.lost && p.value.null() {
-		r.add(p.key.position, path, "has no value: write one, or remove the key")
+		r.add(p.key.position, path, "has no value: add one, or remove the key")
 	}
 	return !p.value.null()
 }
@@ -83,7 +83,7 @@ func (r *reader) text(n *node, path string) (string, bool) {
 	if n.isText() {
 		return n.text, true
 	}
-	r.add(n.position, path, "must be a text, not %s%s", n.what(), hintQuote(n))
+	r.add(n.position, path, "must be a string, not %s%s", n.what(), hintQuote(n))
 	return "", false
 }
 
@@ -104,7 +104,7 @@ const maxDescription = 4096
 func (r *reader) description(n *node, path string) string {
 	s, ok := r.text(n, path)
 	if ok && len(s) > maxDescription {
-		r.add(n.position, path, "has %d bytes, the limit is %d: shorten it", len(s), maxDescription)
+		r.add(n.position, path, "has %d bytes, but the limit is %d: shorten it", len(s), maxDescription)
 	}
 	return s
 }
@@ -227,13 +227,13 @@ func (n *node) what() string {
 		return "a list"
 	}
 	if !n.plain {
-		return fmt.Sprintf("the text %q", shown(n.text))
+		return fmt.Sprintf("the string %q", shown(n.text))
 	}
 	switch s := resolve(n.text); s.kind {
 	case nullScalar:
 		return "nothing"
 	case stringScalar:
-		return fmt.Sprintf("the text %q", shown(n.text))
+		return fmt.Sprintf("the string %q", shown(n.text))
 	case boolScalar:
 		return s.json
 	default:

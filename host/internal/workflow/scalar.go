@@ -52,9 +52,9 @@ func resolve(text string) scalar {
 	}
 	switch {
 	case noNumber.MatchString(text):
-		return scalar{kind: badScalar, hint: "JSON has no infinity and no NaN: leave it out, or quote it"}
+		return scalar{kind: badScalar, hint: "JSON has no infinity or NaN: leave it out, or quote it"}
 	case ambiguous.MatchString(text):
-		return scalar{kind: badScalar, hint: "some read it as a number and some do not: write the plain decimal number, or quote it"}
+		return scalar{kind: badScalar, hint: "ambiguous, since not all YAML parsers read it as a number: write a plain decimal number, or quote it"}
 	case baseForm.MatchString(text):
 		n, _ := new(big.Int).SetString(text, 0)
 		return scalar{kind: intScalar, json: n.String()}

@@ -25,7 +25,7 @@ func (e *InputError) Error() string {
 			texts[i] = "at " + p.Pointer + ": " + p.Message
 		}
 	}
-	return "the context does not fit the input schema: " + strings.Join(texts, "; ")
+	return "the context does not match the input schema: " + strings.Join(texts, "; ")
 }
 
 // CompileInput compiles the plan's input schema, see [schema.Compile].

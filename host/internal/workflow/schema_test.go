@@ -60,7 +60,7 @@ func TestInputSchema(t *testing.T) {
 		require.Equal(t, want, got, in)
 	}
 	require.EqualError(t, input.Validate(json.RawMessage(`{"order_id": 1e16, "lines": []}`)),
-		"the context does not fit the input schema: at /lines: minItems: got 0, want 1")
+		"the context does not match the input schema: at /lines: minItems: got 0, want 1")
 }
 
 func TestNoInputSchema(t *testing.T) {

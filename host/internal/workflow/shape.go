@@ -51,7 +51,7 @@ type flowLevel struct {
 func (s *shape) next(last, tk *token.Token) string {
 	if s.missing(last, tk) {
 		if s.empty++; s.empty > maxEmpty {
-			return fmt.Sprintf("more than %d entries have no value: leave them out", maxEmpty)
+			return fmt.Sprintf("more than %d entries have no value: remove some", maxEmpty)
 		}
 	}
 	if s.first == nil || tk.Position.Line != s.first.Position.Line {
@@ -59,7 +59,7 @@ func (s *shape) next(last, tk *token.Token) string {
 		switch {
 		case len(s.flow) > 0:
 		case tk.Position.Column > maxColumn:
-			return fmt.Sprintf("a line begins beyond column %d: indent less", maxColumn)
+			return fmt.Sprintf("a line starts beyond column %d: indent less", maxColumn)
 		case s.blocks.line(tk) > maxKeys:
 			return fmt.Sprintf("a mapping in block style has more than %d keys: use {…}", maxKeys)
 		}

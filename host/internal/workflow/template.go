@@ -31,19 +31,19 @@ type form struct {
 var (
 	namespaceForm = form{
 		regexp.MustCompile(`^[a-z][a-z0-9_]{0,39}$`),
-		"a namespace: 1 to 40 lower-case letters, digits and underscores, a letter first",
+		"a namespace: 1 to 40 lower-case letters, digits and underscores, starting with a letter",
 	}
 	nameForm = form{
 		regexp.MustCompile(`^[a-z][a-z0-9_]{0,62}$`),
-		"a name: 1 to 63 lower-case letters, digits and underscores, a letter first",
+		"a name: 1 to 63 lower-case letters, digits and underscores, starting with a letter",
 	}
 	handlerForm = form{
 		regexp.MustCompile(`^[a-z][a-z0-9_.\-]{0,127}$`),
-		"the name of a handler: 1 to 128 lower-case letters, digits, dots, dashes and underscores, a letter first",
+		"the name of a handler: 1 to 128 lower-case letters, digits, dots, dashes and underscores, starting with a letter",
 	}
 	environmentForm = form{
 		regexp.MustCompile(`^[a-z][a-z0-9_-]{0,31}$`),
-		"the name of an environment: 1 to 32 lower-case letters, digits, dashes and underscores, a letter first",
+		"the name of an environment: 1 to 32 lower-case letters, digits, dashes and underscores, starting with a letter",
 	}
 	versionForm = form{
 		regexp.MustCompile(`^(0|[1-9][0-9]{0,8})\.(0|[1-9][0-9]{0,8})\.(0|[1-9][0-9]{0,8})(-[0-9A-Za-z][0-9A-Za-z.\-]{0,31})?$`),
@@ -64,7 +64,7 @@ type Template struct {
 // template or with each other.
 func (t *Template) Plans() ([]Plan, error) {
 	if len(t.plans) == 0 {
-		return nil, errors.New("plans of a template that was not parsed")
+		return nil, errors.New("build plans: the template was not parsed")
 	}
 	plans := make([]Plan, len(t.plans))
 	for i := range t.plans {
@@ -96,7 +96,7 @@ func (t *Template) ID() string {
 func ParseTemplate(file string, src []byte, lim Limits) (*Template, error) {
 	r := &reader{lim: lim.withDefaults()}
 	if len(src) > r.lim.MaxSource {
-		r.add(position{}, "", "the template has %d bytes, the limit is %d", len(src), r.lim.MaxSource)
+		r.add(position{}, "", "the template has %d bytes, but the limit is %d", len(src), r.lim.MaxSource)
 		return nil, r.err(file)
 	}
 	root := parseYAML(src, &r.problems)
@@ -238,10 +238,10 @@ func (b *builder) steps(n *node, path string) {
 		b.add(n.position, path, "must be a list of steps: write '- name: …'")
 		return
 	case len(n.items) == 0:
-		b.add(n.position, path, "is empty: a template has at least one step")
+		b.add(n.position, path, "is empty: a template needs at least one step")
 		return
 	case len(n.items) > b.lim.MaxSteps:
-		b.add(n.position, path, "has %d steps, the limit is %d: split the workflow", len(n.items), b.lim.MaxSteps)
+		b.add(n.position, path, "has %d steps, but the limit is %d: split the workflow", len(n.items), b.lim.MaxSteps)
 		return
 	}
 	b.src.steps = make([]stepSource, len(n.items))
@@ -270,7 +270,7 @@ func (b *builder) dependsOn(n *node, path string) []reference {
 	}
 	if b.edges += len(n.items); b.edges > maxEdges {
 		if b.edges-len(n.items) <= maxEdges {
-			b.add(n.position, path, "the steps depend on more than %d others altogether: put a step in between", maxEdges)
+			b.add(n.position, path, "the steps have more than %d dependencies in total: put a step in between", maxEdges)
 		}
 		return nil
 	}
@@ -348,11 +348,11 @@ func choice[T ~string](b *builder, n *node, path string, of []T) (T, bool) {
 
 func (b *builder) environments(n *node, path string) {
 	if n.kind != mappingNode {
-		b.add(n.position, path, "must be a mapping from the names of environments to what differs there")
+		b.add(n.position, path, "must be a mapping from environment names to overrides")
 		return
 	}
 	if len(n.pairs) > b.lim.MaxEnvironments {
-		b.add(n.position, path, "names %d environments, the limit is %d", len(n.pairs), b.lim.MaxEnvironments)
+		b.add(n.position, path, "has %d environments, but the limit is %d", len(n.pairs), b.lim.MaxEnvironments)
 		return
 	}
 	for _, p := range n.pairs {
@@ -372,7 +372,7 @@ func (b *builder) environments(n *node, path string) {
 
 func (b *builder) patches(n *node, path string) []patchOf {
 	if n.kind != mappingNode {
-		b.add(n.position, path, "must be a mapping from the names of steps (or %s) to what differs there", allSteps)
+		b.add(n.position, path, "must be a mapping from step names (or %s) to overrides", allSteps)
 		return nil
 	}
 	out := make([]patchOf, len(n.pairs))

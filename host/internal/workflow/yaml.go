@@ -61,7 +61,7 @@ func parseYAML(src []byte, ps *problems) *node {
 		return nil
 	}
 	if i := strings.IndexByte(string(src), 0); i >= 0 {
-		ps.add(placeOf(src, i), "", "the template holds the character NUL: remove it")
+		ps.add(placeOf(src, i), "", "the template contains a NUL character: remove it")
 		return nil
 	}
 	file, err := parseAST(string(src))
@@ -77,10 +77,10 @@ func parseYAML(src []byte, ps *problems) *node {
 	}
 	switch {
 	case len(docs) == 0:
-		ps.add(position{1, 1}, "", "the template is empty: it needs namespace, name, version and steps")
+		ps.add(position{1, 1}, "", "the template is empty: it needs a namespace, name, version and steps")
 		return nil
 	case len(docs) > 1:
-		ps.add(placeAt(docs[1].Body.GetToken()), "", "a second document: put each template into a file of its own")
+		ps.add(placeAt(docs[1].Body.GetToken()), "", "more than one document: put each template in its own file")
 	}
 	c := converter{problems: ps, anchors: map[string]*node{}}
 	return c.node(docs[0].Body)
@@ -92,7 +92,7 @@ func parseYAML(src []byte, ps *problems) *node {
 func parseAST(src string) (file *ast.File, err error) {
 	defer func() {
 		if r := recover(); r != nil {
-			file, err = nil, fmt.Errorf("not YAML that can be read: the parser gave up (%v)", r)
+			file, err = nil, fmt.Errorf("the YAML parser failed (%v)", r)
 		}
 	}()
 	tokens := lexer.Tokenize(src)
