@@ -13,8 +13,8 @@ import (
 	"github.com/tasker-systems/tasker-host/host/internal/readmodel"
 )
 
-// token is the bearer token for a URL. It is no flag: others on the machine read
-// command lines.
+// token is the bearer token for a URL. It is not a flag because other users of the
+// machine can read command lines.
 func (a *app) token() (string, error) {
 	if a.tokenFile == "" {
 		return strings.TrimSpace(a.getenv("TASKER_TOKEN")), nil

@@ -15,11 +15,11 @@ import (
 // maxClaim is how many steps an outside worker may claim at once.
 const maxClaim = 100
 
-// benchWays are those in which outside workers take and settle steps; the first one is
-// usual.
+// benchWays are the ways in which outside workers take and settle steps; the first
+// one is the default.
 var benchWays = []string{"claim", "exchange", "post"}
 
-// benchWorkloads are what can be measured, and what that is.
+// benchWorkloads are the workloads and their descriptions.
 var benchWorkloads = [][2]string{
 	{"linear", "four steps in a line"},
 	{"diamond", "one step, then two, then one that waits for both"},
@@ -124,7 +124,7 @@ func (a *app) benchCommand() *cobra.Command {
 	return cmd
 }
 
-// benchDuration is how long what is told a duration takes by itself.
+// benchDuration is the default of --duration for a workload.
 func benchDuration(workload string) time.Duration {
 	if strings.HasPrefix(workload, "sustained") {
 		return time.Minute

@@ -9,14 +9,14 @@ import (
 	"github.com/tasker-systems/tasker-host/host/internal/readmodel"
 )
 
-// goal is a row of the table of goals: what was aimed at, and how it is measured.
+// goal is a row of the table of goals: the targets, and how they are measured.
 type goal struct {
 	measure              string
 	first, aim, moonshot string
 	ours                 func(r readmodel.BenchReport) string
 }
 
-// goalRun is one run of the benchmark, and the goals it tells of.
+// goalRun is one run of the benchmark, and the goals that it measures.
 type goalRun struct {
 	options BenchOptions
 	goals   []goal
@@ -37,7 +37,7 @@ func stepsPerSecond(r readmodel.BenchReport) string { return thousands(r.StepsPe
 
 func ratio(r readmodel.BenchReport) string { return share(r.Ratio) }
 
-// goalOptions are those of a run of the table.
+// goalOptions returns the options of a run for the table.
 func goalOptions(workload string, change ...func(o *BenchOptions)) BenchOptions {
 	o := BenchOptions{
 		Workload: workload, Repeats: 3, Samples: 200, Width: 1000, Share: 0.5, Duration: 20 * time.Second,
@@ -52,8 +52,8 @@ func goalOptions(workload string, change ...func(o *BenchOptions)) BenchOptions 
 
 func tenSeconds(o *BenchOptions) { o.Duration = 10 * time.Second }
 
-// limitsRun measures what everything else is to be read beside. What a shared machine
-// gives changes, so it is measured before the other runs and after them.
+// limitsRun measures what the machine can do, to put the other rows in perspective.
+// That changes on a shared machine, so it is measured before and after the other runs.
 func limitsRun(when string) goalRun {
 	told := func(measure string, of func(l *readmodel.BenchLimits) string) goal {
 		return goal{measure + ", " + when, "–", "–", "–", func(r readmodel.BenchReport) string {
@@ -76,8 +76,7 @@ func limitsRun(when string) goalRun {
 	}}
 }
 
-// goalRuns are all of them. The rows that need an hour or other software are not
-// among them.
+// goalRuns returns all runs, except for rows that need an hour or other software.
 func goalRuns() []goalRun {
 	once := func(o *BenchOptions) { o.Repeats = 1 }
 	long := func(o *BenchOptions) { o.Duration = time.Minute }

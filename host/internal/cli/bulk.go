@@ -18,8 +18,8 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/task"
 )
 
-// errRefused says that lines of a bulk submission were refused. They have been
-// shown already.
+// errRefused says that lines of a bulk submission were refused. They have already
+// been shown.
 var errRefused = errors.New("not every line was accepted")
 
 // shownRefusals bounds how many refused lines are shown.
@@ -53,7 +53,7 @@ func (a *app) submitBulk(ctx context.Context, c *client.Client, f submitFlags) e
 		s.failed = failed
 	}
 	if err != nil && result.Created+result.Existing+result.Refused == 0 {
-		return err // nothing has begun that could go on
+		return err // nothing was submitted that could be continued
 	}
 	s.summary(result, f.refused)
 	switch {
@@ -67,7 +67,7 @@ func (a *app) submitBulk(ctx context.Context, c *client.Client, f submitFlags) e
 	return nil
 }
 
-// bulkError is the end of a bulk submission that was cut short.
+// bulkError is the error of a bulk submission that ended early.
 type bulkError struct {
 	err    error
 	result sdk.BulkResult
@@ -101,8 +101,8 @@ func (a *app) openLines(path string) (in io.ReadCloser, size int64, err error) {
 	return file, size, nil
 }
 
-// refusedFile gets the lines that were refused, as they came. It is made with the
-// first of them.
+// refusedFile receives the refused lines, unchanged. It is created when the first
+// one is written.
 type refusedFile struct {
 	path string
 	file *os.File
@@ -145,7 +145,7 @@ func (r *refusedFile) close() error {
 	return nil
 }
 
-// bulkRun shows a bulk submission as it goes.
+// bulkRun shows the progress of a bulk submission.
 type bulkRun struct {
 	app     *app
 	refused *refusedFile
@@ -200,8 +200,8 @@ func (s *bulkRun) summary(r sdk.BulkResult, refusedPath string) {
 	a.printf("%s in %s\n", text, roughly(took))
 }
 
-// bulkBar is a bar of how much of a file is done, or a count where the size is not
-// known. Without a terminal it is nothing.
+// bulkBar is a progress bar for a file, or a count if its size is unknown. Without a
+// terminal, it shows nothing.
 type bulkBar struct {
 	container *mpb.Progress
 	bar       *mpb.Bar

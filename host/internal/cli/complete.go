@@ -12,14 +12,15 @@ import (
 	"github.com/tasker-systems/tasker-host/host/internal/client"
 )
 
-// completeTimeout bounds what a press of the tab key waits for.
+// completeTimeout bounds how long a press of the tab key waits.
 const completeTimeout = 2 * time.Second
 
-// names asks a host for what an argument may be. args are those before it.
+// names asks a host for the values that an argument may have. args are the arguments
+// before it.
 type names func(ctx context.Context, c *client.Client, args []string, begun string) ([]string, error)
 
-// complete makes the completion of a command's arguments. Without a host there is
-// none: nothing is printed into the line.
+// complete makes the completion of a command's arguments. Without a host, there is
+// none, and nothing is printed into the line.
 func (a *app) complete(most int, list names) func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 	return func(cmd *cobra.Command, args []string, begun string) ([]string, cobra.ShellCompDirective) {
 		if most >= 0 && len(args) >= most {
@@ -40,7 +41,7 @@ func (a *app) complete(most int, list names) func(*cobra.Command, []string, stri
 	}
 }
 
-// startingWith keeps what begins as the user began. What follows a tab is a
+// startingWith keeps what starts with the user's input. Text after a tab is a
 // description.
 func startingWith(all []string, begun string) []string {
 	var kept []string
@@ -85,7 +86,7 @@ func tagNames(ctx context.Context, c *client.Client, _ []string, _ string) ([]st
 	return found, nil
 }
 
-// stepNames offers tasks, and behind TASK/ the steps of that.
+// stepNames offers tasks, and after TASK/ the steps of that task.
 func stepNames(ctx context.Context, c *client.Client, args []string, begun string) ([]string, error) {
 	task, _, named := strings.Cut(begun, "/")
 	if !named {
@@ -159,9 +160,9 @@ func breakerNames(ctx context.Context, c *client.Client, _ []string, _ string) (
 	return found, err
 }
 
-// completions tells commands by what their usage says their arguments are.
+// completions maps arguments, as usage lines name them, to their completions.
 var completions = []struct {
-	argument string // behind the group of the command, if it means something else in others
+	argument string // with the command's group in front if the argument has other meanings elsewhere
 	most     int    // arguments; -1: any number
 	list     names
 }{
@@ -178,7 +179,7 @@ var completions = []struct {
 	{"breaker NAME", 1, breakerNames},
 }
 
-// addCompletions gives every command whose argument is known its completion.
+// addCompletions adds completions to every command with a known argument.
 func (a *app) addCompletions(parent *cobra.Command) {
 	for _, cmd := range parent.Commands() {
 		a.addCompletions(cmd)

@@ -75,7 +75,7 @@ func (a *app) readConfig(ctx context.Context, running bool) (readmodel.Configura
 	return c.Configuration(ctx)
 }
 
-// ConfigView is a configuration as commands and API show it.
+// ConfigView is a configuration as shown by commands and the API.
 func ConfigView(cfg *config.Config) readmodel.Configuration {
 	view := readmodel.Configuration{Environment: cfg.Environment, Directory: cfg.Dir}
 	for _, e := range cfg.Entries() {
@@ -84,7 +84,7 @@ func ConfigView(cfg *config.Config) readmodel.Configuration {
 	return view
 }
 
-// selected keeps the keys and tables named; without a name, all.
+// selected keeps the named keys and tables; without names, all of them.
 func selected(view readmodel.Configuration, names []string) (readmodel.Configuration, error) {
 	if len(names) == 0 {
 		return view, nil
@@ -154,8 +154,8 @@ func (a *app) showConfig(view readmodel.Configuration, origin bool) {
 	}
 }
 
-// assignment is a key as a file would set it. A secret that is set is a comment:
-// what is printed can be used as a file.
+// assignment is a key as a file would set it. A secret that is set becomes a comment,
+// so that the output can be used as a file.
 func assignment(k readmodel.ConfigKey) string {
 	name := k.Key[strings.LastIndexByte(k.Key, '.')+1:]
 	if k.Secret && k.Value != "" {
@@ -224,12 +224,12 @@ func (a *app) validateEnvironment(env string) error {
 	return nil
 }
 
-// inEnvironment says in which environment the configuration is wrong.
+// inEnvironment adds the environment to an error of the configuration.
 func inEnvironment(env string, err error) error {
 	if _, ok := errors.AsType[*config.Error](err); ok && env != "" {
 		return fmt.Errorf("environment %s: %w", env, err)
 	}
-	return err // it concerns no environment, or names it
+	return err // it does not concern an environment, or already names it
 }
 
 // validity is what --json prints of each environment whose configuration is valid.

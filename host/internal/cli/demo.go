@@ -42,15 +42,15 @@ func (a *app) demoCommand() *cobra.Command {
 	}
 }
 
-// remark tells people what goes on, beside the output.
+// remark tells people what happens, on standard error.
 func (a *app) remark(format string, args ...any) {
 	if !a.json {
 		fmt.Fprintln(a.err, a.paint(grey, fmt.Sprintf(format, args...)))
 	}
 }
 
-// demo submits the tasks of the demo at once, shows how they get on, and prints
-// what came out.
+// demo submits the tasks of the demo all at once, shows their progress, and prints
+// their results.
 func (a *app) demo(ctx context.Context, host *DemoHost) error {
 	c, err := client.New(client.Options{Socket: host.Socket})
 	if err != nil {
@@ -85,7 +85,7 @@ func (a *app) demo(ctx context.Context, host *DemoHost) error {
 	return ended
 }
 
-// runTasks submits tasks and follows them until they end. Their bars are there
+// runTasks submits tasks and follows them until they end. Their bars are drawn
 // before they are submitted.
 func (a *app) runTasks(ctx context.Context, c *client.Client, subs []client.Submission) ([]readmodel.Task, error) {
 	tasks := make([]readmodel.Task, len(subs))
@@ -119,7 +119,7 @@ func (a *app) runTasks(ctx context.Context, c *client.Client, subs []client.Subm
 // maxInputShown is how many characters of a task's input the demo shows.
 const maxInputShown = 90
 
-// showExample prints a task of the demo: what it was given and what came of it.
+// showExample prints a task of the demo with its input and its results.
 func (a *app) showExample(v *taskView) {
 	a.printf("\n%s  %s, %d steps, %s\n", a.paint(cyan, v.Namespace+"/"+v.Name), a.paint(stateColour(string(v.State)), string(v.State)),
 		v.Progress.Total, a.lasting(v.StartedAt, v.CompletedAt))
@@ -131,7 +131,7 @@ func (a *app) showExample(v *taskView) {
 	a.showOutcome(v, false)
 }
 
-// summarize says in one line what the demo has run.
+// summarize says in one line what the demo ran.
 func (a *app) summarize(views []*taskView, took time.Duration) {
 	steps, states := 0, map[vocab.TaskState]int{}
 	for _, v := range views {

@@ -14,7 +14,7 @@ import (
 
 const (
 	demoLoad    = 400 // tasks that run while a plugin is swapped
-	demoClients = 16  // that submit them and wait for them
+	demoClients = 16  // clients that submit them and wait for them
 )
 
 // demoSwap swaps a plugin when a third of many tasks has run, and shows which
@@ -71,8 +71,8 @@ func (a *app) demoSwap(ctx context.Context, c *client.Client, host *DemoHost) er
 	return nil
 }
 
-// demoTasks runs tasks and returns those that are complete; done is told how
-// many, by one goroutine at a time.
+// demoTasks runs tasks and returns those that are complete; done receives their
+// number, from one goroutine at a time.
 func demoTasks(ctx context.Context, c *client.Client, s client.Submission, done func(int)) ([]string, error) {
 	var left atomic.Int64
 	left.Store(demoLoad)

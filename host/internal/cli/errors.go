@@ -27,7 +27,7 @@ const (
 	exitInterrupted = 130
 )
 
-// exitCodes is what the reference says of them.
+// exitCodes describes them for the reference.
 var exitCodes = []struct {
 	code    int
 	meaning string
@@ -56,24 +56,24 @@ func usagef(format string, args ...any) error {
 	return &usageError{err: fmt.Errorf(format, args...)}
 }
 
-// notFoundError says that what was named does not exist.
+// notFoundError says that a named object does not exist.
 type notFoundError struct{ err error }
 
 func (e *notFoundError) Error() string { return e.err.Error() }
 func (e *notFoundError) Unwrap() error { return e.err }
 
 // errTaskFailed says that a watched task did not end complete. Its state has
-// been shown already.
+// already been shown.
 var errTaskFailed = errors.New("not every task is complete")
 
-// ErrForced is returned by [Runtime.Up] of a host that has stopped in good order,
-// but had to cut off steps that still ran.
+// ErrForced is returned by [Runtime.Up] if the host stopped in good order but had to
+// cancel steps that were still running.
 var ErrForced = errors.New("the host stopped, but cancelled steps that were still running and handed them back")
 
-// errShown is a failure that has been shown already.
+// errShown is a failure that has already been shown.
 var errShown = errors.New("failed")
 
-// interrupted reports whether err comes of the end of ctx: a signal.
+// interrupted reports whether err is due to the end of ctx: a signal.
 func interrupted(ctx context.Context, err error) bool {
 	cause := context.Cause(ctx)
 	return cause != nil && (errors.Is(err, cause) || errors.Is(err, ctx.Err()))
@@ -109,7 +109,7 @@ func exitCode(ctx context.Context, err error) int {
 	}
 }
 
-// exitCodeOf is the exit code of what a host answered.
+// exitCodeOf is the exit code for a host's answer.
 func exitCodeOf(e *client.Error) int {
 	switch {
 	case e.NotFound():
@@ -129,7 +129,7 @@ func exitCodeOf(e *client.Error) int {
 func (a *app) report(ctx context.Context, err error) int {
 	code := exitCode(ctx, err)
 	if code == exitInterrupted {
-		err = context.Cause(ctx) // not what it cut short
+		err = context.Cause(ctx) // not the error of what it interrupted
 	}
 	switch {
 	case code == exitOK, code == exitTaskFailed, code == exitRefused, errors.Is(err, errShown):
@@ -149,8 +149,8 @@ type failureView struct {
 	ExitCode  int               `json:"exit_code"`
 	Code      string            `json:"code"` // the problem's, or usage, not_found, unreachable, interrupted or failed
 	Detail    string            `json:"detail"`
-	Status    int               `json:"status,omitempty"`    // of HTTP, if the host answered
-	TaskUUID  string            `json:"task_uuid,omitempty"` // that stands in the way
+	Status    int               `json:"status,omitempty"`    // the HTTP status, if the host answered
+	TaskUUID  string            `json:"task_uuid,omitempty"` // the task that is in the way
 	RequestID string            `json:"request_id,omitempty"`
 	Issues    []readmodel.Issue `json:"errors,omitempty"`
 }

@@ -14,7 +14,7 @@ import (
 	"github.com/tasker-systems/tasker-host/host/internal/readmodel"
 )
 
-// graphForm says how a graph is shown.
+// graphForm says how to show a graph.
 type graphForm struct{ box, dot, mermaid bool }
 
 func (f *graphForm) asked() bool { return f.box || f.dot || f.mermaid }
@@ -144,7 +144,7 @@ var fills = map[string]string{
 	"in_progress": "#b3e5fc", "enqueued": "#e1f5fe",
 }
 
-// label joins what a box shows; quote makes a line harmless for the format.
+// label joins the lines of a box; quote escapes a line for the format.
 func (d *drawnStep) label(separator string, quote func(string) string) string {
 	parts := []string{quote(oneLine(d.name))}
 	for _, l := range d.lines {

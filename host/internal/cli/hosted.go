@@ -14,7 +14,7 @@ import (
 	"github.com/tasker-systems/tasker-host/host/internal/readmodel"
 )
 
-// coreCommands makes the commands that need the core, as far as main wired it.
+// coreCommands makes the commands that need the core, if main provides it.
 func (a *app) coreCommands() []*cobra.Command {
 	var commands []*cobra.Command
 	if a.rt.Up != nil {
@@ -55,7 +55,7 @@ func (a *app) upCommand() *cobra.Command {
 			defer signal.Stop(reload)
 			err = a.rt.Up(cmd.Context(), UpOptions{Config: options, Abort: a.abort, Reload: reload, Log: a.err})
 			if errors.Is(err, errInterrupted) {
-				return nil // that is how a host ends
+				return nil // a host normally ends like this
 			}
 			return err
 		},

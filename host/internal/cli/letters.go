@@ -159,8 +159,7 @@ func (a *app) showLetter(v *letterView) {
 	}
 }
 
-// letterCommand makes a command that does something with dead letters, by number
-// or by filter.
+// letterCommand makes a command that acts on dead letters, by number or by filter.
 func (a *app) letterCommand(verb, short, long string,
 	one func(*client.Client, context.Context, string, client.Operator) (readmodel.DeadLetter, error),
 	batch func(*client.Client, context.Context, client.LetterFilter, client.Operator) (readmodel.LetterBatch, error),
@@ -222,7 +221,7 @@ func filterChanged(cmd *cobra.Command) string {
 	return ""
 }
 
-// letterBatches goes on until there is no more, and says how far it is.
+// letterBatches continues until none is left, and shows its progress.
 func (a *app) letterBatches(ctx context.Context, next func(cursor string) (readmodel.LetterBatch, error)) error {
 	sum := readmodel.LetterBatch{}
 	for cursor := ""; ; {

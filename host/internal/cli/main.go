@@ -36,7 +36,7 @@ func Main(rt Runtime) int {
 		cancel(errInterrupted)
 		<-signals
 		close(abort)
-		signal.Stop(signals) // the third one ends the process
+		signal.Stop(signals) // a third one ends the process
 	}()
 	return Run(ctx, rt, Streams{
 		In: os.Stdin, Out: os.Stdout, Err: os.Stderr, Getenv: os.Getenv,
@@ -61,7 +61,7 @@ func Run(ctx context.Context, rt Runtime, s Streams, abort <-chan struct{}, args
 	root.SetIn(s.In)
 	root.SetOut(out)
 	root.SetErr(s.Err)
-	strict(root) // completion prints where root does now
+	strict(root) // completion prints to root's output as it is now
 	cmd, err := root.ExecuteContextC(ctx)
 	a.usage = cmd.UseLine()
 	if err != nil && !a.ran {

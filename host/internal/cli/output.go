@@ -12,8 +12,8 @@ import (
 	"github.com/tasker-systems/tasker-host/host/internal/payload"
 )
 
-// output remembers that something could not be written, such as on a full disk:
-// what a command prints is what it was run for.
+// output remembers write errors, such as a full disk: a command that cannot print its
+// output has failed.
 type output struct {
 	to  io.Writer
 	mu  sync.Mutex
@@ -59,7 +59,7 @@ func (a *app) paint(c colour, text string) string {
 	return "\x1b[" + string(c) + "m" + text + "\x1b[0m"
 }
 
-// stateColour says how a state of a task or step looks.
+// stateColour is the colour of a state of a task or step.
 func stateColour(state string) colour {
 	switch state {
 	case "complete", "resolved_manually", "ok", "serving", "healthy":
@@ -99,9 +99,9 @@ func (a *app) printLine(v any) error {
 	return nil
 }
 
-const maxShown = 4096 // bytes of one text from elsewhere
+const maxShown = 4096 // bytes of one text that others wrote
 
-// printable makes text of others harmless for a terminal; line ends stay.
+// printable makes text that others wrote safe for a terminal; line ends stay.
 func printable(text string) string {
 	lines := strings.Split(text, "\n")
 	for i := range lines {
@@ -110,7 +110,7 @@ func printable(text string) string {
 	return strings.Join(lines, "\n")
 }
 
-// oneLine makes text of others harmless for a cell of a table.
+// oneLine makes text that others wrote safe for a cell of a table.
 func oneLine(text string) string { return payload.Text(text, maxShown) }
 
 // cell is one field of a table.
@@ -131,7 +131,7 @@ type table struct {
 
 func (t *table) add(cells ...cell) { t.rows = append(t.rows, cells) }
 
-// header adds the row of titles.
+// header adds the titles.
 func (t *table) header(titles ...string) {
 	row := make([]cell, len(titles))
 	for i, s := range titles {
@@ -167,7 +167,7 @@ func (a *app) printTable(t *table) { t.print(a.out, a.paint) }
 // when shows a point in time, in UTC to the second.
 func when(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05Z") }
 
-// lasting shows how long something took, or has been taking.
+// lasting shows how long something took, or has taken so far.
 func (a *app) lasting(from, to *time.Time) string {
 	if from == nil {
 		return ""
@@ -179,7 +179,7 @@ func (a *app) lasting(from, to *time.Time) string {
 	return roughly(end.Sub(*from))
 }
 
-// roughly rounds a duration to what a reader takes in.
+// roughly rounds a duration for readers.
 func roughly(d time.Duration) string {
 	switch {
 	case d < 0:

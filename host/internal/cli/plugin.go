@@ -109,8 +109,8 @@ func (a *app) planCommand() *cobra.Command {
 	return cmd
 }
 
-// namePlace puts the name of the file that was sent where a host, which does not
-// know it, says only which field of the request it was.
+// namePlace inserts the name of the file that was sent: the host does not know it and
+// names only the field of the request.
 func namePlace(err error, field, file string) error {
 	e, ok := errors.AsType[*client.Error](err)
 	if !ok {
@@ -188,7 +188,7 @@ func actionCell(c readmodel.PluginChange) cell {
 	return cell{text: c.Action, colour: colour}
 }
 
-// slotOf reads NAME or KIND/NAME; a name alone is that of a handler plugin.
+// slotOf reads NAME or KIND/NAME; a name alone means a handler plugin.
 func slotOf(arg string) (kind, name string, err error) {
 	kind, name = "handler", arg
 	if k, n, ok := strings.Cut(arg, "/"); ok {
@@ -279,7 +279,7 @@ func (a *app) listPluginEvents(history *readmodel.PluginHistory) {
 	}
 }
 
-// slotsOf returns the plugin that is named, or all that the host has.
+// slotsOf returns the named plugin, or all plugins of the host.
 func slotsOf(ctx context.Context, c *client.Client, args []string) ([][2]string, error) {
 	if len(args) == 1 {
 		kind, name, err := slotOf(args[0])
@@ -341,7 +341,7 @@ func (a *app) pluginVerb(verb, short, long string, do func(c *client.Client, ctx
 	return cmd
 }
 
-// showPlugin prints all about a plugin.
+// showPlugin prints everything about a plugin.
 func (a *app) showPlugin(d *readmodel.PluginDetail) {
 	var t table
 	fact := func(name, value string) {

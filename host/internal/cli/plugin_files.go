@@ -14,8 +14,8 @@ import (
 	"github.com/tasker-systems/tasker-host/host/internal/readmodel"
 )
 
-// pluginFileCommands are those that work on plugins.toml, plugins.lock and
-// binaries. They need no host.
+// pluginFileCommands work on plugins.toml, plugins.lock and binaries. They need no
+// host.
 func (a *app) pluginFileCommands() []*cobra.Command {
 	return []*cobra.Command{a.lockCommand(), a.diffCommand(), a.keygenCommand(), a.signCommand(), a.verifyCommand()}
 }
@@ -25,8 +25,8 @@ func pluginsFlag(cmd *cobra.Command) *string {
 	return cmd.Flags().String("plugins", "", "path of plugins.toml (default: as configured)")
 }
 
-// pluginsFile returns the plugins.toml to work on. The environments that a
-// command is about need not be ones that a host here could run in.
+// pluginsFile returns the plugins.toml to work on. The environments in it need not be
+// ones that a host could run in on this machine.
 func (a *app) pluginsFile(flag string) (string, error) {
 	if flag != "" {
 		return flag, nil
@@ -43,8 +43,8 @@ func (a *app) pluginsFile(flag string) (string, error) {
 	return cfg.System.Plugins, nil
 }
 
-// environments returns the names in --env: of environments that are built in, that
-// plugins.toml has tables for, or that the configuration has a folder for.
+// environments returns the names in --env. An environment is built in, or has a table
+// in plugins.toml or a folder in the configuration.
 func (a *app) environments(plugins string) ([]string, error) {
 	if a.env == "" {
 		return nil, nil
@@ -148,7 +148,7 @@ func changeCell(change string) cell {
 	return c
 }
 
-// shortDigest is how many digits of a checksum tell binaries apart for people.
+// shortDigest is how many digits of a checksum are shown to tell binaries apart.
 const shortDigest = 12
 
 func short(digest string) string {

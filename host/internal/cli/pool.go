@@ -204,8 +204,8 @@ func sampleText(s *readmodel.PoolSample) string {
 		float64(s.Arrivals)/s.Seconds, float64(s.Completions)/s.Seconds, s.Depth, percent(s.Utilization), seconds(s.P95))
 }
 
-// decisionText is a decision in one line: who said what, what the rules made of
-// it, and why.
+// decisionText is a decision in one line: who advised what, how the rules changed it,
+// and why.
 func decisionText(d *readmodel.PoolDecision) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%d to %d", d.From, d.To)

@@ -8,8 +8,8 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// Reference is the page about every command, docs/cli.md, as the commands
-// describe themselves.
+// Reference returns the page about all commands, docs/cli.md, generated from their
+// own descriptions.
 func Reference(rt Runtime) string {
 	a := &app{rt: rt, getenv: func(string) string { return "" }}
 	root := a.root()

@@ -29,7 +29,7 @@ type app struct {
 	terminal bool
 	colour   bool
 
-	ran   bool   // the command line made sense
+	ran   bool   // the command line was valid
 	usage string // of the command that ran
 
 	// Flags of every command.
@@ -65,7 +65,7 @@ func (a *app) root() *cobra.Command {
 	root.Version = telemetry.ThisBuild().String() // gives it --version
 	root.SetVersionTemplate("tasker {{.Version}}\n")
 	root.SilenceErrors, root.SilenceUsage = true, true
-	// Groups have no usage but that of their commands.
+	// Groups have no usage of their own.
 	root.SetUsageTemplate(strings.Replace(root.UsageTemplate(), "{{if .Runnable}}", "{{if and .Runnable (not .DisableFlagsInUseLine)}}", 1))
 	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {
 		if err := exclusive(cmd, [2]string{"socket", "url"}, [2]string{"input", "context"},
@@ -92,7 +92,7 @@ func (a *app) root() *cobra.Command {
 	return root
 }
 
-// exclusive refuses pairs of flags that contradict each other.
+// exclusive refuses pairs of flags that exclude each other.
 func exclusive(cmd *cobra.Command, pairs ...[2]string) error {
 	for _, p := range pairs {
 		if cmd.Flags().Changed(p[0]) && cmd.Flags().Changed(p[1]) {
@@ -102,9 +102,9 @@ func exclusive(cmd *cobra.Command, pairs ...[2]string) error {
 	return nil
 }
 
-// notEmpty refuses flags that were given without a value, as by a variable of a
-// script that is not set: a task without its idempotency key or its input would
-// not be the one that was meant.
+// notEmpty refuses flags with an empty value, such as from an unset variable in a
+// script: a task without its idempotency key or its input would not be the one that
+// was meant.
 func notEmpty(cmd *cobra.Command, names ...string) error {
 	for _, name := range names {
 		if f := cmd.Flags().Lookup(name); f != nil && f.Changed && f.Value.String() == "" {
@@ -114,8 +114,7 @@ func notEmpty(cmd *cobra.Command, names ...string) error {
 	return nil
 }
 
-// flagFault says what a flag wants, where the library says which of its functions
-// did not like it.
+// flagFault says what a flag wants; the library says which of its functions failed.
 func flagFault(_ *cobra.Command, err error) error {
 	text := err.Error()
 	if number, ok := errors.AsType[*strconv.NumError](err); ok {
@@ -134,8 +133,8 @@ func flagFault(_ *cobra.Command, err error) error {
 	return err
 }
 
-// strict gives the commands that come with the library the manners of ours: what
-// they do not know is an error.
+// strict makes the library's own commands behave like ours: unknown arguments are an
+// error.
 func strict(root *cobra.Command) {
 	root.InitDefaultHelpCmd()
 	root.InitDefaultCompletionCmd()
@@ -161,8 +160,8 @@ func strict(root *cobra.Command) {
 	}
 }
 
-// summed is the long help of a command, which begins with its short one: only
-// the long one is shown, if there is one.
+// summed is the long help of a command. It begins with the short help because only
+// the long one is shown if there is one.
 func summed(short, long string) string {
 	if long == "" {
 		return ""
@@ -170,7 +169,7 @@ func summed(short, long string) string {
 	return short + ".\n\n" + long
 }
 
-// group makes a command that only holds others.
+// group makes a command that only contains others.
 func group(use, short, long string, commands ...*cobra.Command) *cobra.Command {
 	g := &cobra.Command{
 		Use: use + " COMMAND", Short: short, Long: long, DisableFlagsInUseLine: true,
@@ -218,8 +217,8 @@ func (a *app) socketOverride() string {
 	return a.getenv("TASKER_SOCKET")
 }
 
-// connect returns a client of the host that the flags name. Host and client
-// find the same socket because both ask the configuration.
+// connect returns a client of the host that the flags name. Host and client find the
+// same socket because both read the configuration.
 func (a *app) connect() (*client.Client, error) {
 	o := client.Options{URL: a.url, Socket: a.socketOverride()}
 	if o.URL != "" {
@@ -259,7 +258,7 @@ func (a *app) withClient(run func(ctx context.Context, c *client.Client, args []
 	}
 }
 
-// answer prints what a call has brought: as it came with --json, else as show does.
+// answer prints the result of a call: unchanged with --json, otherwise as show does.
 func (a *app) answer(v any, err error, show func()) error {
 	if err != nil {
 		return err

@@ -60,7 +60,7 @@ func (a *app) pluginNewCommand() *cobra.Command {
 
 var release = regexp.MustCompile(`^v?\d+\.\d+\.\d+$`)
 
-// findSource says what the plugin is built with.
+// findSource finds the module that the plugin is built with.
 func findSource(p *scaffold.Plugin) error {
 	build := telemetry.ThisBuild()
 	p.Go = "1.26"

@@ -28,7 +28,7 @@ func (a *app) scaleCommand() *cobra.Command {
 		a.simulateCommand(), a.tracesCommand(), a.generateTraceCommand(), a.scaleHistoryCommand(), a.scaleRecordCommand())
 }
 
-// simulation is what the command simulate is told.
+// simulation holds the options of the command simulate.
 type simulation struct {
 	algorithms []string
 	trace      string
@@ -62,7 +62,7 @@ func (a *app) simulateCommand() *cobra.Command {
 	return cmd
 }
 
-// policyFlags makes a flag of each rule of the policy.
+// policyFlags makes a flag for each rule of the policy.
 func policyFlags(
 	duration func(*time.Duration, string, time.Duration, string), number func(*int, string, int, string),
 	share func(*float64, string, float64, string), p *scaling.Policy,
@@ -83,7 +83,7 @@ func policyFlags(
 	}
 }
 
-// byFlag names the flags of what is wrong with a configuration of the simulation.
+// byFlag names the flags that set the wrong values of a simulation's configuration.
 func byFlag(err error) error {
 	var errs []error
 	for _, p := range scaling.Problems(err) {
@@ -161,11 +161,10 @@ func (a *app) replay(ctx context.Context, c sim.Config, t *sim.Trace, name strin
 		})})
 }
 
-// decideTimeout is how long a plugin may think over one decision.
+// decideTimeout is how long a plugin may take for one decision.
 const decideTimeout = 5 * time.Second
 
-// findAlgorithm returns the algorithm that is meant: the one named, or the only
-// one that the plugin serves.
+// findAlgorithm returns the named algorithm, or the only one that the plugin serves.
 func findAlgorithm(ctx context.Context, plugin *tryout.Instance, path, name string) (string, error) {
 	d, err := plugin.Plugin.Describe(ctx, &pluginv1.DescribeRequest{})
 	if err != nil {
@@ -188,7 +187,7 @@ func findAlgorithm(ctx context.Context, plugin *tryout.Instance, path, name stri
 	return name, nil
 }
 
-// splitAlgorithms takes comma-separated values apart; commas within options stay.
+// splitAlgorithms splits comma-separated values; commas within options stay.
 func splitAlgorithms(values []string) (names []string) {
 	for _, value := range values {
 		depth, from := 0, 0
@@ -213,7 +212,7 @@ func splitAlgorithms(values []string) (names []string) {
 	return slices.DeleteFunc(names, func(name string) bool { return name == "" })
 }
 
-// readTrace reads a file, or takes a trace that comes along.
+// readTrace reads a file, or returns an included trace.
 func (a *app) readTrace(name string) (*sim.Trace, error) {
 	if name == "-" {
 		return sim.ReadTrace("standard input", a.in)

@@ -67,7 +67,7 @@ func (a *app) listDecisions(all []readmodel.PoolDecision) {
 	a.printTable(&t)
 }
 
-// recording is what the command record is told.
+// recording holds the options of the command record.
 type recording struct {
 	pool, out       string
 	duration, every time.Duration
@@ -120,8 +120,8 @@ func (a *app) record(ctx context.Context, c *client.Client, r recording) error {
 	return nil
 }
 
-// collect reads the samples there are, and those that come until the time is over.
-// An interrupt ends it early, without loss.
+// collect reads the existing samples, and new ones until the time is over. An
+// interrupt ends it early without losing any.
 func collect(ctx context.Context, c *client.Client, r recording) ([]readmodel.PoolSample, error) {
 	var all []readmodel.PoolSample
 	var after time.Time
@@ -138,7 +138,7 @@ func collect(ctx context.Context, c *client.Client, r recording) ([]readmodel.Po
 			all = append(all, page.Items...)
 			after = page.Items[n-1].At
 			if n > 1 {
-				continue // there may be more
+				continue // the page was full
 			}
 		}
 		if last {
@@ -155,15 +155,14 @@ func collect(ctx context.Context, c *client.Client, r recording) ([]readmodel.Po
 	}
 }
 
-// traceOf adds samples up into rows of equal length. A time without a sample has
-// no arrivals; a row in which nothing ended has the service time of the one
-// before.
+// traceOf adds samples up into rows of equal length. Times without a sample have no
+// arrivals; a row in which nothing ended has the service time of the row before.
 func traceOf(samples []readmodel.PoolSample, r recording) (*sim.Trace, error) {
 	if len(samples) == 0 {
 		return nil, errors.New("the pool has no measurements yet")
 	}
 	begin := samples[0].At.Add(-time.Duration(samples[0].Seconds * float64(time.Second)))
-	rowOf := func(at time.Time) int { return max(int((at.Sub(begin)-1)/r.every), 0) } // an end on the edge belongs to the row before
+	rowOf := func(at time.Time) int { return max(int((at.Sub(begin)-1)/r.every), 0) } // an end on the boundary belongs to the row before
 	n := rowOf(samples[len(samples)-1].At) + 1
 	if n < 2 {
 		return nil, fmt.Errorf("fewer than two rows of %s were measured: record for longer, or with a shorter --every", r.every)

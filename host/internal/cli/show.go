@@ -20,10 +20,10 @@ type showWhat int
 
 const (
 	showAll     showWhat = iota // the task, its steps and results
-	showResults                 // what came of it
+	showResults                 // the results
 )
 
-// taskView is a task with what is inside, as --json prints it.
+// taskView is a task with its steps, as --json prints it.
 type taskView struct {
 	readmodel.Task
 	Steps   []readmodel.Step       `json:"steps"`
@@ -123,7 +123,7 @@ func (a *app) printHistory(history []readmodel.Transition) {
 	a.printTable(&t)
 }
 
-// showTask prints the facts of a task, one on a line.
+// showTask prints the facts about a task, one per line.
 func (a *app) showTask(task *readmodel.Task) {
 	var f facts
 	f.add("Task", text(task.UUID))
@@ -222,9 +222,9 @@ func (a *app) showOutcome(v *taskView, below bool) {
 	}
 }
 
-// compact prints JSON on one line, digit for digit, harmless for a terminal:
-// JSON has no control characters outside of escapes, but other marks could
-// turn the direction of writing.
+// compact prints JSON on one line, digit for digit, safe for a terminal: JSON has no
+// control characters outside escapes, but other characters could change the direction
+// of writing.
 func compact(raw json.RawMessage) string {
 	if len(raw) == 0 {
 		return ""

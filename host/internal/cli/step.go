@@ -22,7 +22,7 @@ func (a *app) stepCommand() *cobra.Command {
 		a.stepShowCommand(), a.explainStepCommand(), a.stepRetryCommand(), a.stepResolveCommand(), a.stepSkipCommand())
 }
 
-// stepArguments wants a step, and up to most of them; -1: any number.
+// stepArguments wants at least one step, and at most the given number; -1: any number.
 func stepArguments(most int) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if err := arguments(1, most, "a STEP: its identifier, or TASK/NAME")(cmd, args); err != nil {
@@ -45,7 +45,7 @@ func stepArguments(most int) cobra.PositionalArgs {
 	}
 }
 
-// stepUUID returns the identifier of a step that is named by a valid argument.
+// stepUUID returns the identifier of the step that a valid argument names.
 func stepUUID(ctx context.Context, c *client.Client, arg string) (string, error) {
 	task, name, named := strings.Cut(arg, "/")
 	if !named {
@@ -64,13 +64,13 @@ func stepUUID(ctx context.Context, c *client.Client, arg string) (string, error)
 	return "", &notFoundError{fmt.Errorf("task %s has no step %q; it has %s", task, name, strings.Join(names, ", "))}
 }
 
-// operatorFlags are those of every command that changes what an operator may.
+// operatorFlags adds the flags of commands with which operators repair.
 func (a *app) operatorFlags(cmd *cobra.Command, o *client.Operator) {
 	cmd.Flags().StringVar(&o.Reason, "reason", "", "reason to record in the history")
 	cmd.Flags().StringVar(&o.By, "by", "", "a name to add to your principal in the history; ignored if you use a token, which already says who you are")
 }
 
-// eachStep makes a command that does something with each of its steps.
+// eachStep makes a command that acts on each of its steps.
 func (a *app) eachStep(use, short, long string, do func(*client.Client, context.Context, string, client.Operator) (readmodel.Step, error)) *cobra.Command {
 	var o client.Operator
 	cmd := &cobra.Command{
@@ -158,7 +158,7 @@ func (a *app) stepShowCommand() *cobra.Command {
 	}
 }
 
-// showStep prints the facts of a step, one on a line.
+// showStep prints the facts about a step, one per line.
 func (a *app) showStep(s *readmodel.Step) {
 	var f facts
 	f.add("Step", text(s.UUID))
@@ -220,7 +220,7 @@ func (a *app) repairTask(use, short, long string, do func(*client.Client, contex
 	return cmd
 }
 
-// eachTask makes a command that does something with each of its tasks.
+// eachTask makes a command that acts on each of its tasks.
 func (a *app) eachTask(use, short, long string, do func(*client.Client, context.Context, string) (readmodel.Task, error)) *cobra.Command {
 	return &cobra.Command{
 		Use: use, Short: short, Long: summed(short, long), Args: taskArguments,
@@ -247,7 +247,7 @@ func (a *app) printTaskLine(t *readmodel.Task) error {
 	return nil
 }
 
-// facts are names and values, one on a line; empty values are left out.
+// facts are names and values, one per line; empty values are left out.
 type facts struct{ table }
 
 func (f *facts) add(name string, value cell) {

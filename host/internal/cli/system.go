@@ -31,7 +31,7 @@ func (a *app) doctorCommand() *cobra.Command {
 	}
 }
 
-// diagnose joins what can be seen from here with what a running host sees.
+// diagnose joins what can be checked from here with what a running host reports.
 func (a *app) diagnose(ctx context.Context) (readmodel.DoctorReport, error) {
 	report := readmodel.NewDoctorReport()
 	if a.rt.Doctor != nil {

@@ -22,7 +22,7 @@ func (a *app) taskCommand() *cobra.Command {
 		a.retryTaskCommand(), a.resolveTaskCommand(), a.explainTaskCommand())
 }
 
-// submitFlags are those of task submit.
+// submitFlags are the flags of task submit.
 type submitFlags struct {
 	input, context          string
 	priority                int
@@ -111,8 +111,8 @@ func (a *app) submission(ref string, f submitFlags) (client.Submission, error) {
 	}, nil
 }
 
-// taskInput reads the input and checks it as the host will, so that the fault
-// is named by its place in the user's own text.
+// taskInput reads the input and checks it as the host will, so that errors give the
+// position in the user's own text.
 func (a *app) taskInput(f submitFlags) (json.RawMessage, error) {
 	source, data := "--context", []byte(f.context)
 	switch {
@@ -131,7 +131,7 @@ func (a *app) taskInput(f submitFlags) (json.RawMessage, error) {
 	return data, nil
 }
 
-// maxInput bounds what is read of a file; the host's own limit is lower.
+// maxInput bounds what is read from a file; the host's own limit is lower.
 const maxInput = 64 << 20
 
 func (a *app) readInput(path string) ([]byte, error) {
@@ -196,8 +196,8 @@ func (a *app) listCommand() *cobra.Command {
 	cmd.Flags().StringVar(&f.Name, "name", "", "show only tasks of the template with this name")
 	cmd.Flags().StringSliceVar(&f.Tags, "tag", nil, "show only tasks with this tag; if repeated, only tasks with all the tags")
 	_ = cmd.RegisterFlagCompletionFunc("state", cobra.FixedCompletions([]string{"pending", "in_progress", "complete", "error", "cancelled", "resolved_manually"},
-		cobra.ShellCompDirectiveNoFileComp)) // the flag is there
-	_ = cmd.RegisterFlagCompletionFunc("tag", a.complete(-1, tagNames)) // the flag is there
+		cobra.ShellCompDirectiveNoFileComp)) // the flag exists
+	_ = cmd.RegisterFlagCompletionFunc("tag", a.complete(-1, tagNames)) // the flag exists
 	limitFlag(cmd, &f.Limit, 50, 500, "maximum number of tasks")
 	cmd.Flags().StringVar(&f.Cursor, "cursor", "", "continue a list from its next_cursor")
 	cmd.RunE = a.withClient(func(ctx context.Context, c *client.Client, _ []string) error {
@@ -238,7 +238,7 @@ func (a *app) cancelCommand() *cobra.Command {
 	return cmd
 }
 
-// taskArguments wants one or more identifiers of tasks.
+// taskArguments wants the identifiers of one or more tasks.
 func taskArguments(cmd *cobra.Command, args []string) error {
 	if err := arguments(1, -1, "a TASK's identifier")(cmd, args); err != nil {
 		return err

@@ -47,7 +47,7 @@ func (a *app) validateCommand() *cobra.Command {
 	}
 }
 
-// eachFile sends every file, so that all faults show at once. The error is that
+// eachFile sends every file, so that all faults are shown at once. The error is that
 // of the first file that failed.
 func (a *app) eachFile(files []string, send func(file string, src []byte) (readmodel.Template, string, error)) error {
 	var errs []error
@@ -140,7 +140,7 @@ func (a *app) templateShowCommand() *cobra.Command {
 	}
 }
 
-// namedTemplate asks for the template that an argument names.
+// namedTemplate gets the template that an argument names.
 func namedTemplate(ctx context.Context, c *client.Client, ref string) (readmodel.Template, error) {
 	name, version, versioned := strings.Cut(ref, "@")
 	namespace, name, ok := strings.Cut(name, "/")

@@ -18,7 +18,7 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/tryout"
 )
 
-// tryoutFlags are those of the commands that start a plugin themselves.
+// tryoutFlags are the flags of the commands that start a plugin themselves.
 type tryoutFlags struct {
 	options string
 	passEnv []string

@@ -114,7 +114,7 @@ func chooseSlot(slots []*pluginv1.Slot, name string) (*pluginv1.Slot, error) {
 	}
 }
 
-// stepView is what running a step prints with --json.
+// stepView is the result of a step as --json prints it.
 type stepView struct {
 	Result   json.RawMessage `json:"result,omitempty"`
 	Metadata json.RawMessage `json:"metadata,omitempty"`
@@ -189,7 +189,7 @@ func (a *app) showStepOutcome(o *pluginv1.Outcome) error {
 	return fmt.Errorf("the step failed, %s: %s", again, strings.Join(strings.Fields(f.GetType()+" "+f.GetCode()+" "+f.GetMessage()), " "))
 }
 
-// decisionView is what a decision prints with --json.
+// decisionView is a decision as --json prints it.
 type decisionView struct {
 	Target     int     `json:"target"`
 	Reason     string  `json:"reason"`
@@ -217,7 +217,7 @@ func (a *app) decisionCall(i *tryout.Instance, name string, raw []byte) (func(co
 	}, nil
 }
 
-// healthView is one result of a check with --json.
+// healthView is the result of a check as --json prints it.
 type healthView struct {
 	Name    string         `json:"name"`
 	Status  string         `json:"status"`

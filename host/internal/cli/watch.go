@@ -19,7 +19,7 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
 )
 
-// watchers is how many tasks are watched at a time; the others wait.
+// watchers is how many tasks are watched at once; the others wait.
 const watchers = 32
 
 func (a *app) watchCommand() *cobra.Command {
@@ -81,8 +81,8 @@ func worst(errs []error) error {
 	return failed
 }
 
-// progress shows tasks as they move. update and done are called by several
-// goroutines, for one task by one.
+// progress shows tasks as they move. Several goroutines call update and done, but only
+// one for each task.
 type progress interface {
 	update(i int, s *readmodel.Snapshot)
 	done(i int, s *readmodel.Snapshot)
@@ -100,7 +100,7 @@ func (a *app) progress(tasks []readmodel.Task, visible bool) progress {
 	default:
 		said := make([]string, len(tasks))
 		return &lines{print: func(i int, s *readmodel.Snapshot) {
-			if now := position(s) + why(s); now != said[i] { // a step that moved within its state changes nothing here
+			if now := position(s) + why(s); now != said[i] { // progress of a step within its state changes nothing here
 				said[i] = now
 				a.printf("%s %s  %s\n", tasks[i].Name, tasks[i].UUID, now)
 			}
@@ -108,7 +108,7 @@ func (a *app) progress(tasks []readmodel.Task, visible bool) progress {
 	}
 }
 
-// position says how far a task is, and what its running steps say.
+// position says how far a task is, and what its running steps report.
 func position(s *readmodel.Snapshot) string {
 	return fmt.Sprintf("%d/%d %s", s.Progress.Completed, s.Progress.Total, s.State) + running(s.Running)
 }
@@ -128,8 +128,7 @@ func running(steps []readmodel.RunningStep) string {
 	return b.String()
 }
 
-// progressText is what a running step says of its progress, to stand behind
-// something.
+// progressText is the progress that a running step reports, to append to a text.
 func progressText(p readmodel.StepProgress) string {
 	s := fmt.Sprintf(" %d%%", p.Percent)
 	if p.Note != "" {
@@ -138,7 +137,7 @@ func progressText(p readmodel.StepProgress) string {
 	return s
 }
 
-// why says why a task ended otherwise than complete.
+// why says why a task did not end complete.
 func why(s *readmodel.Snapshot) string {
 	switch {
 	case s.State == vocab.TaskComplete || !s.Settled():
@@ -158,7 +157,7 @@ func (silent) update(int, *readmodel.Snapshot) {}
 func (silent) done(int, *readmodel.Snapshot)   {}
 func (silent) end()                            {}
 
-// lines prints a line for every change.
+// lines prints a line for each change.
 type lines struct {
 	mu    sync.Mutex
 	print func(i int, s *readmodel.Snapshot)
@@ -173,7 +172,7 @@ func (l *lines) update(i int, s *readmodel.Snapshot) {
 func (l *lines) done(int, *readmodel.Snapshot) {}
 func (l *lines) end()                          {}
 
-// bars draws a bar for every task, and says at the end why some failed.
+// bars draws a bar for each task, and says at the end why some failed.
 type bars struct {
 	out       io.Writer
 	container *mpb.Progress
@@ -182,8 +181,8 @@ type bars struct {
 	last      []atomic.Pointer[readmodel.Snapshot]
 }
 
-// refresh is the time between two drawings of the bars: short, because many a
-// task ends within a tenth of a second.
+// refresh is the time between two drawings of the bars: short, because many tasks
+// end within a tenth of a second.
 const refresh = 30 * time.Millisecond
 
 func newBars(w io.Writer, tasks []readmodel.Task) *bars {
@@ -209,7 +208,7 @@ func newBars(w io.Writer, tasks []readmodel.Task) *bars {
 	return b
 }
 
-// barLabels names tasks in as little room as tells them apart.
+// barLabels are the shortest names that tell the tasks apart.
 func barLabels(tasks []readmodel.Task) []string {
 	seen := map[string]int{}
 	for i := range tasks {
@@ -236,7 +235,7 @@ func (b *bars) done(i int, s *readmodel.Snapshot) {
 		b.bars[i].SetTotal(int64(s.Progress.Total), true)
 		return
 	}
-	b.bars[i].Abort(false) // it stays where it was
+	b.bars[i].Abort(false) // the bar stays where it is
 }
 
 func (b *bars) end() {

@@ -58,7 +58,7 @@ func (a *app) checkWorkerCommand() *cobra.Command {
 			if patience < time.Second {
 				return usagef("--patience %v is too short: want 1s or more", patience)
 			}
-			if _, err := exec.LookPath(args[0]); err != nil { // before a database is made for it
+			if _, err := exec.LookPath(args[0]); err != nil { // before a database is created for it
 				return usagef("COMMAND: %w", err)
 			}
 			options, err := a.configOptions()
