@@ -9,8 +9,8 @@ import (
 	"strings"
 )
 
-// signatures are those that may verify a JSON Web Token: with a public key
-// only, so that nobody signs with what everybody may read.
+// signatures are the algorithms that may verify a JSON Web Token. They all use public
+// keys, so that nobody can sign with a key that everybody may read.
 var signatures = []string{"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"}
 
 // AlgorithmList returns the accepted signatures one by one.
@@ -86,7 +86,7 @@ func (a *Auth) check(origins map[string]Origin, ps *problems) {
 		add("auth.jwt.keys_url", "set either auth.jwt.keys_url or auth.jwt.keys_file")
 	}
 	if u, err := url.Parse(j.KeysURL); err == nil && u.User != nil {
-		// The value is not shown: it holds what nobody shall read.
+		// The value is not shown because it contains a secret.
 		add("auth.jwt.keys_url", "must not contain a user or password: keys are public")
 	} else if j.KeysURL != "" && !trustworthy(j.KeysURL) {
 		add("auth.jwt.keys_url", "is not an https URL (http is allowed only for loopback addresses)")
@@ -105,7 +105,7 @@ func (a *Auth) check(origins map[string]Origin, ps *problems) {
 	}
 }
 
-// trustworthy reports whether keys from a URL are those of its host.
+// trustworthy reports whether keys from a URL certainly come from its host.
 func trustworthy(text string) bool {
 	u, err := url.Parse(text)
 	if err != nil || u.Host == "" {

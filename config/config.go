@@ -6,8 +6,8 @@ import (
 )
 
 // Config is the configuration of one host. Load returns it complete and valid;
-// nothing changes it afterwards: a reload makes another one. Ranges stand in the
-// field tags, and which keys a running host takes over; defaults in base/*.toml.
+// nothing changes it afterwards, since a reload makes another one. Field tags give
+// ranges, and the keys that a running host takes over; defaults are in base/*.toml.
 type Config struct {
 	Auth            Auth            `toml:"auth"`
 	Database        Database        `toml:"database"`
@@ -24,14 +24,14 @@ type Config struct {
 	Environment string `toml:"-"`
 	// Dir is the operator's directory, empty if there is none.
 	Dir string `toml:"-"`
-	// Warnings are findings that do not stop a host, for its log.
+	// Warnings are problems that do not stop a host, for its log.
 	Warnings []string `toml:"-"`
 
 	origins map[string]Origin
 }
 
 // Auth says who may use the API over TCP. The unix socket needs no token:
-// whoever may open it is an administrator.
+// whoever can open it is an administrator.
 type Auth struct {
 	// Enabled requires a bearer token for every request over TCP. It may be false
 	// only while system.http_listen is a loopback address.
@@ -47,7 +47,7 @@ type Auth struct {
 	Burst int `toml:"burst" min:"1" max:"1000000"`
 	// JWT accepts the tokens of an identity provider.
 	JWT JWT `toml:"jwt"`
-	// TLS encrypts what goes over TCP.
+	// TLS encrypts connections over TCP.
 	TLS TLS `toml:"tls"`
 }
 
@@ -81,7 +81,7 @@ type JWT struct {
 	PermissionsClaim string `toml:"permissions_claim"`
 }
 
-// TLS says how what goes over TCP is encrypted.
+// TLS says how connections over TCP are encrypted.
 type TLS struct {
 	// CertFile is the file with the certificate and its chain in PEM format. It is
 	// read again when it changes. If empty, there is no TLS.
@@ -129,7 +129,7 @@ type Embedded struct {
 	Install bool `toml:"install"`
 }
 
-// Engine bounds what a host holds and what a template may ask.
+// Engine limits what a host holds and what a template may ask for.
 type Engine struct {
 	// MaxInFlight is the maximum number of steps that this host holds leases on.
 	MaxInFlight int `toml:"max_in_flight" min:"1" max:"100000" reload:"yes"`
@@ -178,7 +178,7 @@ type Orchestration struct {
 	Retention Retention `toml:"retention"`
 }
 
-// Retention says how long what has ended is kept. 0s: for ever.
+// Retention says how long data is kept after its end. 0s: forever.
 type Retention struct {
 	// Tasks is how long tasks are kept after their end, with their steps and
 	// history. Because whole partitions are dropped, they may be kept up to a tenth
@@ -201,7 +201,7 @@ type Retention struct {
 	Records time.Duration `toml:"records" min:"0s" max:"175200h" reload:"yes"`
 }
 
-// PGMQ tells how queues are read.
+// PGMQ says how queues are read.
 type PGMQ struct {
 	// VisibilityTimeout is how long a message stays hidden after it was read.
 	VisibilityTimeout time.Duration `toml:"visibility_timeout" min:"1s" max:"12h" reload:"yes"`
@@ -239,7 +239,7 @@ type System struct {
 	MaxDepth int `toml:"max_depth" min:"1" max:"1000"`
 }
 
-// Telemetry says what is measured and shown.
+// Telemetry says what is measured and exported.
 type Telemetry struct {
 	// Metrics serves Prometheus metrics at /metrics.
 	Metrics bool `toml:"metrics"`
@@ -274,7 +274,7 @@ func (t Traces) HeaderMap() map[string]string {
 	return headers
 }
 
-// QueryCache bounds what a host keeps of what it has read.
+// QueryCache limits what a host caches.
 type QueryCache struct {
 	// MaxPlans is the maximum number of plans (of template versions, with their
 	// compiled input schemas) that a host keeps; others are read again when they
@@ -282,7 +282,7 @@ type QueryCache struct {
 	MaxPlans int `toml:"max_plans" min:"16" max:"1000000"`
 }
 
-// CircuitBreakers holds the limits at which the host stops trying.
+// CircuitBreakers sets the limits at which the host stops trying.
 type CircuitBreakers struct {
 	// Enabled turns the circuit breakers of the database and the queues on; if
 	// false, every call is made.
@@ -293,7 +293,7 @@ type CircuitBreakers struct {
 	// PGMQ is for the breakers of the queues: one for each queue and class of
 	// operations (claim, read, settle).
 	PGMQ CallBreaker `toml:"pgmq"`
-	// PluginCrashLoop stops the restarts of a plugin that keeps dying.
+	// PluginCrashLoop stops the restarts of a plugin that keeps crashing.
 	PluginCrashLoop Breaker `toml:"plugin_crash_loop"`
 }
 
@@ -321,26 +321,26 @@ type Breaker struct {
 	Timeout time.Duration `toml:"timeout" min:"1s" max:"24h"`
 }
 
-// ExecutorPools says how many executors there are of each kind, and what decides
-// how many.
+// ExecutorPools says how many executors of each kind there are, and what decides
+// their number.
 type ExecutorPools struct {
 	// Coordinator decides about all pools.
 	Coordinator Coordinator `toml:"coordinator"`
-	// StepExecution runs the steps, a pool for each namespace.
+	// StepExecution runs the steps; each namespace has a pool.
 	StepExecution StepExecution `toml:"step_execution"`
 	// TaskRequestProcessor reads requests for tasks from their queue.
 	TaskRequestProcessor Readers `toml:"task_request_processor"`
 	// TaskClaimer claims steps from the namespaces' queues.
 	TaskClaimer Readers `toml:"task_claimer"`
-	// StepEnqueuer creates tasks: their first steps go out.
+	// StepEnqueuer creates tasks and sends out their first steps.
 	StepEnqueuer Executors `toml:"step_enqueuer"`
-	// StepResultProcessor reads what outside workers post.
+	// StepResultProcessor reads the results that outside workers post.
 	StepResultProcessor Readers `toml:"step_result_processor"`
-	// TaskFinalizer records outcomes: the next steps go out, tasks are finalized.
+	// TaskFinalizer records outcomes, sends out the next steps, and finalizes tasks.
 	TaskFinalizer Executors `toml:"task_finalizer"`
 }
 
-// Executors sets a pool whose executors each work on a batch, in a transaction,
+// Executors configures a pool whose executors each process a batch in a transaction,
 // and are woken when there is one.
 type Executors struct {
 	// Min is the minimum number of executors.
@@ -362,8 +362,8 @@ type Executors struct {
 	Shadow string `toml:"shadow" match:"shadow" reload:"yes"`
 }
 
-// Readers sets a pool whose executors each read a batch of messages, and look for
-// more at intervals.
+// Readers configures a pool whose executors each read a batch of messages, and poll
+// for more at intervals.
 type Readers struct {
 	// Min is the minimum number of executors.
 	Min int `toml:"min" min:"1" max:"64" reload:"yes"`
@@ -390,8 +390,7 @@ type Readers struct {
 	Shadow string `toml:"shadow" match:"shadow" reload:"yes"`
 }
 
-// Coordinator decides how large pools are. What the rules mean is in
-// docs/scaling.md.
+// Coordinator decides how large pools are. docs/scaling.md explains the rules.
 type Coordinator struct {
 	// AutoScaling lets the algorithms decide; if false, a pool keeps the size it
 	// was given, within its bounds.
@@ -431,7 +430,7 @@ type Coordinator struct {
 	MemoryShare float64 `toml:"memory_share" min:"0.05" max:"1" reload:"yes"`
 }
 
-// StepExecution bounds how many steps of a namespace run at once on a host.
+// StepExecution limits how many steps of a namespace run at once on a host.
 type StepExecution struct {
 	// Min is the minimum number of executors of a namespace.
 	Min int `toml:"min" min:"1" max:"100000" reload:"yes"`
@@ -451,7 +450,7 @@ type StepExecution struct {
 	Memory Bytes `toml:"memory" min:"1KiB" max:"1TiB" reload:"yes"`
 }
 
-// Origin says where a value came from.
+// Origin says where a value comes from.
 type Origin struct {
 	Source string // a file, "environment variable NAME" or "command line"
 	Line   int    // the line in the file, 0 if there is none
@@ -460,8 +459,8 @@ type Origin struct {
 // String returns the origin as file:line, or the source alone.
 func (o Origin) String() string { return place(o.Source, o.Line) }
 
-// Origin returns where the value of a dotted key came from. ok is false if no
-// layer set it: the key is unknown, or its value derived from another.
+// Origin returns where the value of a dotted key comes from. ok is false if no
+// layer set it: the key is unknown, or its value is derived from another.
 func (c *Config) Origin(key string) (origin Origin, ok bool) {
 	origin, ok = c.origins[key]
 	return origin, ok

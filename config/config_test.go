@@ -241,7 +241,7 @@ func TestTimeBudgetsThatContradictEachOther(t *testing.T) {
 		"claim":      {"orchestration.finalization_claim=15s", "command line: orchestration.finalization_claim: 15s must be at least twice database.statement_timeout + lock_timeout (2 × (5s + 3s) = 16s)"},
 		"visibility": {"pgmq.visibility_timeout=15s", "command line: pgmq.visibility_timeout: 15s must be at least twice database.statement_timeout + lock_timeout (2 × (5s + 3s) = 16s)"},
 		"drain":      {"orchestration.drain_timeout=26s", "command line: orchestration.drain_timeout: 26s + 5s of orchestration.emergency_timeout = 31s must be at most orchestration.supervisor_timeout (30s)"},
-		"audit":      {"orchestration.retention.audit=719h", "command line: orchestration.retention.audit: 719h0m0s is too short: want 0s (kept for ever) or at least 30 days (720h0m0s)"},
+		"audit":      {"orchestration.retention.audit=719h", "command line: orchestration.retention.audit: 719h0m0s is too short: want 0s (kept forever) or at least 30 days (720h0m0s)"},
 		"queues":     {"orchestration.step_results_queue=task_requests_queue", "command line: orchestration.step_results_queue: must differ from orchestration.task_requests_queue"},
 		"queue name": {`orchestration.step_results_queue=q"; drop`, `command line: orchestration.step_results_queue: "q\"; drop" is not valid: want at most 47 lower-case letters, digits and _, starting with a letter`},
 		"bounds":     {"executor_pools.task_finalizer.max=1", "command line: executor_pools.task_finalizer.max: must be at least executor_pools.task_finalizer.min (2)"},

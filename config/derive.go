@@ -11,9 +11,9 @@ import (
 	"strings"
 )
 
-// readSecrets settles where secrets come from. Each secret key has a neighbour
-// with the suffix _file, which names a file that contains it; the later of the
-// two wins, and no secret stands in a file that others read.
+// readSecrets finds the source of each secret. Each secret key has a counterpart with
+// the suffix _file that names a file with the secret; the later of the two wins, and
+// secrets are refused in files that others can read.
 func (l *loader) readSecrets(c *Config) {
 	root := reflect.ValueOf(c).Elem()
 	for _, key := range l.schema.keys() {
@@ -57,8 +57,8 @@ func (l *loader) readSecret(key string, value *Secret, file string) {
 	l.origins[key] = Origin{Source: file}
 }
 
-// isSecret reports whether a value must not stand where others can read it. A
-// database's url may, as long as there is no password in it.
+// isSecret reports whether a value must not be where others can read it. A database's
+// url may, as long as it contains no password.
 func isSecret(key, value string) bool {
 	if key == "database.url" {
 		return hasPassword(value)
@@ -74,8 +74,8 @@ func variableOf(key string) string {
 	return variablePrefix + strings.ToUpper(strings.ReplaceAll(key, ".", "__"))
 }
 
-// inFile reports whether a value stands in a file or on a command line, where
-// others can read it.
+// inFile reports whether a value is in a file or on a command line, where others can
+// read it.
 func inFile(o Origin) bool {
 	return o.Source != "" && !strings.HasPrefix(o.Source, "environment variable ")
 }
@@ -88,7 +88,7 @@ func hasPassword(connection string) bool {
 	return strings.Contains(connection, "password")
 }
 
-// derive fills in the paths that follow from others and makes all absolute.
+// derive fills in the paths that depend on others and makes all of them absolute.
 func (l *loader) derive(c *Config) error {
 	if c.System.StateDir == "" {
 		dir, err := l.defaultStateDir()
@@ -119,7 +119,7 @@ func (l *loader) derive(c *Config) error {
 	return nil
 }
 
-// systemStateDir is where root's host keeps its state.
+// systemStateDir is where a host that runs as root keeps its state.
 const systemStateDir = "/var/lib/tasker"
 
 func (l *loader) defaultStateDir() (string, error) {
@@ -127,8 +127,7 @@ func (l *loader) defaultStateDir() (string, error) {
 		return filepath.Join(dir, "tasker"), nil
 	}
 	if os.Geteuid() == 0 {
-		// The home of root is closed to the account that a private PostgreSQL runs
-		// under.
+		// The account that a private PostgreSQL runs under cannot read root's home.
 		return systemStateDir, nil
 	}
 	if home := l.vars["HOME"]; filepath.IsAbs(home) {

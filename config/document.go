@@ -12,7 +12,7 @@ import (
 type entry struct {
 	path  []string // the key's parts, from the root
 	line  int
-	value any  // what the key holds; inline tables are taken apart into entries
+	value any  // the key's value; inline tables are split into entries
 	table bool // a table's header: no value
 }
 
@@ -95,7 +95,7 @@ func (w *walker) key(node *unstable.Node) (parts []string, line int) {
 	return parts, line
 }
 
-// lookup returns what stands at a path of nested tables.
+// lookup returns the value at a path of nested tables.
 func lookup(root map[string]any, path []string) (any, bool) {
 	var at any = root
 	for _, part := range path {

@@ -10,25 +10,25 @@ import (
 	"time"
 )
 
-// Entry is one key with the value that is in force.
+// Entry is one key with the value in force.
 type Entry struct {
 	Key string
-	// Value is a string, whole number or truth value; a duration is its text. A
-	// secret that is set reads "[redacted]".
+	// Value is a string, whole number or boolean; a duration is text. A secret that is
+	// set reads "[redacted]".
 	Value any
-	// Origin is where the value came from; "derived" if from other keys.
+	// Origin is where the value comes from; "derived" if from other keys.
 	Origin string
 	Secret bool
 }
 
-// TOML returns the entry's value as it is written in a file.
+// TOML returns the entry's value as written in a file.
 func (e Entry) TOML() string {
 	switch v := e.Value.(type) {
 	case string:
 		return strconv.Quote(v)
 	case Bytes:
 		return strconv.Quote(v.String())
-	case float64: // as JSON brings whole numbers too
+	case float64: // JSON decodes whole numbers like this, too
 		return strconv.FormatFloat(v, 'f', -1, 64)
 	default:
 		return fmt.Sprint(v)
@@ -37,8 +37,8 @@ func (e Entry) TOML() string {
 
 const derived = "derived"
 
-// Entries returns every key with its value, sorted by tables and within one as
-// Config declares them. Values of secrets are not in it.
+// Entries returns every key with its value, sorted by table and, within a table, in the
+// order of Config. It does not contain the values of secrets.
 func (c *Config) Entries() []Entry {
 	root := reflect.ValueOf(c).Elem()
 	leaves := schemaOf(root.Type())
@@ -81,7 +81,7 @@ func (s schema) declared() []leaf {
 	})
 }
 
-// duration is a duration as people write it: 5m, not 5m0s.
+// duration formats a duration as people write it: 5m, not 5m0s.
 func duration(d time.Duration) string {
 	text := d.String()
 	if strings.HasSuffix(text, "m0s") {
@@ -93,14 +93,14 @@ func duration(d time.Duration) string {
 	return text
 }
 
-// Difference is a key whose values are not the same everywhere.
+// Difference is a key whose values differ.
 type Difference struct {
 	Key    string
 	Values []string // as in TOML, in the order of the configurations
 }
 
-// Diff returns the keys in which configurations differ. Of a secret it says
-// whether it is set, and by the word "differs" that it is another one.
+// Diff returns the keys in which configurations differ. For a secret, it says whether it
+// is set, and with the word "differs" that it is a different one.
 func Diff(configs ...*Config) []Difference {
 	var all []Difference
 	if len(configs) == 0 {

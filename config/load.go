@@ -28,15 +28,15 @@ const (
 	pluginsFile        = "plugins.toml"
 )
 
-// Options tells Load where to look. The zero value reads the process's
-// environment variables and nothing else beyond what is built in.
+// Options tells Load where to look. The zero value reads only the process's
+// environment variables and what is built in.
 type Options struct {
 	// Environment is the environment's name; empty: TASKER_ENV, else development.
 	Environment string
 	// Dir is the operator's directory; empty: TASKER_CONFIG, else none.
 	Dir string
 	// Overrides holds dotted keys and their values as text, from the command
-	// line. They win over everything.
+	// line. They override everything else.
 	Overrides map[string]string
 	// Environ holds the environment variables as name=value; nil: os.Environ().
 	Environ []string
@@ -165,11 +165,11 @@ func builtinEnvironments() []string {
 	return names
 }
 
-// layer is what one layer sets.
+// layer holds what one layer sets.
 type layer struct {
 	values  map[string]any // by dotted key, in the types of the schema
 	origins map[string]Origin
-	owners  map[string]Origin // as origins, and those whose value is wrong
+	owners  map[string]Origin // as origins, including keys whose value is wrong
 	found   bool              // the folder exists
 }
 
@@ -226,7 +226,7 @@ func (l *loader) readFile(into layer, source string, src []byte, root string) {
 		switch {
 		case e.table && l.schema.isTable(key):
 		case e.table && !known:
-			// The keys below are reported one by one; an empty table alone here.
+			// The keys below are reported one by one; an empty table is reported here.
 			if !slices.ContainsFunc(entries, func(o entry) bool { return within(o, e) }) {
 				l.problems.add(origin, key, "%s", l.schema.unknown(key))
 			}
@@ -240,12 +240,12 @@ func (l *loader) readFile(into layer, source string, src []byte, root string) {
 	}
 }
 
-// within reports whether an entry lies below a table's header.
+// within reports whether an entry is below a table's header.
 func within(e, table entry) bool {
 	return len(e.path) > len(table.path) && slices.Equal(e.path[:len(table.path)], table.path)
 }
 
-// set puts a value into a layer, unless it is wrong or already there.
+// set puts a value into a layer, unless it is wrong or already set.
 func (l *loader) set(into layer, leaf leaf, origin Origin, root string, convert func() (any, error)) {
 	value, err := convert()
 	if err == nil {
@@ -286,7 +286,7 @@ func (l *loader) readVariables() layer {
 	return layer
 }
 
-// commandLine is where overrides come from, as whoever typed them knows it.
+// commandLine is the source of overrides.
 const commandLine = "command line"
 
 func (l *loader) readOverrides(overrides map[string]string) layer {

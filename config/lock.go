@@ -10,7 +10,7 @@ import (
 	"strings"
 )
 
-// lockFormat is the version of the file's form.
+// lockFormat is the version of the file's format.
 const lockFormat = 1
 
 // AnyPlatform is the platform of a script.
@@ -21,7 +21,7 @@ const lockHead = `# Which binary of each plugin an environment runs. Written by 
 format = 1
 `
 
-// LockPath returns where the lock of a plugins.toml is: plugins.lock beside it.
+// LockPath returns the path of a plugins.toml's lock: plugins.lock next to it.
 func LockPath(plugins string) string {
 	return filepath.Join(filepath.Dir(plugins), "plugins.lock")
 }
@@ -29,8 +29,8 @@ func LockPath(plugins string) string {
 // Locked is what a lock says about one plugin in one environment.
 type Locked struct {
 	Environment, Kind, Name string
-	// Version is how the plugin described itself when it was locked; empty: it
-	// was not asked.
+	// Version is the version that the plugin reported when it was locked; empty: it was
+	// not asked.
 	Version string
 	// SHA256 holds a checksum for each platform, such as linux/amd64, or
 	// AnyPlatform.
@@ -56,8 +56,7 @@ func NewLock(path string) *Lock { return &Lock{Path: path, plugins: map[[3]strin
 //	version = "1.2.0"
 //	sha256."linux/amd64" = "…"
 //
-// All faults come at once as an *Error. A file that is not there is an
-// os.ErrNotExist.
+// All faults are reported at once, as an *Error. A missing file is an os.ErrNotExist.
 func LoadLock(path string) (*Lock, error) {
 	path, err := filepath.Abs(path)
 	if err != nil {
@@ -99,7 +98,7 @@ type lockReader struct {
 	problems problems
 }
 
-// isPlatform accepts what Go calls a platform: system/machine.
+// isPlatform accepts platforms as Go names them: system/machine.
 func isPlatform(name string) bool {
 	system, machine, ok := strings.Cut(name, "/")
 	return name == AnyPlatform || ok && pluginName.MatchString(system) && pluginName.MatchString(machine)
@@ -120,7 +119,7 @@ func (r *lockReader) entry(e entry, origin Origin) {
 		return
 	}
 	if len(e.path) < 5 {
-		return // a table that only holds others
+		return // a table that only contains others
 	}
 	env, kind, name := e.path[1], e.path[3], e.path[4]
 	if !environmentName.MatchString(env) || !slices.Contains(pluginKinds, kind) || !pluginName.MatchString(name) {
@@ -162,13 +161,13 @@ func (l *Lock) Plugin(env, kind, name string) (Locked, bool) {
 	return *p, true
 }
 
-// Set puts a plugin into the lock, in place of what was there.
+// Set puts a plugin into the lock, replacing its previous entry.
 func (l *Lock) Set(p Locked) { l.plugins[[3]string{p.Environment, p.Kind, p.Name}] = &p }
 
-// Remove takes a plugin out of the lock.
+// Remove removes a plugin from the lock.
 func (l *Lock) Remove(env, kind, name string) { delete(l.plugins, [3]string{env, kind, name}) }
 
-// All returns what is locked, by environment, kind and name.
+// All returns all locked plugins, by environment, kind and name.
 func (l *Lock) All() []Locked {
 	all := make([]Locked, 0, len(l.plugins))
 	for _, p := range l.plugins {
@@ -180,8 +179,7 @@ func (l *Lock) All() []Locked {
 	return all
 }
 
-// Encode returns the lock as it stands in its file: always the same for the
-// same content.
+// Encode returns the lock as a file, which is always the same for the same content.
 func (l *Lock) Encode() []byte {
 	var b strings.Builder
 	b.WriteString(lockHead)

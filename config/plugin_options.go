@@ -14,17 +14,17 @@ import (
 	"strings"
 )
 
-// The keys of a reference to a secret: in place of a value, options hold a table
-// with one of them.
+// The keys of a reference to a secret: instead of a value, options contain a table with
+// one of them.
 const (
-	fromEnv  = "from_env"  // the name of a variable of the host's environment
-	fromFile = "from_file" // the path of a file; one line end at its end is left out
+	fromEnv  = "from_env"  // the name of an environment variable of the host
+	fromFile = "from_file" // the path of a file; one trailing line end is removed
 )
 
-// maxSecret bounds a file that holds a secret.
+// maxSecret bounds a file that contains a secret.
 const maxSecret = 64 << 10
 
-// option files one key of options, path counted from the table.
+// option stores one key of options; path starts at the table.
 func (r *pluginReader) option(into settings, path []string, e entry, origin Origin) {
 	if len(path) == 0 {
 		if !e.table {
@@ -59,8 +59,8 @@ func pointer(path []string) string {
 	return p.String()
 }
 
-// mergeTables returns base with over laid on top, tables merged and all else
-// replaced. A reference to a secret is a value: it is not merged with anything.
+// mergeTables returns base overlaid with over: tables are merged, everything else is
+// replaced. A reference to a secret is a value, so it is not merged with anything.
 func mergeTables(base, over map[string]any) map[string]any {
 	merged := maps.Clone(base)
 	for key, value := range over {
@@ -117,7 +117,7 @@ func checkReference(ref map[string]any) string {
 	return ""
 }
 
-// replaceReferences returns a copy of options with every reference exchanged.
+// replaceReferences returns a copy of options with every reference replaced.
 func replaceReferences(value any, path []string, exchange func(ref map[string]any, path []string) any) any {
 	deeper := func(part string, v any) any {
 		return replaceReferences(v, append(slices.Clone(path), part), exchange)
@@ -143,8 +143,8 @@ func replaceReferences(value any, path []string, exchange func(ref map[string]an
 	}
 }
 
-// OptionOrigin returns where plugins.toml sets the option at a JSON pointer, or
-// the nearest that holds it, or the plugin itself.
+// OptionOrigin returns where plugins.toml sets the option at a JSON pointer, or the
+// nearest one that contains it, or the plugin itself.
 func (s *PluginSpec) OptionOrigin(pointer string) Origin {
 	for at := pointer; at != ""; at = at[:strings.LastIndexByte(at, '/')] {
 		if origin, ok := s.options[at]; ok {
@@ -157,8 +157,8 @@ func (s *PluginSpec) OptionOrigin(pointer string) Origin {
 	return s.Origin
 }
 
-// OptionProblem is a fault that someone found in an option: the plugin, or its
-// schema. It names the place in plugins.toml.
+// OptionProblem is a fault that the plugin or its schema found in an option. It names
+// the place in plugins.toml.
 func (s *PluginSpec) OptionProblem(pointer, message string) Problem {
 	origin := s.OptionOrigin(pointer)
 	key := "plugin." + s.Kind + "." + s.Name + ".options"
@@ -170,12 +170,11 @@ func (s *PluginSpec) OptionProblem(pointer, message string) Problem {
 	return Problem{Source: origin.Source, Line: origin.Line, Key: key, Message: message}
 }
 
-// ResolveOptions returns the options with the secrets in place of their
-// references, and the secrets. Who gets them hands them to the plugin and
-// nowhere else. getenv is os.LookupEnv.
+// ResolveOptions returns the options with references replaced by secrets, and the
+// secrets. The caller must pass them only to the plugin. getenv is os.LookupEnv.
 func (s *PluginSpec) ResolveOptions(getenv func(string) (string, bool)) (resolved json.RawMessage, secrets []string, err error) {
 	if !bytes.Contains(s.Options, []byte(`"from_`)) {
-		return s.Options, nil, nil // nothing to replace, and the bytes stay
+		return s.Options, nil, nil // nothing to replace: the bytes stay as they are
 	}
 	var options any
 	dec := json.NewDecoder(bytes.NewReader(s.Options))

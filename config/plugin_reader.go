@@ -13,7 +13,7 @@ import (
 	"github.com/tasker-systems/tasker-host/internal/spelling"
 )
 
-// pluginTables is what a plugins.toml consists of, for messages.
+// pluginTables lists the tables of a plugins.toml, for messages.
 const pluginTables = "the tables are defaults, lock, trust, plugin.KIND.NAME, env.ENV.lock, env.ENV.trust and env.ENV.plugin.KIND.NAME"
 
 var (
@@ -22,7 +22,7 @@ var (
 	variableName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 )
 
-// builtInDefaults is the source of the settings that no file has.
+// builtInDefaults is the source of settings that no file sets.
 const builtInDefaults = "built-in plugin_defaults.toml"
 
 func parsePlugins(path string, src []byte, env string) (*Plugins, error) {
@@ -50,18 +50,18 @@ func newPluginReader(root, env string) *pluginReader {
 	}
 }
 
-// pluginDraft is what has been read about one plugin, by layer: its table and
-// the overlay of the environment.
+// pluginDraft holds what was read about one plugin, by layer: its table and the
+// environment's overlay.
 type pluginDraft struct {
 	origin        Origin
 	base, overlay settings
 }
 
-// settings are the keys that one table sets, and where.
+// settings are the keys that one table sets, and their origins.
 type settings struct {
 	values  map[string]any
 	options map[string]any
-	origins map[string]Origin // of values by key, of options by JSON pointer
+	origins map[string]Origin // by key for values, by JSON pointer for options
 }
 
 func newSettings() settings {
@@ -75,7 +75,7 @@ type pluginReader struct {
 	defaults           settings
 	plugins            map[[2]string]*pluginDraft
 	policy, envPolicy  settings
-	told               map[string]bool // the tables that complain has named
+	told               map[string]bool // the tables that complain has reported
 	problems           problems
 }
 
@@ -93,7 +93,7 @@ func (r *pluginReader) read(source string, src []byte) {
 	}
 }
 
-// entry files one key under its table.
+// entry stores one key under its table.
 func (r *pluginReader) entry(e entry, origin Origin) {
 	path, overlay, active := e.path, false, true
 	if path[0] == "env" && len(path) > 2 {
@@ -112,7 +112,7 @@ func (r *pluginReader) entry(e entry, origin Origin) {
 			r.setting(target, path[3:], e, origin)
 		}
 	case e.table && (table == "plugin" || table == "env") && len(path) < 3:
-		// [plugin], [plugin.handler], [env] and [env.ENV] only hold others.
+		// [plugin], [plugin.handler], [env] and [env.ENV] only contain others.
 	case table == "plugin":
 		r.complain(e.path, origin, "want a table, got %s", describe(e.value))
 	default:
@@ -131,7 +131,7 @@ func unknownTable(name string, overlay bool) string {
 	return "unknown; " + pluginTables
 }
 
-// complain reports a table's fault once, not again for each of its keys.
+// complain reports a table's fault only once, not for each of its keys.
 func (r *pluginReader) complain(path []string, origin Origin, format string, args ...any) {
 	key := strings.Join(path, ".")
 	if !r.told[key] {
@@ -140,8 +140,8 @@ func (r *pluginReader) complain(path []string, origin Origin, format string, arg
 	}
 }
 
-// draft returns the settings that a plugin's table fills. Those of another
-// environment are checked and then forgotten.
+// draft returns the settings to fill from a plugin's table. Settings of other
+// environments are checked and then discarded.
 func (r *pluginReader) draft(kind, name string, overlay, active bool, origin Origin) (settings, bool) {
 	if !slices.Contains(pluginKinds, kind) {
 		r.complain([]string{"plugin", kind}, origin, "%.40q is not a kind of plugin: want %s", kind, strings.Join(pluginKinds, ", "))
@@ -164,7 +164,7 @@ func (r *pluginReader) draft(kind, name string, overlay, active bool, origin Ori
 	return r.plugins[id].base, true
 }
 
-// setting puts one key of a plugin, path counted from its table.
+// setting stores one key of a plugin; path starts at its table.
 func (r *pluginReader) setting(into settings, path []string, e entry, origin Origin) {
 	name, key := strings.Join(path, "."), strings.Join(e.path, ".")
 	leaf, known := r.settings[name]
@@ -208,11 +208,11 @@ func (r *pluginReader) unknown(name string) string {
 	return "unknown key; a plugin has " + strings.Join(names, ", ")
 }
 
-// policyEntry puts one key of [lock] or [trust].
+// policyEntry stores one key of [lock] or [trust].
 func (r *pluginReader) policyEntry(path []string, e entry, origin Origin, overlay, active bool) {
 	name := strings.Join(path, ".")
 	leaf, known := r.policies[name]
-	into := newSettings() // of another environment: checked and forgotten
+	into := newSettings() // of another environment: checked and discarded
 	if active && overlay {
 		into = r.envPolicy
 	} else if active {
@@ -229,8 +229,8 @@ func (r *pluginReader) policyEntry(path []string, e entry, origin Origin, overla
 	}
 }
 
-// policyOf merges the layers of [lock] and [trust]: an environment's own wins
-// over what holds for all.
+// policyOf merges the layers of [lock] and [trust]: an environment's settings override
+// those for all.
 func (r *pluginReader) policyOf() PluginPolicy {
 	var p PluginPolicy
 	r.policies.fill(reflect.ValueOf(&p).Elem(), r.policy.values, r.envPolicy.values)
@@ -246,8 +246,7 @@ func (r *pluginReader) policyOf() PluginPolicy {
 	return p
 }
 
-// publicKey is what a public key of minisign looks like: 42 bytes that begin
-// with "Ed", in base 64.
+// publicKey matches minisign's public keys: 42 bytes that begin with "Ed", in base64.
 var publicKey = regexp.MustCompile(`^RW[A-Za-z0-9+/]{54}$`)
 
 // fill sets a struct's fields from layers, later ones winning.
@@ -322,7 +321,7 @@ func (r *pluginReader) spec(kind, name string, draft *pluginDraft) PluginSpec {
 	return spec
 }
 
-// checkRollout looks at how the values of a rollout fit together.
+// checkRollout checks that the values of a rollout fit together.
 func (r *pluginReader) checkRollout(s *PluginSpec, key string) {
 	if s.Kind == KindHandler && s.Rollout.Strategy == RolloutShadow {
 		r.problems.add(s.At("rollout.strategy"), key+".rollout.strategy", "handlers have effects, so steps cannot run twice for a comparison: want immediate or canary")

@@ -17,18 +17,18 @@ var pluginDefaults []byte
 // The kinds of plugins.
 const (
 	KindHandler = "handler" // runs steps
-	KindScaling = "scaling" // says how many executors a pool has
-	KindHealth  = "health"  // reports health, and is told of it
+	KindScaling = "scaling" // decides how many executors a pool has
+	KindHealth  = "health"  // checks health, or reports it to others
 )
 
 // The ways in which a new binary or new settings take over.
 const (
-	RolloutImmediate = "immediate"     // as soon as it has proved itself
-	RolloutCanary    = "canary"        // gets a growing share of the work before
-	RolloutShadow    = "shadow+canary" // gets copies before, whose answers do not count
+	RolloutImmediate = "immediate"     // as soon as it has proved to work
+	RolloutCanary    = "canary"        // first gets a growing share of the work
+	RolloutShadow    = "shadow+canary" // first gets copies of the calls, whose answers are discarded
 )
 
-// Plugins is what plugins.toml says for one environment.
+// Plugins is the content of plugins.toml for one environment.
 type Plugins struct {
 	Environment string
 	// Path is the file, absolute.
@@ -38,7 +38,7 @@ type Plugins struct {
 	PluginPolicy
 }
 
-// PluginPolicy says which binaries may run at all.
+// PluginPolicy says which binaries may run.
 type PluginPolicy struct {
 	Lock  LockPolicy  `toml:"lock"`
 	Trust TrustPolicy `toml:"trust"`
@@ -73,12 +73,12 @@ type PluginSpec struct {
 	// Origin is where plugins.toml names the plugin.
 	Origin Origin
 
-	options  map[string]Origin // where each option stands, by JSON pointer
-	settings map[string]Origin // where each setting stands that a file has, by key
+	options  map[string]Origin // where each option is set, by JSON pointer
+	settings map[string]Origin // where a file sets each setting, by key
 }
 
-// At returns where a setting stands; where the plugin is named if only the
-// built-in defaults have it.
+// At returns where a setting is set, or where the plugin is named if it has the
+// built-in default.
 func (s *PluginSpec) At(key string) Origin {
 	if o, ok := s.settings[key]; ok {
 		return o
@@ -86,11 +86,11 @@ func (s *PluginSpec) At(key string) Origin {
 	return s.Origin
 }
 
-// Slot returns kind and name as people write them: handler/arithmetic.
+// Slot returns kind and name: handler/arithmetic.
 func (s *PluginSpec) Slot() string { return s.Kind + "/" + s.Name }
 
 // PluginSettings are the settings of a plugin that are single values, with Path
-// made absolute. Ranges stand in the tags, defaults in plugin_defaults.toml.
+// made absolute. Ranges are in the tags, defaults in plugin_defaults.toml.
 type PluginSettings struct {
 	// Path is the path of the plugin's binary; a relative path starts from the
 	// folder of plugins.toml.
@@ -138,7 +138,7 @@ type PluginSettings struct {
 	Rollout Rollout `toml:"rollout"`
 }
 
-// Rollout is how a new binary, or new settings, take over from the old.
+// Rollout is how a new binary, or new settings, take over.
 type Rollout struct {
 	// Strategy is how a new binary, or new settings, take over: immediate; canary,
 	// which first gives the new process a growing share of the work; or, for
@@ -171,15 +171,15 @@ type Rollout struct {
 //	rollout = { strategy = "canary", steps = [1, 10, 50], hold = "1m" }
 //
 //	[env.production.plugin.handler.arithmetic]
-//	max_in_flight = 2000               # key by key over the above
+//	max_in_flight = 2000               # overrides single keys
 //
 //	[lock]
-//	required = true                    # only what plugins.lock names runs
+//	required = true                    # run only what plugins.lock lists
 //
 //	[env.production.trust]
-//	keys = ["RWQ…"]                    # … and only what one of these signed
+//	keys = ["RWQ…"]                    # … and only what one of these keys signed
 //
-// All faults come at once as an *Error.
+// All faults are reported at once, as an *Error.
 func LoadPlugins(path, env string) (*Plugins, error) {
 	path, err := filepath.Abs(path)
 	if err != nil {
@@ -192,7 +192,7 @@ func LoadPlugins(path, env string) (*Plugins, error) {
 	return parsePlugins(path, src, env)
 }
 
-// ParsePlugins is LoadPlugins of a text that is to become the file.
+// ParsePlugins is LoadPlugins for a text that may become the file.
 func ParsePlugins(path string, text []byte, env string) (*Plugins, error) {
 	path, err := filepath.Abs(path)
 	if err != nil {
@@ -201,8 +201,8 @@ func ParsePlugins(path string, text []byte, env string) (*Plugins, error) {
 	return parsePlugins(path, text, env)
 }
 
-// PluginEnvironments returns the environments that a plugins.toml is for: those
-// that are built in and those that it names, in order.
+// PluginEnvironments returns the environments of a plugins.toml in order: the built-in
+// ones and those that it names.
 func PluginEnvironments(path string) ([]string, error) {
 	src, err := os.ReadFile(path)
 	if err != nil {

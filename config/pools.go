@@ -7,10 +7,10 @@ import (
 	"strings"
 )
 
-// Bounds are the least and the most executors of a pool.
+// Bounds are the minimum and maximum number of executors of a pool.
 type Bounds struct{ Min, Max int }
 
-// Bounds returns those of a namespace.
+// Bounds returns the bounds of a namespace's pool.
 func (s *StepExecution) Bounds(namespace string) Bounds {
 	named, _ := s.parse() // validated when it was loaded
 	if b, ok := named[namespace]; ok {

@@ -10,9 +10,9 @@ import (
 
 // Problem is one fault of a configuration.
 type Problem struct {
-	Source  string // the file, variable or command line it stands in; empty if nowhere
+	Source  string // the file, variable or command line with the fault; empty if none
 	Line    int    // the line in the file, 0 if unknown
-	Key     string // the dotted key, empty if it concerns none
+	Key     string // the dotted key; empty if the fault concerns none
 	Message string // what is wrong and what to write instead
 }
 
@@ -27,7 +27,7 @@ func (p Problem) String() string {
 	return strings.Join(parts, ": ")
 }
 
-// Place returns "file:line", or what there is of it.
+// Place returns "file:line", as far as known.
 func (p Problem) Place() string { return place(p.Source, p.Line) }
 
 // Text returns "key: message".
@@ -36,7 +36,7 @@ func (p Problem) Text() string { return Problem{Key: p.Key, Message: p.Message}.
 // Error is every problem of a configuration, in the order of the files.
 type Error struct{ Problems []Problem }
 
-// Error lists the problems, one on a line.
+// Error lists the problems, one per line.
 func (e *Error) Error() string {
 	lines := make([]string, len(e.Problems))
 	for i, p := range e.Problems {

@@ -1,7 +1,7 @@
 package config
 
 import (
-	_ "embed" // the sources whose comments say what a key does
+	_ "embed" // the sources whose comments explain the keys
 	"fmt"
 	"go/ast"
 	"go/parser"
@@ -14,8 +14,8 @@ import (
 	"time"
 )
 
-// What a key does is said once, in the comment of its field. The reference is
-// made from there, so that page, command and code cannot differ.
+// The comment of a key's field is the only explanation of the key. The reference is
+// generated from it, so that page, command and code cannot differ.
 var (
 	//go:embed config.go
 	configSource string
@@ -47,7 +47,7 @@ func Reference() (string, error) {
 type reference struct {
 	out      strings.Builder
 	effects  map[string]string // by Struct.Field
-	names    map[string]string // of fields: the key's
+	names    map[string]string // key names by field
 	base     map[string]any
 	differs  map[string]map[string]any // by environment
 	defaults map[string]any            // of plugins
@@ -73,7 +73,7 @@ func newReference() (*reference, error) {
 	return r, l.problems.err()
 }
 
-// comments notes what the comments of a source's fields say.
+// comments collects the comments of a source's fields.
 func (r *reference) comments(src string) error {
 	file, err := parser.ParseFile(token.NewFileSet(), "", src, parser.ParseComments|parser.SkipObjectResolution)
 	if err != nil {
@@ -98,8 +98,8 @@ func (r *reference) comments(src string) error {
 	return nil
 }
 
-// tables writes a table for each table of keys that a struct declares; title is
-// what stands before their names.
+// tables writes a table for each table of keys that a struct declares; title is the
+// prefix of their names.
 func (r *reference) tables(title string, root reflect.Type, defaultOf func(leaf) string) {
 	table := "-"
 	for _, leaf := range schemaOf(root).declared() {
@@ -133,8 +133,8 @@ func (r *reference) row(name string, l leaf, root reflect.Type, def string) {
 	fmt.Fprintf(&r.out, "| `%s` | %s | %s | %s | %s |\n", name, l.kind(), def, reloads, r.effect(l, root))
 }
 
-// effect is the comment of the leaf's field without its name and a first "is",
-// and with other fields of the struct under the names of their keys.
+// effect is the comment of the leaf's field, without its name and a first "is", and
+// with the names of other fields replaced by those of their keys.
 func (r *reference) effect(l leaf, root reflect.Type) string {
 	owner := root
 	for i := range len(l.index) - 1 {
@@ -158,7 +158,7 @@ func (r *reference) effect(l leaf, root reflect.Type) string {
 	return strings.ReplaceAll(text, "|", `\|`)
 }
 
-// kind says in words what a value looks like.
+// kind describes the form of a value.
 func (l leaf) kind() string {
 	limits := ""
 	if l.limits.min != "" {
@@ -193,7 +193,7 @@ func (l leaf) kind() string {
 	}
 }
 
-// defaultOf is the base's value, and those of the environments that differ.
+// defaultOf is the base's value, and the values of environments that differ.
 func (r *reference) defaultOf(l leaf) string {
 	parts := []string{}
 	if text := literal(r.base[l.key]); text != `""` {
@@ -214,8 +214,8 @@ func (r *reference) pluginDefault(l leaf) string {
 	return ""
 }
 
-// literal is a value as TOML, without the quotes that a duration or a size
-// needs in a file: its type says that.
+// literal is a value as TOML, but without the quotes that durations and sizes need in a
+// file: the type implies them.
 func literal(value any) string {
 	if d, ok := value.(time.Duration); ok {
 		return duration(d)

@@ -6,19 +6,18 @@ import (
 	"reflect"
 )
 
-// Change is what a running host makes of a configuration that was read anew.
+// Change says what a running host does with a configuration that was read again.
 type Change struct {
-	// Config is to be in force: the old one with the new values of the keys that
-	// reload.
+	// Config is the configuration to put in force: the old one with the new values of
+	// keys that can be reloaded.
 	Config *Config
-	// Applied are the keys whose values change now, Restart those that differ
-	// and wait for the next start of the host.
+	// Applied lists the keys whose values change now, Restart those that change at the
+	// next start of the host.
 	Applied, Restart []string
 }
 
-// Adopt says what a host with this configuration does with another one. Its
-// error is that the new values do not fit together with those that only a
-// restart changes: then nothing may be applied.
+// Adopt says what a host with this configuration does with a new one. It fails if the new
+// values conflict with those that only a restart changes: then nothing may be applied.
 func (c *Config) Adopt(next *Config) (Change, error) {
 	merged := *c
 	merged.origins = maps.Clone(c.origins)

@@ -10,7 +10,7 @@ import (
 // maxRetention is the longest time that a namespace may keep its tasks.
 const maxRetention = 175200 * time.Hour
 
-// ByNamespace returns how long the namespaces that are named keep their tasks.
+// ByNamespace returns how long the listed namespaces keep their tasks.
 func (r *Retention) ByNamespace() map[string]time.Duration {
 	found, _ := r.parse() // validated when it was loaded
 	return found

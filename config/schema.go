@@ -14,17 +14,17 @@ import (
 	"github.com/tasker-systems/tasker-host/internal/spelling"
 )
 
-// schema is the set of keys that a struct declares by its tags: toml names a
-// key, min and max bound a number or duration, oneof lists the values of a
-// string, match names its form, path marks a path, which in a file starts from
-// the file's folder, and reload a key that a running host takes over.
+// schema is the set of keys that a struct declares by its tags: toml names a key, min
+// and max bound a number or duration, oneof lists the values of a string, match names
+// its form, path marks a path (relative to the file that sets it), and reload marks a
+// key that a running host takes over.
 type schema map[string]leaf
 
 // leaf is one key.
 type leaf struct {
 	key    string
 	typ    reflect.Type
-	index  []int // the field, from the struct
+	index  []int // of the field in the struct
 	limits limits
 }
 
@@ -36,7 +36,7 @@ type limits struct {
 	reload   bool
 }
 
-// form returns the pattern that a match tag names and what it wants, in words.
+// form returns the pattern that a match tag names, and its description.
 func form(name string) (pattern *regexp.Regexp, want string) {
 	switch name {
 	case "queue":
@@ -95,7 +95,7 @@ func limitsOf(tag reflect.StructTag) limits {
 // keys returns all keys, sorted.
 func (s schema) keys() []string { return slices.Sorted(maps.Keys(s)) }
 
-// isTable reports whether keys lie below the dotted name.
+// isTable reports whether there are keys below the dotted name.
 func (s schema) isTable(name string) bool {
 	for key := range s {
 		if strings.HasPrefix(key, name+".") {
@@ -105,7 +105,7 @@ func (s schema) isTable(name string) bool {
 	return false
 }
 
-// unknown says what is wrong with a key that the schema lacks.
+// unknown returns the message for a key that is not in the schema.
 func (s schema) unknown(key string) string {
 	if near := spelling.Nearest(key, s.keys()); near != "" {
 		return "unknown key, did you mean " + near + "?"
@@ -236,7 +236,7 @@ func listOf[E, T any](value any, what string, convert func(E) T) ([]T, error) {
 	return list, nil
 }
 
-// check reports what keeps a value of the leaf's type out of its limits.
+// check reports why a value of the leaf's type is outside its limits.
 func (l leaf) check(value any) error {
 	switch v := value.(type) {
 	case int:
@@ -248,7 +248,7 @@ func (l leaf) check(value any) error {
 	case float64:
 		low, _ := strconv.ParseFloat(l.limits.min, 64)
 		high, _ := strconv.ParseFloat(l.limits.max, 64)
-		if !(v >= low && v <= high) { // so that NaN is neither
+		if !(v >= low && v <= high) { // false for NaN
 			return fmt.Errorf("%v is out of range: want %s to %s", v, l.limits.min, l.limits.max)
 		}
 	case time.Duration:
@@ -279,7 +279,7 @@ func (l leaf) checkString(v string) error {
 		return fmt.Errorf("%.40q is not one of %s", v, strings.Join(l.limits.oneof, ", "))
 	}
 	if pattern, want := form(l.limits.match); pattern != nil && !pattern.MatchString(v) {
-		if strings.Contains(v, "@") { // a password may stand before it
+		if strings.Contains(v, "@") { // it may follow a password
 			return fmt.Errorf("is not valid: want %s", want)
 		}
 		return fmt.Errorf("%.70q is not valid: want %s", v, want)
@@ -290,7 +290,7 @@ func (l leaf) checkString(v string) error {
 	return nil
 }
 
-// checkSecret is checkString in words that do not show the value.
+// checkSecret is checkString without the value in messages.
 func (l leaf) checkSecret(v Secret) error {
 	if pattern, want := form(l.limits.match); pattern != nil && !pattern.MatchString(v.Reveal()) {
 		return fmt.Errorf("is not valid: want %s", want)

@@ -8,9 +8,8 @@ import (
 
 const redacted = "[redacted]"
 
-// Secret is a string that shows itself to nobody who does not ask by name:
-// printing, formatting, logging and encoding give "[redacted]", or nothing if
-// it is empty.
+// Secret is a string that only Reveal shows: printing, formatting, logging and encoding
+// give "[redacted]", or nothing if it is empty.
 type Secret struct{ value string }
 
 var (
@@ -38,8 +37,7 @@ func (s Secret) String() string {
 // GoString is String, for %#v.
 func (s Secret) GoString() string { return s.String() }
 
-// Format writes String whatever the verb: %x of a struct would otherwise reach
-// the bytes.
+// Format writes String for every verb: otherwise, %x of a struct would show the bytes.
 func (s Secret) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, s.String()) }
 
 // LogValue is String, for log/slog.

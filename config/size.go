@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// Bytes is a size. In a file it is written with its unit: "64KiB", "256MiB".
+// Bytes is a size. In files, it has a unit: "64KiB", "256MiB".
 type Bytes int64
 
 // units from the largest to the smallest.

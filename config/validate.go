@@ -11,16 +11,15 @@ import (
 // maxSocketPath leaves room below the 108 bytes of a unix socket's address.
 const maxSocketPath = 100
 
-// reservedConnections are those that no committer may take: heartbeat, sweep,
-// claims and the API.
+// reservedConnections is the number of connections that remain for the heartbeat, the
+// sweep, claims and the API.
 const reservedConnections = 2
 
-// minAudit is how long the database refuses to give up an entry of the audit.
+// minAudit is the time for which the database refuses to delete audit entries.
 const minAudit = 720 * time.Hour
 
-// Validate checks ranges and how the values fit together. Its error is an
-// *Error with all problems. Load has called it; a Config made by hand may be
-// checked by it.
+// Validate checks ranges, and that the values fit together. Its error is an *Error with
+// all problems. Load calls it; use it for a Config that was made by hand.
 func (c *Config) Validate() error { return c.validate().err() }
 
 func (c *Config) validate() problems {
@@ -49,17 +48,17 @@ func (c *Config) validate() problems {
 	return ps
 }
 
-// rule is something that must hold between values; key is the one to change.
+// rule is a condition on several values; key is the one to change.
 type rule struct {
 	key   string
 	holds bool
 	want  string
 }
 
-// rules are the time budgets and sizes that depend on each other. A lease must
-// survive two lost heartbeats and the slowest statement, or live hosts lose
-// their work; what frees a dead host's work must run well within a lease; and a
-// host must be done before its supervisor kills it.
+// rules are the time budgets and sizes that depend on each other. A lease must survive
+// two lost heartbeats and the slowest statement, or live hosts lose their work; what
+// frees a dead host's work must run well within a lease; and a host must have stopped
+// before its supervisor kills it.
 func (c *Config) rules() []rule {
 	o, d := c.Orchestration, c.Database
 	scaling, steps := c.ExecutorPools.Coordinator, c.ExecutorPools.StepExecution
@@ -100,7 +99,7 @@ func (c *Config) rules() []rule {
 		},
 		{
 			"orchestration.retention.audit", o.Retention.Audit == 0 || o.Retention.Audit >= minAudit,
-			sentence(o.Retention.Audit, "is too short: want 0s (kept for ever) or at least 30 days", minAudit),
+			sentence(o.Retention.Audit, "is too short: want 0s (kept forever) or at least 30 days", minAudit),
 		},
 		{
 			"orchestration.step_results_queue", o.StepResultsQueue != o.TaskRequestsQueue,
@@ -127,7 +126,7 @@ func (c *Config) ownerOfSocket() string {
 	return "system.state_dir" // the layers left it empty
 }
 
-// poolRules are those of the pools whose executors take turns.
+// poolRules are the rules for pools whose executors take turns.
 func (c *Config) poolRules() []rule {
 	p := &c.ExecutorPools
 	statement := c.Database.StatementTimeout + c.Database.LockTimeout
@@ -162,19 +161,19 @@ func atLeastMin(pool string, low, high int) rule {
 	return rule{key + ".max", high >= low, "must be at least " + key + ".min (" + strconv.Itoa(low) + ")"}
 }
 
-// shareOf says that a time must be at most a share of the lease, with the sum.
+// shareOf says that a time must be at most a share of the lease, with the calculation.
 func shareOf(have time.Duration, share int, lease time.Duration) string {
 	names := map[int]string{3: "third", 6: "sixth"}
 	return fmt.Sprintf("%s must be at most a %s of orchestration.lease (%s / %d = %s)", have, names[share], lease, share, lease/time.Duration(share))
 }
 
-// twice says that a time must leave room for a statement and its repetition.
+// twice says that a time must be long enough for a statement and its repetition.
 func twice(have time.Duration, d Database) string {
 	return fmt.Sprintf("%s must be at least twice database.statement_timeout + lock_timeout (2 × (%s + %s) = %s)",
 		have, d.StatementTimeout, d.LockTimeout, 2*(d.StatementTimeout+d.LockTimeout))
 }
 
-// sum is the beginning of a sum of a key and another one.
+// sum starts the message about the sum of two keys.
 func sum(own time.Duration, other string, value time.Duration) string {
 	return fmt.Sprintf("%s + %s of %s =", own, value, other)
 }

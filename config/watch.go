@@ -14,18 +14,17 @@ import (
 )
 
 const (
-	// settleTime is how long files must rest before they are looked at: editors
-	// and deployments write more than once.
+	// settleTime is how long files must be unchanged before they are read: editors and
+	// deployments write more than once.
 	settleTime = 200 * time.Millisecond
-	// lookInterval finds changes of which the system said nothing, as network
-	// file systems do.
+	// lookInterval finds changes that the system does not report, such as on network
+	// file systems.
 	lookInterval = 30 * time.Second
 )
 
-// Watch calls changed at its beginning, and whenever the configuration files in
-// an operator's directory have come to hold something else, until ctx ends. It
-// watches directories, not
-// files: a file that is replaced by another of its name stays watched.
+// Watch calls changed at its beginning, and whenever the content of the configuration
+// files in an operator's directory changes, until ctx ends. It watches directories, not
+// files, so that a replaced file stays watched.
 func Watch(ctx context.Context, dir, env string, changed func()) (err error) {
 	w, err := fsnotify.NewWatcher()
 	if err != nil {
@@ -51,12 +50,12 @@ func Watch(ctx context.Context, dir, env string, changed func()) (err error) {
 			}
 			settle.Reset(settleTime)
 			continue
-		case <-w.Errors: // events were lost: look
+		case <-w.Errors: // events were lost: check the files
 		case <-settle.C:
 		case <-look.C:
 		}
 		for _, d := range watched {
-			_ = w.Add(d) // there or not, or replaced; adding twice changes nothing
+			_ = w.Add(d) // it may be missing or replaced; adding twice has no effect
 		}
 		if now := contents(dir, env); now != seen {
 			seen = now
@@ -65,7 +64,7 @@ func Watch(ctx context.Context, dir, env string, changed func()) (err error) {
 	}
 }
 
-// contents is a checksum of the files that Load reads of a directory.
+// contents is a checksum of the files that Load reads from a directory.
 func contents(dir, env string) [sha256.Size]byte {
 	h := sha256.New()
 	for _, d := range []string{dir, filepath.Join(dir, "environments", env)} {

@@ -17,7 +17,7 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
 )
 
-// Engine is what is measured.
+// Engine is the subject of the measurements.
 type Engine interface {
 	SubmitAll(ctx context.Context, all []pipeline.Submission) ([]pipeline.Submitted, error)
 	Submit(ctx context.Context, s pipeline.Submission) (pipeline.Submitted, error)
@@ -25,38 +25,37 @@ type Engine interface {
 	TemplatesChanged(ctx context.Context) error
 }
 
-// Templates stores the templates that are run.
+// Templates stores the templates of the tasks.
 type Templates interface {
 	ApplyTemplate(ctx context.Context, source []byte, plans []workflow.Plan) (bool, error)
 }
 
-// Site is where it is measured.
+// Site is the place of a measurement: hosts, database, and what else it needs.
 type Site struct {
-	Engines   []Engine // of the hosts
+	Engines   []Engine // one per host
 	Templates Templates
-	Pool      *pgxpool.Pool   // connections beside the hosts' own
+	Pool      *pgxpool.Pool   // the benchmark's own connections
 	Pools     []*pgxpool.Pool // the hosts' own
 	Plugins   func() []int    // process ids of the hosts' plugins
-	MaxSteps  int             // a template may have; 0: the usual number
+	MaxSteps  int             // the limit of a template; 0: the default
 	// Workers starts n outside workers on the bench's namespace. recorded is called
-	// with the number of steps they have settled since its last call, failed if
-	// one cannot go on. stop returns when all have ended.
+	// with the number of steps that they settled since its last call, failed if one
+	// cannot continue. stop returns when all have ended.
 	Workers func(ctx context.Context, n int, how Manner, recorded func(steps int), failed func(error)) (stop func(), err error)
-	// Restart stops the hosts and starts others whose sessions have the settings
-	// of the server that are given. What is measured from then on is on the site
-	// it returns.
+	// Restart stops the hosts and starts others whose sessions have the given server
+	// settings. Later measurements use the site that it returns.
 	Restart func(ctx context.Context, session map[string]string) (Site, error)
-	// Apart starts a host in a process of its own; if handlers run inside of the
-	// hosts, it is this process.
+	// Apart starts a host in a separate process, or in this one if handlers run inside
+	// the hosts.
 	Apart    func(ctx context.Context) (Apart, error)
 	Pause    func(ctx context.Context, pause bool) error // the bench's namespace
-	Requests string                                      // the queue of requests for tasks
+	Requests string                                      // the queue for task requests
 }
 
-// Context is that of all tasks of benchmarks.
+// Context is the context of all benchmark tasks.
 var Context = json.RawMessage(`{"order_id":"7b1f0a52-4f6e-4f43-9d6b-2f7c9b1d5e10","amount":"209.97"}`)
 
-// padded is Context with more in it, so that it has so many bytes.
+// padded is Context, padded to the given number of bytes.
 func padded(size int) json.RawMessage {
 	const note = `,"note":""}`
 	base := string(Context[:len(Context)-1])
@@ -100,7 +99,7 @@ func Run(ctx context.Context, s Site, o Options) (readmodel.BenchReport, error) 
 	if err := m.apply(m.shape, Namespace); err != nil {
 		return m.report, err
 	}
-	if err := s.Pause(ctx, false); err != nil { // a run that was killed may have left it
+	if err := s.Pause(ctx, false); err != nil { // a run that was killed may have left it paused
 		return m.report, err
 	}
 	if shape.handler == apart {
@@ -119,16 +118,16 @@ func Run(ctx context.Context, s Site, o Options) (readmodel.BenchReport, error) 
 		}
 		return m.report, fmt.Errorf("%s: %w", w.Name, err)
 	}
-	if w.Name != Memory { // which told of another process
+	if w.Name != Memory { // which measured another process
 		m.report.PeakMemoryBytes = peakMemory()
 	}
 	return m.report, nil
 }
 
 const (
-	defaultSteps  = 80000       // at full load, in as many tasks as that takes
+	defaultSteps  = 80000       // at full load; the number of tasks follows from it
 	defaultBytes  = 200_000_000 // of all results, in the workload payload
-	defaultWindow = 8000        // steps of the tasks that are under way at once
+	defaultWindow = 8000        // steps of the tasks in progress at once
 )
 
 // measurement is one run of a workload.
@@ -137,11 +136,11 @@ type measurement struct {
 	ctx     context.Context // of a single call
 	options Options
 	shape   Shape
-	input   json.RawMessage // of each task
+	input   json.RawMessage // for each task
 	server  *server
 	report  readmodel.BenchReport
-	next    int // the namespace that the next task goes to
-	spread  int // over how many namespaces
+	next    int // the namespace of the next task
+	spread  int // the number of namespaces used
 	outside outsideSteps
 }
 
@@ -176,10 +175,10 @@ func (m *measurement) submission() pipeline.Submission {
 	return s
 }
 
-// warmUp is how many tasks warm up.
+// warmUp is the number of tasks in the warm-up.
 func warmUp(o Options) int { return max(o.Tasks/5, min(o.Tasks, 50)) }
 
-// loads warms up and measures full load as often as asked for.
+// loads warms up, and measures full load as often as requested.
 func (m *measurement) loads() (full, error) {
 	o := m.options
 	if _, err := m.load("warm-up", warmUp(o)); err != nil {
@@ -196,10 +195,9 @@ func (m *measurement) loads() (full, error) {
 	return median(all), nil
 }
 
-// full is what one measurement at full load has come to, or the medians of
-// several.
+// full is the result of one measurement at full load, or the medians of several.
 type full struct {
-	seconds, least, most float64 // least and most steps a second
+	seconds, least, most float64 // least and most steps per second
 	cost                 cost    // of a step
 	latency              []time.Duration
 }
@@ -242,7 +240,7 @@ func median(all []full) full {
 	return out
 }
 
-// tell puts a measurement at full load in the report.
+// tell adds a measurement at full load to the report.
 func (m *measurement) tell(f full) {
 	r, o := &m.report, m.options
 	r.Tasks, r.Steps, r.Seconds, r.Repeats = o.Tasks, o.Tasks*m.shape.Steps, f.seconds, o.Repeats
@@ -255,14 +253,14 @@ func (m *measurement) tell(f full) {
 	f.cost.tell(r)
 }
 
-// compared tells of two measurements at full load, the second of which counts.
+// compared reports two measurements at full load, of which the second counts.
 func (m *measurement) compared(first, second full) {
 	m.tell(second)
 	m.report.BaselineStepsPerSecond = float64(m.report.Steps) / first.seconds
 	m.report.Ratio = first.seconds / second.seconds
 }
 
-// setting says what was measured on.
+// setting describes the environment of the measurement.
 func (m *measurement) setting() (readmodel.BenchSetting, error) {
 	s := readmodel.BenchSetting{
 		CPUs: runtime.NumCPU(), CPU: cpuModel(), MemoryBytes: memoryBytes(), Go: runtime.Version(), System: runtime.GOOS + "/" + runtime.GOARCH,
@@ -273,7 +271,7 @@ func (m *measurement) setting() (readmodel.BenchSetting, error) {
 	return s, err
 }
 
-// quantiles of durations, in milliseconds.
+// quantiles returns those of durations, in milliseconds.
 func quantiles(all []time.Duration) readmodel.Quantiles {
 	if len(all) == 0 {
 		return readmodel.Quantiles{}

@@ -10,18 +10,18 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// The server can wait before each flush of its log, while it holds what others
-// need to flush: to them it is a slower disk. It waits only if so many other
-// transactions are under way; without the second setting an idle one never would.
-// Whose session flushes decides, so that those of the hosts are enough. The
-// server's own processes flush as quickly as ever.
+// The server can wait before each flush of its log while it holds the lock that
+// others need to flush: to them, the disk looks slower. It waits only if enough other
+// transactions are in progress; without the second setting, an idle server never would.
+// The settings of the flushing session decide, so it is enough to set them in the
+// hosts' sessions. The server's own processes flush without delay.
 const (
 	delaySetting    = "commit_delay" // microseconds
 	siblingsSetting = "commit_siblings"
-	maxFlushDelay   = 100 * time.Millisecond // that the server accepts
+	maxFlushDelay   = 100 * time.Millisecond // the maximum that the server accepts
 )
 
-// flush compares the disk as it is with one that takes longer for each flush.
+// flush compares the disk as it is with a disk whose flushes are delayed.
 func (m *measurement) flush() error {
 	micros := strconv.FormatInt(m.options.FlushDelay.Microseconds(), 10)
 	if err := m.mayDelay(micros); err != nil {
@@ -51,7 +51,7 @@ func (m *measurement) flush() error {
 	return err
 }
 
-// mayDelay says why flushes cannot be made to take longer here.
+// mayDelay returns an error if flushes cannot be delayed here.
 func (m *measurement) mayDelay(micros string) error {
 	const sqlTry = `select current_user, current_setting('fsync') = 'on'`
 	var role string
@@ -74,8 +74,8 @@ func (m *measurement) mayDelay(micros string) error {
 	return nil
 }
 
-// delays checks that the hosts' sessions have the delay: what is between them and
-// the server may keep it to itself.
+// delays checks that the hosts' sessions have the delay: a pooler between them and the
+// server may not pass it on.
 func (m *measurement) delays(micros string) error {
 	const sqlSetting = `select setting from pg_settings where name = $1`
 	for _, pool := range m.Pools {

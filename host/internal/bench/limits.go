@@ -15,11 +15,12 @@ import (
 	"github.com/tasker-systems/tasker-host/host/internal/readmodel"
 )
 
-// What the machine and the database do by themselves, while the hosts have nothing to do.
-// Other figures can be read beside it: the same engine makes twice as many steps where these are twice as high.
+// What the machine and the database can do on their own, while the hosts are idle. It puts
+// other figures in perspective: where these are twice as high, the same engine makes twice
+// as many steps.
 
 const (
-	limitsCallers  = 16     // of the measurements with many connections
+	limitsCallers  = 16     // in measurements with many connections
 	limitsMessages = 30_000 // in the queue at the beginning
 	limitsQueue    = "tasker_bench_limits"
 )
@@ -35,8 +36,8 @@ const (
 	sqlLimitsDelete = `select pgmq.delete($1::text, $2::bigint)`
 )
 
-// limits measures what there is to share: how quickly one thread computes and how quickly
-// all do, commits of a row each, and messages that are read and deleted one by one.
+// limits measures how fast one thread computes and how fast all do, commits of one row
+// each, and messages read and deleted one by one.
 func (m *measurement) limits() (err error) {
 	cfg := m.Pool.Config()
 	cfg.MaxConns = limitsCallers
@@ -73,7 +74,7 @@ func (m *measurement) limits() (err error) {
 		name    string
 		callers int
 		call    func(context.Context) error
-		worth   float64 // of a call
+		worth   float64 // what one call counts for
 		told    *float64
 	}{
 		{"compute", 1, hash, hashedBytes / 1e6, &l.HashMBPerSecond},
@@ -96,7 +97,7 @@ func (m *measurement) limits() (err error) {
 
 const hashedBytes = 4096
 
-// limitsBed makes the table and the queue that are measured with.
+// limitsBed creates the table and the queue for the measurements.
 func (m *measurement) limitsBed(pool *pgxpool.Pool) error {
 	if err := clearLimits(m.ctx, pool); err != nil { // a run that was killed may have left them
 		return err
@@ -123,11 +124,11 @@ func clearLimits(ctx context.Context, pool *pgxpool.Pool) error {
 	return nil
 }
 
-// errNothingLeft ends a caller before its time.
+// errNothingLeft ends a caller early.
 var errNothingLeft = errors.New("no work is left")
 
-// rate has so many callers call side by side for a while, once at least, and returns how
-// many calls ended in a second.
+// rate lets the given number of callers call in parallel for a while, at least once, and
+// returns how many calls ended per second.
 func (m *measurement) rate(callers int, d time.Duration, call func(context.Context) error) (float64, error) {
 	var all sync.WaitGroup
 	ended, failed := make([]int, callers), make([]error, callers)

@@ -18,8 +18,7 @@ type loaded struct {
 	latencies []time.Duration // empty for outside workers
 }
 
-// load runs tasks with a window of them under way, and returns when all have
-// ended.
+// load runs tasks, at most a window of them at once, and returns when all have ended.
 func (m *measurement) load(phase string, tasks int) (loaded, error) {
 	l, _, err := m.flow(newWatch(tasks), func() {}, flow{
 		next:     func(sent int) int { return min(submitChunk, tasks-sent, m.options.Window) },
@@ -28,15 +27,15 @@ func (m *measurement) load(phase string, tasks int) (loaded, error) {
 	return l, err
 }
 
-// flow runs tasks with a window of them under way, calls release for each end,
-// and returns when all have ended, and how many there were.
+// flow runs tasks, at most a window of them at once, and calls release when one ends.
+// It returns their number when all have ended.
 func (m *measurement) flow(w *watch, release func(), f flow) (loaded, int, error) {
 	window := make(chan struct{}, m.options.Window)
 	w.release = func() { <-window; release() }
 	stop := m.watch(w)
 	defer stop()
 	began := time.Now()
-	feeders := 2 * len(m.Engines) // two calls at once: one is under way while the next is made ready
+	feeders := 2 * len(m.Engines) // two calls at once: one is in progress while the next is prepared
 	errs := make(chan error, feeders)
 	next := make(chan []pipeline.Submission)
 	var all sync.WaitGroup
@@ -80,7 +79,7 @@ func (m *measurement) submit(e Engine, w *watch, chunk []pipeline.Submission) er
 	return nil
 }
 
-// watch tells the watch of every end, until stop is called.
+// watch passes every end to the watch until stop is called.
 func (m *measurement) watch(w *watch) (stop func()) {
 	if m.shape.handler == apart {
 		return m.outside.follow(m.shape.Steps, w)
@@ -128,11 +127,11 @@ const oneTask = 30 * time.Second
 
 // watch collects the ends of tasks.
 type watch struct {
-	done    chan struct{} // closed when as many as wanted have ended
+	done    chan struct{} // closed when the wanted number has ended
 	release func()        // called for each end
 
 	mu        sync.Mutex
-	want      int // 0: not known yet
+	want      int // 0: not yet known
 	began     map[vocab.UUID]time.Time
 	early     map[vocab.UUID]end // ended before the call that submitted it returned
 	latencies []time.Duration
@@ -168,7 +167,7 @@ func (w *watch) submitted(answers []pipeline.Submitted, began time.Time) {
 	w.due(answers, func(int) time.Time { return began })
 }
 
-// due is as submitted, for tasks with a time each from which it counts.
+// due is like submitted, for tasks whose latency counts from a given time.
 func (w *watch) due(answers []pipeline.Submitted, began func(i int) time.Time) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -190,7 +189,7 @@ func (w *watch) count(began time.Time, e end) {
 	w.add()
 }
 
-// expect says how many ends are wanted, if that was not known before.
+// expect sets the number of wanted ends, if it was not known before.
 func (w *watch) expect(want int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -202,7 +201,7 @@ func (w *watch) expect(want int) {
 	}
 }
 
-// settled counts an end of which nothing else is known.
+// settled counts an end without knowing its task.
 func (w *watch) settled() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -217,14 +216,14 @@ func (w *watch) add() {
 	}
 }
 
-// outsideSteps turns the number of steps that outside workers have settled into
-// ends of tasks: when that many steps are settled, that many tasks have ended,
-// whichever they are, give or take what is under way.
+// outsideSteps converts the number of steps that outside workers settled into ends of
+// tasks. The number of tasks that have ended follows from it, except for those in
+// progress.
 type outsideSteps struct {
 	mu    sync.Mutex
 	watch *watch
-	each  int // steps of a task
-	steps int // of tasks that have not been counted
+	each  int // steps per task
+	steps int // of tasks that were not counted yet
 }
 
 func (o *outsideSteps) follow(each int, w *watch) (stop func()) {

@@ -10,10 +10,10 @@ import (
 	"syscall"
 )
 
-// What the operating system tells of processes and of itself, from /proc. What
-// cannot be read counts as nothing: a server elsewhere has no process here.
+// What the operating system reports about processes and itself, from /proc. What
+// cannot be read counts as zero: a server elsewhere has no process here.
 
-const microsecondsPerTick = 1e6 / 100 // the kernel shows times in hundredths of a second, on every platform of ours
+const microsecondsPerTick = 1e6 / 100 // the kernel shows times in hundredths of a second on all our platforms
 
 // ownCPU returns the microseconds of CPU that this process has used.
 func ownCPU() float64 {
@@ -35,7 +35,7 @@ func readProcess(pid int) (p process, ok bool) {
 	if err != nil {
 		return p, false
 	}
-	// pid (name) state ppid …: the name may hold anything.
+	// pid (name) state ppid …: the name may contain anything.
 	open, end := bytes.IndexByte(raw, '('), bytes.LastIndexByte(raw, ')')
 	if open < 0 || end < open {
 		return p, false
@@ -58,8 +58,8 @@ func cpuOf(pid int) float64 {
 	return p.own
 }
 
-// familyCPU returns the microseconds of all processes of the server that has the
-// given one as a backend, also of those that have ended.
+// familyCPU returns the microseconds that all processes of a server have used,
+// including those that have ended, given one of its backends.
 func familyCPU(backend int) float64 {
 	b, ok := readProcess(backend)
 	if !ok || !strings.HasPrefix(b.name, "postgres") {
@@ -88,11 +88,11 @@ func cpuModel() string { return lineOf("/proc/cpuinfo", "model name") }
 
 func memoryBytes() int64 { return bytesOf("/proc/meminfo", "MemTotal") }
 
-// peakMemory is the most physical memory that this process has had.
+// peakMemory is the peak physical memory of this process.
 func peakMemory() int64 { return bytesOf("/proc/self/status", "VmHWM") }
 
-// peakMemoryOf is the most physical memory that a process has had, residentMemory
-// what it has now.
+// peakMemoryOf is the peak physical memory of a process, residentMemory what it has
+// now.
 func peakMemoryOf(pid int) int64 { return bytesOf(fmt.Sprintf("/proc/%d/status", pid), "VmHWM") }
 
 func residentMemory(pid int) int64 { return bytesOf(fmt.Sprintf("/proc/%d/status", pid), "VmRSS") }
@@ -103,7 +103,7 @@ func bytesOf(path, key string) int64 {
 	return kib << 10
 }
 
-// lineOf returns what stands behind a key and a colon in a file.
+// lineOf returns what follows a key and a colon in a file.
 func lineOf(path, key string) string {
 	raw, err := os.ReadFile(path)
 	if err != nil {

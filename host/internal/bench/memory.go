@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// Apart is a host in a process of its own.
+// Apart is a host in a separate process.
 type Apart struct {
 	PID  int
 	Gone <-chan struct{} // closed if it has ended
@@ -17,19 +17,19 @@ type Apart struct {
 
 var errHostGone = errors.New("the host exited; see its messages above")
 
-// memory is what a host needs: at rest, and with many tasks in flight. The load
-// comes over the queue of requests, as a user's transaction sends it, so that
-// what makes it is in this process and the host in its own.
+// memory measures the memory of a host at rest and with many tasks in flight. The load
+// comes through the request queue, as from a user's transaction, so that the load
+// generator is in this process and the host in another.
 //
-// In flight is a task that is created and has not ended. So that all are it at
-// once, the namespace is paused while they are created; then the host works them
-// off at full load. The peak is that of all of it.
+// A task is in flight from its creation to its end. To have all in flight at once,
+// the namespace is paused while they are created; then the host works through them
+// at full load. The peak covers all of that.
 func (m *measurement) memory() error {
 	host, err := m.Apart(m.ctx)
 	if err != nil {
 		return err
 	}
-	defer func() { _ = host.Stop() }() // it has told what it was asked
+	defer func() { _ = host.Stop() }() // everything has been measured
 	outer := m.ctx
 	ctx, cancel := context.WithCancelCause(outer)
 	m.ctx = ctx
@@ -49,7 +49,7 @@ func (m *measurement) memory() error {
 	return err
 }
 
-// restAndFly measures a host that has worked a little, rests, and works a lot.
+// restAndFly measures a host that has worked a little, then rests, then works a lot.
 func (m *measurement) restAndFly(pid int) error {
 	if err := m.up(pid); err != nil {
 		return err
@@ -78,7 +78,7 @@ func (m *measurement) restAndFly(pid int) error {
 	return nil
 }
 
-// up waits until the host of a process works.
+// up waits until the host in the process works.
 func (m *measurement) up(pid int) error {
 	const sqlUp = `
 select exists (select from tasker_hosts
@@ -94,7 +94,7 @@ select exists (select from tasker_hosts
 	}
 }
 
-// fly has all tasks created before one of them begins, and then run to their end.
+// fly lets all tasks be created before the first one starts, and then run to their end.
 func (m *measurement) fly() (err error) {
 	began := time.Now()
 	if err := m.Pause(m.ctx, true); err != nil {
@@ -114,7 +114,7 @@ func (m *measurement) fly() (err error) {
 	return nil
 }
 
-// request asks for tasks on the queue of requests.
+// request sends requests for tasks to the request queue.
 func (m *measurement) request(phase string, tasks int) error {
 	body, err := json.Marshal(map[string]any{
 		"namespace": Namespace, "task_name": m.shape.Name, "task_version": benchVersion, "input_data": m.input,
@@ -134,8 +134,8 @@ func (m *measurement) request(phase string, tasks int) error {
 	return nil
 }
 
-// unfinished waits until so many tasks are there that have not ended, and no
-// request waits any more.
+// unfinished waits until no request is waiting and the given number of tasks have not
+// ended.
 func (m *measurement) unfinished(phase string, want int) error {
 	const sqlUnfinished = `
 select (select count(*) from tasker_tasks where state in ('pending', 'in_progress')), m.queue_length
@@ -163,9 +163,8 @@ select (select count(*) from tasker_tasks where state in ('pending', 'in_progres
 	}
 }
 
-// unfinishedLooks is how often it is looked how far the host is.
+// unfinishedLooks is the time between two checks of the host's progress.
 const unfinishedLooks = 100 * time.Millisecond
 
-// inFlightTasks is how many tasks are in flight at once, if nothing else is asked
-// for.
+// inFlightTasks is the default number of tasks in flight at once.
 const inFlightTasks = 100_000

@@ -13,7 +13,7 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
 )
 
-// throughput is the maximum, and the latency of one task on the idle system.
+// throughput measures the maximum, and the latency of one task on the idle system.
 func (m *measurement) throughput() error {
 	f, err := m.loads()
 	if err != nil {
@@ -24,8 +24,8 @@ func (m *measurement) throughput() error {
 	return err
 }
 
-// vacuum does what autovacuum would do in the next seconds, which an idle system has
-// behind it.
+// vacuum does what autovacuum would do within the next seconds, and has already done on
+// an idle system.
 func (m *measurement) vacuum() error {
 	if _, err := m.Pool.Exec(m.ctx, "vacuum (analyze)"); err != nil {
 		return fmt.Errorf("vacuum before measuring idle hosts: %w", err)
@@ -55,7 +55,7 @@ func (m *measurement) idleLatency() ([]vocab.UUID, error) {
 	return tasks, nil
 }
 
-// rest does nothing for a while.
+// rest waits for a while.
 func (m *measurement) rest(d time.Duration) error {
 	select {
 	case <-time.After(d):
@@ -70,9 +70,8 @@ select t.created_at, (s.result ->> 'called_at_us')::bigint
   from tasker_workflow_steps s join tasker_tasks t on t.task_uuid = s.task_uuid
  where s.task_uuid = any ($1::uuid[]) and s.step_no = 0`
 
-// latency is that of the idle system, of tasks whose first step tells when it was
-// called. Database and plugin are asked for the time of the same machine, if
-// both are on it.
+// latency measures the idle system with tasks whose first step reports when it was
+// called. The clocks of database and plugin agree if both are on one machine.
 func (m *measurement) latency() error {
 	for range min(m.options.Samples, 50) {
 		if _, _, err := m.one(m.Engines[0]); err != nil {
@@ -102,8 +101,8 @@ func (m *measurement) latency() error {
 	return nil
 }
 
-// underLoad submits at a share of the maximum rate, which it measures first,
-// whether the system keeps up or not.
+// underLoad submits at a share of the maximum rate, which it measures first, even if
+// the system does not keep up.
 func (m *measurement) underLoad() error {
 	f, err := m.loads()
 	if err != nil {
@@ -151,8 +150,7 @@ func (m *measurement) underLoad() error {
 	return nil
 }
 
-// history compares empty tables with full ones. What fills them are tasks that
-// were run.
+// history compares empty tables with tables that tasks have filled by running.
 func (m *measurement) history() error {
 	first, err := m.loads()
 	if err != nil {
@@ -178,9 +176,9 @@ func (m *measurement) history() error {
 	return nil
 }
 
-// pressure compares a database of our own with one that has other users: one
-// that holds a snapshot, so that nothing that is dead can be removed; and then
-// besides one that reads everything again and again.
+// pressure compares a database that we have for ourselves with one that has other
+// users: one that holds a snapshot, so that no dead row can be removed, and then also
+// one that reads everything again and again.
 func (m *measurement) pressure() (err error) {
 	first, err := m.loads()
 	if err != nil {
@@ -194,7 +192,7 @@ func (m *measurement) pressure() (err error) {
 	if _, err := tx.Exec(m.ctx, "set local idle_in_transaction_session_timeout = 0"); err != nil {
 		return fmt.Errorf("hold a snapshot: %w", err)
 	}
-	if _, err := tx.Exec(m.ctx, sqlReadAll); err != nil { // from now on there is a snapshot
+	if _, err := tx.Exec(m.ctx, sqlReadAll); err != nil { // takes the snapshot
 		return fmt.Errorf("hold a snapshot: %w", err)
 	}
 	second, err := m.loads()
@@ -234,7 +232,7 @@ func (m *measurement) readAll() (stop func() error) {
 	return func() error { cancel(); return <-done }
 }
 
-// namespaces compares one with many.
+// namespaces compares one namespace with many.
 func (m *measurement) namespaces() error {
 	for n := 1; n < m.options.Namespaces; n++ {
 		if err := m.apply(m.shape, namespaceOf(n)); err != nil {
@@ -255,8 +253,8 @@ func (m *measurement) namespaces() error {
 	return nil
 }
 
-// idle counts what resting hosts do to the database: after some work, and after a
-// pause in which they come to rest.
+// idle counts the transactions of resting hosts, after some work and a pause in which
+// they come to rest.
 func (m *measurement) idle() error {
 	for n := 1; n < m.options.Namespaces; n++ {
 		if err := m.apply(m.shape, namespaceOf(n)); err != nil {
@@ -266,7 +264,7 @@ func (m *measurement) idle() error {
 	if _, err := m.load("work", min(m.options.Tasks, 100)); err != nil {
 		return err
 	}
-	if err := m.vacuum(); err != nil { // its transactions would be counted, too
+	if err := m.vacuum(); err != nil { // its transactions would be counted too
 		return err
 	}
 	if err := m.rest(min(3*m.options.Duration, restless)); err != nil {
@@ -294,7 +292,7 @@ func (m *measurement) idle() error {
 }
 
 const (
-	restless        = time.Minute // after work, until the pools of a host are as small as they get
+	restless        = time.Minute // after work, until a host's pools have shrunk to their minimum
 	idleLooks       = 20
 	ownTransactions = 1 // the first count is committed after it was read
 )

@@ -12,7 +12,7 @@ import (
 	"github.com/tasker-systems/tasker-host/host/internal/readmodel"
 )
 
-// server reads what the database counts.
+// server reads the database's counters.
 type server struct{ pool *pgxpool.Pool }
 
 func newServer(pool *pgxpool.Pool) *server { return &server{pool} }
@@ -24,7 +24,7 @@ const (
 	commits
 	deadTuples
 	updates    // of step rows
-	hotUpdates // those of them that touched no index
+	hotUpdates // updates that touched no index
 	hostCPU    // microseconds
 	pluginCPU
 	serverCPU // zero if the server is elsewhere
@@ -33,7 +33,7 @@ const (
 	counters
 )
 
-// cost is a value for each counter: sums since some time, or what a step costs.
+// cost is a value for each counter: sums since some time, or the cost of a step.
 type cost [counters]float64
 
 func (c cost) minus(o cost) cost {
@@ -50,7 +50,7 @@ func (c cost) each(n float64) cost {
 	return c
 }
 
-// tell puts the cost of a step in the report.
+// tell adds the cost of a step to the report.
 func (c cost) tell(r *readmodel.BenchReport) {
 	r.WALBytesPerStep, r.PageImagesPerStep, r.CommitsPerStep = c[walBytes], c[pageImages], c[commits]
 	r.DeadTuplesPerStep = c[deadTuples]
@@ -71,12 +71,10 @@ select pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::float8,
        pg_backend_pid()
   from pg_stat_user_tables`
 
-// statisticsDelay is how long the server's backends keep their counts to
-// themselves in any case.
+// statisticsDelay is how long the server's backends always delay their counts.
 const statisticsDelay = 1500 * time.Millisecond
 
-// count waits until the server's counts of what has happened are in, and reads
-// everything that is counted.
+// count waits until the server's statistics are up to date, and reads all counters.
 func (m *measurement) count() (cost, error) {
 	var c cost
 	var mem runtime.MemStats
@@ -102,8 +100,8 @@ func (m *measurement) count() (cost, error) {
 	return c, nil
 }
 
-// tellCounts has the sessions of the hosts that have nothing to do tell the server's
-// statistics what they have counted: else they keep it for up to ten seconds.
+// tellCounts makes the hosts' idle sessions report their counts to the server's
+// statistics; otherwise they delay them for up to ten seconds.
 func (m *measurement) tellCounts() error {
 	for _, pool := range m.Pools {
 		for _, conn := range pool.AcquireAllIdle(m.ctx) {
@@ -121,7 +119,7 @@ const sqlSettings = `
 select name, current_setting(name) from unnest(array['server_version', 'fsync', 'synchronous_commit', 'full_page_writes', 'shared_buffers',
   'max_wal_size', 'checkpoint_timeout', 'autovacuum', 'wal_level']) name`
 
-// settings are those of the server that matter here, by name.
+// settings are the server settings that matter here, by name.
 func (s *server) settings(ctx context.Context) (map[string]string, error) {
 	rows, err := s.pool.Query(ctx, sqlSettings)
 	if err != nil {

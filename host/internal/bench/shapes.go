@@ -6,8 +6,8 @@ import (
 )
 
 const (
-	// Namespace is that of the tasks of benchmarks; those of several namespaces
-	// have a number behind it.
+	// Namespace is the namespace of benchmark tasks; if there are several, they have a
+	// number appended.
 	Namespace    = "tasker_bench"
 	benchVersion = "1.0.0"
 
@@ -17,11 +17,11 @@ const (
 	apart = "bench.outside" // for outside workers only
 )
 
-// Shape is what the tasks of a workload look like.
+// Shape describes the tasks of a workload.
 type Shape struct {
 	Name     string // the template's
-	Steps    int    // of one task
-	Waves    []int  // of one task: how many steps can run at once, then when those are done, and so on
+	Steps    int    // per task
+	Waves    []int  // of one task: how many steps can run at first, then when those are done, and so on
 	Template []byte // YAML
 	handler  string
 	steps    []string
@@ -29,7 +29,7 @@ type Shape struct {
 
 var line = []string{"a", "b a", "c b", "d c"}
 
-// Shapes are those of a fixed size, by name.
+// Shapes are the shapes of a fixed size, by name.
 var Shapes = map[string]Shape{
 	"linear":  shape("linear", noop, line...),
 	"diamond": shape("diamond", noop, "a", "b a", "c a", "d b c"),
@@ -44,8 +44,7 @@ func echoing(Options) Shape { return shape("echoing", echo, line...) }
 
 func clocked(Options) Shape { return shape("clocked", clock, line...) }
 
-// FanOut is a root, as many steps behind it as width says, and one behind all
-// of those.
+// FanOut is a root, then width steps, then one that waits for all of them.
 func FanOut(width int) Shape {
 	steps := make([]string, 0, width+2)
 	steps = append(steps, "root")
@@ -58,8 +57,8 @@ func FanOut(width int) Shape {
 	return shape(fmt.Sprintf("fan_out_%d", width), noop, append(steps, join.String())...)
 }
 
-// shape makes a template. Each step is given as its name and those of the steps
-// it depends on.
+// shape makes a template. Each step is given as its name, followed by the names of its
+// parents.
 func shape(name, handler string, steps ...string) Shape {
 	s := Shape{Name: name, Steps: len(steps), Waves: waves(steps), handler: handler, steps: steps}
 	s.Template = s.in(Namespace)
@@ -80,7 +79,7 @@ func (s Shape) in(namespace string) []byte {
 	return []byte(b.String())
 }
 
-// waves counts the steps by the longest way to them.
+// waves counts the steps by the longest path to them.
 func waves(steps []string) (counts []int) {
 	depth := map[string]int{}
 	for _, s := range steps {
@@ -98,7 +97,7 @@ func waves(steps []string) (counts []int) {
 	return counts
 }
 
-// namespaceOf returns the n-th of the namespaces of benchmarks; 0 is the usual.
+// namespaceOf returns the n-th benchmark namespace; 0 is the default one.
 func namespaceOf(n int) string {
 	if n == 0 {
 		return Namespace

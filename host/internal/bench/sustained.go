@@ -9,8 +9,8 @@ import (
 	"github.com/tasker-systems/tasker-host/host/internal/pipeline"
 )
 
-// parts is into how many parts a sustained load is divided; the first and the
-// last are compared.
+// parts is the number of parts of a sustained load, of which the first and the last
+// are compared.
 const parts = 6
 
 // sustained compares the end of a long full load with its beginning.
@@ -40,15 +40,15 @@ func (m *measurement) sustained() error {
 	return nil
 }
 
-// held is what a load that lasted has come to.
+// held is the result of a sustained load.
 type held struct {
 	loaded
 	tasks       int
-	first, last float64 // tasks a second in the first and in the last part
+	first, last float64 // tasks per second in the first and in the last part
 }
 
-// hold keeps the load full for the duration, which begins when as many tasks have
-// ended as are under way at once: before that there is still room.
+// hold keeps up full load for the duration. It begins when as many tasks have ended as
+// are in progress at once: before that, there is still room.
 func (m *measurement) hold() (held, error) {
 	ctx, cancel := context.WithCancelCause(m.ctx)
 	defer cancel(nil)
@@ -90,8 +90,8 @@ func (m *measurement) hold() (held, error) {
 	return h, err
 }
 
-// marks returns how many tasks have ended a second in the first and in the last
-// part of the duration.
+// marks returns how many tasks ended per second in the first and in the last part of
+// the duration.
 func (m *measurement) marks(ctx context.Context, ended *atomic.Int64, steady <-chan struct{}) (first, last float64, err error) {
 	select {
 	case <-steady:
@@ -105,7 +105,7 @@ func (m *measurement) marks(ctx context.Context, ended *atomic.Int64, steady <-c
 		due := began.Add(m.options.Duration * time.Duration(i+1) / parts)
 		for wait := time.Until(due); wait > 0 || ended.Load() == count; wait = time.Until(due) {
 			select {
-			case <-time.After(max(wait, time.Millisecond)): // there is no rate of nothing
+			case <-time.After(max(wait, time.Millisecond)): // no rate without an end
 			case <-ctx.Done():
 				return 0, 0, context.Cause(ctx)
 			}
@@ -118,14 +118,13 @@ func (m *measurement) marks(ctx context.Context, ended *atomic.Int64, steady <-c
 	return rates[0], rates[parts-1], nil
 }
 
-// flow is tasks that are submitted as long as there is room for them.
+// flow submits tasks while there is room for them.
 type flow struct {
-	next     func(sent int) int // how many are submitted next; 0: that is all
+	next     func(sent int) int // how many to submit next; 0: no more
 	progress func(sent int)
 }
 
-// feed submits chunks until there are no more, and returns how many tasks that
-// were.
+// feed submits chunks until there are no more, and returns the number of tasks.
 func (m *measurement) feed(f flow, window chan<- struct{}, next chan<- []pipeline.Submission, errs <-chan error) (sent int, err error) {
 	for {
 		chunk := make([]pipeline.Submission, f.next(sent))

@@ -12,10 +12,10 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
 )
 
-// What a worker in any language would do: one statement claims and one settles; who
-// runs one step at a time claims once and then settles each and gets the next with
-// one statement, and who runs many and goes on needs no other. Those of the reference
-// read messages and post results.
+// The statements of a worker in any language. One claims steps and one settles them. A
+// worker that runs one step at a time claims once; then one statement settles a step and
+// gets the next one. A worker that exchanges many steps needs only one statement. Workers
+// of the reference read messages and post results.
 const (
 	sqlWorkerClaim = `
 select coalesce(array_agg(step_uuid order by step_uuid), '{}'), coalesce(array_agg(lease_id order by step_uuid), '{}')
@@ -44,27 +44,27 @@ select (select count(*) from pgmq.send_batch($1::text, $2::text[]::jsonb[])), (s
 )
 
 const (
-	maxClaim      = 100 // steps at once: the most that tasker_worker_claim allows
+	maxClaim      = 100 // steps at once: the limit of tasker_worker_claim
 	workerPollMin = time.Millisecond
 	workerPollMax = 50 * time.Millisecond
 	workerResult  = `{"status":"ok","handler":"bench.outside","value":420}`
 )
 
-// Manner is how an outside worker works.
+// Manner says how an outside worker works.
 type Manner struct {
-	Claim   int    // it has up to so many steps at once: 1 to 100
+	Claim   int    // maximum number of steps at once: 1 to 100
 	Way     string // one of Ways
 	Results string // the queue on which it posts results
 }
 
-// Ways are those in which an outside worker takes steps and says what came of them:
-// it claims and settles; it goes on with what its steps have made ready, as who claims
-// one at a time always does; or it reads messages and posts results.
+// Ways are the ways in which an outside worker gets steps and reports results: it claims
+// and settles; it continues with the steps that its results made ready, as a worker that
+// claims one at a time always does; or it reads messages and posts results.
 var Ways = []string{"claim", "exchange", "post"}
 
-// Work is an outside worker: it needs a database and nothing else. It works until ctx
-// ends, and calls recorded with the number of steps it has settled. If it has many at
-// once it has two connections: one is of use to it while it waits for the other.
+// Work runs an outside worker, which needs only a database. It works until ctx ends, and
+// calls recorded with the number of steps it settled. If it runs many at once, it uses
+// two connections: one is busy while it waits for the other.
 func Work(ctx context.Context, database, name string, how Manner, recorded func(steps int) error) error {
 	switch {
 	case how.Way == "post" && how.Claim == 1:
@@ -84,7 +84,7 @@ func Work(ctx context.Context, database, name string, how Manner, recorded func(
 	}
 }
 
-// twice does something on each of two connections.
+// twice runs a function on each of two connections.
 func twice(ctx context.Context, database string, do func(ctx context.Context, conn *pgx.Conn) error) error {
 	group, ctx := errgroup.WithContext(ctx)
 	for range 2 {
@@ -95,8 +95,8 @@ func twice(ctx context.Context, database string, do func(ctx context.Context, co
 	return group.Wait()
 }
 
-// claimAhead claims the next steps with one connection while it settles the last ones
-// with the other.
+// claimAhead claims the next steps on one connection while it settles the previous ones
+// on the other.
 func claimAhead(ctx context.Context, database, name string, claim int, recorded func(steps int) error) error {
 	ahead := make(chan claimed)
 	group, ctx := errgroup.WithContext(ctx)
@@ -125,7 +125,7 @@ func claimAhead(ctx context.Context, database, name string, claim int, recorded 
 	return group.Wait()
 }
 
-// withConn does something with a connection of its own.
+// withConn runs a function with a connection of its own.
 func withConn(ctx context.Context, database string, do func(conn *pgx.Conn) error) (err error) {
 	conn, err := pgx.Connect(ctx, database)
 	if err != nil {
@@ -138,7 +138,7 @@ func withConn(ctx context.Context, database string, do func(conn *pgx.Conn) erro
 // claimed are steps and their leases.
 type claimed struct{ steps, leases []vocab.UUID }
 
-// claims claims steps and hands them to do, until ctx ends.
+// claims claims steps and passes them to do, until ctx ends.
 func claims(ctx context.Context, conn *pgx.Conn, name string, claim int, do func(c claimed) error) error {
 	wait := workerPollMin
 	for ctx.Err() == nil {
@@ -167,7 +167,7 @@ func idle(ctx context.Context, wait time.Duration) time.Duration {
 	return min(2*wait, workerPollMax)
 }
 
-// exchanges hands in what it has and is handed others, until ctx ends.
+// exchanges hands in results and receives other steps, until ctx ends.
 func exchanges(ctx context.Context, conn *pgx.Conn, name string, most int, recorded func(steps int) error) error {
 	wait := workerPollMin
 	for c := (claimed{steps: []vocab.UUID{}, leases: []vocab.UUID{}}); ctx.Err() == nil; {
@@ -219,7 +219,7 @@ func posts(ctx context.Context, conn *pgx.Conn, how Manner, recorded func(steps 
 	return nil
 }
 
-// workOne settles a step and goes on until there is no next one.
+// workOne settles a step and continues with the next one until there is none.
 func workOne(ctx context.Context, conn *pgx.Conn, name string, step, lease vocab.UUID, recorded func(steps int) error) error {
 	for next := (&step); next != nil; {
 		var done bool

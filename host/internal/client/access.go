@@ -9,15 +9,14 @@ import (
 	"github.com/tasker-systems/tasker-host/host/internal/readmodel"
 )
 
-// TokenOrder says which token to make.
+// TokenOrder describes a token to create.
 type TokenOrder struct {
 	Name        string   `json:"name"`
 	Permissions []string `json:"permissions"`
 	ExpiresIn   int64    `json:"expires_in_seconds"`
 }
 
-// CreateToken makes a bearer token. The answer is the only place where it is
-// shown.
+// CreateToken creates a bearer token. Only this answer contains it.
 func (c *Client) CreateToken(ctx context.Context, o TokenOrder) (readmodel.NewToken, error) {
 	var t readmodel.NewToken
 	_, err := c.Call(ctx, request{Method: http.MethodPost, Path: "/v1/tokens", JSON: o}, &t)

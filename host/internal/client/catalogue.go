@@ -10,7 +10,7 @@ import (
 )
 
 // ApplyTemplate stores a template; source names src in messages. created is
-// false if the very same version is stored already.
+// false if the same version is already stored.
 func (c *Client) ApplyTemplate(ctx context.Context, source string, src []byte) (t readmodel.Template, created bool, err error) {
 	status, err := c.Call(ctx, templateRequest("/v1/templates", source, src), &t)
 	return t, status == http.StatusCreated, err
@@ -59,42 +59,42 @@ func (c *Client) Plugins(ctx context.Context) ([]readmodel.Plugin, error) {
 	return page.Items, err
 }
 
-// PluginList lists the host's plugins, and says what is wrong with their files.
+// PluginList lists the host's plugins and reports what is wrong with their files.
 func (c *Client) PluginList(ctx context.Context) (readmodel.PluginPage, error) {
 	var page readmodel.PluginPage
 	_, err := c.Call(ctx, request{Method: http.MethodGet, Path: "/v1/plugins"}, &page)
 	return page, err
 }
 
-// Doctor has the host look for what is wrong.
+// Doctor makes the host look for problems.
 func (c *Client) Doctor(ctx context.Context) (readmodel.DoctorReport, error) {
 	var report readmodel.DoctorReport
 	_, err := c.Call(ctx, request{Method: http.MethodGet, Path: "/v1/system/doctor"}, &report)
 	return report, err
 }
 
-// Configuration returns what is in force in the host.
+// Configuration returns the configuration in force in the host.
 func (c *Client) Configuration(ctx context.Context) (readmodel.Configuration, error) {
 	var v readmodel.Configuration
 	_, err := c.Call(ctx, request{Method: http.MethodGet, Path: "/v1/system/configuration"}, &v)
 	return v, err
 }
 
-// ReloadConfiguration has the host read its configuration anew.
+// ReloadConfiguration makes the host reload its configuration.
 func (c *Client) ReloadConfiguration(ctx context.Context) (readmodel.Reload, error) {
 	var v readmodel.Reload
 	_, err := c.Call(ctx, request{Method: http.MethodPost, Path: "/v1/system/configuration/reload"}, &v)
 	return v, err
 }
 
-// Health returns what the host's checks found, whether the host is well or not.
+// Health returns the results of the host's checks, whether it is healthy or not.
 func (c *Client) Health(ctx context.Context) (readmodel.HealthReport, error) {
 	var h readmodel.HealthReport
 	_, err := c.Call(ctx, request{Method: http.MethodGet, Path: "/health/status"}, &h)
 	return h, err
 }
 
-// Ready says whether the host takes work now.
+// Ready reports whether the host takes work now.
 func (c *Client) Ready(ctx context.Context) (readmodel.Health, error) {
 	var h readmodel.Health
 	_, err := c.Call(ctx, request{Method: http.MethodGet, Path: "/health/ready"}, &h)

@@ -8,11 +8,11 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/client"
 )
 
-// Client calls one host: what the public client does, and the routes that only
-// the command line needs. It is safe for concurrent use.
+// Client calls one host. It adds to the public client the routes that only the
+// command line needs. It is safe for concurrent use.
 type Client struct{ *client.Client }
 
-// The public client's types by the names that the host uses.
+// The public client's types, by the names that the host uses.
 type (
 	Options    = client.Options
 	Submission = client.Submission
@@ -34,7 +34,7 @@ func New(o Options) (*Client, error) {
 	return &Client{c}, nil
 }
 
-// get asks for something.
+// get sends a GET request.
 func get[T any](ctx context.Context, c *Client, path string, query url.Values) (T, error) {
 	var out T
 	_, err := c.Call(ctx, request{Method: http.MethodGet, Path: path, Query: query}, &out)

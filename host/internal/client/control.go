@@ -13,14 +13,14 @@ func (c *Client) HostState(ctx context.Context) (readmodel.HostState, error) {
 	return get[readmodel.HostState](ctx, c, "/v1/system/state", nil)
 }
 
-// StateOrder is a state that a host shall enter.
+// StateOrder is a state for a host to enter.
 type StateOrder struct {
 	State string
 	Grace *time.Duration // for a graceful shutdown; nil: as configured
 	Operator
 }
 
-// MoveHost has the host enter another state: graceful_shutdown or emergency.
+// MoveHost makes the host enter another state: graceful_shutdown or emergency.
 func (c *Client) MoveHost(ctx context.Context, o StateOrder) (readmodel.HostState, error) {
 	body := struct {
 		State        string   `json:"state"`
@@ -38,17 +38,17 @@ func (c *Client) Breakers(ctx context.Context) (readmodel.BreakerPage, error) {
 	return get[readmodel.BreakerPage](ctx, c, "/v1/breakers", nil)
 }
 
-// OpenBreaker refuses the calls of a breaker until it is closed or reset.
+// OpenBreaker opens a breaker: its calls are refused until it is closed or reset.
 func (c *Client) OpenBreaker(ctx context.Context, name string, o Operator) (readmodel.Breaker, error) {
 	return post[readmodel.Breaker](ctx, c, breakerPath(name, "/open"), o)
 }
 
-// CloseBreaker lets the calls of a breaker through again.
+// CloseBreaker closes a breaker: its calls are let through again.
 func (c *Client) CloseBreaker(ctx context.Context, name string, o Operator) (readmodel.Breaker, error) {
 	return post[readmodel.Breaker](ctx, c, breakerPath(name, "/close"), o)
 }
 
-// ResetBreaker leaves a breaker to itself.
+// ResetBreaker returns an opened or closed breaker to automatic operation.
 func (c *Client) ResetBreaker(ctx context.Context, name string, o Operator) (readmodel.Breaker, error) {
 	return post[readmodel.Breaker](ctx, c, breakerPath(name, "/reset"), o)
 }

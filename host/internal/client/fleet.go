@@ -8,11 +8,11 @@ import (
 	"github.com/tasker-systems/tasker-host/host/internal/readmodel"
 )
 
-// LetterFilter selects dead letters. Zero values select all that are open.
+// LetterFilter selects dead letters. Zero values select all open ones.
 type LetterFilter struct {
 	Kind, Reason, Queue, Namespace string
 	OlderThan                      string // a duration such as 24h
-	Closed                         bool   // those that somebody has dealt with, too
+	Closed                         bool   // closed ones, too
 	Cursor                         string
 	Limit                          int
 }
@@ -38,12 +38,12 @@ func (c *Client) DeadLetters(ctx context.Context, f LetterFilter) (readmodel.Dea
 	return get[readmodel.DeadLetterPage](ctx, c, "/v1/dead-letters", f.values())
 }
 
-// DeadLetter returns one with its body.
+// DeadLetter returns a dead letter with its body.
 func (c *Client) DeadLetter(ctx context.Context, id string) (readmodel.DeadLetter, error) {
 	return get[readmodel.DeadLetter](ctx, c, letterPath(id, ""), nil)
 }
 
-// ReplayLetter sends a message again, or has a failed step run anew.
+// ReplayLetter sends a message again, or runs a failed step again.
 func (c *Client) ReplayLetter(ctx context.Context, id string, o Operator) (readmodel.DeadLetter, error) {
 	return post[readmodel.DeadLetter](ctx, c, letterPath(id, "/replay"), o)
 }
@@ -53,12 +53,12 @@ func (c *Client) DiscardLetter(ctx context.Context, id string, o Operator) (read
 	return post[readmodel.DeadLetter](ctx, c, letterPath(id, "/discard"), o)
 }
 
-// ReplayLetters replays the next batch of what a filter selects.
+// ReplayLetters replays the next batch of the dead letters that a filter selects.
 func (c *Client) ReplayLetters(ctx context.Context, f LetterFilter, o Operator) (readmodel.LetterBatch, error) {
 	return post[readmodel.LetterBatch](ctx, c, "/v1/dead-letters/replay?"+f.values().Encode(), o)
 }
 
-// DiscardLetters discards the next batch of what a filter selects.
+// DiscardLetters discards the next batch of the dead letters that a filter selects.
 func (c *Client) DiscardLetters(ctx context.Context, f LetterFilter, o Operator) (readmodel.LetterBatch, error) {
 	return post[readmodel.LetterBatch](ctx, c, "/v1/dead-letters/discard?"+f.values().Encode(), o)
 }
@@ -70,7 +70,7 @@ func (c *Client) Hosts(ctx context.Context) (readmodel.HostPage, error) {
 	return get[readmodel.HostPage](ctx, c, "/v1/hosts", nil)
 }
 
-// Workers lists the outside workers that were seen.
+// Workers lists the outside workers seen so far.
 func (c *Client) Workers(ctx context.Context) (readmodel.WorkerPage, error) {
 	return get[readmodel.WorkerPage](ctx, c, "/v1/workers", nil)
 }
@@ -80,17 +80,17 @@ func (c *Client) Queues(ctx context.Context) (readmodel.QueuePage, error) {
 	return get[readmodel.QueuePage](ctx, c, "/v1/queues", nil)
 }
 
-// Queue returns that of one.
+// Queue returns the queue of one namespace.
 func (c *Client) Queue(ctx context.Context, namespace string) (readmodel.Queue, error) {
 	return get[readmodel.Queue](ctx, c, queuePath(namespace, ""), nil)
 }
 
-// PauseQueue has no step of a namespace started any more.
+// PauseQueue starts no more steps of a namespace.
 func (c *Client) PauseQueue(ctx context.Context, namespace string, o Operator) (readmodel.Queue, error) {
 	return post[readmodel.Queue](ctx, c, queuePath(namespace, "/pause"), o)
 }
 
-// ResumeQueue lets a paused namespace go on.
+// ResumeQueue starts steps of a paused namespace again.
 func (c *Client) ResumeQueue(ctx context.Context, namespace string, o Operator) (readmodel.Queue, error) {
 	return post[readmodel.Queue](ctx, c, queuePath(namespace, "/resume"), o)
 }

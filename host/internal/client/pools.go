@@ -10,12 +10,12 @@ import (
 	"github.com/tasker-systems/tasker-host/host/internal/readmodel"
 )
 
-// PoolChange is what to change of a pool; nil: as it is.
+// PoolChange says what to change about a pool; nil: no change.
 type PoolChange struct {
 	Min         *int    `json:"min,omitempty"`
 	Max         *int    `json:"max,omitempty"`
 	Batch       *int    `json:"batch,omitempty"`
-	PollMin     *string `json:"poll_min,omitempty"` // durations with their unit
+	PollMin     *string `json:"poll_min,omitempty"` // durations with a unit
 	PollMax     *string `json:"poll_max,omitempty"`
 	TurnTimeout *string `json:"turn_timeout,omitempty"`
 	StopTimeout *string `json:"stop_timeout,omitempty"`
@@ -23,12 +23,12 @@ type PoolChange struct {
 	Shadow      *string `json:"shadow,omitempty"`
 }
 
-// Pools lists the pools of executors of the host.
+// Pools lists the host's executor pools.
 func (c *Client) Pools(ctx context.Context) (readmodel.PoolPage, error) {
 	return get[readmodel.PoolPage](ctx, c, "/v1/pools", nil)
 }
 
-// Pool returns one.
+// Pool returns one pool.
 func (c *Client) Pool(ctx context.Context, name string) (readmodel.Pool, error) {
 	return get[readmodel.Pool](ctx, c, poolPath(name, ""), nil)
 }
@@ -40,17 +40,17 @@ func (c *Client) SetPool(ctx context.Context, name string, change PoolChange) (r
 	return out, err
 }
 
-// PausePool lets the executors of a pool begin nothing any more.
+// PausePool starts no new work in a pool.
 func (c *Client) PausePool(ctx context.Context, name string, o Operator) (readmodel.Pool, error) {
 	return post[readmodel.Pool](ctx, c, poolPath(name, "/pause"), o)
 }
 
-// ResumePool lets them go on.
+// ResumePool starts work in a paused pool again.
 func (c *Client) ResumePool(ctx context.Context, name string, o Operator) (readmodel.Pool, error) {
 	return post[readmodel.Pool](ctx, c, poolPath(name, "/resume"), o)
 }
 
-// PoolHistory lists decisions about a pool, the newest first; all, or those that
+// PoolHistory lists decisions about a pool, newest first: all, or only those that
 // changed it.
 func (c *Client) PoolHistory(ctx context.Context, name string, limit int, changes bool) (readmodel.PoolHistory, error) {
 	q := url.Values{"limit": {strconv.Itoa(limit)}}
@@ -60,7 +60,7 @@ func (c *Client) PoolHistory(ctx context.Context, name string, limit int, change
 	return get[readmodel.PoolHistory](ctx, c, poolPath(name, "/history"), q)
 }
 
-// PoolSamples lists what was measured of a pool after a time, the oldest first.
+// PoolSamples lists the measurements of a pool after a time, oldest first.
 func (c *Client) PoolSamples(ctx context.Context, name string, after time.Time) (readmodel.PoolSamples, error) {
 	q := url.Values{}
 	if !after.IsZero() {

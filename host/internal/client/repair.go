@@ -9,8 +9,8 @@ import (
 	"github.com/tasker-systems/tasker-host/host/internal/readmodel"
 )
 
-// Operator says why something is done. By is a name to stand beside the principal
-// in the history; it counts only on the socket and without authentication.
+// Operator says why something is done. By is a name to add to the principal in the
+// history; it counts only on the socket and without authentication.
 type Operator struct {
 	Reason string `json:"reason,omitempty"`
 	By     string `json:"by,omitempty"`
@@ -23,7 +23,7 @@ func (c *Client) Step(ctx context.Context, id string) (readmodel.Step, error) {
 	return step, err
 }
 
-// RetryTask has all failed steps of a task run anew.
+// RetryTask runs all failed steps of a task again.
 func (c *Client) RetryTask(ctx context.Context, id string, o Operator) (readmodel.Task, error) {
 	return post[readmodel.Task](ctx, c, taskPath(id, "/retry"), o)
 }
@@ -33,7 +33,7 @@ func (c *Client) ResolveTask(ctx context.Context, id string, o Operator) (readmo
 	return post[readmodel.Task](ctx, c, taskPath(id, "/resolve"), o)
 }
 
-// RetryStep has a failed step run anew.
+// RetryStep runs a failed step again.
 func (c *Client) RetryStep(ctx context.Context, id string, o Operator) (readmodel.Step, error) {
 	return post[readmodel.Step](ctx, c, stepPath(id, "/retry"), o)
 }

@@ -15,7 +15,7 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
 )
 
-// Namespace is where the checks happen.
+// Namespace is the namespace of the checks.
 const Namespace = "worker_check"
 
 const (
@@ -30,17 +30,17 @@ var templates embed.FS
 // Config says what to check and where.
 type Config struct {
 	Command  []string
-	Database string // URL with which the worker connects
+	Database string // URL for the worker's connection
 	API      *client.Client
-	Pool     *pgxpool.Pool // sees and may do everything
+	Pool     *pgxpool.Pool // may see and do everything
 	Progress func(check string)
-	// Patience bounds every wait for something that a right worker does at once,
-	// or, after an interference, within its lease of two seconds.
+	// Patience bounds every wait for something that a correct worker does at once or,
+	// after an interference, within its lease of two seconds.
 	Patience time.Duration
 }
 
-// check is one thing that a worker must do right. A complaint says in words what
-// it did instead; an error is not the worker's fault.
+// check is one thing that a worker must do. A complaint says what it did instead; an
+// error is not the worker's fault.
 type check struct {
 	name, wants string
 	run         func(ctx context.Context, b *trial) (complaint string, err error)
@@ -61,7 +61,7 @@ var checks = []check{
 	{"stop", "on SIGTERM, the worker gives its step back and exits within 10 s", stopped},
 }
 
-// Run runs all checks, one after the other. A worker that ends is started again.
+// Run runs all checks, one after the other. A worker that exits is restarted.
 func Run(ctx context.Context, cfg Config) (readmodel.WorkerReport, error) {
 	report := readmodel.WorkerReport{Command: cfg.Command, Checks: []readmodel.WorkerCheck{}}
 	b := &trial{Config: cfg}
@@ -69,7 +69,7 @@ func Run(ctx context.Context, cfg Config) (readmodel.WorkerReport, error) {
 	if err := b.apply(ctx); err != nil {
 		return report, err
 	}
-	b.clean(ctx) // the step that was given back at the end of a check before would occupy the worker
+	b.clean(ctx) // a step that the previous check's worker gave back would occupy the worker
 	if err := cfg.Pool.QueryRow(ctx, "select clock_timestamp()").Scan(&b.began); err != nil {
 		return report, fmt.Errorf("read the database's clock: %w", err)
 	}
@@ -97,7 +97,7 @@ func Run(ctx context.Context, cfg Config) (readmodel.WorkerReport, error) {
 			b.clean(ctx)
 		}
 		if complaint != "" && c.name == "starts" {
-			break // there is nobody to judge
+			break // there is no worker to check
 		}
 	}
 	return report, nil
@@ -110,7 +110,7 @@ func join(a, b string) string {
 	return a + "; " + b
 }
 
-// trial is where the worker is tried.
+// trial is the environment in which the worker is checked.
 type trial struct {
 	Config
 	process
@@ -134,7 +134,7 @@ func (b *trial) apply(ctx context.Context) error {
 	return nil
 }
 
-// submit makes a task and returns its UUID.
+// submit creates a task and returns its UUID.
 func (b *trial) submit(ctx context.Context, name string, input any) (string, error) {
 	raw, err := json.Marshal(input)
 	if err != nil {
@@ -144,8 +144,8 @@ func (b *trial) submit(ctx context.Context, name string, input any) (string, err
 	return task.UUID, err
 }
 
-// runs submits a task and waits for its end in the given state. A complaint says
-// what came instead.
+// runs submits a task and waits until it ends in the given state. A complaint says what
+// happened instead.
 func (b *trial) runs(ctx context.Context, name string, input any, want vocab.TaskState, within time.Duration) (task, complaint string, err error) {
 	if task, err = b.submit(ctx, name, input); err != nil {
 		return "", "", err
@@ -201,8 +201,7 @@ func (b *trial) first(ctx context.Context, task string) (readmodel.Step, error) 
 	return steps[len(steps)-1], nil
 }
 
-// equal compares JSON values as the database does: numbers by value, whatever
-// their size.
+// equal compares JSON values as the database does: numbers by value, of any size.
 func (b *trial) equal(ctx context.Context, got, want json.RawMessage) (same bool, err error) {
 	err = b.Pool.QueryRow(ctx, "select $1::text::jsonb = $2::text::jsonb", string(got), string(want)).Scan(&same)
 	if err != nil {
@@ -211,7 +210,7 @@ func (b *trial) equal(ctx context.Context, got, want json.RawMessage) (same bool
 	return same, nil
 }
 
-// until looks again and again until something is so, or the time is over.
+// until polls until a condition holds or the time is over.
 func until(ctx context.Context, within time.Duration, look func() (bool, error)) (bool, error) {
 	deadline := time.Now().Add(within)
 	for {
@@ -229,8 +228,8 @@ func until(ctx context.Context, within time.Duration, look func() (bool, error))
 	}
 }
 
-// clean cancels what a check has left that failed, or that ran before, so that the
-// next one is not its victim.
+// clean cancels the tasks that failed or earlier checks left behind, so that they do not
+// affect the next one.
 func (b *trial) clean(ctx context.Context) {
 	b.kill()
 	page, err := b.API.Tasks(ctx, client.TaskFilter{States: []vocab.TaskState{vocab.TaskPending, vocab.TaskInProgress}, Namespace: Namespace})

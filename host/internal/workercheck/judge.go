@@ -21,7 +21,7 @@ func starts(ctx context.Context, b *trial) (string, error) {
 	return "", err
 }
 
-// echoes has values sent through the worker and compares what comes back.
+// echoes sends values through the worker and compares what comes back.
 func echoes(ctx context.Context, b *trial, values ...string) (string, error) {
 	for _, v := range values {
 		task, complaint, err := b.runs(ctx, "echo", map[string]any{"value": json.RawMessage(v)}, vocab.TaskComplete, b.Patience)
@@ -125,7 +125,7 @@ func heartbeat(ctx context.Context, b *trial) (string, error) {
 	return fmt.Sprintf("the step was claimed %d times: call tasker_worker_heartbeat before a third of the lease has passed", step.Claims), nil
 }
 
-// sleeping submits a step that runs for long, and waits until it does.
+// sleeping submits a long step and waits until it runs.
 func sleeping(ctx context.Context, b *trial, seconds float64) (task, complaint string, err error) {
 	if task, err = b.submit(ctx, "sleep", map[string]float64{"seconds": seconds}); err != nil {
 		return "", "", err

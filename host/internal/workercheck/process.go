@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// process is the worker's. It is led by one that the check may end with all of
-// its children.
+// process is the worker's process. It leads a process group, so that the check can end
+// it with all its children.
 type process struct {
 	cmd    *exec.Cmd
 	exited chan struct{}
@@ -47,7 +47,7 @@ func (b *trial) start() error {
 	return nil
 }
 
-// ended says how the worker ended, if it has.
+// ended says how the worker exited, if it has.
 func (p *process) ended() string {
 	select {
 	case <-p.exited:
@@ -75,7 +75,7 @@ func (p *process) exits(within time.Duration) bool {
 	}
 }
 
-// kill ends the worker and whatever it has started.
+// kill ends the worker and everything it started.
 func (p *process) kill() {
 	if p.cmd == nil {
 		return
@@ -85,7 +85,7 @@ func (p *process) kill() {
 	p.cmd = nil
 }
 
-// tail keeps the end of what the worker writes.
+// tail keeps the end of the worker's output.
 type tail struct {
 	mu   sync.Mutex
 	text []byte
