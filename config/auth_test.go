@@ -7,7 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// What would let strangers in, or tokens out, does not start.
+// Settings that would let strangers in, or expose tokens, are refused.
 func TestAuthThatWouldNotProtect(t *testing.T) {
 	t.Parallel()
 	jwt := []string{"auth.jwt.issuer=https://id", "auth.jwt.audience=tasker", "auth.jwt.keys_url=https://id/keys"}

@@ -19,14 +19,14 @@ import (
 
 const secretURL = "postgres://app:hunter2@db/app"
 
-// load loads with nothing of the process's own environment.
+// load loads without the process's own environment.
 func load(t *testing.T, opts Options, environ ...string) (*Config, error) {
 	t.Helper()
 	opts.Environ = append([]string{"HOME=/home/op"}, environ...)
 	return Load(opts)
 }
 
-// writeFiles makes an operator's directory.
+// writeFiles creates an operator's directory.
 func writeFiles(t *testing.T, files map[string]string) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -38,7 +38,7 @@ func writeFiles(t *testing.T, files map[string]string) string {
 	return dir
 }
 
-// report renders an error's problems with the directory's name taken out.
+// report renders an error's problems without the directory's name.
 func report(t *testing.T, err error, dir string) []string {
 	t.Helper()
 	problems, ok := err.(*Error)
@@ -397,7 +397,7 @@ func TestValidateChecksRangesOfAConfigMadeByHand(t *testing.T) {
 	require.ErrorContains(t, c.Validate(), "orchestration.lease: 1ns is out of range: want 1s to 1h")
 }
 
-// Whatever durations an operator writes, what Load accepts keeps the budgets.
+// Whatever durations an operator writes, those that Load accepts keep the budgets.
 func TestAcceptedConfigurationsKeepTheirBudgets(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {

@@ -32,13 +32,13 @@ func TestEntriesNameEveryKeyWithItsOrigin(t *testing.T) {
 	} {
 		require.Contains(t, shown, want)
 	}
-	// A table's own keys come before those of the tables in it, so that what is
-	// shown is TOML.
+	// A table's own keys come before those of the tables in it, so that the output is
+	// TOML.
 	joined := strings.Join(shown, "\n")
 	require.Less(t, strings.Index(joined, "database.lock_timeout"), strings.Index(joined, "database.embedded."))
 }
 
-// What `tasker config show` prints can be used as a file, and means the same.
+// The output of `tasker config show` can be used as a file, and means the same.
 func TestEntriesAreAFile(t *testing.T) {
 	t.Parallel()
 	c, err := load(t, Options{Dir: t.TempDir()})

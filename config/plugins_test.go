@@ -53,7 +53,7 @@ path = "c"
 	require.Equal(t, 13, specs[0].At("sha256").Line)
 	require.Equal(t, 3, specs[0].At("start_timeout").Line, "of the defaults")
 	require.Equal(t, specs[0].Origin, specs[0].At("max_cpus"))
-	specs[0].options, specs[0].settings = nil, nil // TestOptionOrigins looks at the former
+	specs[0].options, specs[0].settings = nil, nil // TestOptionOrigins checks the former
 	require.Equal(t, PluginSpec{
 		Kind: KindHandler, Name: "a",
 		PluginSettings: PluginSettings{

@@ -36,7 +36,7 @@ func TestAdoptTakesWhatReloadsAndNamesTheRest(t *testing.T) {
 	require.Empty(t, same.Restart)
 }
 
-// A lease that waits for a restart does not carry a sweep that needs it.
+// A sweep interval that needs a longer lease is refused if the lease waits for a restart.
 func TestAdoptRefusesWhatContradictsValuesInForce(t *testing.T) {
 	t.Parallel()
 	old, err := load(t, Options{})
@@ -76,7 +76,7 @@ func TestEveryKeyThatReloadsIsTakenOver(t *testing.T) {
 			field.Set(reflect.ValueOf(NewSecret("x")))
 		}
 		change, err := old.Adopt(&next)
-		if err != nil { // the one more contradicts a neighbour: it was looked at
+		if err != nil { // one more conflicts with another key, so it was checked
 			require.True(t, leaf.limits.reload, "%s: %v", key, err)
 			continue
 		}
@@ -105,7 +105,7 @@ func TestWatchSeesFilesThatAreWrittenReplacedAndAdded(t *testing.T) {
 			t.Fatal("not seen: " + what)
 		}
 	}
-	write := func(name, text string) { // what was there is never half of it, however slow this is: all are of one length
+	write := func(name, text string) { // all texts have the same length, so that a file is never half old, however slow this is
 		f, err := os.OpenFile(filepath.Join(dir, name), os.O_WRONLY|os.O_CREATE, 0o600)
 		require.NoError(t, err)
 		_, err = f.WriteString(text)
@@ -122,7 +122,7 @@ func TestWatchSeesFilesThatAreWrittenReplacedAndAdded(t *testing.T) {
 	write("environments/staging/b.toml", "# 4")
 	expect("a file in a new folder of the environment")
 
-	// What is none of the files, or leaves them as they are, is no change.
+	// Other files, and writes that change nothing, are not a change.
 	write("plugins.toml", "# 5")
 	write("readme.md", "# 6")
 	write("a.toml", "# 3")

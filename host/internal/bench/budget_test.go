@@ -21,21 +21,22 @@ const (
 	updateIt   = "go test -race ./host/internal/bench -run TestCost -update"
 )
 
-// cost is what a step costs, by figure.
+// cost is the cost of a step, by figure.
 type cost map[string]float64
 
-// budget is what steps may cost. The versions are those it was made with.
+// budget is what steps may cost. The versions are those with which it was measured.
 type budget struct {
 	PostgreSQL int             `json:"postgresql"`
 	Go         string          `json:"go"`
 	Workloads  map[string]cost `json:"workloads"`
 }
 
-// tolerance is by which share of its budget a figure may differ from it. Runs with
-// the race detector and without, on a quiet machine and a busy one, differed by
-// half of that or less; the pieces that are allocated by a thousandth. Other versions of PostgreSQL write, and of Go allocate, a little
-// otherwise: there it is elsewhere times as much. The race detector makes the
-// host allocate up to 3.5 % more bytes, in as many pieces.
+// tolerance is the share of its budget by which a figure may differ. Runs with and
+// without the race detector, on quiet and busy machines, differed by half of that or
+// less, and the number of allocations by a thousandth. Other versions of PostgreSQL
+// write a little more or less, and other versions of Go allocate a little more or less:
+// for them, the tolerance is multiplied by elsewhere. The race detector makes the host
+// allocate up to 3.5 % more bytes, in as many pieces.
 var tolerance = map[string]float64{
 	"wal_bytes_per_step":       0.025,
 	"commits_per_step":         0.01,
@@ -48,11 +49,11 @@ var tolerance = map[string]float64{
 
 const elsewhere = 5
 
-// allocations are the figures that depend on Go and not on PostgreSQL.
+// allocations are the figures that depend on Go, not on PostgreSQL.
 var allocations = []string{"allocations_per_step", "allocated_bytes_per_step"}
 
-// compareWithBudget fails the test for every figure that is worse than its
-// budget, or so much better that the budget no longer guards it.
+// compareWithBudget fails the test for every figure that is worse than its budget, or so
+// much better that the budget no longer guards it.
 func compareWithBudget(t *testing.T, postgres int, measured map[string]cost) {
 	t.Helper()
 	var b budget
@@ -88,7 +89,7 @@ func compareWithBudget(t *testing.T, postgres int, measured map[string]cost) {
 	}
 }
 
-// round leaves the digits that mean something.
+// round keeps the significant digits.
 func round(v float64) float64 {
 	var short float64
 	if _, err := fmt.Sscan(fmt.Sprintf("%.4g", v), &short); err != nil {
@@ -97,7 +98,7 @@ func round(v float64) float64 {
 	return short
 }
 
-// beyond says which figures are not what the budget says they are.
+// beyond lists the figures that differ too much from the budget.
 func beyond(budget, measured map[string]cost, tolerance map[string]float64) (problems []string) {
 	for _, workload := range slices.Sorted(maps.Keys(measured)) {
 		for _, figure := range slices.Sorted(maps.Keys(measured[workload])) {

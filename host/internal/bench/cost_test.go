@@ -21,8 +21,8 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
 )
 
-// costServer is a server on which nothing happens by itself, which tells what
-// was written (pg_walinspect) and what was called (pg_stat_statements).
+// costServer is a server on which nothing happens by itself, and which reports what was
+// written (pg_walinspect) and what was called (pg_stat_statements).
 func costServer(t *testing.T) (dsn string) {
 	t.Helper()
 	dsn = pgtest.Cluster(t, map[string]string{
@@ -38,7 +38,7 @@ func costServer(t *testing.T) (dsn string) {
 	return dsn
 }
 
-// hostPool is a pool as the host has it.
+// hostPool is a connection pool like the host's.
 func hostPool(t *testing.T, dsn string) *pgxpool.Pool {
 	t.Helper()
 	pool, err := store.OpenPool(t.Context(), store.PoolConfig{URL: dsn, MaxConns: 8, ApplicationName: "cost"})
@@ -47,7 +47,7 @@ func hostPool(t *testing.T, dsn string) *pgxpool.Pool {
 	return pool
 }
 
-// meter reads what has happened between two moments.
+// meter measures what happens between two points in time.
 type meter struct {
 	pool  *pgxpool.Pool
 	lsn   string
@@ -55,8 +55,8 @@ type meter struct {
 	mem   runtime.MemStats
 }
 
-// Statements that only the meter makes do not count; nor do looks at a queue, of
-// which there are more or less as chance will have it.
+// Statements that only the meter makes do not count, nor do checks of a queue, whose
+// number varies by chance.
 const sqlCalls = `
 select coalesce(sum(calls), 0)::bigint from pg_stat_statements
  where dbid = (select oid from pg_database where datname = current_database()) and query like '%tasker\_%' and query not like '%tasker\_claim\_steps%'`
@@ -89,7 +89,7 @@ func (m *meter) stop(t *testing.T, steps int) cost {
 	var lsn string
 	require.NoError(t, m.pool.QueryRow(t.Context(), "select pg_current_wal_insert_lsn()::text").Scan(&lsn))
 	calls := m.calledSoFar(t) - m.calls
-	_, err := m.pool.Exec(t.Context(), "checkpoint") // pg_get_wal_stats reads what was flushed
+	_, err := m.pool.Exec(t.Context(), "checkpoint") // pg_get_wal_stats reads only what was flushed
 	require.NoError(t, err)
 	var bytes, commits, dead, updates, hot float64
 	require.NoError(t, m.pool.QueryRow(t.Context(), sqlWritten, m.lsn, lsn).Scan(&bytes, &commits, &dead, &updates, &hot))
@@ -111,7 +111,7 @@ const sqlWhere = `
 select "resource_manager/record_type", count / $3::float8, combined_size / $3::float8
   from pg_get_wal_stats($1::text::pg_lsn, $2::text::pg_lsn, true) where count > 0 order by combined_size desc limit 8`
 
-// where logs which records the bytes of a step are in.
+// where logs the records that make up the bytes of a step.
 func (m *meter) where(t *testing.T, lsn string, steps float64) {
 	t.Helper()
 	rows, err := m.pool.Query(t.Context(), sqlWhere, m.lsn, lsn, steps)
@@ -125,8 +125,8 @@ func (m *meter) where(t *testing.T, lsn string, steps float64) {
 	require.NoError(t, err)
 }
 
-// TestCostDoesNotGrowWithWidth runs a task that is ten times as wide as another:
-// a step of it must not cost more, or something is quadratic.
+// TestCostDoesNotGrowWithWidth runs a task that is ten times as wide as another: its
+// steps must not cost more, or something is quadratic.
 func TestCostDoesNotGrowWithWidth(t *testing.T) {
 	dsn := costServer(t)
 	m := &meter{pool: pgtest.Pool(t, dsn)}
@@ -150,16 +150,16 @@ func TestCostDoesNotGrowWithWidth(t *testing.T) {
 	}
 }
 
-// TestCost compares what a step costs with the budget: what the database writes
-// and is asked, and what the host allocates. Time is no part of it, so that it
-// holds on any machine, however busy. A change that makes a step dearer fails
-// here; if it is worth its price,
+// TestCost compares the cost of a step with the budget: what the database writes, the
+// calls to it, and what the host allocates. It does not measure time, so the budget
+// holds on any machine, however busy. A change that makes a step more expensive fails
+// here. If the change is worth it,
 //
 //	go test -race ./host/internal/bench -run TestCost -update
 //
-// writes the new prices, and the change of the file is there for the review.
+// writes the new costs, and the change of the file can be reviewed.
 //
-// It has the process for itself: allocations are counted for all of it.
+// The test must have the process to itself, since allocations are counted for all of it.
 func TestCost(t *testing.T) {
 	dsn := costServer(t)
 	m := &meter{pool: pgtest.Pool(t, dsn)}
@@ -198,7 +198,7 @@ func TestCost(t *testing.T) {
 			w.run(t, 100)
 		}
 		c := m.stop(t, 6*100*bench.Shapes["linear"].Steps)
-		// What the test does here in the engine's place says nothing about the host.
+		// What the test does here instead of the engine says nothing about the host.
 		delete(c, "allocations_per_step")
 		delete(c, "allocated_bytes_per_step")
 		measured[w.name] = c
@@ -208,8 +208,8 @@ func TestCost(t *testing.T) {
 	compareWithBudget(t, version, measured)
 }
 
-// queued takes tasks whose every step goes through the queue, as the engine does
-// for steps it has no room for, or as an outside worker does.
+// queued runs tasks whose steps all go through the queue, as in the engine when it has
+// no room, or with an outside worker.
 type queued struct {
 	store *store.Store
 	pool  *pgxpool.Pool
@@ -262,7 +262,7 @@ func (q *queued) host(t *testing.T, tasks int) {
 	require.Equal(t, tasks, finished)
 }
 
-// outside claims all steps of tasks, a batch at a time, as an outside worker.
+// outside claims all steps of tasks, a batch at a time, like an outside worker.
 func (q *queued) outside(t *testing.T, tasks int, settle func(steps, leases []vocab.UUID)) {
 	t.Helper()
 	q.create(t, tasks)
@@ -301,7 +301,7 @@ select count(*) filter (where verdict = 'recorded')
 	})
 }
 
-// next runs the steps as a worker that runs one at a time.
+// next runs the steps like a worker that runs one at a time.
 func (q *queued) next(t *testing.T, tasks int) {
 	t.Helper()
 	q.create(t, tasks)
@@ -321,8 +321,8 @@ select verdict, step_uuid, lease_id from tasker_worker_next($1::uuid, $2::uuid, 
 	require.NoError(t, err)
 }
 
-// exchange runs the steps as a worker that runs a batch at a time and goes on with what
-// it has made ready.
+// exchange runs the steps like a worker that runs a batch at a time and continues with
+// the steps that its results made ready.
 func (q *queued) exchange(t *testing.T, tasks int) {
 	t.Helper()
 	q.create(t, tasks)
@@ -341,7 +341,7 @@ select count(*) filter (where verdict = 'recorded'),
 	require.NoError(t, err)
 }
 
-// post runs the steps as a worker that reads messages and posts results, which a host
+// post runs the steps like a worker that reads messages and posts results, which a host
 // records.
 func (q *queued) post(t *testing.T, tasks int) {
 	t.Helper()

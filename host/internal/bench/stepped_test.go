@@ -24,30 +24,29 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
 )
 
-// stepped is a real engine on a real database in which time plays no part: what
-// happens next is only what the test lets happen, so that a run makes the same
-// calls with the same batches every time. It stands between the engine and its
-// store, and is the engine's runner.
+// stepped is a real engine on a real database that does not depend on time: the test
+// decides what happens next, so that every run makes the same calls with the same
+// batches. It sits between the engine and its store, and is the engine's runner.
 type stepped struct {
 	*store.Store
 	engine *pipeline.Engine
 
 	mu       sync.Mutex
 	changed  sync.Cond
-	calls    []pluginhost.Call // that wait for their answer
-	claims   int               // that have returned
+	calls    []pluginhost.Call // that wait for an answer
+	claims   int               // number of claims that returned
 	finished int
-	ids      map[string]int32 // what HandlerIDs has said, by now for good
+	ids      map[string]int32 // answer of HandlerIDs, final by now
 	queues   []string
 
-	entered, creating chan int      // the size of a batch to settle, and of one to create
-	release           chan struct{} // lets it go on
+	entered, creating chan int      // sizes of batches to settle and to create
+	release           chan struct{} // lets the batch continue
 	creators          pipeline.Executors
 }
 
 const (
 	never        = 24 * time.Hour // no timer of the engine fires during a test
-	steppedLimit = 10000          // more than what runs at once
+	steppedLimit = 10000          // more than ever run at once
 	patience     = time.Minute
 )
 
@@ -99,8 +98,8 @@ func newStepped(t *testing.T, pool *pgxpool.Pool) *stepped {
 	return s
 }
 
-// apply stores the templates and waits until the engine has looked at the queue
-// that the first of them brought.
+// apply stores the templates and waits until the engine has polled the queue that came
+// with the first one.
 func (s *stepped) apply(t *testing.T, shapes ...bench.Shape) {
 	t.Helper()
 	for _, shape := range shapes {
@@ -115,9 +114,9 @@ func (s *stepped) apply(t *testing.T, shapes ...bench.Shape) {
 	s.wait(t, "a look at the queue", func() bool { return s.claims > 0 })
 }
 
-// run takes n tasks of a shape from their submission to their end, together. All
-// steps that can run at once are settled at once: one of them, and while that
-// transaction is under way the others arrive, which makes a second one.
+// run takes n tasks of a shape from submission to their end, together. All steps that
+// can run at once are settled together: first one of them; the others arrive while that
+// transaction is in progress, and make a second one.
 func (s *stepped) run(t *testing.T, shape bench.Shape, n int) {
 	t.Helper()
 	s.mu.Lock()
@@ -130,8 +129,8 @@ func (s *stepped) run(t *testing.T, shape bench.Shape, n int) {
 	s.wait(t, "the end of the tasks", func() bool { return s.finished == finished+n })
 }
 
-// submit has one task created, and the others together after it: they have come
-// while that transaction was under way.
+// submit lets one task be created, and then the others together, which arrived while that
+// transaction was in progress.
 func (s *stepped) submit(t *testing.T, shape bench.Shape, n int) {
 	t.Helper()
 	errs := make(chan error, 2)
@@ -157,14 +156,14 @@ func (s *stepped) submit(t *testing.T, shape bench.Shape, n int) {
 	}
 }
 
-// awaitWaiting waits until n tasks wait to be created. It allocates next to
-// nothing: what it did would count as the engine's.
+// awaitWaiting waits until n tasks wait to be created. It allocates almost nothing, since
+// its allocations would be counted as the engine's.
 func (s *stepped) awaitWaiting(t *testing.T, n int) {
 	t.Helper()
 	look := time.NewTicker(time.Millisecond)
 	defer look.Stop()
 	for end := time.Now().Add(patience); s.creators.State().Waiting != n; <-look.C {
-		require.False(t, time.Now().After(end), "the tasks do not come into the line")
+		require.False(t, time.Now().After(end), "the tasks do not arrive")
 	}
 }
 
@@ -191,15 +190,15 @@ func (s *stepped) answer(t *testing.T, n int) {
 	}
 }
 
-// pass lets one call with a batch of the given size pass; meanwhile runs while it
-// is held up.
+// pass lets one call with a batch of the given size pass; meanwhile runs while it is
+// held up.
 func (s *stepped) pass(t *testing.T, entered chan int, want int, meanwhile func()) {
 	t.Helper()
 	select {
 	case got := <-entered:
 		require.Equal(t, want, got, "the size of a batch")
 	case <-time.After(patience):
-		require.Fail(t, "no batch has come")
+		require.Fail(t, "no batch arrived")
 	}
 	meanwhile()
 	s.release <- struct{}{}
@@ -240,7 +239,7 @@ func (s *stepped) hold(ctx context.Context, entered chan int, n int) error {
 	}
 }
 
-// Settle is the store's, when the test says so.
+// Settle calls the store's, when the test says so.
 func (s *stepped) Settle(ctx context.Context, g store.Grant, p store.Policy, batch []store.Settlement) (store.Settled, error) {
 	if err := s.hold(ctx, s.entered, len(batch)); err != nil {
 		return store.Settled{}, err
@@ -248,12 +247,12 @@ func (s *stepped) Settle(ctx context.Context, g store.Grant, p store.Policy, bat
 	return s.Store.Settle(ctx, g, p, batch)
 }
 
-// TakeDuty leaves retention to nobody: it comes by the clock, once a minute.
+// TakeDuty never grants retention, which would run by the clock, once a minute.
 func (s *stepped) TakeDuty(context.Context, string, int32, time.Duration) (bool, error) {
 	return false, nil
 }
 
-// CreateTasks is the store's, when the test says so.
+// CreateTasks calls the store's, when the test says so.
 func (s *stepped) CreateTasks(ctx context.Context, g store.Grant, batch []store.NewTask, queue string) ([]store.Created, error) {
 	if err := s.hold(ctx, s.creating, len(batch)); err != nil {
 		return nil, err
@@ -261,14 +260,14 @@ func (s *stepped) CreateTasks(ctx context.Context, g store.Grant, batch []store.
 	return s.Store.CreateTasks(ctx, g, batch, queue)
 }
 
-// Claim is the store's, and counted.
+// Claim calls the store's, and counts the calls.
 func (s *stepped) Claim(ctx context.Context, g store.Grant, queue string, names []string, after int64) (store.Claimed, error) {
 	defer s.note(func() { s.claims++ })
 	return s.Store.Claim(ctx, g, queue, names, after)
 }
 
-// HandlerIDs asks the store only until it has an answer: the engine looks every
-// ten seconds.
+// HandlerIDs asks the store only until it has an answer, since the engine asks every ten
+// seconds.
 func (s *stepped) HandlerIDs(ctx context.Context, names []string) (map[string]int32, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -279,7 +278,7 @@ func (s *stepped) HandlerIDs(ctx context.Context, names []string) (map[string]in
 	return s.ids, err
 }
 
-// QueuesOf is as HandlerIDs.
+// QueuesOf is like HandlerIDs.
 func (s *stepped) QueuesOf(ctx context.Context, handlers []int32) ([]string, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -295,7 +294,7 @@ func (s *stepped) Services() []pluginhost.Service {
 	return []pluginhost.Service{{Name: "bench", Window: steppedLimit, Handlers: []string{"bench.noop"}}}
 }
 
-// Changed never is.
+// Changed never fires.
 func (s *stepped) Changed() <-chan struct{} { return nil }
 
 // Dispatch keeps the call until it is answered.
@@ -303,5 +302,5 @@ func (s *stepped) Dispatch(call pluginhost.Call) {
 	s.note(func() { s.calls = append(s.calls, call) })
 }
 
-// Cancel has nothing to end.
+// Cancel has nothing to cancel.
 func (s *stepped) Cancel(string, string) {}

@@ -77,7 +77,7 @@ func (a *app) tokenListCommand() *cobra.Command {
 				return a.printJSON(readmodel.TokenPage{Items: orEmpty(tokens)})
 			}
 			var t table
-			t.header("NAME", "ID", "STATE", "EXPIRES", "MADE BY", "PERMISSIONS")
+			t.header("NAME", "ID", "STATE", "EXPIRES", "CREATED BY", "PERMISSIONS")
 			for i := range tokens {
 				k := &tokens[i]
 				t.add(text(k.Name), text(k.ID), text(k.State), text(when(k.ExpiresAt)), text(k.CreatedBy), text(strings.Join(k.Permissions, " ")))

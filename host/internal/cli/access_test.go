@@ -27,7 +27,7 @@ func TestTokenCommands(t *testing.T) {
 	require.Contains(t, b.run(t, "audit", "list").out, "token deploy")
 }
 
-// The token goes to the host that was named, in a header, and nowhere else.
+// The token goes only to the named host, in a header.
 func TestTokenGoesWithTheURL(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
@@ -51,7 +51,7 @@ func TestTokenGoesWithTheURL(t *testing.T) {
 	require.NotContains(t, clear.err, "tsk_secret")
 }
 
-// No token, a wrong one, and one that may not are told apart by their exit codes.
+// No token, a wrong one, and one without permission have different exit codes.
 func TestExitCodesOfTokens(t *testing.T) {
 	t.Parallel()
 	for status, code := range map[int]int{http.StatusUnauthorized: 7, http.StatusForbidden: 8, http.StatusTooManyRequests: 1} {

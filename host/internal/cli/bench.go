@@ -184,37 +184,37 @@ func (a *app) showBench(r readmodel.BenchReport) {
 		if r.Repeats > 1 {
 			rate += fmt.Sprintf(" (%s to %s in %d runs)", number(r.StepsPerSecondLeast, 0), number(r.StepsPerSecondMost, 0), r.Repeats)
 		}
-		say("steps a second", rate)
-		say("tasks a second", number(r.TasksPerSecond, 0))
+		say("steps per second", rate)
+		say("tasks per second", number(r.TasksPerSecond, 0))
 	}
 	if r.FirstStepsPerSecond > 0 {
-		say("first sixth", number(r.FirstStepsPerSecond, 0)+" steps a second")
-		say("last sixth", fmt.Sprintf("%s steps a second, %s %%", number(r.LastStepsPerSecond, 0), number(100*r.Ratio, 0)))
+		say("first sixth", number(r.FirstStepsPerSecond, 0)+" steps per second")
+		say("last sixth", fmt.Sprintf("%s steps per second, %s %%", number(r.LastStepsPerSecond, 0), number(100*r.Ratio, 0)))
 	} else if r.Ratio > 0 {
-		say("before", number(r.BaselineStepsPerSecond, 0)+" steps a second")
-		say("against before", number(100*r.Ratio, 0)+" %")
+		say("before", number(r.BaselineStepsPerSecond, 0)+" steps per second")
+		say("compared with before", number(100*r.Ratio, 0)+" %")
 	}
 	if r.ReadRatio > 0 {
-		say("and one that reads", number(100*r.ReadRatio, 0)+" %")
+		say("with a reader", number(100*r.ReadRatio, 0)+" %")
 	}
 	if r.Share > 0 {
 		say("at a share of", number(r.Share, 2)+" of the maximum load")
 	}
 	if r.FlushDelayMS > 0 {
-		say("more for a flush", number(r.FlushDelayMS, 3)+" ms")
+		say("added per flush", number(r.FlushDelayMS, 3)+" ms")
 	}
 	quantiles("latency before", r.BaselineLatencyMS)
 	quantiles("latency", &r.LatencyMS)
 	quantiles("at full load", r.FullLoadLatencyMS)
 	quantiles("to the first call", r.FirstCallMS)
 	if r.StepsPerSecond > 0 {
-		say("WAL a step", fmt.Sprintf("%s bytes, %s page images", number(r.WALBytesPerStep, 0), number(r.PageImagesPerStep, 4)))
-		say("commits a step", number(r.CommitsPerStep, 3))
-		say("dead rows a step", fmt.Sprintf("%s, %s %% of updates of steps HOT", number(r.DeadTuplesPerStep, 2), number(100*r.HotUpdateShare, 0)))
+		say("WAL per step", fmt.Sprintf("%s bytes, %s page images", number(r.WALBytesPerStep, 0), number(r.PageImagesPerStep, 4)))
+		say("commits per step", number(r.CommitsPerStep, 3))
+		say("dead rows per step", fmt.Sprintf("%s, %s %% of updates of steps HOT", number(r.DeadTuplesPerStep, 2), number(100*r.HotUpdateShare, 0)))
 		if c := r.CPUMicrosecondsPerStep; c != nil {
-			say("CPU a step", fmt.Sprintf("host %s, plugins %s, server %s µs", number(c.Host, 1), number(c.Plugin, 1), number(c.Server, 1)))
+			say("CPU per step", fmt.Sprintf("host %s, plugins %s, server %s µs", number(c.Host, 1), number(c.Plugin, 1), number(c.Server, 1)))
 		}
-		say("allocations a step", fmt.Sprintf("%s, %s bytes", number(r.AllocationsPerStep, 1), number(r.AllocatedBytesPerStep, 0)))
+		say("allocations per step", fmt.Sprintf("%s, %s bytes", number(r.AllocationsPerStep, 1), number(r.AllocatedBytesPerStep, 0)))
 	}
 	if v := r.PeakMemoryBytes; v > 0 {
 		say("peak memory", fmt.Sprintf("%s MB of the host, with the load generator", number(float64(v)/1e6, 0)))
@@ -224,12 +224,12 @@ func (a *app) showBench(r readmodel.BenchReport) {
 		say("memory in flight", fmt.Sprintf("%s MB at most, with %d tasks in flight", number(float64(r.InFlightMemoryBytes)/1e6, 0), r.InFlight))
 	}
 	if v := r.IdleTransactionsPerSecond; v != nil {
-		say("idle", number(*v, 2)+" transactions a second")
+		say("idle", number(*v, 2)+" transactions per second")
 	}
 	if l := r.Limits; l != nil {
-		say("SHA-256", fmt.Sprintf("%s MB a second by one thread, %s by all", number(l.HashMBPerSecond, 0), number(l.HashMBPerSecondAll, 0)))
-		say("commits of a row", fmt.Sprintf("%s a second, %s over 16 connections", number(l.CommitsPerSecond, 0), number(l.CommitsPerSecondMany, 0)))
-		say("messages", fmt.Sprintf("%s a second, read and deleted one by one over 16 connections", number(l.MessagesPerSecondMany, 0)))
+		say("SHA-256", fmt.Sprintf("%s MB per second by one thread, %s by all", number(l.HashMBPerSecond, 0), number(l.HashMBPerSecondAll, 0)))
+		say("commits of one row", fmt.Sprintf("%s per second, %s over 16 connections", number(l.CommitsPerSecond, 0), number(l.CommitsPerSecondMany, 0)))
+		say("messages", fmt.Sprintf("%s per second, read and deleted one by one over 16 connections", number(l.MessagesPerSecondMany, 0)))
 	}
 	s := r.Setting
 	say("on", fmt.Sprintf("%d × %s, %s, PostgreSQL %s", s.CPUs, s.CPU, s.Go, s.Database["server_version"]))

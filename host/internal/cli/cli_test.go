@@ -139,7 +139,7 @@ func TestExitCodesAndErrors(t *testing.T) {
 	require.Equal(t, api.CodeTaskNotFound, problem.Code)
 }
 
-// What a command prints is what it was run for: a full disk is a failure.
+// A command that cannot print its output has failed: a full disk is a failure.
 func TestOutputThatIsLost(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
@@ -155,7 +155,7 @@ type fullDisk struct{}
 
 func (fullDisk) Write([]byte) (int, error) { return 0, syscall.ENOSPC }
 
-// A worker that is not there is told of before a database is made for it.
+// A missing worker is reported before a database is created for it.
 func TestWorkerCheckOfNothing(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
@@ -168,7 +168,7 @@ func TestWorkerCheckOfNothing(t *testing.T) {
 	require.Contains(t, b.run(t, "worker", "check", "--", "true").err, "it was started")
 }
 
-// A key that was used for another request: programs learn the task's name.
+// A key that was used for another request: programs learn which task has it.
 func TestConflictNamesTheTask(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
@@ -210,7 +210,7 @@ func TestWatchLines(t *testing.T) {
 	require.Equal(t, map[string]vocab.TaskState{first: vocab.TaskComplete, second: vocab.TaskError}, states)
 }
 
-// follow runs a command and calls react whenever it has printed something new.
+// follow runs a command and calls react whenever it printed something new.
 func (b *bundle) follow(t *testing.T, react func(out string), args ...string) result {
 	t.Helper()
 	b.env["TASKER_SOCKET"] = b.socket
@@ -304,7 +304,7 @@ func TestInterruption(t *testing.T) {
 	require.Equal(t, "tasker: interrupted\n", errs.String())
 }
 
-// A signal that cuts the start of the demo's host short is an interruption.
+// A signal during the start of the demo's host is an interruption.
 func TestInterruptedStart(t *testing.T) {
 	t.Parallel()
 	b := setup(t)

@@ -11,8 +11,8 @@ import (
 	"github.com/tasker-systems/tasker-host/host/internal/api"
 )
 
-// configured runs a command on an operator's directory of files, with paths that
-// do not depend on this machine.
+// configured runs a command on an operator's directory, with paths that do not depend
+// on the machine.
 func (b *bundle) configured(t *testing.T, files map[string]string, args ...string) result {
 	t.Helper()
 	dir := t.TempDir()

@@ -25,7 +25,7 @@ func (a *app) hostCommand() *cobra.Command {
 
 func (a *app) listHosts(hosts []readmodel.Host) {
 	var t table
-	t.header("HOST", "NAME", "STATE", "VERSION", "ENVIRONMENT", "HEARD OF", "PLUGINS", "SERVES")
+	t.header("HOST", "NAME", "STATE", "VERSION", "ENVIRONMENT", "LAST SEEN", "PLUGINS", "SERVES")
 	for i := range hosts {
 		h := &hosts[i]
 		state := cell{text: oneLine(h.State), colour: green}

@@ -95,7 +95,7 @@ func TestPoolCommands(t *testing.T) {
 	}
 }
 
-// What is recorded can be simulated.
+// A recording can be simulated.
 func TestARecordedTraceIsOne(t *testing.T) {
 	t.Parallel()
 	b := setup(t)

@@ -373,7 +373,7 @@ func (a *app) showPlugin(d *readmodel.PluginDetail) {
 	}
 	rollout := d.Rollout.Strategy
 	if d.Rollout.Hold != "" {
-		rollout += ", " + d.Rollout.Hold + " a step"
+		rollout += ", " + d.Rollout.Hold + " per step"
 	}
 	fact("rollout", rollout)
 	for i := range d.Generations {
@@ -381,12 +381,12 @@ func (a *app) showPlugin(d *readmodel.PluginDetail) {
 			fact("limits", g.Limits)
 		}
 	}
-	until("on trial", d.OnTrialUntil, "the generation before takes over again if it did better")
-	until("standby", d.StandbyUntil, "the generation before is warm for a rollback")
+	until("on trial", d.OnTrialUntil, "the previous generation takes over again if it did better")
+	until("standby", d.StandbyUntil, "the previous generation is kept warm for a rollback")
 	a.printTable(&t)
 	a.showGenerations(d)
 	for _, q := range d.Quarantined {
-		a.printf("\n%s %s since %s, by %s: %s (let it run again: tasker plugin release %s/%s --digest %s)\n", a.paint(red, "quarantined"),
+		a.printf("\n%s %s since %s, by %s: %s (to release it: tasker plugin release %s/%s --digest %s)\n", a.paint(red, "quarantined"),
 			short(q.Artifact), when(q.Since), oneLine(q.Actor), oneLine(q.Reason), d.Kind, d.Name, short(q.Artifact))
 	}
 }

@@ -43,7 +43,7 @@ func TestPluginCommands(t *testing.T) {
 	}
 	require.Contains(t, b.run(t, "plugin", "release", "math", "--digest", "22").out, "release 22")
 	require.Equal(t, 4, b.run(t, "plugin", "explain", "nobody").code)
-	require.Equal(t, 4, b.run(t, "plugin", "history", "nobody").code, "an empty list would look like a plugin that nothing happened to")
+	require.Equal(t, 4, b.run(t, "plugin", "history", "nobody").code, "an empty list would look like a plugin without events")
 	b.golden(t, "error_plugin_name", b.run(t, "plugin", "explain", "cook/math"))
 	b.golden(t, "error_swap_without", b.run(t, "plugin", "swap", "math"))
 	b.Fail(api.Conflict(api.CodePluginRefused, "swap handler.math: it is in quarantine: too many errors"))

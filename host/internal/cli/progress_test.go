@@ -21,7 +21,7 @@ func TestPositionShowsRunningSteps(t *testing.T) {
 	require.Equal(t, `1/9 in_progress  resize 40% 12 of 30\x1b[31m\npages  upload 40%  notify 40%  +2 more`, position(&s))
 }
 
-// A line that says what the one before said is none.
+// A line that repeats the one before is not printed.
 func TestLinesAreOfChanges(t *testing.T) {
 	t.Parallel()
 	var out bytes.Buffer

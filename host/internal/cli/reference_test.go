@@ -13,11 +13,11 @@ import (
 	"github.com/tasker-systems/tasker-host/host/internal/cli"
 )
 
-// The page of all commands is what the commands say of themselves.
+// The page of all commands is generated from their own descriptions.
 func TestReference(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
-	// A command is there if the runtime can do what it needs: let it do everything.
+	// Commands exist if the runtime can do what they need: let it do everything.
 	for _, field := range reflect.ValueOf(&b.runtime).Elem().Fields() {
 		if field.Kind() == reflect.Func && field.IsNil() {
 			field.Set(reflect.MakeFunc(field.Type(), func([]reflect.Value) []reflect.Value { panic("the page calls nothing") }))
@@ -30,7 +30,7 @@ func TestReference(t *testing.T) {
 	}
 	text, err := os.ReadFile(path)
 	require.NoError(t, err, "run the test with -update")
-	require.Equal(t, string(text), page, "docs/cli.md is behind the commands: go test ./host/internal/cli -run TestReference -update")
+	require.Equal(t, string(text), page, "docs/cli.md is out of date: go test ./host/internal/cli -run TestReference -update")
 	help := b.run(t, "--help").out
 	for _, code := range []int{0, 1, 2, 3, 4, 5, 6, 130} {
 		require.Contains(t, page, fmt.Sprintf("\n| %d | ", code))

@@ -16,7 +16,7 @@ func TestScale(t *testing.T) {
 	b.golden(t, "scale_traces", b.run(t, "scale", "traces"))
 	b.golden(t, "scale_simulate", b.run(t, "scale", "simulate", "-a", `threshold,rate={"drain":"2m","max_factor":4}`, "-a", "predictive", "--trace", "spike"))
 
-	// A trace that was written is one that can be read.
+	// A written trace can be read.
 	dir := t.TempDir()
 	trace, plot := filepath.Join(dir, "ramp.csv"), filepath.Join(dir, "ramp.svg")
 	require.Zero(t, b.run(t, "scale", "generate-trace", "ramp", "--seed", "3", "-o", trace).code)
@@ -46,7 +46,7 @@ func TestScale(t *testing.T) {
 	b.golden(t, "scale_unknown_shape", b.run(t, "scale", "generate-trace", "square"))
 }
 
-// An algorithm in a plugin's process decides as the same one in this process.
+// An algorithm in a plugin's process decides like the same one in this process.
 func TestSimulateAPlugin(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "algorithms")

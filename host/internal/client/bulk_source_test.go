@@ -11,11 +11,11 @@ import (
 	public "github.com/tasker-systems/tasker-host/sdk/client"
 )
 
-// Lines that the host does not answer make room too, however many follow each other.
+// Lines that the host does not answer make room, too, however many there are in a row.
 func TestBulkGoesOnAfterManyLinesWithoutAnAnswer(t *testing.T) {
 	t.Parallel()
 	_, c := setup(t)
-	const blanks = 9000 // more than wait for an answer at a time
+	const blanks = 9000 // more than can wait for an answer at once
 	l := newLedger(t)
 	result, err := c.SubmitAll(t.Context(), func(yield func(public.Submission) bool) {
 		for range blanks {
@@ -35,7 +35,7 @@ func TestBulkGoesOnAfterManyLinesWithoutAnAnswer(t *testing.T) {
 	require.EqualValues(t, 2, result.Created)
 }
 
-// A source that has nothing for a while does not use up the patience with the host.
+// A source that pauses does not use up the patience with the host.
 func TestBulkPatienceBeginsWithWhatThereIsToSend(t *testing.T) {
 	t.Parallel()
 	b, c := setup(t)

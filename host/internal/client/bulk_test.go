@@ -33,7 +33,7 @@ func many(n int) func(yield func(public.Submission) bool) {
 	}
 }
 
-// ledger notes answers, which must come once for each line and in order.
+// ledger records answers, which must come once for each line and in order.
 type ledger struct {
 	t       *testing.T
 	last    int64
@@ -75,8 +75,8 @@ func TestSubmitAll(t *testing.T) {
 	require.Zero(t, none.Created+none.Existing+none.Refused)
 }
 
-// What is no JSON is not sent. It keeps its number, so that the others keep their
-// keys, and is answered in its place.
+// Lines that are not JSON are not sent. They keep their numbers, so that the others keep
+// their keys, and are answered in their place.
 func TestSubmitAllRefusesWhatIsNoJSON(t *testing.T) {
 	t.Parallel()
 	_, c := setup(t)
@@ -137,7 +137,7 @@ type errReader struct{}
 
 func (errReader) Read([]byte) (int, error) { return 0, errors.New("the disk is gone") }
 
-// cutter passes connections on to a socket, and cuts each after so many bytes of
+// cutter passes connections on to a socket, and cuts each after a number of bytes of
 // answers.
 func cutter(t *testing.T, socket string, most int64) (path string, cuts *atomic.Int64) {
 	t.Helper()
@@ -176,7 +176,7 @@ func cutter(t *testing.T, socket string, most int64) (path string, cuts *atomic.
 	return path, cuts
 }
 
-// However often the connection breaks, each line makes one task and has one answer.
+// However often the connection breaks, each line creates one task and has one answer.
 func TestBulkGoesOnWhereItWasCutOff(t *testing.T) {
 	t.Parallel()
 	b := apitest.New()
@@ -227,8 +227,8 @@ func TestBulkGivesUp(t *testing.T) {
 	require.ErrorIs(t, err, client.ErrUnreachable)
 }
 
-// A single submission is repeated if the host says that it did nothing, and after
-// a doubtful answer only with a key.
+// A single submission is repeated if the host says that it did nothing; after an
+// ambiguous answer, only if it has a key.
 func TestSubmitIsRepeatedIfThatIsHarmless(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -243,7 +243,7 @@ func TestSubmitIsRepeatedIfThatIsHarmless(t *testing.T) {
 		{http.StatusServiceUnavailable, api.CodeOutcomeUnknown, "", 1},
 		{http.StatusServiceUnavailable, api.CodeOutcomeUnknown, "k", 2},
 		{http.StatusInternalServerError, api.CodeInternal, "k", 1},
-		{http.StatusBadGateway, "", "", 1}, // of a proxy before the host
+		{http.StatusBadGateway, "", "", 1}, // from a proxy in front of the host
 		{http.StatusBadGateway, "", "k", 2},
 		{http.StatusGatewayTimeout, "", "k", 2},
 		{http.StatusConflict, api.CodeIdempotencyKeyReused, "k", 1},

@@ -17,7 +17,7 @@ import (
 	"github.com/tasker-systems/tasker-host/host/internal/readmodel"
 )
 
-// A client that is cut off after every few events gets each once.
+// A client that is cut off after every few events gets each event once.
 func TestFollowEvents(t *testing.T) {
 	t.Parallel()
 	b, c := setup(t)
@@ -25,7 +25,7 @@ func TestFollowEvents(t *testing.T) {
 	happen := func() { b.Happened(readmodel.Event{Kind: readmodel.EventTask, Namespace: "shop", To: "complete"}) }
 	happen()
 	var seen []int64
-	b.TooSlow(true) // whoever has nothing to read is cut off
+	b.TooSlow(true) // clients with nothing to read are cut off
 	err := c.FollowEvents(t.Context(), client.EventFilter{After: "e0", Kinds: []string{"task", "step"}, Namespace: "shop"}, func(e readmodel.Event) (bool, error) {
 		seen = append(seen, e.SortKey)
 		if len(seen)%3 != 0 {
@@ -46,7 +46,7 @@ func TestFollowEvents(t *testing.T) {
 	require.Equal(t, api.CodeEventsExpired, problem.Code)
 }
 
-// What the one who follows fails with ends the stream, also if it looks like a failure of the host.
+// An error of the caller's function ends the stream, even if it looks like a failure of the host.
 func TestFollowEventsEndsWithTheErrorOfWhoFollows(t *testing.T) {
 	t.Parallel()
 	b, c := setup(t)
@@ -68,7 +68,7 @@ func TestFollowEventsEndsWithTheErrorOfWhoFollows(t *testing.T) {
 	}
 }
 
-// A host that restarts behind a proxy, or turns many away that come back together, is waited for.
+// The client waits for a host that restarts behind a proxy or rejects clients that all return at once.
 func TestFollowEventsOverAProxy(t *testing.T) {
 	t.Parallel()
 	for _, status := range []int{http.StatusTooManyRequests, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout} {

@@ -15,11 +15,11 @@ import (
 
 var update = flag.Bool("update", false, "write what the golden files expect")
 
-// divider separates a template from what is expected of it.
+// divider separates a template from the expected result.
 const divider = "----------\n"
 
-// golden runs every file of a folder: a template, a divider, and what render
-// makes of the template.
+// golden checks every file of a folder: a template, a divider, and the output of render
+// for it.
 func golden(t *testing.T, folder string, render func(t *testing.T, src string) string) {
 	t.Helper()
 	files, err := filepath.Glob(filepath.Join("testdata", folder, "*.txt"))
@@ -62,7 +62,7 @@ func TestTemplatePlans(t *testing.T) {
 	})
 }
 
-// parse parses a template that is in order and returns its plans.
+// parse parses a valid template and returns its plans.
 func parse(tb testing.TB, src string) []Plan {
 	tb.Helper()
 	tmpl, err := ParseTemplate("t.yaml", []byte(src), Limits{MaxSteps: 50_000})
@@ -75,7 +75,7 @@ func parse(tb testing.TB, src string) []Plan {
 	return plans
 }
 
-// requirePlan checks what is true of every plan.
+// requirePlan checks what holds for every plan.
 func requirePlan(tb testing.TB, p *Plan) {
 	tb.Helper()
 	edges := map[[2]int32]bool{}
@@ -100,7 +100,7 @@ func requirePlan(tb testing.TB, p *Plan) {
 	require.Empty(tb, edges)
 }
 
-// describe writes plans for people to compare.
+// describe formats plans for readers to compare.
 func describe(plans []Plan) string {
 	var b strings.Builder
 	for _, p := range plans {

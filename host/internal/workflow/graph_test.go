@@ -11,7 +11,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-// graphYAML writes a template of steps s0, s1, … with these parents.
+// graphYAML returns a template of steps s0, s1, … with these parents.
 func graphYAML(parents [][]int) string {
 	var b strings.Builder
 	b.WriteString("namespace: graph\nname: graph\nversion: 1.0.0\nsteps:\n")
@@ -37,7 +37,7 @@ func graphPlan(tb testing.TB, parents [][]int) *Plan {
 	return &parse(tb, graphYAML(parents))[0]
 }
 
-// shapes that have gone wrong elsewhere.
+// shapes that were handled wrongly elsewhere.
 func chain(n int) [][]int {
 	parents := make([][]int, n)
 	for i := 1; i < n; i++ {
@@ -122,7 +122,7 @@ func names(p *Plan) []string {
 	return out
 }
 
-// digraph draws any directed graph without self edges and double ones.
+// digraph draws any directed graph without self edges or duplicates.
 func digraph(t *rapid.T) [][]int {
 	n := rapid.IntRange(1, 12).Draw(t, "steps")
 	parents := make([][]int, n)
@@ -138,8 +138,8 @@ func digraph(t *rapid.T) [][]int {
 	return parents
 }
 
-// kahn is the oracle: again and again the lowest step whose parents are all
-// taken. ok is false if there is a cycle.
+// kahn is the oracle: it repeatedly takes the lowest step whose parents are all taken. ok
+// is false if there is a cycle.
 func kahn(parents [][]int) (order []int, ok bool) {
 	for len(order) < len(parents) {
 		next := -1
@@ -186,7 +186,7 @@ func TestGraphAgreesWithKahn(t *testing.T) {
 	})
 }
 
-// requireCycles checks that each cycle told is one.
+// requireCycles checks that each reported cycle is one.
 func requireCycles(t require.TestingT, parents [][]int, err error) {
 	wrong, ok := errors.AsType[*TemplateError](err)
 	require.True(t, ok)

@@ -13,7 +13,7 @@ import (
 
 const head = "namespace: shop\nname: orders\nversion: 1.0.0\n"
 
-// Templates that are made to hurt: each is refused, in good time.
+// Malicious templates: each is refused quickly.
 func TestHostileTemplates(t *testing.T) {
 	t.Parallel()
 	var bomb, merges strings.Builder
@@ -89,7 +89,7 @@ func manyEdges() string {
 	return b.String()
 }
 
-// Big sources of every shape are read in time that grows with their size.
+// Large sources of every shape are read in time proportional to their size.
 func TestBigTemplates(t *testing.T) {
 	t.Parallel()
 	for name, src := range map[string]string{

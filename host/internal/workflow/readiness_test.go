@@ -59,7 +59,7 @@ func TestContext(t *testing.T) {
 		"rppp": {4, 4, 0, 0, 0, 0, 1, HasReadySteps, ExecuteReadySteps, 0, Recovering},
 		"cwip": {4, 2, 0, 1, 1, 0, 0, Processing, WaitForCompletion, 25, Recovering},
 		"cwcp": {4, 2, 0, 0, 2, 0, 0, WaitingForDependencies, WaitForDependencies, 50, Recovering},
-		// failures: nothing below them can run, but other branches go on first
+		// failures: nothing below them can run, but other branches continue first
 		"fppp": {4, 3, 0, 0, 0, 1, 0, BlockedByFailures, HandleFailures, 0, Blocked},
 		"cfpp": {4, 2, 0, 0, 1, 1, 1, HasReadySteps, ExecuteReadySteps, 25, Blocked},
 		"cfip": {4, 1, 0, 1, 1, 1, 0, Processing, WaitForCompletion, 25, Blocked},
@@ -71,7 +71,7 @@ func TestContext(t *testing.T) {
 		"kppp": {4, 3, 0, 0, 0, 0, 0, BlockedByFailures, HandleFailures, 0, Blocked},
 		"ckcp": {4, 1, 0, 0, 2, 0, 0, BlockedByFailures, HandleFailures, 50, Blocked},
 		"kkkk": {4, 0, 0, 0, 0, 0, 0, BlockedByFailures, HandleFailures, 0, Blocked},
-		// a step that may not be attempted is not waited for
+		// a step that may not be attempted keeps nothing waiting
 		"xppp": {4, 4, 0, 0, 0, 0, 0, BlockedByFailures, HandleFailures, 0, Blocked},
 	} {
 		require.Equal(t, want, Context(plan, statuses(t, letters), now), letters)
@@ -109,7 +109,7 @@ func TestPercentage(t *testing.T) {
 	}
 }
 
-// What is true of every task.
+// What holds for every task.
 func TestContextInvariants(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {

@@ -45,7 +45,7 @@ func TestDelay(t *testing.T) {
 	}
 }
 
-// The wait before jitter in exact arithmetic, which is how SQL has it.
+// The wait before jitter in exact arithmetic, as SQL computes it.
 func TestDelayAgreesWithArithmetic(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {

@@ -28,7 +28,7 @@ func TestResolve(t *testing.T) {
 	}
 }
 
-// Whatever is read as a number is written as one, with the same digits.
+// What is read as a number is written as one, with the same digits.
 func TestNumbersAreJSON(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {

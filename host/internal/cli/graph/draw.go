@@ -16,10 +16,10 @@ type cell struct {
 	text  string // empty: a space, or covered by a wide character before
 	style string
 	cover bool
-	lines int // what meets here: a sum of the sides below
+	lines int // the lines that meet here: a sum of the sides below
 }
 
-// The sides of a cell that a line goes to.
+// The sides of a cell to which lines go.
 const (
 	north = 1 << iota
 	east
@@ -57,7 +57,7 @@ func (c *canvas) text(x, y int, text, style string) {
 	}
 }
 
-// Draw draws the graph. paint gives a text its style.
+// Draw draws the graph. paint applies a style to a text.
 func Draw(nodes []Node, paint func(style, text string) string) string {
 	if len(nodes) == 0 {
 		return ""
@@ -97,8 +97,8 @@ func boxWidth(n *Node) int {
 	return w + 4
 }
 
-// box draws a node. The line that leaves it below a lower box of its layer is
-// drawn down to the channel.
+// box draws a node, and the line from its bottom to the channel if another box in the
+// layer is taller.
 func (c *canvas) box(p *place, y, height int, lines []Text) {
 	bottom := y + len(lines) + 1
 	for x := p.x + 1; x < p.x+p.width-1; x++ {
@@ -122,7 +122,7 @@ func (c *canvas) box(p *place, y, height int, lines []Text) {
 	}
 }
 
-// channel draws the edges between a layer and the next, and returns how many rows
+// channel draws the edges between a layer and the next one, and returns how many rows
 // they take.
 func (c *canvas) channel(layer []*place, y int) int {
 	rows := assignRows(layer)
@@ -156,7 +156,7 @@ func (c *canvas) channel(layer []*place, y int) int {
 	}
 	for _, v := range verticals {
 		for row := v.from; row < v.to; row++ {
-			// A row that passes here without an end passes under.
+			// A row that does not end here passes under the line.
 			if cell := c.at(v.x, row); cell.lines == east|west && !busEnds(layer, v.x, row-y) {
 				cell.lines = north | south
 			} else {
@@ -176,8 +176,8 @@ func (c *canvas) channel(layer []*place, y int) int {
 	return rows + 1
 }
 
-// busEnds says whether a row of the channel belongs to a place that enters or
-// leaves it at this column.
+// busEnds reports whether a row of the channel belongs to a place that enters or leaves
+// it in this column.
 func busEnds(layer []*place, x, row int) bool {
 	return slices.ContainsFunc(layer, func(p *place) bool {
 		return len(p.down) > 0 && !straight(p) && p.bus == row &&
@@ -185,12 +185,11 @@ func busEnds(layer []*place, x, row int) bool {
 	})
 }
 
-// straight says whether a place has one edge, which goes straight down.
+// straight reports whether a place has only one edge, which goes straight down.
 func straight(p *place) bool { return len(p.down) == 1 && p.down[0].entry() == p.centre() }
 
-// assignRows gives each place whose edges spread a row of the channel, so that no
-// two overlap but those that lead to the very same places, and returns how many
-// rows there are.
+// assignRows assigns a row of the channel to each place whose edges spread. Rows overlap
+// only if they lead to the same places. It returns the number of rows.
 func assignRows(layer []*place) int {
 	var spread []*place
 	for _, p := range layer {

@@ -70,8 +70,8 @@ func TestDraw(t *testing.T) {
 	}
 }
 
-// Whatever the graph: it ends, every box is whole and has its name, and no two
-// boxes overlap, since both names can be read.
+// For every graph: drawing ends, every box is whole and has its name, and no two boxes
+// overlap, since both names can be read.
 func TestDrawAnything(t *testing.T) {
 	t.Parallel()
 	for seed := range uint64(300) {

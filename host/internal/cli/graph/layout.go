@@ -6,20 +6,20 @@ import (
 
 // Node is a box. Its parents are the indices of nodes before it.
 type Node struct {
-	Lines   []Text // what the box shows; at least one
+	Lines   []Text // the box's text; at least one line
 	Parents []int
 }
 
-// Text is a line of a box. Style is the caller's.
+// Text is a line of a box. The caller defines the styles.
 type Text struct{ Text, Style string }
 
 // Distances of the drawing, in columns.
 const (
 	gap    = 2  // between neighbours
-	sweeps = 12 // to order and to place
+	sweeps = 12 // for ordering, and for placing
 )
 
-// place is a node in its layer, or a point of an edge that passes the layer.
+// place is a node in its layer, or the point where an edge passes through the layer.
 type place struct {
 	node        int // -1: an edge passes
 	layer       int
@@ -80,8 +80,8 @@ func layout(nodes []Node) [][]*place {
 	return layers
 }
 
-// layered returns the nodes by layers, with a place for each layer that an edge
-// passes.
+// layered returns the nodes by layer, with a place in each layer that an edge passes
+// through.
 func layered(nodes []Node) [][]*place {
 	var layers [][]*place
 	add := func(p *place) *place {
@@ -117,7 +117,7 @@ func join(above, below *place) *place {
 	return below
 }
 
-// reorder sorts a layer by where the neighbours of its places are.
+// reorder sorts a layer by the positions of its places' neighbours.
 func reorder(layer []*place, neighbours func(*place) []*place) {
 	for i, p := range layer {
 		p.weight = float64(i)
@@ -139,15 +139,15 @@ func reorder(layer []*place, neighbours func(*place) []*place) {
 		return 0
 	})
 	for i, p := range layer {
-		p.x = i // its position until it is placed
+		p.x = i // the position in the layer until it is placed
 	}
 }
 
-// position is where a place is in its layer while layers are ordered.
+// position is the position of a place in its layer while layers are being ordered.
 func (p *place) position() float64 { return float64(p.x) }
 
-// pull moves the places of a layer towards the middle of their neighbours, as far
-// as their order and their widths allow.
+// pull moves the places of a layer towards the middle of their neighbours, as far as
+// their order and widths allow.
 func pull(layer []*place, neighbours func(*place) []*place) {
 	want := make([]int, len(layer))
 	for i, p := range layer {
@@ -160,9 +160,9 @@ func pull(layer []*place, neighbours func(*place) []*place) {
 			want[i] = (left+right)/2 - p.width/2
 		}
 	}
-	// Places that push each other move as one, to the mean of what they want.
+	// Places that touch move as a block, to the mean of their wanted positions.
 	type block struct {
-		first, size, sum int // sum of what its places want of its left end
+		first, size, sum int // sum of the left ends that its places want
 		x                int
 	}
 	var blocks []block
@@ -200,8 +200,7 @@ func floorDiv(a, b int) int {
 	return a / b
 }
 
-// keepApart moves the entry of a box that would lie under a line that does not
-// lead to it.
+// keepApart moves the entry of a box away from under a line that does not lead to it.
 func keepApart(above, layer []*place) {
 	for _, p := range layer {
 		if p.node < 0 {
