@@ -16,7 +16,7 @@ func TestBoundsOfNamespaces(t *testing.T) {
 	require.Equal(t, Bounds{1, 4}, s.Bounds("lab"))
 	require.Equal(t, Bounds{s.Min, s.Max}, s.Bounds("other"))
 	for value, want := range map[string]string{
-		"shop":           `"shop": want namespaces with the least and the most executors`,
+		"shop":           `"shop": want namespaces with their minimum and maximum number of executors`,
 		"shop=4":         "want namespaces with",
 		"shop=8..4":      "want namespaces with",
 		"shop=0..4":      "want namespaces with",

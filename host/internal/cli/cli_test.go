@@ -341,10 +341,10 @@ func TestTemplateCommands(t *testing.T) {
 	b.golden(t, "template_show", b.run(t, "template", "show", "shop/order@2.0.0"))
 	b.golden(t, "template_show_json", b.run(t, "template", "show", linear, "--json"))
 	require.Equal(t, 4, b.run(t, "template", "show", "shop/none").code)
-	for policy, becomes := range map[string]string{"reject": "refused", "return_existing": "answered with that task"} {
+	for policy, becomes := range map[string]string{"reject": "is refused", "return_existing": "returns that task"} {
 		require.Zero(t, b.run(t, "template", "apply", write("policy.yaml", "shop/"+policy+"@1.0.0\nidentity: "+policy)).code)
 		require.Contains(t, b.run(t, "template", "show", "shop/"+policy).out,
-			"a submission with the context of a task that exists is "+becomes+"\n")
+			"a submission with the same context as an existing task "+becomes+"\n")
 	}
 }
 

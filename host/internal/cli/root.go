@@ -275,7 +275,7 @@ func arguments(least, most int, names string) cobra.PositionalArgs {
 	return func(_ *cobra.Command, args []string) error {
 		switch {
 		case len(args) < least:
-			return fmt.Errorf("missing argument: %s", names)
+			return fmt.Errorf("expected %s", names)
 		case most >= 0 && len(args) > most:
 			return fmt.Errorf("unexpected argument %q", args[most])
 		}

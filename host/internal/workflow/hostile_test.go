@@ -48,7 +48,7 @@ func TestHostileTemplates(t *testing.T) {
 		"long text":          {config(`"` + strings.Repeat("x", 1<<18) + `"`), "the document has 262152 bytes, the limit is 200000"},
 		"source":             {head + strings.Repeat("# comment\n", 1<<17), "the limit is 1048576"},
 		"not UTF-8":          {head + "description: \"\xff\"\n", "t.yaml:4:15: the template is not UTF-8"},
-		"NUL":                {head + "description: \x00\n", "t.yaml:4:14: the template holds the character NUL"},
+		"NUL":                {head + "description: \x00\n", "t.yaml:4:14: the template contains a NUL character"},
 		"many problems":      {head + "steps: [" + strings.Repeat("x, ", 999) + "]\n", "more than 200 problems"},
 		"many configs":       {manyConfigs(), "the configurations of all steps and environments exceed 16777216 bytes together"},
 		"many edges":         {manyEdges(), "the steps have more than 1000000 dependencies in total"},
