@@ -17,7 +17,7 @@ const lockFormat = 1
 const AnyPlatform = "any"
 
 const lockHead = `# Which binary of each plugin an environment runs. Written by 'tasker plugin lock';
-# keep it beside plugins.toml and commit both.
+# keep it next to plugins.toml and commit both.
 format = 1
 `
 
