@@ -38,7 +38,7 @@ func TestFindBinaries(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, pgcluster.Binaries{Dir: given, Major: 17}, b)
 	_, err = pgcluster.FindBinaries(given, 15)
-	require.ErrorContains(t, err, "the data belongs to PostgreSQL 15, found is 17 in "+given)
+	require.ErrorContains(t, err, "the data belongs to PostgreSQL 15, but only 17 in "+given)
 
 	t.Setenv("PG_BINDIR", given)
 	b, err = pgcluster.FindBinaries("", 0)
@@ -49,7 +49,7 @@ func TestFindBinaries(t *testing.T) {
 	require.ErrorContains(t, err, "$PG_BINDIR", "what was set is not passed over in silence")
 
 	_, err = pgcluster.FindBinaries(fakeBinaries(t, "14.9"), 0)
-	require.ErrorContains(t, err, "version 14, needed is 15 or later")
+	require.ErrorContains(t, err, "version 14: want 15 or later")
 }
 
 func TestInstall(t *testing.T) {
