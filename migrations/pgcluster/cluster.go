@@ -364,14 +364,14 @@ func (c *Cluster) PID() int {
 	return c.proc.pid
 }
 
-// Adopted tells whether the server was left by an earlier process.
+// Adopted reports whether the server was left running by an earlier process.
 func (c *Cluster) Adopted() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.adopted
 }
 
-// Binaries tells which PostgreSQL runs.
+// Binaries returns which PostgreSQL is running.
 func (c *Cluster) Binaries() Binaries { return c.bin }
 
 // Dir is the state directory.

@@ -87,7 +87,7 @@ type Letters interface {
 
 // LetterQuery selects dead letters. Zero values select all that are open.
 type LetterQuery struct {
-	Closed                         bool // also those that somebody has dealt with
+	Closed                         bool // include closed ones
 	Kind, Reason, Queue, Namespace string
 	OlderThan                      time.Duration
 	Before                         int64 // only letters with a smaller number; 0: from the newest

@@ -14,9 +14,9 @@ import (
 type Operation interface {
 	// HostState returns the state.
 	HostState(ctx context.Context) readmodel.HostState
-	// MoveHost makes the host enter another state. It returns at once; what follows
-	// from the new state continues. A state that the host cannot be told to enter now
-	// is a conflict (CodeStateForbidden).
+	// MoveHost makes the host enter another state. It returns at once; what follows from
+	// the new state continues. A state that the host cannot enter now is a conflict
+	// (CodeStateForbidden).
 	MoveHost(ctx context.Context, o StateOrder) (readmodel.HostState, error)
 }
 
@@ -30,7 +30,7 @@ type StateOrder struct {
 // The operations on breakers.
 const (
 	BreakerOpen  = "open"  // refuse all calls until it is closed or reset
-	BreakerClose = "close" // let all calls through again, and start counting anew
+	BreakerClose = "close" // let all calls through again, and reset the count
 	BreakerReset = "reset" // leave it to the breaker: probes decide
 )
 

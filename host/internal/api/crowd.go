@@ -18,7 +18,7 @@ type bounded struct {
 	close    func()
 }
 
-// roomInterval is how often makeRoom is called while there is no place.
+// roomInterval is how often makeRoom is called while there is no free place.
 const roomInterval = 100 * time.Millisecond
 
 func newBounded(l net.Listener, most int, makeRoom func()) *bounded {

@@ -36,7 +36,7 @@ const (
 	CodeStepNotResolvable    = "step_not_resolvable"        // 409: it runs, waits for parents or is settled
 	CodeStepNotSkippable     = "step_not_skippable"         // 409: its template does not allow it
 	CodeLetterNotFound       = "dead_letter_not_found"      // 404
-	CodeLetterClosed         = "dead_letter_closed"         // 409: somebody has dealt with it
+	CodeLetterClosed         = "dead_letter_closed"         // 409: it is already closed
 	CodeLetterNotReplayable  = "dead_letter_not_replayable" // 409
 	CodeQueueNotFound        = "queue_not_found"            // 404
 	CodeBreakerNotFound      = "breaker_not_found"          // 404

@@ -78,7 +78,7 @@ func (r *routes) follow(ctx context.Context, in *followInput) (*huma.StreamRespo
 	}}, nil
 }
 
-// eventQuery narrows a query to what the client may see. Events that it may not see are
+// eventQuery limits a query to what the client may see. Events that it may not see are
 // refused if it asks for them, and left out otherwise.
 func eventQuery(ctx context.Context, in *followInput) (EventQuery, error) {
 	q := EventQuery{After: in.LastEventID, Kinds: in.Kinds, Namespace: in.Namespace}

@@ -38,7 +38,7 @@ type Pulse interface {
 	Loops() []pipeline.Loop
 }
 
-// Repairs is told what operators have moved. HostID is the number that identifies this
+// Repairs is told what operators have changed. HostID is the number that identifies this
 // host in the history.
 type Repairs interface {
 	HostID() int32

@@ -121,7 +121,7 @@ func (b *known) prepare(ctx context.Context, s *api.Submission) (pipeline.Submis
 	return request, err
 }
 
-// attributes is what is stored of a submission besides its context.
+// attributes is what is stored about a submission besides its context.
 type attributes struct {
 	Tags         []string `json:"tags,omitempty"`
 	Initiator    string   `json:"initiator,omitempty"`

@@ -244,7 +244,7 @@ func (b *Breaker) tell() {
 	}
 }
 
-// Recovered reports that the dependency was seen to work, by a call that bypasses the
+// Recovered reports that the dependency was found to work, by a call that bypasses the
 // breakers. An open breaker becomes half-open; one that an operator holds open stays so.
 func (b *Breaker) Recovered() {
 	b.mu.Lock()

@@ -170,7 +170,7 @@ type governed struct {
 	governor *scaling.Governor
 }
 
-// Pause is who paused a pool, and why.
+// Pause says who paused a pool, when and why.
 type Pause struct {
 	Since      time.Time
 	By, Reason string
@@ -482,7 +482,7 @@ func (g *governed) prepare(w World, spec string, p scaling.Policy) error {
 	return nil
 }
 
-// decide always comes to a decision.
+// decide always reaches a decision.
 func (g *governed) decide(ctx context.Context, limit time.Duration, o scaler.Observation, problem string) scaling.Decision {
 	if g.governor == nil {
 		return scaling.Decision{

@@ -15,7 +15,7 @@ import (
 )
 
 // ErrForced is returned by Run if the host stopped but had to cut off steps that were
-// still running. Their leases were handed back.
+// still running. Their leases were given back.
 var ErrForced = cli.ErrForced
 
 // halt tells a running host to stop, and how long it may take.
@@ -106,7 +106,7 @@ func (c *Core) drainTime(ctx context.Context) (context.Context, context.CancelFu
 	return ctx, func() { cancel(); watching.Wait() }
 }
 
-// settable lists the states that a host can be told to enter.
+// settable lists the states that a host can enter on request.
 var settable = []opstate.State{opstate.GracefulShutdown, opstate.Emergency}
 
 // controlAPI serves the API's requests about the host's state and breakers.

@@ -217,7 +217,7 @@ func (c *Core) Run(ctx context.Context, abort <-chan struct{}) error {
 	return failure
 }
 
-// errTold is the cause that ends the start of a host that is told to stop.
+// errTold is the cause that ends the start of a host that was told to stop.
 var errTold = errors.New("the host was told to stop")
 
 // watchSignals acts on signals until the host has stopped. Whatever the host is doing,
@@ -294,7 +294,7 @@ func (c *Core) startEngine(ctx context.Context) error {
 	return nil
 }
 
-// stopEngine drains, then stops the plugins, then hands back what is left. It has its own
+// stopEngine drains, then stops the plugins, then gives back what is left. It has its own
 // time limit: the configured drain time, cut short by the end of c.drain, and the
 // emergency time after it.
 func (c *Core) stopEngine(ctx context.Context) error {

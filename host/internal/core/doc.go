@@ -13,5 +13,5 @@
 //
 // Stopping: the host first announces that it is draining, then takes no more work and
 // lets running steps finish. What is left at the end of the drain time is cancelled and
-// its leases are handed back. Then the plugins, the API and the database stop.
+// its leases are given back. Then the plugins, the API and the database stop.
 package core

@@ -61,11 +61,11 @@ func (c Config) withDefaults() Config {
 }
 
 const (
-	readTimeout = 30 * time.Second // of one look
+	readTimeout = 30 * time.Second // for one look
 	slowestPace = 10 * time.Second // while the database is unavailable
 	paceFactor  = 4                // looks take a fifth of the time at most
-	// lookBack is how far back a hub starts that nobody listened to: before anything
-	// that open transactions wrote that it cannot see.
+	// lookBack is how far back a hub starts when it had no listeners: before anything
+	// that it cannot see because transactions are still open.
 	lookBack = time.Minute
 )
 
@@ -243,8 +243,8 @@ func (h *Hub) reach(ctx context.Context, after *Cursor) error {
 	return nil
 }
 
-// look reads what has happened, one batch at most, and hands it on. more says that
-// there is more to read.
+// look reads what has happened, at most one batch, and passes it on. more says that there
+// is more to read.
 func (h *Hub) look(ctx context.Context) (more bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()

@@ -1,6 +1,7 @@
-// Package opstate is the operational state of a host: what it may do now. Core owns the
-// single Machine and moves it. The parts read it before they claim, swap or scale, and
-// watch it for changes. The package knows none of the parts and does nothing by itself.
+// Package opstate contains the operational state of a host, which determines what it may
+// do. Core owns the single Machine and moves it. The parts read it before they claim,
+// swap or scale, and watch it for changes. The package does not know the parts and does
+// nothing by itself.
 //
 //	startup ──► normal ──► graceful_shutdown ──► stopped
 //	   │           │               │
@@ -71,8 +72,8 @@ func (s State) SwapsPlugins() bool { return table[s].swaps }
 // Scales reports whether scaling decisions are applied.
 func (s State) Scales() bool { return table[s].scales }
 
-// HandsLeasesBack reports whether running steps are cancelled and their leases
-// handed back.
+// HandsLeasesBack reports whether running steps are cancelled and their leases given
+// back.
 func (s State) HandsLeasesBack() bool { return table[s].handsBack }
 
 // Ready is the answer to a readiness probe.

@@ -129,7 +129,7 @@ func (c creator) Turn() pool.Turned {
 func (creator) Leave() {}
 
 // wait waits for a sign that there is work. It returns false if the engine or the
-// executor is stopped; work left then is not looked at.
+// executor is stopped; remaining work is ignored then.
 func wait(ctx, work context.Context, ready <-chan struct{}) bool {
 	select {
 	case <-ready:

@@ -17,7 +17,7 @@ const (
 	bulkBatches    = 2  // bulk submissions wait once this many are in the line, and leave the rest of it to others
 	waitingBytes   = 64 << 20
 	batchBytes     = 8 << 20 // of one statement
-	requestBytes   = 1 << 10 // that a request takes besides what its client sent
+	requestBytes   = 1 << 10 // per request, in addition to what its client sent
 )
 
 // ErrBusy is returned for a submission that did not get its turn: tasks arrive faster
@@ -190,7 +190,7 @@ func (e *Engine) queueOne(r *request) error {
 }
 
 // queueMany puts one of many tasks into the line, waiting for room as long as ctx allows.
-// It leaves most of the line to those who submit single tasks.
+// It leaves most of the line to submitters of single tasks.
 func (e *Engine) queueMany(ctx context.Context, r *request) error {
 	for {
 		if e.accept.Err() != nil {

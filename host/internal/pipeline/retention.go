@@ -28,7 +28,7 @@ const (
 	retentionResting = 10 * time.Minute       // likewise, for a resting host
 	retentionTurn    = 20 * time.Second       // limit for each of the two parts of a turn
 	retentionLock    = 250 * time.Millisecond // how long others may have to wait while a partition is dropped
-	retentionAgain   = time.Hour              // until a partition with something to keep is looked at again
+	retentionAgain   = time.Hour              // until a partition with something to keep is checked again
 )
 
 // retention removes what has exceeded its retention time. One host at a time does so, one

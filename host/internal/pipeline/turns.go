@@ -13,7 +13,7 @@ type turns struct {
 	every func() time.Duration // the longest rest between two turns at present; nil: it waits for work
 	began atomic.Int64         // nanoseconds since the engine's base; 0: at rest
 	ended atomic.Int64
-	over  atomic.Bool // the loop has not started, or has ended as it was told to
+	over  atomic.Bool // the loop has not started, or has been stopped
 }
 
 // Loop is the status of one of the engine's loops.

@@ -14,7 +14,7 @@ import (
 type Executor interface {
 	// Wait waits until there may be work, and reports whether there may be. It returns
 	// false if there will be no more, or ctx has ended. After true a turn always follows,
-	// so what Wait has taken in for it is not lost.
+	// so what Wait has received for it is not lost.
 	Wait(ctx context.Context) bool
 	// Turn does the available work.
 	Turn() Turned

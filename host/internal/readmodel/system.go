@@ -149,7 +149,7 @@ type BenchReport struct {
 	StepsPerSecondMost  float64 `json:"steps_per_second_most,omitempty"`
 
 	LatencyMS         Quantiles  `json:"latency_ms" doc:"From submission to completion of a task."`
-	FullLoadLatencyMS *Quantiles `json:"full_load_latency_ms,omitempty"` // mostly the wait for the other tasks under way
+	FullLoadLatencyMS *Quantiles `json:"full_load_latency_ms,omitempty"` // mostly the wait for the other tasks in progress
 	FirstCallMS       *Quantiles `json:"first_call_ms,omitempty"`        // from the creation of a task to the first call of a handler
 	Share             float64    `json:"share,omitempty"`                // of the maximum load, at which the latency was measured
 
@@ -161,7 +161,7 @@ type BenchReport struct {
 	CPUMicrosecondsPerStep *BenchCPU `json:"cpu_us_per_step,omitempty"`
 	AllocationsPerStep     float64   `json:"allocations_per_step"` // of the host and the load generator
 	AllocatedBytesPerStep  float64   `json:"allocated_bytes_per_step"`
-	PeakMemoryBytes        int64     `json:"peak_memory_bytes,omitempty"` // physical, of the host and the load generator, since they began
+	PeakMemoryBytes        int64     `json:"peak_memory_bytes,omitempty"` // physical, of the host and the load generator, since their start
 
 	// For workloads that compare: the first measurement, and the ratio of the second to the first.
 	BaselineStepsPerSecond float64 `json:"baseline_steps_per_second,omitempty"`
@@ -169,18 +169,18 @@ type BenchReport struct {
 	History                int     `json:"history_steps,omitempty"` // finished steps in the tables during the second one
 	Namespaces             int     `json:"namespaces,omitempty"`
 	ReadRatio              float64 `json:"read_ratio,omitempty"` // the same ratio while another session reads everything as well
-	Scans                  int     `json:"scans,omitempty"`      // how often that read all steps
+	Scans                  int     `json:"scans,omitempty"`      // how often that session read all steps
 
 	// For a sustained load: its first and its last sixth, and their ratio.
 	FirstStepsPerSecond float64 `json:"first_steps_per_second,omitempty"`
 	LastStepsPerSecond  float64 `json:"last_steps_per_second,omitempty"`
-	// For slower flushes: by how much, and the latency without that.
+	// For slower flushes: by how much, and the latency without the delay.
 	FlushDelayMS      float64    `json:"flush_delay_ms,omitempty"`
 	BaselineLatencyMS *Quantiles `json:"baseline_latency_ms,omitempty"`
 
-	// For memory: physical memory of a host in a process of its own.
+	// For memory: physical memory of a host in a separate process.
 	RestMemoryBytes     int64 `json:"rest_memory_bytes,omitempty"`
-	InFlightMemoryBytes int64 `json:"in_flight_memory_bytes,omitempty"` // the peak while so many tasks were in flight
+	InFlightMemoryBytes int64 `json:"in_flight_memory_bytes,omitempty"` // the peak while that many tasks were in flight
 	InFlight            int   `json:"in_flight,omitempty"`
 
 	IdleTransactionsPerSecond *float64 `json:"idle_transactions_per_second,omitempty"`
@@ -193,7 +193,7 @@ type BenchReport struct {
 // BenchLimits are what a machine and its database achieve without any host.
 type BenchLimits struct {
 	HashMBPerSecond       float64 `json:"hash_mb_per_second"`     // SHA-256, by one thread
-	HashMBPerSecondAll    float64 `json:"hash_mb_per_second_all"` // by as many threads as there are CPUs: less than so many times as much where they share cores
+	HashMBPerSecondAll    float64 `json:"hash_mb_per_second_all"` // by one thread per CPU: less than the multiple if CPUs share cores
 	CommitsPerSecond      float64 `json:"commits_per_second"`     // of one row each, over one connection
 	CommitsPerSecondMany  float64 `json:"commits_per_second_many"`
 	MessagesPerSecondMany float64 `json:"messages_per_second_many"` // read and deleted one by one, over 16 connections as the commits

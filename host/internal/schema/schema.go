@@ -72,7 +72,7 @@ func Compile(raw []byte) (*Schema, error) {
 	return s, s.checkLoops()
 }
 
-// told turns the compiler's error into one for people.
+// told makes the compiler's error readable.
 func told(err error) error {
 	if of, ok := errors.AsType[*jsonschema.SchemaValidationError](err); ok {
 		if invalid, ok := errors.AsType[*jsonschema.ValidationError](of.Err); ok {

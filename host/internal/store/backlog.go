@@ -28,7 +28,7 @@ select current_setting('max_connections')::integer - current_setting('superuser_
 
 // Backlog is the work that waits in a queue.
 type Backlog struct {
-	Waiting int // messages that are visible now, among as many as are looked at
+	Waiting int // messages that are visible now, among those that are looked at
 	Oldest  time.Duration
 	Hosts   int // hosts that share it, this one included
 }

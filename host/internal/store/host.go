@@ -56,15 +56,15 @@ type Held struct {
 	Lease vocab.UUID
 }
 
-// Revoked is a lease that somebody ended.
+// Revoked is a lease that was ended by others.
 type Revoked struct {
 	Held
 	Reason string
 }
 
-// Heartbeat extends a host's life. alive is false if the host has been declared
-// dead: its leases are void and it must register anew. Revoked leases are reported
-// with every heartbeat until the host acknowledges them.
+// Heartbeat extends a host's life. alive is false if the host has been declared dead: its
+// leases are void and it must register again. Revoked leases are reported with every
+// heartbeat until the host acknowledges them.
 func (s *Store) Heartbeat(ctx context.Context, host int32, state string, served []string, lease time.Duration, heard []vocab.UUID) (alive bool, revoked []Revoked, err error) {
 	return s.Rise(ctx, host, 0, state, served, lease, heard)
 }
@@ -165,14 +165,14 @@ func sweep(page func(after vocab.UUID, limit int) (last *vocab.UUID, err error))
 	return nil
 }
 
-// ErrOthers is returned by [Store.ReleaseHost] when another host is giving the
-// steps back. That host goes on with it; if it dies, the next sweep does.
+// ErrOthers is returned by [Store.ReleaseHost] when another host is giving the steps
+// back. That host continues with it; if it dies, the next sweep does.
 var ErrOthers = errors.New("another host is doing it")
 
 // ReleaseHost gives every step of a host that is gone back to its queue, in pages, and
 // marks the host as swept. Steps that were claimed claimFactor times for each attempt
 // that they may have fail; 0 means that the host has stopped in an orderly way, and the
-// claims do not count. If several hosts do this at once, one goes on and the others get
+// claims do not count. If several hosts do this at once, one continues and the others get
 // [ErrOthers].
 func (s *Store) ReleaseHost(ctx context.Context, host int32, reason string, claimFactor int) (released int, err error) {
 	var factor *int // null: see above

@@ -17,8 +17,8 @@ type Lane struct {
 	Message  int64
 }
 
-// lanePage is how many entries one sweep looks at. In a queue with a million of them,
-// all are looked at once in a quarter of an hour.
+// lanePage is how many entries one sweep looks at. In a queue with a million of them, all
+// are checked once in a quarter of an hour.
 const lanePage = 5000
 
 // SweepLanes looks at the entries after a position, and removes those whose message is

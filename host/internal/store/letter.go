@@ -51,7 +51,7 @@ update tasker_dead_letters d
 
 // LetterFilter selects dead letters. Zero values select all that are open.
 type LetterFilter struct {
-	Closed                         bool // also those that somebody has dealt with
+	Closed                         bool // include closed ones
 	Kind, Reason, Queue, Namespace string
 	OlderThan                      time.Duration
 	Before                         int64 // only letters with a smaller number; 0: from the newest
@@ -121,7 +121,7 @@ func scanLetter(r pgx.CollectableRow) (readmodel.DeadLetter, error) {
 	return l, nil
 }
 
-// ErrLetterClosed says that somebody has dealt with a dead letter.
+// ErrLetterClosed says that a dead letter is already closed.
 var ErrLetterClosed = errors.New("it is already closed")
 
 // ErrNoQueue says that the queue of a message is gone.

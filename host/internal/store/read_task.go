@@ -240,8 +240,8 @@ func (r *taskRow) progress() readmodel.Progress {
 	return readmodel.NewProgress(steps)
 }
 
-// describe fills in what the submitter said about the task. Others than this host
-// write attributes, too: a value of an unexpected type is left out.
+// describe fills in what the submitter said about the task. Others write attributes too,
+// so a value of an unexpected type is left out.
 func describe(t *readmodel.Task, attributes json.RawMessage) {
 	var all map[string]json.RawMessage
 	if json.Unmarshal(attributes, &all) != nil {

@@ -101,7 +101,7 @@ func watchQueue(ctx context.Context, tx pgx.Tx, queue string) error {
 	return nil
 }
 
-// ErrAwake says that somebody is sending at the moment: lie down again later.
+// ErrAwake is returned while a message is being sent: try again later.
 var ErrAwake = errors.New("a message is being sent at this moment")
 
 // errPooler says that the session is not our own.
@@ -114,7 +114,7 @@ type Bed struct {
 	gate Gate
 }
 
-// LieDown takes a bed. From then on whoever sends rouses the host; what was sent before
+// LieDown takes a bed. From then on, every sender rouses the host; what was sent before
 // is seen by [Bed.Rest]. Call [Bed.GetUp] afterwards. The error is [ErrAwake], or says
 // why this host cannot be roused.
 func (s *Store) LieDown(ctx context.Context) (*Bed, error) {

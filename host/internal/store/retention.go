@@ -27,7 +27,7 @@ select o_deleted, o_last from tasker_prune_tasks($1::date, $2::uuid, $3::integer
 	sqlPruneRecords = `select tasker_prune_records($1::integer, $2::interval, $3::interval, $4::interval, $5::interval)`
 )
 
-// Retention says how long what has ended is kept. Zero: for ever.
+// Retention says how long tasks and records are kept after their end. Zero: for ever.
 type Retention struct {
 	Tasks       time.Duration            // with their steps and history, from their end on
 	Namespaces  map[string]time.Duration // where that differs
@@ -99,9 +99,9 @@ func (s *Store) DayIsOver(ctx context.Context, day time.Time, r Retention) (over
 var partitioned = [...]string{"tasker_tasks", "tasker_workflow_steps", "tasker_task_transitions", "tasker_workflow_step_transitions"}
 
 // DropDay drops the partitions that begin with a day, each in a transaction of its own
-// that waits for its lock for at most wait. Partitions with a task that was reopened since
-// they were looked at stay. It returns how many it dropped. An error of class [Retry]
-// means that a lock could not be had, and that the rest may be dropped another time.
+// that waits for its lock for at most wait. Partitions with a task that was reopened
+// since they were checked stay. It returns how many it dropped. An error of class [Retry]
+// means that a lock was not available, and that the rest may be dropped another time.
 func (s *Store) DropDay(ctx context.Context, day time.Time, wait time.Duration, r Retention) (dropped int, err error) {
 	tasks, namespaces, keep := r.arguments()
 	for _, table := range partitioned {

@@ -51,7 +51,7 @@ const (
 	CreateDuplicate CreateOutcome = "duplicate" // the key was used for the same request, or the identity's task is returned
 	CreateConflict  CreateOutcome = "conflict"  // the key was used for another request
 	CreateExists    CreateOutcome = "exists"    // a task has the identity, and the plan rejects another
-	CreateGone      CreateOutcome = "gone"      // somebody else took the request
+	CreateGone      CreateOutcome = "gone"      // another host took the request
 )
 
 // Lease is the right to run one attempt of one step, and to settle it.
