@@ -159,7 +159,7 @@ func TestWorkerCheck(t *testing.T) {
 		}
 		for name, words := range map[string]string{
 			"numbers": "sent [0.1, 1234567890.12345678901234567890", "dependencies": "2^128 + 2^128 gave", "permanent": "was tried 3 times",
-			"poison": "exited on its own", "heartbeat": "claimed", "cancel": "stop when tasker_worker_heartbeat returns cancel_requested",
+			"poison": "exited on its own", "heartbeat": "claimed", "cancel": "stop a step when tasker_worker_heartbeat returns cancel_requested",
 			"lease_lost": "exited on its own", "stop": "call tasker_worker_release",
 		} {
 			require.Contains(t, complaints[name], words, name)

@@ -48,8 +48,8 @@ type check struct {
 
 var checks = []check{
 	{"starts", "connects, and claims steps of TASKER_NAMESPACE under the name TASKER_WORKER", starts},
-	{"success", "check.echo returns value of the context", success},
-	{"numbers", "numbers keep every digit, whole ones beyond 64 bits and decimals", numbers},
+	{"success", "check.echo returns the value in the context", success},
+	{"numbers", "numbers keep every digit: integers beyond 64 bits, and decimals", numbers},
 	{"unicode", "strings come back unchanged", unicode},
 	{"dependencies", "check.add adds the results of the steps it depends on", dependencies},
 	{"retry", "a retryable failure is settled as such, and the next attempt succeeds", retry},
