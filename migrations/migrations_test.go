@@ -213,7 +213,7 @@ func TestChangedFile(t *testing.T) {
 
 	gone := files(t, "15_other.sql", one)
 	_, ok := errors.AsType[*migrations.ChangedError](gone.Check(t.Context(), pool))
-	require.True(t, ok, "a file that is no more")
+	require.True(t, ok, "a removed file")
 }
 
 func TestFailureInAFile(t *testing.T) {

@@ -28,5 +28,5 @@ func TestNearest(t *testing.T) {
 	}
 	require.Empty(t, spelling.Nearest("steps", nil))
 	long := strings.Repeat("x", 129)
-	require.Empty(t, spelling.Nearest(long, []string{long}), "a word that long is no slip")
+	require.Empty(t, spelling.Nearest(long, []string{long}), "a word that long is not a typo")
 }

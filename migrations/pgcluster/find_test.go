@@ -46,7 +46,7 @@ func TestFindBinaries(t *testing.T) {
 	require.Equal(t, 17, b.Major)
 	t.Setenv("PG_BINDIR", t.TempDir())
 	_, err = pgcluster.FindBinaries("", 0)
-	require.ErrorContains(t, err, "$PG_BINDIR", "what was set is not passed over in silence")
+	require.ErrorContains(t, err, "$PG_BINDIR", "a setting is not ignored silently")
 
 	_, err = pgcluster.FindBinaries(fakeBinaries(t, "14.9"), 0)
 	require.ErrorContains(t, err, "version 14: want 15 or later")

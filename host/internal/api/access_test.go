@@ -89,7 +89,7 @@ func TestBearerHeaders(t *testing.T) {
 	require.Equal(t, 200, callAt(t, base, "GET", "/v1/tasks", "Authorization", "Bearer task:read", "Host", "tasker.example").status)
 
 	away := callAt(t, base, "GET", "/v1/tasks", "Authorization", "Bearer away")
-	require.Equal(t, 503, away.status, "what cannot be checked is not let in")
+	require.Equal(t, 503, away.status, "a token that cannot be checked is not accepted")
 	require.NotContains(t, away.body, "canary")
 	require.NotEmpty(t, away.header.Get("Retry-After"))
 }
@@ -143,7 +143,7 @@ func TestTokensAndAudit(t *testing.T) {
 	} {
 		refused := call(t, socket, "POST", "/v1/tokens", bad)
 		require.Equal(t, 422, refused.status, bad)
-		require.NotContains(t, refused.body, "e+0", "a bound is a number that people read")
+		require.NotContains(t, refused.body, "e+0", "limits are shown as readable numbers")
 	}
 	require.Equal(t, 200, call(t, socket, "POST", "/v1/tokens/deploy/revoke", "").status)
 	require.Equal(t, 404, call(t, socket, "POST", "/v1/tokens/other/revoke", "").status)
@@ -156,7 +156,7 @@ func TestTokensAndAudit(t *testing.T) {
 	require.NoError(t, json.Unmarshal([]byte(audit.body), &page))
 	rest := call(t, socket, "GET", "/v1/audit?limit=500&cursor="+page.NextCursor, "")
 	require.NoError(t, json.Unmarshal([]byte(rest.body), &page))
-	require.Len(t, page.Items, 8, "every change once, done or not; submissions are on record with the task")
+	require.Len(t, page.Items, 8, "every change once, done or not; submissions are recorded with the task")
 	require.NotContains(t, audit.body+rest.body, bearer)
 }
 
@@ -263,7 +263,7 @@ func TestRevokedTokensEndWhatTheyHaveOpened(t *testing.T) {
 				return func() bool { _, err := io.Copy(io.Discard, body); return err == nil }
 			})
 			guard.revoked.Store(true)
-			require.True(t, end(), "the server ends it, not the patience of this test")
+			require.True(t, end(), "the server ends it, not the test's timeout")
 		})
 	}
 }

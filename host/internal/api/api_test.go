@@ -51,7 +51,7 @@ func TestTaskLife(t *testing.T) {
 	require.Equal(t, http.StatusOK, cancelled.status, cancelled.body)
 	golden(t, "task_cancelled", cancelled.body)
 	again := call(t, socket, "POST", "/v1/tasks/"+id+"/cancel", "")
-	require.Equal(t, http.StatusOK, again.status, "cancelling twice is no error, and the body is optional")
+	require.Equal(t, http.StatusOK, again.status, "cancelling twice is not an error, and the body is optional")
 }
 
 func TestIdempotencyKey(t *testing.T) {
@@ -78,7 +78,7 @@ func TestContextKeepsItsBytes(t *testing.T) {
 	var task readmodel.Task
 	require.NoError(t, json.Unmarshal([]byte(created.body), &task))
 	const compact = `{"n":340282366920938463463374607431768211456,"price":1.10,"huge":1e400,"html":"<b>&</b>","b":1,"a":2}`
-	require.Equal(t, compact, string(task.Context), "only white space goes, on the way out")
+	require.Equal(t, compact, string(task.Context), "only white space is removed, in the response")
 }
 
 func TestListsComeInPages(t *testing.T) {

@@ -101,14 +101,14 @@ func TestEventsResume(t *testing.T) {
 	b.Finish(id, "1")
 	e, ok := resumed()
 	require.True(t, ok)
-	require.Equal(t, 1, e.snap.Progress.Completed, "what the client had seen does not come again")
+	require.Equal(t, 1, e.snap.Progress.Completed, "what the client has seen is not repeated")
 
 	b.Finish(id, "1")
 	b.FailStep(id, "boom")
 	resumed, _ = stream(t, socket, id, e.id)
 	e, ok = resumed()
 	require.True(t, ok)
-	require.Equal(t, "settled", e.name, "what it missed comes at once")
+	require.Equal(t, "settled", e.name, "what it missed is sent at once")
 	require.Equal(t, "boom", e.snap.Error.Message)
 }
 
@@ -144,7 +144,7 @@ func TestStopEndsEventStreams(t *testing.T) {
 		_, ok := next()
 		require.True(t, ok)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-		require.NoError(t, server.Stop(ctx), "an open stream does not hold up the stop")
+		require.NoError(t, server.Stop(ctx), "an open stream does not delay the stop")
 		cancel()
 		_, ok = next()
 		require.False(t, ok)

@@ -183,7 +183,7 @@ func TestSlowClientsAreCutOff(t *testing.T) {
 		require.NoError(t, err)
 		require.NoError(t, c.SetReadDeadline(time.Now().Add(time.Minute)))
 		n, err := c.Read(make([]byte, 1024))
-		require.Zero(t, n, "the server hangs up without an answer")
+		require.Zero(t, n, "the server hangs up without a response")
 		require.ErrorContains(t, err, "EOF")
 	})
 	t.Run("body", func(t *testing.T) {

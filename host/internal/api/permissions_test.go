@@ -73,7 +73,7 @@ func TestSecurityPageHasThePermissions(t *testing.T) {
 func TestEveryRouteAgainstEveryPermission(t *testing.T) {
 	t.Parallel()
 	base := serveTCP(t, apitest.New().All(), api.Access{Bearers: bearers{}})
-	require.Equal(t, 401, callAt(t, base, "GET", "/v1/nowhere").status, "what exists is told to nobody")
+	require.Equal(t, 401, callAt(t, base, "GET", "/v1/nowhere").status, "nobody learns what exists")
 	require.Equal(t, 404, callAt(t, base, "GET", "/v1/nowhere", "Authorization", "Bearer task:read").status)
 	for route, need := range api.Permissions() {
 		method, path, _ := strings.Cut(route, " ")

@@ -100,7 +100,7 @@ func TestTokens(t *testing.T) {
 	now = now.Add(6 * time.Second)
 	_, err = tokens.Authenticate(t.Context(), bearer)
 	require.ErrorIs(t, err, src.err)
-	require.NotErrorIs(t, err, auth.ErrRefused, "what cannot be checked is not called wrong")
+	require.NotErrorIs(t, err, auth.ErrRefused, "a token that cannot be checked is not called invalid")
 }
 
 // signed signs claims with a key of the given name.
@@ -202,7 +202,7 @@ func TestJWT(t *testing.T) {
 		}
 		require.ErrorContains(t, err, why[name], name)
 	}
-	require.LessOrEqual(t, fetched.Load(), int64(2), "strangers cannot make the host ask for keys again and again")
+	require.LessOrEqual(t, fetched.Load(), int64(2), "strangers cannot make the host fetch keys again and again")
 
 	file := filepath.Join(t.TempDir(), "key.pem")
 	require.NoError(t, os.WriteFile(file, asPEM, 0o600))
@@ -334,14 +334,14 @@ func TestPermissions(t *testing.T) {
 	require.True(t, all.Within(auth.Everything()))
 	require.False(t, auth.Everything().Within(all))
 	require.True(t, all.Within(all))
-	require.False(t, all.Allows(auth.Permission{Resource: auth.Task}), "nothing is no permission")
+	require.False(t, all.Allows(auth.Permission{Resource: auth.Task}), "an empty text is not a permission")
 	for _, r := range auth.Resources {
 		require.True(t, all.Allows(auth.Permission{Resource: r, Level: auth.Read}), r)
 		require.Equal(t, r == auth.Task, all.Allows(auth.Permission{Resource: r, Level: auth.Operate}), r)
 	}
 	again, err := auth.ParsePermissions([]string{"task:operate", "task:read", "*:read"})
 	require.NoError(t, err)
-	require.Equal(t, all, again, "the highest level holds, in whatever order they are written")
+	require.Equal(t, all, again, "the highest level counts, whatever the order")
 	_, err = auth.ParsePermissions([]string{"tasks:read"})
 	require.ErrorContains(t, err, "a resource of "+string(auth.Resources[0])+", ")
 }
@@ -397,27 +397,27 @@ func TestKeysAreReadAgain(t *testing.T) {
 
 	publish("one", "two")
 	now = now.Add(time.Second)
-	require.ErrorIs(t, ask("two"), auth.ErrRefused, "a stranger cannot have the keys read at will")
+	require.ErrorIs(t, ask("two"), auth.ErrRefused, "a stranger cannot cause the keys to be read at will")
 	now = now.Add(10 * time.Second)
-	require.NoError(t, ask("two"), "an unknown key has them read again")
+	require.NoError(t, ask("two"), "an unknown key causes them to be read again")
 	require.EqualValues(t, 2, fetched.Load())
 
 	publish("two") // one is withdrawn
 	now = now.Add(10 * time.Second)
-	require.NoError(t, ask("one"), "which is noticed with the next reading")
+	require.NoError(t, ask("one"), "which is noticed when they are next read")
 	now = now.Add(5 * time.Minute)
 	require.ErrorIs(t, ask("one"), auth.ErrRefused)
 
 	away.Store(true)
 	now = now.Add(6 * time.Minute)
-	require.NoError(t, ask("two"), "an issuer that is away for a moment locks nobody out")
+	require.NoError(t, ask("two"), "an issuer that is briefly unavailable locks nobody out")
 	now = now.Add(20 * time.Minute)
 	err = ask("two")
 	require.Error(t, err)
-	require.NotErrorIs(t, err, auth.ErrRefused, "keys that are too old decide nothing")
+	require.NotErrorIs(t, err, auth.ErrRefused, "keys that are too old are not used")
 	asked := fetched.Load()
 	require.ErrorContains(t, ask("two"), "a moment ago")
-	require.Equal(t, asked, fetched.Load(), "an issuer that is away is not asked for each request")
+	require.Equal(t, asked, fetched.Load(), "an unavailable issuer is not asked for each request")
 	other := issuer.URL + "/elsewhere"
 	elsewhere.Store(&other)
 	now = now.Add(time.Second)

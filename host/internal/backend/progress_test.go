@@ -76,7 +76,7 @@ func TestProgressOfRunningSteps(t *testing.T) {
 	require.Equal(t, []readmodel.RunningStep{{Number: 1, Step: "second", StepProgress: half}}, snap.Running)
 	without := snap
 	without.Running = nil
-	require.NotEqual(t, snap.Revision(), without.Revision(), "a change of it alone is an event")
+	require.NotEqual(t, snap.Revision(), without.Revision(), "a change of the progress alone is an event")
 
 	steps, err := b.Steps(t.Context(), task, api.PageQuery{After: -1, Limit: 10})
 	require.NoError(t, err)

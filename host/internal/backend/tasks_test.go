@@ -142,7 +142,7 @@ func TestSubmitManyOfNothing(t *testing.T) {
 	require.NoError(t, answers[2].Err)
 	for first, again := range map[int]int{0: 3, 1: 4} {
 		f := faultOf(t, answers[first].Err, api.ErrInvalid, api.CodeTemplateNotFound)
-		require.Contains(t, f.Detail, "available: ", "what there is instead")
+		require.Contains(t, f.Detail, "available: ", "the available versions are listed")
 		require.Same(t, f, faultOf(t, answers[again].Err, api.ErrInvalid, api.CodeTemplateNotFound))
 	}
 }
@@ -216,7 +216,7 @@ func TestWatchWaitsForAChangeAndEndsWithItsContext(t *testing.T) {
 	same, err := b.Watch(ctx, id, held.Revision())
 	if err == nil { // otherwise the context ended in the middle of a query
 		require.Equal(t, held.Revision(), same.Revision(), "%+v, before %+v", same, held)
-		require.Error(t, ctx.Err(), "nothing changed: it waits as long as it may")
+		require.Error(t, ctx.Err(), "nothing changed: it waits as long as allowed")
 	} else {
 		end, _ := ctx.Deadline()
 		require.Less(t, time.Until(end), 20*time.Millisecond, "%v: a look fails with the end of the context, or a moment before", err)
@@ -341,7 +341,7 @@ func TestSubmitOfAnIdentity(t *testing.T) {
 			faultOf(t, a.Err, api.ErrConflict, api.CodeDuplicateIdentity)
 		}
 	}
-	require.Len(t, made, 2, "one is made and one refused")
+	require.Len(t, made, 2, "one is created and one refused")
 	for _, a := range answers[3:] {
 		require.NoError(t, a.Err)
 	}

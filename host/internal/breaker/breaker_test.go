@@ -85,7 +85,7 @@ func TestOpensAfterFailuresInARow(t *testing.T) {
 	fail(b, 4)
 	require.True(t, call(b, breaker.Success))
 	fail(b, 4)
-	require.True(t, call(b, breaker.Ignored), "what tells nothing does not end the row")
+	require.True(t, call(b, breaker.Ignored), "an inconclusive outcome does not end the series")
 	require.Equal(t, breaker.Closed, state(b))
 	fail(b, 1)
 	require.Equal(t, breaker.Open, state(b))
@@ -253,7 +253,7 @@ func TestForcedOpen(t *testing.T) {
 	b.Reset("by kim")
 	require.Equal(t, breaker.Closed, state(b), "one that is closed stays so")
 	fail(b, 4)
-	require.Equal(t, breaker.Closed, state(b), "and counts anew")
+	require.Equal(t, breaker.Closed, state(b), "and its count starts again")
 }
 
 // One queue, or one class of its operations, does not affect another.

@@ -376,7 +376,7 @@ func TestSetRefusesWhatMakesNoSense(t *testing.T) {
 		}
 		_, _, err := b.Set(t.Context(), "nobody", coordinator.Change{})
 		require.ErrorIs(t, err, coordinator.ErrNoPool)
-		require.ErrorContains(t, err, `pool "nobody": no such pool; available: `+name, "an error names what may be named")
+		require.ErrorContains(t, err, `pool "nobody": no such pool; available: `+name, "the error lists the pools")
 		s, err := b.Pool(name)
 		require.NoError(t, err)
 		require.False(t, s.Overrides, "nothing has changed")
@@ -409,7 +409,7 @@ func TestPauseAndResume(t *testing.T) {
 		<-time.After(time.Second)
 		b.Tick(t.Context())
 		synctest.Wait()
-		require.Equal(t, 4, b.executors.size, "nobody decides about it meanwhile")
+		require.Equal(t, 4, b.executors.size, "no decisions are made about it meanwhile")
 		s, err = b.Pause(name, false, "ops", "")
 		require.NoError(t, err)
 		require.Nil(t, s.Pause)
@@ -499,7 +499,7 @@ func TestAConstantLoadSettles(t *testing.T) {
 					}
 				}
 				require.Less(t, last, 300, "it changed late")
-				require.GreaterOrEqual(t, size*10, 50, "50 a second come, an executor does 10")
+				require.GreaterOrEqual(t, size*10, 50, "50 arrive per second, an executor does 10")
 				require.LessOrEqual(t, size, 20)
 			})
 		})

@@ -98,7 +98,7 @@ func TestAPoolIsStrainedWhileWhatWaitsGrowsBeyondIt(t *testing.T) {
 		require.Zero(t, tick(149).StrainedSince)
 		require.False(t, tick(500).StrainedSince.IsZero())
 		utilization = 0.1
-		require.Zero(t, tick(600).StrainedSince, "executors are free: what waits is not for them")
+		require.Zero(t, tick(600).StrainedSince, "executors are free: the backlog is not for them")
 		utilization = 1
 		tick(600)
 		_, err := b.Pause(name, true, "ops", "")
@@ -107,6 +107,6 @@ func TestAPoolIsStrainedWhileWhatWaitsGrowsBeyondIt(t *testing.T) {
 		b.Tick(t.Context())
 		s, err = b.Pool(name)
 		require.NoError(t, err)
-		require.Zero(t, s.StrainedSince, "a pause is no strain")
+		require.Zero(t, s.StrainedSince, "a paused pool is not strained")
 	})
 }

@@ -282,7 +282,7 @@ func TestTLS(t *testing.T) {
 	})
 	require.NoError(t, os.WriteFile(filepath.Join(certs, "key.pem"), []byte("half a fi"), 0o600))
 	status, _, _ = v.ask(t, "GET", "/health/live", "", "")
-	require.Equal(t, 200, status, "the old one serves while the files are wrong")
+	require.Equal(t, 200, status, "the old one is used while the files are invalid")
 }
 
 // auth.requests_per_second and burst apply to each client separately, and a body that is
@@ -311,7 +311,7 @@ burst = 5
 	}
 	require.GreaterOrEqual(t, statuses[200], 5)
 	require.Positive(t, statuses[429])
-	require.Equal(t, 200, v.status(t, modest), "another client is not held up")
+	require.Equal(t, 200, v.status(t, modest), "other clients are not delayed")
 	status, _, _ := v.ask(t, "POST", "/v1/tasks", modest, `{"namespace": "n", "name": "x", "context": {"a": "`+strings.Repeat("x", 20_000)+`"}}`)
 	require.Equal(t, 413, status)
 	for range 30 { // the socket has no limit

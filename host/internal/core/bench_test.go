@@ -95,7 +95,7 @@ func TestBenchWorkloads(t *testing.T) {
 			require.NoError(t, pool.QueryRow(t.Context(),
 				`select count(*) filter (where state in ('pending', 'in_progress')), count(*) filter (where state not in ('pending', 'in_progress', 'complete')) from tasker_tasks`).
 				Scan(&left, &failed))
-			require.Zero(t, left, "tasks that were submitted have ended")
+			require.Zero(t, left, "the submitted tasks have ended")
 			require.Zero(t, failed)
 		})
 	}
@@ -225,7 +225,7 @@ func TestBenchFlushDelaysOnlyItsHosts(t *testing.T) {
 	require.GreaterOrEqual(t, report.LatencyMS.P50, 4*40.0)
 	var left int
 	require.NoError(t, pool.QueryRow(t.Context(), `select count(*) from pg_db_role_setting where setconfig::text ~ 'commit_'`).Scan(&left))
-	require.Zero(t, left, "no setting stays behind")
+	require.Zero(t, left, "no setting is left behind")
 	var delay string
 	require.NoError(t, pool.QueryRow(t.Context(), `show commit_delay`).Scan(&delay))
 	require.Equal(t, "0", delay)

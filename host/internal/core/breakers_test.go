@@ -175,7 +175,7 @@ func TestOutage(t *testing.T) {
 				require.Equal(t, http.StatusServiceUnavailable, fault.Status)
 				require.Positive(t, fault.RetryAfter)
 			}
-			b.eventually(t, "it looks whether the database is back", func() bool { return way.comers.Load() > tried })
+			b.eventually(t, "it checks whether the database is back", func() bool { return way.comers.Load() > tried })
 			tries, words, took := way.comers.Load()-tried, lines(b)-said, time.Since(began).Seconds()
 			t.Logf("in %.1fs: %d connections tried, %d lines logged, %d calls refused", took, tries, words, state().Refused-refused)
 			if protected {
@@ -235,7 +235,7 @@ func TestBreakerForMaintenance(t *testing.T) {
 	require.Contains(t, fault.Detail, "breaker")
 
 	before := b.Engine.LastHeartbeat()
-	b.eventually(t, "heartbeats go on", func() bool { return b.Engine.LastHeartbeat().After(before) })
+	b.eventually(t, "heartbeats continue", func() bool { return b.Engine.LastHeartbeat().After(before) })
 	page, err := b.api.Breakers(t.Context())
 	require.NoError(t, err)
 	require.True(t, page.Enabled)
@@ -243,7 +243,7 @@ func TestBreakerForMaintenance(t *testing.T) {
 	require.Positive(t, page.Items[0].Refused)
 	_, metrics := b.get(t, "/metrics")
 	require.Contains(t, metrics, `tasker_breakers{class="all",dependency="database",state="forced_open"} 1`)
-	b.eventually(t, "health names it", func() bool {
+	b.eventually(t, "the health report names it", func() bool {
 		r, err := b.api.Health(t.Context())
 		require.NoError(t, err)
 		for _, i := range r.Items {
@@ -264,7 +264,7 @@ func TestBreakerForMaintenance(t *testing.T) {
 	for _, e := range entries.Items {
 		actions = append(actions, e.Action)
 	}
-	require.Contains(t, actions, "POST /v1/breakers/{breaker}/open", "written down although the breaker is open")
+	require.Contains(t, actions, "POST /v1/breakers/{breaker}/open", "recorded although the breaker is open")
 	require.Contains(t, actions, "POST /v1/breakers/{breaker}/close")
 
 	_, err = b.api.OpenBreaker(t.Context(), "nothing", client.Operator{})

@@ -61,7 +61,7 @@ func TestConfigurationReference(t *testing.T) {
 	if *update {
 		require.NoError(t, os.WriteFile(path, []byte(page), 0o600))
 	}
-	require.Equal(t, page, read(t, path), "write it anew: bin/tasker config reference > docs/configuration-reference.md")
+	require.Equal(t, page, read(t, path), "regenerate it: bin/tasker config reference > docs/configuration-reference.md")
 }
 
 // metricNames lists the metrics that a host's parts register.

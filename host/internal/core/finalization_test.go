@@ -103,10 +103,10 @@ func TestTheSweepFeedsTheMetricsOfFinalization(t *testing.T) {
 	want := map[string]float64{
 		"claim_duration_seconds": 2, "claim_attempts_total": 2, "claim_success_total": 2, "results_total:complete": 1, "results_total:error": 1,
 	}
-	b.eventually(t, "the metrics tell it", func() bool { return reflect.DeepEqual(want, finalizations(t, b.registry)) })
+	b.eventually(t, "the metrics show it", func() bool { return reflect.DeepEqual(want, finalizations(t, b.registry)) })
 	_, text := b.get(t, "/metrics")
 	require.Contains(t, text, "\ntasker_finalization_claim_success_total 2\n")
-	require.Contains(t, text, "\ntasker_finalization_claim_contention_by_reason_total{reason=\"already_claimed\"} 0\n", "what has not happened is there")
+	require.Contains(t, text, "\ntasker_finalization_claim_contention_by_reason_total{reason=\"already_claimed\"} 0\n", "metrics of what has not happened exist")
 }
 
 // Each finalization metric changes only with what it counts.

@@ -323,7 +323,7 @@ func TestEveryLiveKeyReloads(t *testing.T) {
 			text[e.Key] = true
 		}
 	}
-	require.Equal(t, config.LiveKeys(), slices.Sorted(maps.Keys(live)), "every key that reloads is tried here")
+	require.Equal(t, config.LiveKeys(), slices.Sorted(maps.Keys(live)), "every live key is tested here")
 
 	b, over := startReloading(t)
 	b.write(t, "bad.toml", "[engine]\nmax_steps = 0\n")

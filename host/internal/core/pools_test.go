@@ -194,7 +194,7 @@ func TestAFrozenExecutorIsReplaced(t *testing.T) {
 	for i := range 3 {
 		ask(fmt.Sprint(i))
 	}
-	b.eventually(t, "the work of the one in its place", func() bool { return scalar[int](t, b, "select count(*) from tasker_tasks") >= 3 })
+	b.eventually(t, "the work of its replacement", func() bool { return scalar[int](t, b, "select count(*) from tasker_tasks") >= 3 })
 	status, body := b.get(t, "/health/live")
 	require.Equal(t, 200, status, body)
 	p, err := b.api.Pool(t.Context(), name)
@@ -202,10 +202,10 @@ func TestAFrozenExecutorIsReplaced(t *testing.T) {
 	require.Equal(t, 1, p.Restarts)
 
 	thaw()
-	b.eventually(t, "that the frozen one has gone", func() bool {
+	b.eventually(t, "that the frozen one is gone", func() bool {
 		p, err := b.api.Pool(t.Context(), name)
 		require.NoError(t, err)
 		return p.Lost == 0
 	})
-	b.eventually(t, "no loss of what it had read", func() bool { return scalar[int](t, b, "select count(*) from tasker_tasks") == 4 })
+	b.eventually(t, "nothing that it had read is lost", func() bool { return scalar[int](t, b, "select count(*) from tasker_tasks") == 4 })
 }

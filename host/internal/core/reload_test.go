@@ -167,7 +167,7 @@ func TestReloadOfFilesIsAllOrNothing(t *testing.T) {
 	_, restart, _ := shown()
 	require.Equal(t, []string{"database.max_connections"}, restart)
 	require.ErrorContains(t, valid(), "2")
-	b.eventually(t, "a word about it", func() bool {
+	b.eventually(t, "a log line about it", func() bool {
 		return strings.Contains(b.log.String(), "the changed configuration is in force: reason=files generation=2")
 	})
 	require.Contains(t, b.log.String(), `keys="engine.max_steps, system.log_level"`)

@@ -127,7 +127,7 @@ func TestBadReporters(t *testing.T) {
 		}
 		return well == 2
 	})
-	require.LessOrEqual(t, len(b.health.Report().Items), 100, "what floods in is no check")
+	require.LessOrEqual(t, len(b.health.Report().Items), 100, "flooding results are not checks")
 	// On a busy machine, it may also fail to answer in time now and then.
 	b.patiently(t, "what is wrong with the flood", func() bool {
 		_, message := b.reported("flood")

@@ -155,7 +155,7 @@ func (g *generator) try(ctx context.Context, web *http.Client, s *sent) (status 
 	req.URL, req.Header = target, s.header
 	resp, err := web.Do(req)
 	if err != nil {
-		return 0, fmt.Errorf("no answer: %w", err)
+		return 0, fmt.Errorf("no response: %w", err)
 	}
 	defer func() { _ = resp.Body.Close() }()
 	kind, _, _ := strings.Cut(resp.Header.Get("Content-Type"), ";")
@@ -169,7 +169,7 @@ func (g *generator) try(ctx context.Context, web *http.Client, s *sent) (status 
 	}
 	body, err := io.ReadAll(resp.Body)
 	if err != nil {
-		return 0, fmt.Errorf("the answer is cut off: %w", err)
+		return 0, fmt.Errorf("the response is truncated: %w", err)
 	}
 	if err := g.judge(s, resp, kind, string(body)); err != nil {
 		return 0, fmt.Errorf("%w: %d %.2000s", err, resp.StatusCode, body)
@@ -188,7 +188,7 @@ func (g *generator) judge(s *sent, resp *http.Response, kind, body string) error
 		return errors.New("a server error")
 	case resp.StatusCode >= 400:
 		if found := leaked.FindString(body); found != "" && !strings.Contains(s.path+s.body, found) {
-			return fmt.Errorf("the answer tells of the inside: %q", found)
+			return fmt.Errorf("the response reveals internals: %q", found)
 		}
 		if s.method == http.MethodHead {
 			return nil // it has no body
@@ -199,7 +199,7 @@ func (g *generator) judge(s *sent, resp *http.Response, kind, body string) error
 		if kind == "application/json" && s.op.Responses[status].Content != nil {
 			return nil
 		}
-		return fmt.Errorf("no problem but %q", kind)
+		return fmt.Errorf("not a problem but %q", kind)
 	case redirect || s.method != s.op.method:
 		return nil // a redirect to the canonical path
 	case resp.StatusCode == http.StatusNoContent:

@@ -15,7 +15,7 @@ import (
 func TestAHostAtRestIsWell(t *testing.T) {
 	t.Parallel()
 	b := start(t, "[orchestration]\nrest_after = \"50ms\"\nheartbeat = \"400ms\"\nsweep_interval = \"100ms\"\n")
-	b.eventually(t, "it rests long since", func() bool {
+	b.eventually(t, "it has been resting for a while", func() bool {
 		return b.Engine.Resting() && time.Since(b.Engine.LastHeartbeat()) > time.Second
 	})
 	require.Equal(t, fine, b.lookAtDatabase(t.Context(), health.View{}))
@@ -40,7 +40,7 @@ func TestLooksAtRestAreSeldom(t *testing.T) {
 			return looks - before
 		}
 		require.Equal(t, 1, after(0), "the first")
-		require.Equal(t, 1, after(time.Second), "what was wrong may be well")
+		require.Equal(t, 1, after(time.Second), "what was wrong may be fine by then")
 		finds = health.Healthy
 		require.Equal(t, 1, after(time.Second))
 		require.Zero(t, after(time.Second))

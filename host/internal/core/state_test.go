@@ -100,7 +100,7 @@ func TestWhatAHostDoesInEachState(t *testing.T) {
 			require.ErrorIs(t, err, errNotInState)
 		}
 		_, err = b.api.ApplyPlugins(ctx, "test")
-		require.Error(t, err, "there are no files, in no state")
+		require.Error(t, err, "there are no files in any state")
 		var refused *client.Error
 		require.ErrorAs(t, err, &refused)
 		got.askedPlugins = refused.Code != api.CodeStateForbidden
@@ -110,7 +110,7 @@ func TestWhatAHostDoesInEachState(t *testing.T) {
 		got.started, _ = b.get(t, "/health/startup")
 		require.Equal(t, c.want, got, "state %s, the log:\n%s", c.state, b.log)
 	}
-	require.Len(t, seen, len(opstate.States), "every state is looked at")
+	require.Len(t, seen, len(opstate.States), "every state is tested")
 
 	// The first effect of a stop: nobody can submit anything from now on.
 	b.enter(opstate.GracefulShutdown, "a test")
@@ -120,7 +120,7 @@ func TestWhatAHostDoesInEachState(t *testing.T) {
 	_, _, err = b.api.Submit(ctx, client.Submission{Namespace: "keys", Name: "one", Version: "1.0.0"})
 	var problem *client.Error
 	require.ErrorAs(t, err, &problem)
-	require.Equal(t, no, problem.Status, "a submission to a host that drains")
+	require.Equal(t, no, problem.Status, "a submission to a draining host")
 	require.Equal(t, tasks, scalar[int](t, b, "select count(*) from tasker_tasks"))
 }
 

@@ -43,7 +43,7 @@ func FuzzParseCursor(f *testing.F) {
 			require.ErrorIs(t, err, events.ErrCursor)
 			return
 		}
-		require.Equal(t, text, c.String(), "one text for one place")
+		require.Equal(t, text, c.String(), "one text per position")
 		require.LessOrEqual(t, c.From, c.To)
 	})
 }

@@ -205,7 +205,7 @@ func TestDatabaseAway(t *testing.T) {
 	wait, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	_, err = sub.Next(wait)
 	cancel()
-	require.ErrorIs(t, err, context.DeadlineExceeded, "who listens stays")
+	require.ErrorIs(t, err, context.DeadlineExceeded, "active listeners stay")
 	place := sub.Place()
 	_, err = h.Subscribe(t.Context(), &events.Cursor{From: place.From + 1000, To: place.To + 1000, Since: place.Since}, everything)
 	require.ErrorIs(t, err, away)

@@ -126,7 +126,7 @@ func TestEventsComeAfterTwoBadLooksAndOnceWellAgain(t *testing.T) {
 
 	require.Empty(t, look())
 	w.set("database", health.Unhealthy)
-	require.Empty(t, look(), "one bad look is not told")
+	require.Empty(t, look(), "one bad look is not reported")
 	require.Equal(t, []health.Severity{health.Critical}, look())
 	require.Empty(t, look(), "told once")
 	w.set("database", health.Unknown)
@@ -136,7 +136,7 @@ func TestEventsComeAfterTwoBadLooksAndOnceWellAgain(t *testing.T) {
 	w.set("database", health.Degraded)
 	look()
 	w.set("database", health.Healthy)
-	require.Empty(t, look(), "a bad look that was not told needs no all-clear")
+	require.Empty(t, look(), "a bad look that was not reported needs no all-clear")
 	require.Len(t, m.Events(10), 3)
 	require.Equal(t, health.Healthy, m.Events(10)[0].To, "the newest first")
 }
@@ -172,7 +172,7 @@ func TestTheStateSaysWhatABadStatusMeans(t *testing.T) {
 	m, _ := w.monitor(t, w.check("it", false))
 	w.set("it", health.Unhealthy)
 	m.Look(t.Context())
-	require.Equal(t, health.Unknown, m.Look(t.Context()).Status, "a stopped host is not looked at")
+	require.Equal(t, health.Unknown, m.Look(t.Context()).Status, "a stopped host is not checked")
 	require.Empty(t, w.told())
 }
 
@@ -261,7 +261,7 @@ func TestAChangeOfStateIsSeenAtOnce(t *testing.T) {
 		synctest.Wait()
 		require.Equal(t, opstate.Normal, m.Report().State)
 		require.Equal(t, health.Unhealthy, m.Report().Status)
-		require.Empty(t, w.told(), "one bad look in turn is not told")
+		require.Empty(t, w.told(), "one regular bad look is not reported")
 		w.set("plugins", health.Healthy)
 		w.enter(opstate.GracefulShutdown)
 		synctest.Wait()
@@ -294,7 +294,7 @@ func TestASeldomCheckIsAskedSeldom(t *testing.T) {
 			<-time.After(5 * time.Second)
 		}
 		require.Equal(t, 2, looks)
-		require.Equal(t, []health.Severity{health.Warning}, w.told(), "the second bad look tells, not the second report of the first")
+		require.Equal(t, []health.Severity{health.Warning}, w.told(), "the second bad look is reported, not the second report of the first")
 	})
 }
 
@@ -325,7 +325,7 @@ func TestMetricsHaveTheWorstOfEachCheck(t *testing.T) {
 	m.Look(t.Context())
 	m.Look(t.Context())
 	series, highest := gauges(t, reg, "tasker_health_status")
-	require.Equal(t, 2, series, "no series for what a check found beneath it")
+	require.Equal(t, 2, series, "no series for findings below a check")
 	require.InDelta(t, 3, highest, 0)
 }
 

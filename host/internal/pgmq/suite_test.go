@@ -314,7 +314,7 @@ func archives(t *testing.T, b bench) {
 	require.ElementsMatch(t, []int64{id, more[0]}, archived)
 	archived, err = b.q.Archive(t.Context(), b.queue, id)
 	require.NoError(t, err)
-	require.Empty(t, archived, "it is there no more")
+	require.Empty(t, archived, "it is gone")
 	const single = `select pgmq.archive($1::text, $2::bigint)::text`
 	require.Equal(t, "true", b.text(t, single, b.queue, more[1]))
 	require.Equal(t, "false", b.text(t, single, b.queue, more[1]))
@@ -382,7 +382,7 @@ func listAndDrop(t *testing.T, b bench) {
 	require.False(t, has(b.queue))
 	require.Equal(t, "false", b.text(t, `select pgmq.drop_queue($1::text)::text`, b.queue))
 	require.Equal(t, "gone", b.text(t, `select coalesce(to_regclass('pgmq.q_linear_workflow_queue')::text, to_regclass('pgmq.a_linear_workflow_queue')::text, 'gone')`))
-	require.NoError(t, b.q.Create(t.Context(), b.queue), "and made anew")
+	require.NoError(t, b.q.Create(t.Context(), b.queue), "and created again")
 	require.Equal(t, []int64{1}, b.send(t, `1`))
 }
 

@@ -38,7 +38,7 @@ func TestBudget(t *testing.T) {
 		}
 	}
 	b.give(&modest, 1)
-	require.True(t, <-waits, "the modest one goes on")
+	require.True(t, <-waits, "the modest one continues")
 	select {
 	case <-waits:
 		t.Fatal("there is no room for the greedy one")

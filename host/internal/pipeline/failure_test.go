@@ -317,7 +317,7 @@ func TestCancelOnAnotherHostReachesTheHandlerWithTheHeartbeat(t *testing.T) {
 	case <-time.After(time.Minute):
 		t.Fatal("the handler was not told")
 	}
-	eventually(t, "the host says that it has heard", func() bool { return count(t, b, `select count(*) from tasker_revocations`) == 0 })
+	eventually(t, "the host acknowledges it", func() bool { return count(t, b, `select count(*) from tasker_revocations`) == 0 })
 }
 
 // slowInputs is a database that returns the inputs of steps only when released.
@@ -415,7 +415,7 @@ func TestARefusedClaimerRests(t *testing.T) {
 		[]store.NewTask{{UUID: waits, Plan: plan.ID, Context: json.RawMessage(`{}`), Identity: []byte("x")}}, "")
 	require.NoError(t, err)
 	for range 20 {
-		require.Equal(t, vocab.TaskComplete, b.settled(t, b.submit(t, "one", `{}`)), "what needs no claim goes on")
+		require.Equal(t, vocab.TaskComplete, b.settled(t, b.submit(t, "one", `{}`)), "work that needs no claim continues")
 	}
 	require.Less(t, s.asked.Load(), int64(100), "it asks again and again")
 	s.refuse.Store(false)
@@ -447,8 +447,8 @@ func TestCancelBeforeTheStepIsDispatched(t *testing.T) {
 	require.NoError(t, err)
 	require.True(t, cancelled)
 	close(s.answer)
-	eventually(t, "the step is let go", func() bool { return b.engine.InFlight() == 0 })
-	require.False(t, ran.Load(), "the handler ran for nobody")
+	eventually(t, "the step is dropped", func() bool { return b.engine.InFlight() == 0 })
+	require.False(t, ran.Load(), "the handler ran in vain")
 }
 
 // One that arrives while a step is being handed to the runner, which does not know it
@@ -468,7 +468,7 @@ func TestCancelWhileTheStepIsDispatched(t *testing.T) {
 		require.True(t, cancelled)
 	}
 	require.Equal(t, vocab.TaskCancelled, b.settled(t, b.submit(t, "one", `{}`)))
-	eventually(t, "the step is let go", func() bool { return b.engine.InFlight() == 0 })
+	eventually(t, "the step is dropped", func() bool { return b.engine.InFlight() == 0 })
 }
 
 func TestSubmitRefusesWhatCannotRun(t *testing.T) {
@@ -651,6 +651,6 @@ func TestMemoryOfStepsIsBounded(t *testing.T) {
 	for _, task := range all {
 		require.Equal(t, vocab.TaskComplete, b.settled(t, task))
 	}
-	require.LessOrEqual(t, most.Load(), int32(4+16), "what the memory is for, and what was read at once")
+	require.LessOrEqual(t, most.Load(), int32(4+16), "the memory limit, plus what was read at once")
 	require.Eventually(t, func() bool { return b.engine.MemoryInUse() == 0 }, time.Minute, 5*time.Millisecond, "all of it is given back")
 }

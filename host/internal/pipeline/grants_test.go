@@ -23,7 +23,7 @@ func TestGrants(t *testing.T) {
 	require.False(t, g.ended(mark))
 	require.True(t, g.ended(0))
 	g.end(second)
-	require.False(t, g.ended(mark), "an earlier one is under way")
+	require.False(t, g.ended(mark), "an earlier one is in progress")
 	require.False(t, g.ended(second), "likewise")
 	g.end(first)
 	require.True(t, g.ended(mark), "what began later does not count")

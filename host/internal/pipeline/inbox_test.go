@@ -155,7 +155,7 @@ func TestStepMessagesThatCannotBeReadAreSetAside(t *testing.T) {
 		b.deadLetter(t, "test_ns_queue", reason)
 	}
 	task := b.submit(t, "one", `{}`)
-	require.Equal(t, vocab.TaskComplete, b.settled(t, task), "poison holds nothing up")
+	require.Equal(t, vocab.TaskComplete, b.settled(t, task), "a bad message does not hold up others")
 }
 
 // outside is a worker that polls the queue itself and posts results like the reference's

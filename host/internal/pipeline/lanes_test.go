@@ -42,7 +42,7 @@ func testLanes(t *testing.T) {
 	b.done()
 	b.done()
 	b.done()
-	require.True(t, signalled(b), "nothing is under way")
+	require.True(t, signalled(b), "nothing is in progress")
 	require.Len(t, b.take(500), laneItems-1)
 
 	b.add(batchBytes)
@@ -72,16 +72,16 @@ func testSharedLanes(t *testing.T) {
 	a.add(1)
 	b.add(1)
 	require.True(t, signalled(a))
-	require.True(t, signalled(b), "nothing is under way: who comes first goes")
+	require.True(t, signalled(b), "nothing is in progress: the first one goes")
 	require.Len(t, a.take(500), 1)
 	require.Empty(t, b.take(500), "the other was faster")
 	<-b.ready // and takes long
 	a.done()
-	require.True(t, signalled(b), "the other has come to its end")
+	require.True(t, signalled(b), "the other one has ended")
 	require.Len(t, b.take(500), 1)
 
 	a.add(make([]int, laneItems)...)
-	require.True(t, signalled(a), "enough to go beside another line's")
+	require.True(t, signalled(a), "enough to go in parallel with another line's")
 	require.Len(t, a.take(500), laneItems)
 	b.done()
 	b.add(1)
@@ -89,7 +89,7 @@ func testSharedLanes(t *testing.T) {
 	<-b.ready // the other takes long
 	require.Len(t, b.take(500), 1)
 	a.add(make([]int, laneItems)...)
-	require.True(t, signalled(a), "beside one of its own and one of another")
+	require.True(t, signalled(a), "in parallel with one of its own and one of another")
 	a.done()
 	b.done()
 }

@@ -35,7 +35,7 @@ func TestSigns(t *testing.T) {
 
 	l.put("a_queue")
 	l.takeDown("a_queue", seen)
-	require.NotZero(t, l.of("a_queue").number, "what was sent while the look was under way may not have been seen")
+	require.NotZero(t, l.of("a_queue").number, "what was sent during the look may not have been seen")
 	require.Equal(t, seen.since, l.of("a_queue").since, "nobody has seen the first sign yet")
 	l.takeDown("a_queue", l.of("a_queue"))
 	require.Zero(t, l.of("a_queue"))
@@ -55,7 +55,7 @@ func TestSigns(t *testing.T) {
 	require.False(t, signalled(l.claim))
 	l.put("b_queue")
 	l.serve([]string{"a_queue"})
-	require.Zero(t, l.of("b_queue"), "served no more")
+	require.Zero(t, l.of("b_queue"), "no longer served")
 	require.NotZero(t, l.of("in").number)
 }
 

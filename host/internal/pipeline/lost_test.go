@@ -113,7 +113,7 @@ func (w *wire) until(t *testing.T, signal <-chan struct{}) {
 		case l := <-w.looks:
 			close(l.compare)
 		case <-late:
-			t.Fatal("it does not come to that")
+			t.Fatal("that does not happen")
 		}
 	}
 }

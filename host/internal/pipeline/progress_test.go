@@ -86,7 +86,7 @@ func TestProgressIsWritten(t *testing.T) {
 	b := &testBundle{pool: pool, store: h.Store, engine: e, runner: r}
 	b.apply(t, diamond)
 	require.Equal(t, vocab.TaskComplete, b.settled(t, b.submit(t, "diamond", `{}`)))
-	require.Empty(t, h.times(), "nobody told anything")
+	require.Empty(t, h.times(), "nothing was reported")
 
 	quiet.Store(false)
 	began := time.Now()

@@ -91,7 +91,7 @@ func TestARestingHostIsRousedByWhatIsSent(t *testing.T) {
 	task := b.submit(t, "one", `{}`)
 	b.rests(t)
 	exec(`update tasker_task_namespaces set paused_at = null`)
-	require.Equal(t, vocab.TaskComplete, b.settled(t, task), "its namespace goes on")
+	require.Equal(t, vocab.TaskComplete, b.settled(t, task), "its namespace is resumed")
 
 	// Hidden for an hour, and then made visible.
 	b.rests(t)
@@ -134,7 +134,7 @@ func TestWhatIsSentWhileAHostLiesDown(t *testing.T) {
 	cfg := testConfig()
 	sleepy(&cfg)
 	b.engine.Reload(cfg)
-	require.Never(t, b.engine.Resting, 300*time.Millisecond, time.Millisecond, "somebody stands in the door")
+	require.Never(t, b.engine.Resting, 300*time.Millisecond, time.Millisecond, "a sender has not committed")
 	require.NoError(t, tx.Commit(t.Context()))
 	b.ended(t, 1)
 	b.rests(t)
@@ -170,14 +170,14 @@ func TestQueuesThatRouseNobody(t *testing.T) {
 	b.apply(t, oneStep)
 	_, err := b.pool.Exec(t.Context(), `select pgmq.drop_queue('test_ns_queue'); select pgmq.create('test_ns_queue')`, pgx.QueryExecModeSimpleProtocol)
 	require.NoError(t, err)
-	require.Never(t, b.engine.Resting, 200*time.Millisecond, time.Millisecond, "it shall not rest")
+	require.Never(t, b.engine.Resting, 200*time.Millisecond, time.Millisecond, "it must not rest")
 	cfg := testConfig()
 	sleepy(&cfg)
 	b.engine.Reload(cfg)
 	b.rests(t)
 	defer func() {
 		b.engine.Reload(testConfig())
-		require.Never(t, b.engine.Resting, 200*time.Millisecond, time.Millisecond, "it shall rest no more")
+		require.Never(t, b.engine.Resting, 200*time.Millisecond, time.Millisecond, "it must no longer rest")
 	}()
 	require.Equal(t, 1, count(t, b, `select count(*) from pg_trigger where tgrelid = 'pgmq.q_test_ns_queue'::regclass and tgname = 'tasker_rouse'`))
 }

@@ -83,7 +83,7 @@ func TestRetentionGoesOnWhereItWas(t *testing.T) {
 	day := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	a.days = []time.Time{day}
 	for turn := 1; len(a.looks[time.Time{}]) == 0; turn++ {
-		require.Less(t, turn, 10, "the turns do not come to the end of the day")
+		require.Less(t, turn, 10, "the turns do not reach the end of the day")
 		err := r.turn(t.Context(), 0) // time enough for one look
 		require.ErrorIs(t, err, context.DeadlineExceeded)
 		require.Equal(t, turn, a.records)

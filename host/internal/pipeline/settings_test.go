@@ -202,7 +202,7 @@ func TestSettingsReachTheCallsThatObeyThem(t *testing.T) {
 		})
 	})
 	eventually(t, "LostAfter", func() bool { return note(n, func() bool { return n.lost[1234*time.Millisecond] }) })
-	eventually(t, "what outside workers are told", func() bool {
+	eventually(t, "the policy for outside workers", func() bool {
 		return note(n, func() bool {
 			return n.workers == store.WorkerPolicy{Policy: cfg.Policy, MaxResultBytes: 4321, MaxDepth: 7}
 		})
@@ -241,7 +241,7 @@ func TestSettingsReachTheCallsThatObeyThem(t *testing.T) {
 	require.NoError(t, err)
 	eventually(t, "ClaimFactor", func() bool { return note(n, func() bool { return n.factors[9] }) })
 	stop()
-	require.True(t, note(n, func() bool { return n.factors[0] }), "what it holds when it stops is excused")
+	require.True(t, note(n, func() bool { return n.factors[0] }), "claims of what it holds when it stops do not count")
 }
 
 // silent is a database that stops answering heartbeats on request.
@@ -356,7 +356,7 @@ func TestIdleQueuesAreLookedAtAsOftenAsThePaceSays(t *testing.T) {
 			require.Equal(t, before[later], looks()[later], "%s looks no more often for that", reading[later])
 		}
 	}
-	require.LessOrEqual(t, note(n, func() int { return len(n.reads) }), 4, "where nothing waits nothing is read")
+	require.LessOrEqual(t, note(n, func() int { return len(n.reads) }), 4, "nothing is read if nothing waits")
 }
 
 // A stop waits for a pool whose turn does not end no longer than that pool's StopTimeout,
@@ -380,7 +380,7 @@ func TestASlowPoolHoldsUpNoStop(t *testing.T) {
 	err := e.Stop(t.Context())
 	require.ErrorContains(t, err, "stop pipeline: task_request_processor: stop executors: 1 have not ended their turn")
 	require.NotContains(t, err.Error(), "task_claimer")
-	require.Equal(t, 1, count(t, &testBundle{pool: db}, "select count(*) from tasker_hosts where state = 'stopped'"), "it has left all the same")
+	require.Equal(t, 1, count(t, &testBundle{pool: db}, "select count(*) from tasker_hosts where state = 'stopped'"), "it has stopped nevertheless")
 	close(n.freeze)
 	for _, p := range e.Pools() {
 		if p.Kind == pipeline.TaskRequestProcessor {
@@ -421,7 +421,7 @@ select max(n) from (
 	cfg.MaxInFlight = 5
 	b.engine.Reload(cfg)
 	eventually(t, "two more", func() bool { return held() == 5 })
-	eventually(t, "the host hears of them", func() bool { return b.engine.InFlight() == 5 })
+	eventually(t, "the host learns of them", func() bool { return b.engine.InFlight() == 5 })
 	close(open)
 	eventually(t, "all", func() bool { return count(t, b, `select count(*) from tasker_tasks where state = 'complete'`) == 12 })
 	require.Equal(t, 5, most())

@@ -100,7 +100,7 @@ func TestThePoolsSizeIsHowManyStepsRun(t *testing.T) {
 		require.Equal(t, vocab.TaskComplete, b.settled(t, task))
 	}
 	require.LessOrEqual(t, g.most.Load(), int64(2))
-	eventually(t, "the host hears that all have ended", func() bool { return b.engine.InFlight() == 0 })
+	eventually(t, "the host learns that all have ended", func() bool { return b.engine.InFlight() == 0 })
 }
 
 // A paused pool gives back what it has not started, for other hosts, and running steps
@@ -218,7 +218,7 @@ func TestThePoolsOfTheEngineAreResized(t *testing.T) {
 		require.Equal(t, vocab.TaskComplete, b.settled(t, task))
 	}
 	completions, utilization := int64(0), 0.0
-	eventually(t, "the pool has counted what the database has", func() bool {
+	eventually(t, "the pool's counts match the database", func() bool {
 		s, ok := pools[pipeline.TaskFinalizer].Cut(0, 0)
 		require.True(t, ok)
 		completions, utilization = completions+s.Completions, max(utilization, s.Utilization)

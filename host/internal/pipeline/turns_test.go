@@ -52,6 +52,6 @@ func TestLoopsThatHangAreFound(t *testing.T) {
 		require.Empty(t, stuck())
 		ticks.over.Store(true)
 		<-time.After(time.Hour)
-		require.Empty(t, stuck(), "a loop that was told to end")
+		require.Empty(t, stuck(), "a loop that was stopped")
 	})
 }

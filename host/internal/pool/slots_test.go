@@ -70,7 +70,7 @@ func TestSlotsRunSoManyAtOnceInOrder(t *testing.T) {
 	require.Equal(t, []int{0, 1, 2, 4}, j.began)
 	j.slots.Resize(1)
 	s := j.slots.State()
-	require.Equal(t, pool.State{Size: 1, Running: 3}, s, "what runs ends as it would")
+	require.Equal(t, pool.State{Size: 1, Running: 3}, s, "running jobs end normally")
 	require.Equal(t, 3, s.Current())
 	n := j.enter()
 	j.slots.Leave(j.all[0], false)
@@ -160,7 +160,7 @@ func TestSlotsMeasureTrueUtilization(t *testing.T) {
 		s.Pause(false)
 		wait(2 * time.Second)
 		sample, _ = s.Cut(0, 0)
-		require.InDelta(t, (1.0+2+2+4)/(1+4+2+8), sample.Utilization, 1e-9, "of the slots there were when")
+		require.InDelta(t, (1.0+2+2+4)/(1+4+2+8), sample.Utilization, 1e-9, "of the slots at the time")
 	})
 }
 

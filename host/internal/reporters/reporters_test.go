@@ -110,7 +110,7 @@ func TestEventsComeInOrderAndAreSentAgain(t *testing.T) {
 		p.Report(t.Context(), []health.Event{event("c")})
 		<-time.After(time.Second)
 		require.Equal(t, []string{"a", "b", "c"}, h.got("web"))
-		require.Empty(t, h.calls["disk"], "it is no reporter")
+		require.Empty(t, h.calls["disk"], "it is not a reporter")
 	})
 }
 
@@ -220,7 +220,7 @@ func TestWhatWasToldStaysUnknown(t *testing.T) {
 			}
 			return answer
 		}
-		require.Equal(t, health.Unknown, look(nil, pluginhost.ErrNoPlugin)["disk"].Status, "it has told of nothing yet")
+		require.Equal(t, health.Unknown, look(nil, pluginhost.ErrNoPlugin)["disk"].Status, "it has reported nothing yet")
 		require.Equal(t, map[string]health.Finding{"disk/0": {Status: health.Healthy}, "disk/1": {Status: health.Healthy}}, look(fine(2), nil))
 		for message, bad := range map[string]struct {
 			answer *pluginv1.CheckResponse

@@ -47,7 +47,7 @@ func TestBacklogsDoNotLookAtHiddenMessages(t *testing.T) {
 	b.exec(t, `insert into pgmq.q_`+posted+` (vt, message, headers) select clock_timestamp() - interval '90 s', '3', '{"handler": "of.others"}' from generate_series(1, 7)`)
 	backlogs, err = b.store.Backlogs(t.Context(), []string{queue, posted}, handlers)
 	require.NoError(t, err)
-	require.Equal(t, 5, backlogs[queue].Waiting, "what is for outside workers no host can do")
+	require.Equal(t, 5, backlogs[queue].Waiting, "hosts cannot do work for outside workers")
 	require.Less(t, backlogs[queue].Oldest, 80*time.Second)
 	require.Equal(t, 7, backlogs[posted].Waiting, "an inbox has no handlers")
 }
@@ -62,7 +62,7 @@ func TestWaiting(t *testing.T) {
 		t.Helper()
 		found, err := b.store.Waiting(t.Context(), queues, handlers, []string{inbox, "missing"})
 		require.NoError(t, err)
-		require.Equal(t, "missing", found[len(found)-1], "whoever reads it is told")
+		require.Equal(t, "missing", found[len(found)-1], "the reader gets the error")
 		return found[:len(found)-1]
 	}
 	send := func(queue, headers string, delay int) {

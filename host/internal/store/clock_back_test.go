@@ -92,7 +92,7 @@ func TestStepsAreClaimedAfterTheClockWasPutBack(t *testing.T) {
 	require.Zero(t, n, "once is enough")
 	b.settle(t, b.grant(host, 0), vocab.OutcomeSuccess, got...)
 	b.exec(t, "update pgmq.q_"+queue+" set vt = clock_timestamp()")
-	require.Empty(t, b.claim(t, b.grant(host, 10)), "the messages that were hidden lead nowhere")
+	require.Empty(t, b.claim(t, b.grant(host, 10)), "the hidden messages have no effect")
 }
 
 // The lease of a dead outside worker ends, and a living one keeps its lease.

@@ -70,7 +70,7 @@ func TestShutdownsOfWorkersAreNotCounted(t *testing.T) {
 		j = jobs[0]
 	}
 	b.exec(t, "select verdict from tasker_worker_release($1, $2)", j.StepKey.UUID(), j.ID)
-	require.True(t, one[bool](t, b, "select due_at is not null from tasker_workflow_steps"), "it is to wait unless the worker says otherwise")
+	require.True(t, one[bool](t, b, "select due_at is not null from tasker_workflow_steps"), "it waits unless the worker says otherwise")
 	require.Equal(t, vocab.StepEnqueued, b.stepState(t, task, 0))
 	require.Equal(t, 0, one[int](t, b, "select claims + attempts from tasker_workflow_steps"))
 }

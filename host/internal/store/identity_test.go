@@ -38,7 +38,7 @@ func TestIdentityMakesOneTask(t *testing.T) {
 	for _, c := range allowed {
 		require.Equal(t, store.CreateDone, c.Outcome)
 	}
-	require.Zero(t, one[int](t, b, "select count(*) from tasker_task_identities"), "what is allowed costs nothing")
+	require.Zero(t, one[int](t, b, "select count(*) from tasker_task_identities"), "allowed duplicates cost nothing")
 
 	first := uniqueTask(p, "a", workflow.IdentityReject)
 	twin, other := uniqueTask(p, "a", workflow.IdentityReject), uniqueTask(p, "b", workflow.IdentityReject)
@@ -90,7 +90,7 @@ func TestIdentityAndKey(t *testing.T) {
 	require.Equal(t, []store.Created{again}, b.submit(t, g, keyed("a", "k1", workflow.IdentityReject)), "the key was used for the same")
 	require.Equal(t, []store.Created{exists, exists}, b.submit(t, g, keyed("a", "k2", workflow.IdentityReject), keyed("a", "k2", workflow.IdentityReject)),
 		"the second of the batch was answered with the first, which is not made")
-	require.Equal(t, []string{"k1 " + first.UUID.String()}, keys(), "the key of what was refused is free")
+	require.Equal(t, []string{"k1 " + first.UUID.String()}, keys(), "the key of a refused request is free")
 	require.Equal(t, []store.Created{again, again},
 		b.submit(t, g, keyed("a", "k3", workflow.IdentityReturnExisting), keyed("a", "k3", workflow.IdentityReturnExisting)))
 	require.Equal(t, []string{"k1 " + first.UUID.String(), "k3 " + first.UUID.String()}, keys())

@@ -249,7 +249,7 @@ func TestMutants(t *testing.T) {
 			b := newBed(t)
 			m.apply(t, b)
 			found := m.hunt(t, b)
-			require.NotEmpty(t, found, "nobody noticed the loss of the guard")
+			require.NotEmpty(t, found, "the loss of the guard was not noticed")
 			first, _, _ := strings.Cut(found, "\n")
 			t.Logf("killed: %.200s", first)
 		})
@@ -260,7 +260,7 @@ func TestMutants(t *testing.T) {
 func (m mutant) apply(t *testing.T, b *bed) {
 	t.Helper()
 	source := one[string](t, b, "select pg_get_functiondef(p.oid) from pg_proc p where p.proname = $1", m.function)
-	require.Contains(t, source, m.old, "the guard is no longer written so")
+	require.Contains(t, source, m.old, "the guard's text has changed")
 	b.exec(t, strings.ReplaceAll(source, m.old, m.new))
 }
 

@@ -46,7 +46,7 @@ func TestPlanCache(t *testing.T) {
 	absent.Version = "9.0.0"
 	require.ErrorIs(t, find(&absent), store.ErrNotFound)
 	b.exec(t, `update tasker_named_tasks set version = '9.0.0' where name = $1`, absent.Name) // another host applies it
-	require.NoError(t, find(&absent), "that there is none is not kept")
+	require.NoError(t, find(&absent), "a missing one is not cached")
 
 	for range 3 {
 		require.NoError(t, find(plans[0]))

@@ -314,7 +314,7 @@ func TestPlansUseIndexes(t *testing.T) {
 			daily(t, pool, plans, b.all)
 		}
 		require.Empty(t, w.garbed)
-		require.Greater(t, w.seen, 300, "auto_explain tells plans")
+		require.Greater(t, w.seen, 300, "auto_explain reports plans")
 		var bad []string
 		for statement, tables := range w.bad {
 			bad = append(bad, fmt.Sprintf("%s: %.300s", strings.Join(tables, ", "), statement))
@@ -547,7 +547,7 @@ update tasker_tasks set attributes = '{"tags": ["rare"]}'
 		}
 		require.Empty(t, w.garbed)
 		require.Empty(t, w.bad, name)
-		require.NotEmpty(t, w.waste, "the newest are looked at")
+		require.NotEmpty(t, w.waste, "the newest are read")
 		for statement, rows := range w.waste {
 			require.LessOrEqual(t, rows, 2100.0, "%s: %.300s", name, statement)
 		}

@@ -50,7 +50,7 @@ func TestPluginJournal(t *testing.T) {
 	written := len(events)
 	happened(0, journal.Verified, journal.Quarantined, "bb").Config = ""
 	require.NoError(t, j.Record(t.Context(), events[written:]))
-	require.NoError(t, j.Record(t.Context(), events[written:]), "twice is once")
+	require.NoError(t, j.Record(t.Context(), events[written:]), "repeating it changes nothing")
 	found, err := st.PluginJournal("there/2", "test").Quarantines(t.Context())
 	require.NoError(t, err)
 	require.Len(t, found, 1)

@@ -47,7 +47,7 @@ func TestTemplatesAreOrderedByTheNumbersOfTheirVersions(t *testing.T) {
 	require.Equal(t, []string{"linear/pa_r@1.0.0"}, versions(some))
 	latest, err := w.LatestVersion(t.Context(), "linear", "pair")
 	require.NoError(t, err)
-	require.Equal(t, "1.10.0", latest, "an alpha is not what somebody means who names no version")
+	require.Equal(t, "1.10.0", latest, "a prerelease is not the default version")
 }
 
 func TestReadTemplateWarnsOfHandlersNobodyServes(t *testing.T) {
@@ -78,7 +78,7 @@ func TestReadTemplateWarnsOfHandlersNobodyServes(t *testing.T) {
 	require.NoError(t, err)
 	served, err = w.ServedHandlers(t.Context())
 	require.NoError(t, err)
-	require.Empty(t, served, "a host that drains takes no work")
+	require.Empty(t, served, "a draining host takes no work")
 }
 
 func TestReadTemplateKeepsEveryDigitOfConfigurations(t *testing.T) {

@@ -44,7 +44,7 @@ func TestRetryRunsAFailedTaskToItsEnd(t *testing.T) {
 	leases := b.claim(t, g)
 	require.Len(t, leases, 1)
 	require.EqualValues(t, 1, leases[0].Generation, "another idempotency key")
-	require.EqualValues(t, 1, leases[0].Attempt, "attempts start anew")
+	require.EqualValues(t, 1, leases[0].Attempt, "attempts start again")
 	for len(leases) > 0 {
 		leases = b.settle(t, g, vocab.OutcomeSuccess, leases...).Leases
 	}
@@ -273,7 +273,7 @@ select tasker_settle_steps($1, 5, $4, array[$2::uuid], '{0}', array[$3::uuid], '
 	require.NoError(t, err)
 	held, err := b.store.HostLeases(t.Context(), g.Host)
 	require.NoError(t, err)
-	require.Len(t, held, 1, "what was handed back before the pause runs on")
+	require.Len(t, held, 1, "steps leased before the pause continue")
 	_, created := b.create(t, g, p)
 	claimed := b.claim(t, g)
 	b.settle(t, g, vocab.OutcomeSuccess, store.Lease{StepKey: held[0].StepKey, ID: held[0].Lease})
@@ -296,7 +296,7 @@ func TestPause(t *testing.T) {
 	require.Equal(t, pause.Since, again.Since, "it is paused since it was paused first")
 
 	done := b.settle(t, g, vocab.OutcomeSuccess, leases...)
-	require.Equal(t, []store.Verdict{store.Recorded}, done.Verdicts, "what runs finishes")
+	require.Equal(t, []store.Verdict{store.Recorded}, done.Verdicts, "running steps finish")
 	require.Empty(t, done.Leases, "its child is not handed back")
 	require.Empty(t, b.claim(t, g))
 	require.Equal(t, vocab.StepEnqueued, b.stepState(t, task, 1))

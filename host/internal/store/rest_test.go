@@ -79,7 +79,7 @@ func restHunt(t *testing.T, b *bed) string {
 // together: hosts rest only if all do.
 func (r *restTrial) together() string {
 	if r.mayRest(0) {
-		return "one rests beside a host that works"
+		return "one rests while another host works"
 	}
 	if found := r.ask(r.other, 0); found.Why != "" || !found.Known {
 		return "one does not rest: " + found.Why
@@ -99,7 +99,7 @@ func (r *restTrial) together() string {
 	_, err = r.store.ReleaseHost(r.t.Context(), r.other, "host_lost", 3)
 	require.NoError(r.t, err)
 	if !r.mayRest(0) {
-		return "it does not rest beside the dead"
+		return "it does not rest although the other host is dead"
 	}
 	return ""
 }
@@ -110,14 +110,14 @@ func (r *restTrial) holdNothing() string {
 		return "a host that rests was given a step"
 	}
 	if found := r.ask(r.host, 0); found.Why == "" || !found.Active {
-		return "it rests though a step waits"
+		return "it rests although a step waits"
 	}
 	_, _, err := r.store.CancelTask(r.t.Context(), task, store.Operator{By: "test", Reason: "test"}, r.host)
 	require.NoError(r.t, err)
 	r.exec(r.t, "delete from pgmq.q_"+namespace+"_queue")
 	r.exec(r.t, "insert into tasker_worker_leases (lease_id, task_uuid, step_no, worker_id, lease, look_at) values (gen_random_uuid(), $1, 0, 1, '1 h', 'infinity')", task)
 	if r.mayRest(0) {
-		return "it rests though outside workers hold leases"
+		return "it rests although outside workers hold leases"
 	}
 	r.exec(r.t, "delete from tasker_worker_leases")
 	return ""
@@ -133,12 +133,12 @@ func (r *restTrial) door() string {
 	bed, err := r.store.LieDown(r.t.Context())
 	if err == nil {
 		bed.GetUp(r.t.Context())
-		return "it lies down while somebody sends who rouses nobody"
+		return "it lies down although a sender that rouses nobody has not committed"
 	}
 	require.ErrorIs(r.t, err, store.ErrAwake)
 	require.NoError(r.t, tx.Commit(r.t.Context()))
 	if r.mayRest(0) {
-		return "it rests though a message waits"
+		return "it rests although a message waits"
 	}
 	r.exec(r.t, "select pgmq.delete('in', $1::bigint)", id)
 	return ""
@@ -163,7 +163,7 @@ func (r *restTrial) wake() string {
 	_, _, err = pgmq.New(r.pool).SetVT(r.t.Context(), "in", id, 0)
 	require.NoError(r.t, err)
 	if !r.roused() {
-		return "what comes early rouses nobody"
+		return "a message that becomes visible early rouses nobody"
 	}
 	r.exec(r.t, "select pgmq.delete('in', $1::bigint)", id)
 	return ""
@@ -203,7 +203,7 @@ func (r *restTrial) silence() string {
 	n, err := conn.Conn().WaitForNotification(r.t.Context())
 	require.NoError(r.t, err)
 	if n.Payload != "mark" {
-		return "it notifies though nobody rests"
+		return "it notifies although nobody rests"
 	}
 	return ""
 }
@@ -213,13 +213,13 @@ func (r *restTrial) watch() string {
 	_, err := r.pool.Exec(r.t.Context(), "select pgmq.drop_queue('in'); select pgmq.create('in')", pgx.QueryExecModeSimpleProtocol)
 	require.NoError(r.t, err)
 	if found := r.ask(r.host, 1); found.Why == "" || len(found.Blind) != 1 {
-		return "it trusts a queue that rouses nobody"
+		return "it relies on a queue that rouses nobody"
 	}
 	all, err := r.store.WatchQueues(r.t.Context(), []string{"in", "there_is_none"})
 	require.NoError(r.t, err)
 	require.False(r.t, all)
 	if !r.mayRest(1) {
-		return "the queue cannot be mended"
+		return "the queue cannot be repaired"
 	}
 	return ""
 }
@@ -245,7 +245,7 @@ func TestWatchingAQueueHoldsUpNobody(t *testing.T) {
 	_, err = tx.Exec(t.Context(), `create role stranger; grant usage on schema pgmq to stranger; set local role stranger`, pgx.QueryExecModeSimpleProtocol)
 	require.NoError(t, err)
 	require.NoError(t, tx.QueryRow(t.Context(), "select tasker_watch_queue('in')").Scan(&done))
-	require.False(t, done, "it is somebody else's")
+	require.False(t, done, "it belongs to someone else")
 	require.NoError(t, tx.Rollback(t.Context()))
 
 	done, err = b.store.WatchQueues(t.Context(), []string{"in"})

@@ -297,7 +297,7 @@ func TestRetentionOfFormerInboxes(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, 2, n)
 	require.Equal(t, 1, one[int](t, b, "select count(*) from pgmq.a_former_requests"))
-	require.Equal(t, 3, one[int](t, b, "select count(*) from pgmq.a_somebody_elses"), "what is not ours is left alone")
+	require.Equal(t, 3, one[int](t, b, "select count(*) from pgmq.a_somebody_elses"), "other tables are left alone")
 }
 
 // Other records are removed after their retention time, a bounded number at a time.
@@ -458,7 +458,7 @@ func TestRetentionUnderLoad(t *testing.T) {
 	t.Logf("load beside:  %s", describe(busy, more, took))
 	require.GreaterOrEqual(t, dropped, 4)
 	require.Equal(t, retainedTasks/4-1, pruned)
-	require.Less(t, busy[len(busy)-1], time.Minute, "somebody waited for long")
+	require.Less(t, busy[len(busy)-1], time.Minute, "someone waited for a long time")
 }
 
 // load lets two hosts create and settle tasks while do runs. It returns how long each

@@ -326,7 +326,7 @@ func TestDefect20TheHintWinsAndIsCleared(t *testing.T) {
 	}
 	require.Equal(t, 700*time.Millisecond, wait(700*time.Millisecond))
 	require.Equal(t, policy.RetryAfterCap, wait(24*time.Hour), "capped")
-	require.Equal(t, time.Hour, wait(0), "no hint: the policy, and nothing left of the hints")
+	require.Equal(t, time.Hour, wait(0), "no hint: the policy, and no trace of the hints")
 	b.settle(t, g, vocab.OutcomeSuccess, leases...)
 	require.True(t, one[bool](t, b, "select due_at is null and error is null from tasker_workflow_steps where task_uuid = $1", task))
 }

@@ -287,10 +287,10 @@ func TestWorkerExchanges(t *testing.T) {
 
 	verdicts, next := b.exchanges(t, in(jobs), 9)
 	require.Equal(t, all("recorded", 2), verdicts)
-	require.Equal(t, []string{"step_1", "step_1", "step_0"}, names(next), "what it has made ready comes first, then the queue")
+	require.Equal(t, []string{"step_1", "step_1", "step_0"}, names(next), "the steps that it made ready come first, then the queue")
 	require.Equal(t, jobs[0].StepKey.Task, next[0].StepKey.Task)
 	require.JSONEq(t, `{"step_0": 1}`, string(next[0].Dependencies))
-	require.Zero(t, one[int](t, b, "select count(*) from pgmq.q_"+queue), "nothing of it went through the queue")
+	require.Zero(t, one[int](t, b, "select count(*) from pgmq.q_"+queue), "none of them went through the queue")
 
 	// The reply is lost: the verdicts can be requested again, the steps when their leases
 	// end.
@@ -351,7 +351,7 @@ func TestWorkerExchangesShapes(t *testing.T) {
 	require.Len(t, jobs, 3)
 	_, mine, err := w.exchange(t.Context(), in(jobs), handlers[:1], 2, time.Minute)
 	require.NoError(t, err)
-	require.Equal(t, all("right", 2), names(mine), "as many as it wants, and none that is for others")
+	require.Equal(t, all("right", 2), names(mine), "as many as it wants, and none meant for others")
 	require.Equal(t, 4, one[int](t, b, "select count(*) from tasker_workflow_steps where state = 'enqueued'"))
 	require.Equal(t, 4, one[int](t, b, "select count(*) from pgmq.q_"+queue), "the others wait")
 	_, rest := b.exchanges(t, hands{}, 9)

@@ -296,7 +296,7 @@ func TestWorkerGoesOn(t *testing.T) {
 	require.Nil(t, j, "there is one to settle first")
 	verdict, _, j = next(jobs[0], nil, handlers)
 	require.Equal(t, "recorded", verdict)
-	require.Equal(t, first, j.Task, "what it has made ready comes first")
+	require.Equal(t, first, j.Task, "the step that it made ready comes first")
 	require.JSONEq(t, `{"step_0": null}`, string(j.Dependencies))
 	child := *j
 	verdict, _, j = next(child, "1", handlers)

@@ -45,7 +45,7 @@ func listen(t *testing.T) (string, func() string) {
 		case text := <-said:
 			return text
 		case <-time.After(time.Minute):
-			require.Fail(t, "nothing is said")
+			require.Fail(t, "nothing is sent")
 			return ""
 		}
 	}

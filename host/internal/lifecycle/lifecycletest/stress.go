@@ -32,8 +32,8 @@ func Stress(t testing.TB, service lifecycle.Service) {
 		})
 	}
 	wg.Wait()
-	require.NoError(t, service.Stop(ctx), "stop what does not run")
+	require.NoError(t, service.Stop(ctx), "stop when not running")
 	require.NoError(t, service.Start(ctx), "start again")
-	require.NoError(t, service.Start(ctx), "start what runs")
+	require.NoError(t, service.Start(ctx), "start when running")
 	require.NoError(t, service.Stop(ctx), "stop at the end")
 }
