@@ -4,7 +4,7 @@ package task
 // in the order of the lines, or, in the last line, how the whole submission ended.
 type BulkAnswer struct {
 	Line     int64    `json:"line,omitempty" doc:"The line that this answers."`
-	TaskUUID string   `json:"task_uuid,omitempty" format:"uuid" doc:"The task. Left out if the line was refused."`
+	TaskUUID string   `json:"task_uuid,omitempty" format:"uuid" doc:"The task. Omitted if the line was refused."`
 	Created  bool     `json:"created,omitempty" doc:"Whether this request created the task. If not, an earlier one did."`
 	Problem  *Problem `json:"problem,omitempty" doc:"Why the line was refused."`
 	End      *BulkEnd `json:"end,omitempty" doc:"In the last line only."`

@@ -14,7 +14,7 @@ type Snapshot struct {
 	Progress    Progress        `json:"progress"`
 	StateReason string          `json:"state_reason,omitempty"`
 	Error       *TaskError      `json:"error,omitempty"`
-	Running     []RunningStep   `json:"running,omitempty" doc:"Running steps that report progress. For steps in plugins, only the host that runs them knows it."`
+	Running     []RunningStep   `json:"running,omitempty" doc:"Running steps that report progress. For steps on other hosts it may be a second late."`
 }
 
 // RunningStep is a running step that reports its progress.

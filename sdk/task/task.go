@@ -33,7 +33,7 @@ type Task struct {
 	IdentityHash string   `json:"identity_hash,omitempty"`
 
 	// Context is the task's input, byte for byte in value; lists leave it out.
-	Context json.RawMessage `json:"context,omitempty" doc:"The task's input. Left out of lists."`
+	Context json.RawMessage `json:"context,omitempty" doc:"The task's input. Omitted from lists."`
 }
 
 // Progress counts a task's steps by their state.
@@ -100,7 +100,7 @@ type Step struct {
 	MaxAttempts int `json:"max_attempts"`
 	Claims      int `json:"claims" doc:"How often it was claimed, including after deploys and crashes."`
 	// Generation counts how often an operator had it run again.
-	Generation int  `json:"generation,omitempty" doc:"How often an operator had it run again; attempts and claims count from then on."`
+	Generation int  `json:"generation,omitempty" doc:"How often an operator had it retried; attempts and claims count from then on."`
 	Skippable  bool `json:"skippable,omitempty" doc:"Whether its template lets an operator skip it."`
 	// PluginGeneration is the plugin process that ended the last attempt.
 	PluginGeneration int64 `json:"plugin_generation,omitempty" doc:"The generation of the plugin process that ended the last attempt."`
@@ -110,7 +110,7 @@ type Step struct {
 	FinishedAt *time.Time `json:"finished_at,omitempty"`
 
 	Lease    *Lease          `json:"lease,omitempty" doc:"Who runs the step now."`
-	Progress *StepProgress   `json:"progress,omitempty" doc:"The progress that a running step reports. For a step in a plugin, only the host that runs it knows it."`
+	Progress *StepProgress   `json:"progress,omitempty" doc:"The progress that a running step reports. For steps on other hosts it may be a second late."`
 	Result   json.RawMessage `json:"result,omitempty" doc:"The handler's result, every digit kept."`
 	Metadata json.RawMessage `json:"metadata,omitempty"`
 	Error    *StepError      `json:"error,omitempty" doc:"Why the last attempt failed."`
@@ -127,7 +127,7 @@ type Lease struct {
 // Transition is one entry of a task's history. It concerns the task itself or, if Step is set,
 // one of its steps.
 type Transition struct {
-	SortKey  int64           `json:"sort_key" doc:"Order within the task's history; grows."`
+	SortKey  int64           `json:"sort_key" doc:"Order within the task's history; increases."`
 	StepUUID string          `json:"step_uuid,omitempty" format:"uuid"`
 	Step     string          `json:"step,omitempty" doc:"The step's name; empty for the task's own transitions."`
 	From     string          `json:"from,omitempty" doc:"Empty for the first."`
