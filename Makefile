@@ -21,7 +21,8 @@ BUILD_GOGC   ?= 400
 SWAPS        ?= 200
 
 # BUILD_GOGC is the GOGC of the compiler and its tools: with less garbage collection they take a
-# fifth less CPU time. The tests themselves run with the usual one.
+# fifth less CPU time. The tests themselves run with the usual one. -trimpath is for all parts
+# of make test, since it is for the build: else everything would be compiled once more.
 
 # They begin first: nothing is left to run beside them at the end.
 LONGEST = ./host/internal/e2e ./host/internal/store ./host/internal/core
@@ -72,7 +73,7 @@ prereqs: ## Install what building and testing need (Debian, Ubuntu)
 .PHONY: test
 test: ## Everything that must hold: format, vet, lint, build, models, generated code, all tests with -race
 	@deploy/prepare.sh all
-	@GOFLAGS="$(GOFLAGS) '-toolexec=env GOGC=$(BUILD_GOGC)'" deploy/run-parts.sh "$(MAKE)" fmt-check tidy-check build vet lint verify models gotest
+	@GOFLAGS="$(GOFLAGS) -trimpath '-toolexec=env GOGC=$(BUILD_GOGC)'" deploy/run-parts.sh "$(MAKE)" fmt-check tidy-check build vet lint verify models gotest
 
 .PHONY: gotest
 gotest: $(GOTESTSUM) ## Go tests with the race detector (PKG=./... RUN=regexp)
@@ -122,6 +123,7 @@ storm: ## Swap a plugin SWAPS (200) times while 64 tasks are open; takes minutes
 soak: ## What takes hours: thousands of swaps, kills by the dozen, two million rows removed, while others work
 	@deploy/prepare.sh go postgres gcc
 	go test -tags soak -timeout 6h -count=1 -v -run 'TestSwapStorm|TestRetentionUnderLoad|TestChaos' ./host/internal/core ./host/internal/store ./host/internal/e2e
+	go test -race -tags soak -timeout 6h -count=1 -v -run TestChaos ./host/internal/e2e
 
 ##@ Change
 .PHONY: fmt

@@ -18,7 +18,7 @@ PROTOC_GEN_GO      := $(TOOLS_BIN)/protoc-gen-go
 PROTOC_GEN_GO_GRPC := $(TOOLS_BIN)/protoc-gen-go-grpc
 
 # $(call tool,name,module,version) declares how a tool comes into .tools/bin.
-# GOFLAGS is cleared because a -mod flag of the caller would refuse the install.
+# GOFLAGS is replaced because a -mod flag of the caller would refuse the install.
 define tool
 $(TOOLS_BIN)/$(1): $(TOOLS)/$(1)-$(3).stamp
 	@test -x $$@ || { rm -f $$<; $$(MAKE) --no-print-directory $$<; }
@@ -26,7 +26,7 @@ $(TOOLS_BIN)/$(1): $(TOOLS)/$(1)-$(3).stamp
 $(TOOLS)/$(1)-$(3).stamp:
 	@mkdir -p $(TOOLS_BIN)
 	@echo "install $(1) $(3)"
-	@GOFLAGS= GOBIN=$(TOOLS_BIN) go install $(2)@$(3)
+	@GOFLAGS=-trimpath GOBIN=$(TOOLS_BIN) go install $(2)@$(3)
 	@rm -f $(TOOLS)/$(1)-*.stamp
 	@touch $$@
 endef

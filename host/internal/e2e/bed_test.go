@@ -61,7 +61,8 @@ func run(m *testing.M) (code int, err error) {
 }
 
 // build makes the executables. A plugin's directory is its name. Hosts run under the
-// race detector, commands do not: with it each takes three times as long to start.
+// race detector ("host"). Commands do not, nor do the hosts of a ground unless these
+// tests soak ("tasker"): with it they take three times as long to start and to work.
 func build(dir string) error {
 	const module = "github.com/tasker-systems/tasker-host/"
 	host := []string{"build", "-o", filepath.Join(dir, "host"), fmt.Sprintf("-race=%t", raced), module + "host"}
@@ -103,8 +104,9 @@ func launch(cmd *exec.Cmd) error {
 
 // site is where a host lives: its directory, and what it is told.
 type site struct {
-	dir string
-	env []string
+	dir     string
+	env     []string
+	program string // of its host, in built
 }
 
 // newSite makes a site with a short path, for the sake of its socket.
@@ -113,7 +115,7 @@ func newSite(t testing.TB, database string, more ...string) *site {
 	dir, err := os.MkdirTemp("", "e2e-")
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, os.RemoveAll(dir)) })
-	s := &site{dir: dir, env: []string{
+	s := &site{dir: dir, program: "host", env: []string{
 		"PATH=" + os.Getenv("PATH"), "HOME=" + dir, "TASKER_ENV=test", "TASKER__SYSTEM__LOG_FORMAT=json",
 		"TASKER__SYSTEM__STATE_DIR=" + filepath.Join(dir, "state"),
 		"TASKER__SYSTEM__PLUGINS=" + filepath.Join(dir, "plugins.toml"),
@@ -174,7 +176,7 @@ type host struct {
 func (s *site) start(t testing.TB, args ...string) *host {
 	t.Helper()
 	h := &host{Client: s.client(t), site: s, log: &output{}, exited: make(chan struct{})}
-	h.cmd = exec.Command(filepath.Join(built, "host"), append([]string{"up"}, args...)...)
+	h.cmd = exec.Command(filepath.Join(built, s.program), append([]string{"up"}, args...)...)
 	h.cmd.Env, h.cmd.Dir, h.cmd.Stdout, h.cmd.Stderr = s.env, s.dir, h.log, h.log
 	h.cmd.WaitDelay = 5 * time.Second
 	require.NoError(t, launch(h.cmd))

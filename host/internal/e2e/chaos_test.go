@@ -65,6 +65,7 @@ func newGround(t *testing.T, p pace, more ...string) *ground {
 	g.proxy = newProxy(t, socketDir(t, g.cluster.DSN()))
 	for range 2 {
 		s := newSite(t, with(t, withPassword(t, g.cluster.DSN()), "host", g.proxy.dir), append(quick(), more...)...)
+		s.program = groundProgram
 		s.plugins(t, fmt.Sprintf("[plugin.handler.ledger]\npath = %q\nmax_in_flight = 1000\nstart_timeout = \"2m\"\noptions = { dir = %q }\n",
 			filepath.Join(built, "ledger"), g.book))
 		g.sites = append(g.sites, s)

@@ -8,3 +8,6 @@ const rounds = 2
 // late is how much later than the bound work may go on: this runs beside all other
 // tests, on whatever machine there is, so only what is lost for good fails it.
 const late = patience
+
+// groundProgram runs the hosts of a ground; see build.
+const groundProgram = "tasker"
