@@ -33,7 +33,7 @@ func withServer(f func() int) (code int, err error) {
 		return 0, err
 	}
 	defer os.RemoveAll(base)
-	if err := os.Chmod(base, 0o755); err != nil { // the server's account must pass
+	if err := os.Chmod(base, 0o755); err != nil { // the server's account must be able to enter
 		return 0, err
 	}
 	if started, err = startServer(ctx, filepath.Join(base, "pg"), ""); err != nil {
@@ -43,10 +43,10 @@ func withServer(f func() int) (code int, err error) {
 	return code, started.stop(ctx)
 }
 
-// handful is a load of so many works.
+// handful is a load of this many jobs.
 var handful = intensity{steps: 32, chunk: 4, feeders: 2}
 
-// What a peer says is done, its tables say too: every step of every work, once.
+// What a peer reports as done, its tables confirm: every step of every job, once.
 func TestPeersDoWhatIsCounted(t *testing.T) {
 	const (
 		riverDone = "select count(*) filter (where state = 'completed'), count(*) from river_job"
@@ -56,7 +56,7 @@ func TestPeersDoWhatIsCounted(t *testing.T) {
 	)
 	for _, c := range contenders() {
 		pt, ok := c.turn.(peerTurn)
-		if !ok || strings.Contains(c.setting, "default") { // which differs from the tuned in numbers only, and takes its time
+		if !ok || strings.Contains(c.setting, "default") { // differs from tuned only in numbers, and is slow
 			continue
 		}
 		for _, sh := range c.shapes {
@@ -80,7 +80,7 @@ func TestPeersDoWhatIsCounted(t *testing.T) {
 				if len(all) != 1 || all[0] <= 0 {
 					t.Errorf("latencies %v, want one", all)
 				}
-				must(t, stop(ctx, e)) // and what is under way is recorded
+				must(t, stop(ctx, e)) // after recording what is in progress
 				conn, err := pgx.Connect(ctx, url)
 				must(t, err)
 				defer conn.Close(context.WithoutCancel(ctx))
@@ -98,7 +98,7 @@ func TestPeersDoWhatIsCounted(t *testing.T) {
 	}
 }
 
-// A whole turn, with the jobs inserted first, on a server that was there before.
+// A whole turn, with the jobs inserted first, on a given server.
 func TestBurnDown(t *testing.T) {
 	given, err := startServer(t.Context(), "", started.url)
 	must(t, err)
@@ -116,7 +116,7 @@ func TestBurnDown(t *testing.T) {
 	t.Error("nobody burns down")
 }
 
-// River's own program, if there is one, is called as its documentation says.
+// River's own program, if it exists, is called as its documentation says.
 func TestRiverBench(t *testing.T) {
 	program := filepath.Join(t.TempDir(), "river")
 	must(t, os.WriteFile(program, []byte(`#!/bin/sh
@@ -171,7 +171,7 @@ func TestReport(t *testing.T) {
 		"2 × Some CPU, 24 GiB, load 0.10 at the start",
 		"PostgreSQL 15.18 on the same machine\n(fsync on",
 		"| Tasker Host | as shipped | 30,000 (10,000 to 33,000) | 1.0 | 5.0 / 10.0 | 1.0 | 1,000 | 50 |",
-		"| River | tuned | 3,000 (1,000 to 3,000) | 10 | 10.0 / 20.0 | 2.0 | 1,000 | 50 |", // round by round, also where a round was slow
+		"| River | tuned | 3,000 (1,000 to 3,000) | 10 | 10.0 / 20.0 | 2.0 | 1,000 | 50 |", // round by round, even if a round was slow
 		"| River | tuned | 25,000 (25,000 to 25,000) | 0.80 | – | – | – | – |",
 		"- River, tuned: hurried\n",
 	} {

@@ -8,26 +8,26 @@ import (
 	"time"
 )
 
-// result is what one turn of a contender has come to.
+// result is the result of one turn of a contender.
 type result struct {
 	stepsPerSecond float64
 	walPerStep     float64 // bytes
-	cpuPerStep     float64 // microseconds, of all that took part; zero: not measured
-	p50, p99       float64 // milliseconds, of one work on the idle system
-	samples        int     // zero: no latency was measured
+	cpuPerStep     float64 // microseconds, of everything that took part; zero: not measured
+	p50, p99       float64 // milliseconds, of a single job on the idle system
+	samples        int     // zero: latency was not measured
 }
 
-// plan is how long a turn takes.
+// plan determines how long a turn takes.
 type plan struct {
-	span    time.Duration // of full load; a quarter of it warms up
+	span    time.Duration // of full load; the first quarter is a warm-up
 	samples int
-	waits   time.Duration // at most, for the latency
-	steps   int           // of full load in a turn of the host, or of a burn-down
-	tasker  string        // the program
+	waits   time.Duration // time limit for measuring the latency
+	steps   int           // steps in a turn of the host at full load, or in a burn-down
+	tasker  string        // path of the program
 	state   string        // a directory
 }
 
-// contender is who takes part, in one setting.
+// contender is a participant in one setting.
 type contender struct {
 	name    string
 	setting string
@@ -36,12 +36,12 @@ type contender struct {
 	turn    turn
 }
 
-// turn measures a contender once, on a database of its own.
+// turn measures a contender once, on its own database.
 type turn interface {
 	measure(ctx context.Context, s *server, url string, sh shape, p plan) (result, error)
 }
 
-// take gives a contender its turn.
+// take runs a contender's turn.
 func (c contender) take(ctx context.Context, s *server, sh shape, p plan) (r result, err error) {
 	url, drop, err := s.database(ctx)
 	if err == nil {
@@ -59,8 +59,8 @@ func (c contender) take(ctx context.Context, s *server, sh shape, p plan) (r res
 	return r, nil
 }
 
-// Peers have as many steps under way as the host has in `tasker bench`, unless
-// they do better with more, or more would only wait.
+// Peers have as many steps in progress as the host in `tasker bench`, unless they do
+// better with more, or more would only wait.
 var (
 	bulk   = intensity{steps: 8000, chunk: 250, feeders: 2}
 	apiece = intensity{steps: 8000, chunk: 1, feeders: 64}
@@ -69,12 +69,12 @@ var (
 	fewer  = intensity{steps: 1000, chunk: 125, feeders: 2}
 )
 
-// tunedConnections is the size of the pools of the tuned peers: from 4 to 40 were
-// tried on two cores, and with fewer or more they did less.
+// tunedConnections is the size of the tuned peers' pools: of 4 to 40, tried on two
+// cores, it gave the highest rates.
 const tunedConnections = 20
 
-// contenders are all, in the order of the first round; the first is the one that
-// the others are compared with.
+// contenders lists all contenders in the order of the first round; the others are
+// compared with the first one.
 func contenders() []contender {
 	both, chains, singles := []shape{chain, single}, []shape{chain}, []shape{single}
 	riverTuned := riverSetting{workers: 2000, cooldown: 2 * time.Millisecond, poll: 20 * time.Millisecond, connections: tunedConnections}
@@ -87,7 +87,7 @@ func contenders() []contender {
 			taskerTurn{},
 		},
 		{
-			"Tasker Host", "handlers in process", "`tasker bench --in-process`: handlers inside of the host, as those of the peers are",
+			"Tasker Host", "handlers in process", "`tasker bench --in-process`: handlers run inside the host, as those of the peers do",
 			both,
 			taskerTurn{inProcess: true},
 		},
@@ -108,7 +108,7 @@ func contenders() []contender {
 			peerTurn{few, startRiver(inTransactions(riverTuned))},
 		},
 		{
-			"River", "tuned", "the same settings without the transactions: River completes jobs in batches, up to 250 ms later, and a crash can run a job and all behind it twice",
+			"River", "tuned", "the same settings without the transactions: River completes jobs in batches, up to 250 ms later, and after a crash, a job and all that follow it can run twice",
 			chains,
 			peerTurn{bulk, startRiver(riverTuned)},
 		},
@@ -123,12 +123,12 @@ func contenders() []contender {
 			burnDown{riverTuned},
 		},
 		{
-			"DBOS", "direct", "workflows started where they are submitted, default settings (20 connections)",
+			"DBOS", "direct", "workflows run in the process that submits them, default settings (20 connections)",
 			both,
 			peerTurn{apiece, startDBOS(dbosSetting{})},
 		},
 		{
-			"DBOS", "queue, default", "workflows through a DBOS queue, default settings; enqueued 250 in a transaction",
+			"DBOS", "queue, default", "workflows through a DBOS queue, default settings; enqueued 250 per transaction",
 			both,
 			peerTurn{bulk, startDBOS(dbosSetting{queue: true})},
 		},
@@ -154,7 +154,7 @@ type peerTurn struct {
 
 const stopTimeout = 30 * time.Second
 
-// stop stops an engine, whatever has become of the context.
+// stop stops an engine, even if the context has ended.
 func stop(ctx context.Context, e engine) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
 	defer cancel()

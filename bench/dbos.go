@@ -16,14 +16,14 @@ import (
 
 // dbosSetting is one way to run DBOS.
 type dbosSetting struct {
-	queue bool          // workflows are enqueued, else they are started where they are submitted
-	poll  time.Duration // of the queue, and of those who wait for a result; zero: DBOS's default
+	queue bool          // workflows are enqueued; otherwise, the process that submits them runs them
+	poll  time.Duration // of the queue, and when waiting for a result; zero: DBOS's default
 }
 
 const dbosQueue = "bench"
 
 type dbosEngine struct {
-	pool     *pgxpool.Pool // beside DBOS's own
+	pool     *pgxpool.Pool // in addition to DBOS's own
 	root     dbos.Context
 	queue    dbos.Queue // nil: workflows are started directly
 	poll     time.Duration
@@ -31,7 +31,7 @@ type dbosEngine struct {
 	name     string // the workflow's
 	tracker  *tracker
 	loud     slog.LevelVar
-	waited   atomic.Bool // somebody waits for the result: its end is told when that is there
+	waited   atomic.Bool // somebody waits for the result, which then tells the end
 }
 
 func startDBOS(s dbosSetting) func(context.Context, string, shape, *tracker) (engine, error) {
@@ -74,15 +74,15 @@ func (e *dbosEngine) prepare(ctx context.Context, url string, s dbosSetting, sh 
 	return dbos.Launch(e.root)
 }
 
-// job is a workflow without steps: its own row is all that is durable, as in
-// DBOS's documentation of queues.
+// job is a workflow without steps: only its own row is durable, as in DBOS's
+// documentation of queues.
 func (e *dbosEngine) job(_ dbos.Context, in order) (order, error) {
 	e.ended()
 	return in, nil
 }
 
-// chainOf is a workflow of steps, the result of each of which is recorded before
-// the next begins.
+// chainOf is a workflow of steps; the result of each is recorded before the next one
+// begins.
 func (e *dbosEngine) chainOf(steps int) dbos.Workflow[order, order] {
 	return func(ctx dbos.Context, in order) (order, error) {
 		for range steps {
@@ -96,8 +96,8 @@ func (e *dbosEngine) chainOf(steps int) dbos.Workflow[order, order] {
 	}
 }
 
-// ended is called at the end of a queued workflow, before that is recorded;
-// settle waits until it is.
+// ended is called at the end of a queued workflow, before the end is recorded; settle
+// waits until it is.
 func (e *dbosEngine) ended() {
 	if e.queue != nil && !e.waited.Load() {
 		e.tracker.complete()
@@ -129,8 +129,8 @@ func (e *dbosEngine) submit(ctx context.Context, n int) error {
 	return nil
 }
 
-// enqueue submits many workflows in one transaction, the nearest that there is
-// to bulk.
+// enqueue submits many workflows in one transaction, the closest that DBOS has to bulk
+// submission.
 func (e *dbosEngine) enqueue(ctx context.Context, n int) error {
 	e.waited.Store(false)
 	return pgx.BeginFunc(ctx, e.pool, func(tx pgx.Tx) error {
@@ -149,7 +149,7 @@ func (e *dbosEngine) settle(ctx context.Context) error {
 		var open bool
 		err := e.pool.QueryRow(ctx, "select exists (select from dbos.workflow_status where status in ('ENQUEUED', 'PENDING'))").Scan(&open)
 		if err != nil {
-			return fmt.Errorf("dbos: look for open workflows: %w", err)
+			return fmt.Errorf("dbos: check for open workflows: %w", err)
 		}
 		if !open {
 			return nil
@@ -168,7 +168,7 @@ func (e *dbosEngine) stop(context.Context) error {
 	if e.root == nil {
 		return nil
 	}
-	e.loud.Set(slog.LevelError + 1) // that its own end interrupts it is no error
+	e.loud.Set(slog.LevelError + 1) // being interrupted by its own end is not an error
 	if err := dbos.Shutdown(e.root, stopTimeout); err != nil {
 		return fmt.Errorf("dbos: stop: %w", err)
 	}

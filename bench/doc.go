@@ -1,11 +1,10 @@
 // Command bench measures Tasker Host against its peers, River and DBOS, on one
-// PostgreSQL server in one run: [docs/benchmarks.md] has the rules and the last
-// table, `make bench-peers` makes it.
+// PostgreSQL server in one run. [docs/benchmarks.md] has the rules and the latest
+// table, which `make bench-peers` writes.
 //
-// It is a module of its own, so that what the peers depend on does not become a
-// dependency of the host. The peers run inside of this process, as their users
-// run them; the host is the program `tasker bench` as it is shipped, with its
-// handlers in a plugin process.
+// It is a separate module, so that the peers' dependencies do not become dependencies
+// of the host. The peers run inside this process, as their users run them; the host is
+// measured by `tasker bench` as shipped, with its handlers in a plugin process.
 //
 //	main.go       flags, rounds, turns
 //	contender.go  who takes part, in which settings

@@ -11,12 +11,12 @@ import (
 	"time"
 )
 
-// shape is what all contenders do.
+// shape is the work of all contenders.
 type shape struct {
 	name  string
 	title string
 	unit  string
-	steps int // of one work
+	steps int // per job or chain
 }
 
 var (
@@ -24,7 +24,7 @@ var (
 	single = shape{"single", "Single jobs, submitted in bulk", "job", 1}
 )
 
-// order is the input of every work, and what the steps carry on: the same as of
+// order is the input of every job, which the steps pass on: the same as in
 // `tasker bench`.
 type order struct {
 	OrderID string `json:"order_id"`
@@ -33,22 +33,22 @@ type order struct {
 
 var input = order{"7b1f0a52-4f6e-4f43-9d6b-2f7c9b1d5e10", "209.97"}
 
-// engine is a peer that has been started.
+// engine is a started peer.
 type engine interface {
-	// submit makes n works durable. Each is told to the tracker when it is known
-	// to be complete.
+	// submit makes n jobs durable. The tracker is told about each when it is known to be
+	// complete.
 	submit(ctx context.Context, n int) error
-	// settle returns when the database says so too.
+	// settle returns when they are complete in the database, too.
 	settle(ctx context.Context) error
 	stop(ctx context.Context) error
 }
 
-// tracker knows which works are under way.
+// tracker counts the jobs in progress.
 type tracker struct {
-	window chan struct{} // an element for each of them
-	under  atomic.Int64  // how many were submitted and are not complete
-	total  atomic.Int64  // how many have been completed
-	idle   chan struct{} // told when none is under way any more
+	window chan struct{} // one element for each of them
+	under  atomic.Int64  // how many are submitted but not complete
+	total  atomic.Int64  // how many are complete
+	idle   chan struct{} // receives when none is in progress any more
 	fail   context.CancelCauseFunc
 }
 
@@ -56,19 +56,19 @@ func newTracker(window int, fail context.CancelCauseFunc) *tracker {
 	return &tracker{window: make(chan struct{}, window), idle: make(chan struct{}, 1), fail: fail}
 }
 
-// complete tells of a work's end.
+// complete reports the end of a job.
 func (t *tracker) complete() {
 	t.total.Add(1)
 	<-t.window
 	if t.under.Add(-1) == 0 {
 		select {
 		case t.idle <- struct{}{}:
-		default: // has been told, and not been heard yet
+		default: // already signalled, but not received yet
 		}
 	}
 }
 
-// enter waits for room for n works.
+// enter waits for room for n jobs.
 func (t *tracker) enter(ctx context.Context, n int) error {
 	for range n {
 		select {
@@ -81,7 +81,7 @@ func (t *tracker) enter(ctx context.Context, n int) error {
 	return nil
 }
 
-// awaitIdle returns when no work is under way.
+// awaitIdle returns when no job is in progress.
 func (t *tracker) awaitIdle(ctx context.Context) error {
 	for t.under.Load() > 0 {
 		select {
@@ -93,24 +93,24 @@ func (t *tracker) awaitIdle(ctx context.Context) error {
 	return nil
 }
 
-// intensity is how a load is put on.
+// intensity describes how the load is generated.
 type intensity struct {
-	steps   int // of the works that are under way at once
+	steps   int // of the jobs in progress at once
 	chunk   int // submitted with one call
 	feeders int // calls at once
 }
 
-// window is how many works of a shape may be under way.
+// window is how many jobs of a shape may be in progress.
 func (in intensity) window(sh shape) int { return max(in.steps/sh.steps, in.chunk*in.feeders) }
 
-// loaded is what a load has come to.
+// loaded is the result of a load.
 type loaded struct {
 	works   int
 	seconds float64
 }
 
-// load keeps as many works under way as the window has room for until the span
-// is over, lets them end, and counts them all: at least one chunk of each feeder.
+// load keeps the window full of jobs until the span is over, lets them end, and counts
+// them all: at least one chunk per feeder.
 func load(ctx context.Context, e engine, t *tracker, in intensity, span time.Duration) (loaded, error) {
 	before, began := t.total.Load(), time.Now()
 	errs := make([]error, in.feeders)
@@ -139,14 +139,14 @@ func load(ctx context.Context, e engine, t *tracker, in intensity, span time.Dur
 }
 
 const (
-	pause         = 10 * time.Millisecond // between two works on the idle system, as in `tasker bench`
+	pause         = 10 * time.Millisecond // between two jobs on the idle system, as in `tasker bench`
 	longestPhase  = time.Second
 	fewestSamples = 4
 )
 
-// latency runs works one by one, until there are enough or the span is over. The
-// pauses between them are of random length, or those who poll would be met at
-// the same point of their period each time.
+// latency runs jobs one by one, until there are enough or the span is over. The pauses
+// between them have random lengths, or peers that poll would always be caught at the
+// same point of their period.
 func latency(ctx context.Context, e engine, t *tracker, samples int, span time.Duration) ([]time.Duration, error) {
 	var all []time.Duration
 	for began := time.Now(); len(all) < samples && (len(all) < fewestSamples || time.Since(began) < span); {
@@ -172,7 +172,7 @@ func latency(ctx context.Context, e engine, t *tracker, samples int, span time.D
 	return all, nil
 }
 
-// quantile of durations, in milliseconds.
+// quantile returns one of durations, in milliseconds.
 func quantile(all []time.Duration, q float64) float64 {
 	if len(all) == 0 {
 		return 0

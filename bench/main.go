@@ -26,16 +26,16 @@ func main() {
 func run(ctx context.Context, args []string) (err error) {
 	var p plan
 	f := flag.NewFlagSet("bench", flag.ContinueOnError)
-	rounds := f.Int("rounds", 3, "how often each contender has its turn")
-	f.DurationVar(&p.span, "span", 2*time.Second, "of full load in each turn of a peer; a quarter of it warms up")
-	f.IntVar(&p.samples, "samples", 100, "of the latency in each turn")
-	f.DurationVar(&p.waits, "waits", 2*time.Second, "at most for these samples, if a peer takes longer")
-	f.IntVar(&p.steps, "steps", 80000, "of full load in each turn of the host, and of River's burn-down")
-	limit := f.Duration("limit", 7*time.Minute, "of the whole: a round that would not end within it is not begun, except the first")
-	only := f.String("only", "", "a pattern: measure those only whose name and setting have it, beside the host as shipped")
-	docs := f.String("docs", "", "the page that the table is written to, between its marks")
-	f.StringVar(&p.tasker, "tasker", "../bin/tasker", "the program of the host")
-	f.StringVar(&p.state, "state", "../.state/bench-peers", "a directory for the private server; what is in it is removed")
+	rounds := f.Int("rounds", 3, "number of rounds, in each of which every contender has one turn")
+	f.DurationVar(&p.span, "span", 2*time.Second, "full load in each turn of a peer; the first quarter warms up")
+	f.IntVar(&p.samples, "samples", 100, "latency samples in each turn")
+	f.DurationVar(&p.waits, "waits", 2*time.Second, "time limit for these samples, for slow peers")
+	f.IntVar(&p.steps, "steps", 80000, "steps at full load in each turn of the host, and in River's burn-down")
+	limit := f.Duration("limit", 7*time.Minute, "time limit for the whole run: after the first round, none is started that would exceed it")
+	only := f.String("only", "", "pattern: measure only contenders whose name and setting match it, and the host as shipped")
+	docs := f.String("docs", "", "page to write the table to, between its markers")
+	f.StringVar(&p.tasker, "tasker", "../bin/tasker", "path of the tasker binary")
+	f.StringVar(&p.state, "state", "../.state/bench-peers", "directory for the private server; its contents are deleted")
 	if err := f.Parse(args); err != nil {
 		return err
 	}
@@ -44,7 +44,7 @@ func run(ctx context.Context, args []string) (err error) {
 		return fmt.Errorf("-only: %w", err)
 	}
 	if *docs != "" {
-		if err := checkPage(*docs); err != nil { // rather now than in some minutes
+		if err := checkPage(*docs); err != nil { // better now than in some minutes
 			return err
 		}
 	}
@@ -76,17 +76,17 @@ func run(ctx context.Context, args []string) (err error) {
 type row struct {
 	contender
 	shape   shape
-	results []result // one of each round
+	results []result // one per round
 }
 
-// compare gives everybody a turn in each shape, again and again: whatever else
-// the machine does meanwhile meets all. Each round starts with another.
+// compare gives every contender a turn in each shape, in several rounds. Each round
+// starts with a different one, so that what else the machine does affects all of them.
 func compare(ctx context.Context, s *server, p plan, rounds int, limit time.Duration, only *regexp.Regexp) ([]*row, error) {
 	rows := field(only)
 	began := time.Now()
 	for round := range rounds {
 		if took := time.Since(began); round > 0 && took+took/time.Duration(round) > limit {
-			fmt.Fprintf(os.Stderr, "%d rounds are enough: another would take longer than %v\n", round, limit)
+			fmt.Fprintf(os.Stderr, "stopping after %d rounds: another one would exceed %v\n", round, limit)
 			break
 		}
 		for i := range rows {
@@ -103,7 +103,7 @@ func compare(ctx context.Context, s *server, p plan, rounds int, limit time.Dura
 	return rows, nil
 }
 
-// field is who takes part in what.
+// field lists the contenders in each shape.
 func field(only *regexp.Regexp) (rows []*row) {
 	for _, sh := range []shape{chain, single} {
 		for i, c := range contenders() {

@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// report is what is written down of a run.
+// report is the record of a run.
 type report struct {
 	rows    []*row
 	setting setting
@@ -20,7 +20,7 @@ type report struct {
 	at      time.Time
 }
 
-// median of a figure of all rounds, and its least and most.
+// median returns the median of a figure over all rounds, its minimum and maximum.
 func (r *row) median(figure func(result) float64) (median, least, most float64) {
 	all := make([]float64, len(r.results))
 	for i, v := range r.results {
@@ -39,8 +39,8 @@ func rate(r result) float64 { return r.stepsPerSecond }
 func p50(r result) float64  { return r.p50 }
 func p99(r result) float64  { return r.p99 }
 
-// against is the median of the ratios of two rows, round by round: what slows a
-// round down slows both.
+// against is the median of the ratios of two rows, round by round, since whatever slows
+// a round down slows both.
 func (r *row) against(o *row, figure func(result) float64) float64 {
 	var all []float64
 	for i := range r.results {
@@ -55,14 +55,14 @@ func (r *row) against(o *row, figure func(result) float64) float64 {
 	return middle(all)
 }
 
-// markdown is the section of the page.
+// markdown returns the section of the page.
 func (r report) markdown() string {
 	var b strings.Builder
 	d := r.setting.Database
 	fmt.Fprintf(&b, "### %s: peers\n\n", r.at.Format("2 January 2006"))
 	fmt.Fprintf(&b, "%d × %s, %.0f GiB, load %s at the start; %s, %s; PostgreSQL %s on the same machine\n"+
 		"(fsync %s, synchronous_commit %s, full_page_writes %s, shared_buffers %s); River %s, DBOS %s.\n"+
-		"Rounds: %d; medians, least to most in brackets.\n",
+		"Rounds: %d; medians, with minimum and maximum in brackets.\n",
 		r.setting.CPUs, strings.Join(strings.Fields(r.setting.CPU), " "), float64(r.setting.MemoryBytes)/(1<<30), r.busy, r.setting.System, r.setting.Go,
 		firstWord(d["server_version"]), d["fsync"], d["synchronous_commit"], d["full_page_writes"], d["shared_buffers"],
 		version("github.com/riverqueue/river"), version("github.com/dbos-inc/dbos-transact-golang"), len(r.rows[0].results))
@@ -107,13 +107,13 @@ func (r report) table(b *strings.Builder, sh shape) {
 	}
 }
 
-// firstWord leaves out what a distribution adds to a version.
+// firstWord leaves out what distributions append to a version.
 func firstWord(s string) string {
 	word, _, _ := strings.Cut(s, " ")
 	return word
 }
 
-// ratio shows two digits that count.
+// ratio shows two significant digits.
 func ratio(v float64) string {
 	digits := 0
 	switch {
@@ -143,7 +143,7 @@ func thousands(v float64) string {
 	return s
 }
 
-// version of a module that is built in.
+// version returns the version of a module that is built in.
 func version(module string) string {
 	info, ok := debug.ReadBuildInfo()
 	if ok {
@@ -156,7 +156,7 @@ func version(module string) string {
 	return "of unknown version"
 }
 
-// loadAverage is that of the last minute.
+// loadAverage is the load of the last minute.
 func loadAverage() string {
 	raw, err := os.ReadFile("/proc/loadavg")
 	if err != nil {
@@ -166,13 +166,13 @@ func loadAverage() string {
 	return first
 }
 
-// The marks between which the page has the table.
+// The markers around the table on the page.
 const (
 	pageBegin = "<!-- peers: written by make bench-peers -->\n"
 	pageEnd   = "<!-- end of peers -->\n"
 )
 
-// checkPage reports what hinders writing a page.
+// checkPage reports why a page cannot be written.
 func checkPage(path string) error {
 	page, err := os.ReadFile(path)
 	if err != nil {
@@ -199,12 +199,12 @@ func writePage(path, table string) error {
 	return nil
 }
 
-// replaceBetween puts a text between the marks of a page.
+// replaceBetween puts a text between the markers of a page.
 func replaceBetween(page []byte, text string) ([]byte, error) {
 	head, rest, begins := bytes.Cut(page, []byte(pageBegin))
 	_, tail, ends := bytes.Cut(rest, []byte(pageEnd))
 	if !begins || !ends {
-		return nil, fmt.Errorf("there are no marks for the table: want %q and %q", pageBegin, pageEnd)
+		return nil, fmt.Errorf("the page has no markers for the table: want %q and %q", pageBegin, pageEnd)
 	}
 	return slices.Concat(head, []byte(pageBegin), []byte("\n"+text+"\n"), []byte(pageEnd), tail), nil
 }

@@ -19,16 +19,16 @@ import (
 type riverSetting struct {
 	workers       int
 	cooldown      time.Duration // zero: River's default
-	poll          time.Duration // the same
+	poll          time.Duration // zero: River's default
 	connections   int32         // of the pool; zero: pgx's default
 	transactional bool          // a job completes itself, and inserts the next, in one transaction
 }
 
-// River's open edition has no workflows. A chain is jobs each of which inserts
-// the next; the last is of a kind of its own, so that its end is known.
+// River's open edition has no workflows. A chain consists of jobs that each insert the
+// next one; the last one has a kind of its own, so that its end is known.
 type (
 	riverLink struct {
-		Left  int   `json:"left"` // until the last
+		Left  int   `json:"left"` // jobs until the last one
 		Order order `json:"order"`
 	}
 	riverLast struct {
@@ -55,7 +55,7 @@ type riverEngine struct {
 	transactional bool
 }
 
-// newRiver prepares the database and the client. It works once it is started.
+// newRiver prepares the database and the client, which works after start.
 func newRiver(ctx context.Context, url string, s riverSetting, sh shape, t *tracker) (*riverEngine, error) {
 	cfg, err := pgxpool.ParseConfig(url)
 	if err != nil {
@@ -109,10 +109,10 @@ func startRiver(s riverSetting) func(context.Context, string, shape, *tracker) (
 	}
 }
 
-// start lets the client work.
+// start starts the client.
 func (e *riverEngine) start(ctx context.Context) error {
 	events, unsubscribe := e.client.SubscribeConfig(&river.SubscribeConfig{
-		ChanSize: 200_000, // one that does not fit is lost
+		ChanSize: 200_000, // events that do not fit are lost
 		Kinds:    []river.EventKind{river.EventKindJobCompleted, river.EventKindJobFailed, river.EventKindJobCancelled},
 	})
 	e.unsubscribe = unsubscribe
@@ -123,7 +123,7 @@ func (e *riverEngine) start(ctx context.Context) error {
 	return nil
 }
 
-// follow hears of jobs when their completion is recorded.
+// follow receives jobs when their completion is recorded.
 func (e *riverEngine) follow(events <-chan *river.Event) {
 	for event := range events {
 		switch {
@@ -135,7 +135,7 @@ func (e *riverEngine) follow(events <-chan *river.Event) {
 	}
 }
 
-// link is a job of a chain that has another behind it.
+// link is a job of a chain that inserts another one.
 func (e *riverEngine) link(ctx context.Context, job *river.Job[riverLink]) error {
 	next := riverNext(job.Args.Left - 1)
 	if !e.transactional {
@@ -160,7 +160,7 @@ func (e *riverEngine) last(ctx context.Context, job *river.Job[riverLast]) error
 		return err
 	})
 	if err == nil {
-		e.tracker.complete() // is known sooner than by River's event
+		e.tracker.complete() // known earlier than by River's event
 	}
 	return err
 }
@@ -182,13 +182,13 @@ func (e *riverEngine) submit(ctx context.Context, n int) error {
 	return err
 }
 
-// settle has nothing to do: what the tracker was told was in the database.
+// settle has nothing to do: what the tracker was told is already in the database.
 func (e *riverEngine) settle(context.Context) error { return nil }
 
 func (e *riverEngine) stop(ctx context.Context) error {
 	defer e.pool.Close()
 	if e.unsubscribe == nil {
-		return nil // was not started
+		return nil // not started
 	}
 	defer e.unsubscribe()
 	err := e.client.StopAndCancel(ctx)

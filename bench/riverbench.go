@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// burnDown is a turn of River by the method of its own benchmark: jobs are
-// inserted while nobody works, and only working them off is timed.
+// burnDown is a turn of River by the method of its own benchmark: all jobs are inserted
+// before the workers start, and only the work is timed.
 type burnDown struct{ riverSetting }
 
 func (b burnDown) measure(ctx context.Context, s *server, url string, sh shape, p plan) (r result, err error) {
@@ -81,7 +81,7 @@ var overall = regexp.MustCompile(`overall job/sec \[ *([0-9.]+) *\]`)
 func riverBenchRate(said string) (float64, error) {
 	m := overall.FindStringSubmatch(said)
 	if m == nil {
-		return 0, fmt.Errorf("river bench did not say how many jobs it worked a second: %s", said)
+		return 0, fmt.Errorf("river bench did not report its rate: %s", said)
 	}
 	return strconv.ParseFloat(m[1], 64)
 }

@@ -19,9 +19,9 @@ import (
 	"github.com/tasker-systems/tasker-host/migrations/pgcluster"
 )
 
-// settings of the private server: those the host gives its own, with room for
-// the largest pool of connections that takes part. Durability is PostgreSQL's
-// default, and said here for those who look for it.
+// settings of the private server: those of the host's private server, with room for the
+// largest connection pool. Durability is PostgreSQL's default, and stated here for
+// readers who look for it.
 var settings = map[string]string{
 	"fsync":              "on",
 	"synchronous_commit": "on",
@@ -34,16 +34,16 @@ var settings = map[string]string{
 	"track_io_timing":    "off",
 }
 
-// server is where all contenders are measured.
+// server is the server on which all contenders are measured.
 type server struct {
-	cluster *pgcluster.Cluster // nil for a server of others
-	url     string             // of a database on it
+	cluster *pgcluster.Cluster // nil for a given server
+	url     string             // URL of a database on it
 	pool    *pgxpool.Pool
-	made    atomic.Int64 // databases
-	setting setting      // as the host has found them
+	made    atomic.Int64 // number of databases created
+	setting setting      // as the host reports them
 }
 
-// startServer starts a private server in dir, or takes the one that is given.
+// startServer starts a private server in dir, or uses the given one.
 func startServer(ctx context.Context, dir, given string) (*server, error) {
 	s := &server{url: given}
 	if given == "" {
@@ -73,7 +73,7 @@ func (s *server) stop(ctx context.Context) error {
 	return s.cluster.Stop(context.WithoutCancel(ctx))
 }
 
-// database makes an empty one, and returns its URL and what removes it.
+// database creates an empty one, and returns its URL and a function that drops it.
 func (s *server) database(ctx context.Context) (string, func() error, error) {
 	name := fmt.Sprintf("peers_%d_%d", os.Getpid(), s.made.Add(1))
 	u, err := url.Parse(s.url)
@@ -94,7 +94,7 @@ func (s *server) database(ctx context.Context) (string, func() error, error) {
 	return u.String(), drop, nil
 }
 
-// settle writes out what the turns before have left to be written.
+// settle writes out what earlier turns left to be written.
 func (s *server) settle(ctx context.Context) error {
 	if _, err := s.pool.Exec(ctx, "checkpoint"); err != nil {
 		return fmt.Errorf("checkpoint: %w", err)
@@ -102,8 +102,8 @@ func (s *server) settle(ctx context.Context) error {
 	return nil
 }
 
-// usage is what was written ahead and computed until now. Only one contender
-// runs at a time, so differences are its own.
+// usage is the WAL and CPU used until now. Only one contender runs at a time, so
+// differences are its own.
 type usage struct {
 	walBytes  float64
 	cpuMicros float64 // of this process, and of the server if it is on this machine
@@ -116,18 +116,17 @@ func (s *server) usage(ctx context.Context) (usage, error) {
 	var backend int
 	err := s.pool.QueryRow(ctx, "select pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::float8, pg_backend_pid()").Scan(&u.walBytes, &backend)
 	if err != nil {
-		return u, fmt.Errorf("read how much was written ahead: %w", err)
+		return u, fmt.Errorf("read the WAL position: %w", err)
 	}
 	var own syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &own); err != nil {
-		return u, fmt.Errorf("read the time that was computed: %w", err)
+		return u, fmt.Errorf("read the CPU time: %w", err)
 	}
 	u.cpuMicros = float64(own.Utime.Nano()+own.Stime.Nano())/1e3 + serverCPU(backend)
 	return u, nil
 }
 
-// analyze gives the planner what it knows of a database that has been in use
-// for a while.
+// analyze gives the planner the statistics that it has after some time in use.
 func analyze(ctx context.Context, url string) (err error) {
 	conn, err := pgx.Connect(ctx, url)
 	if err != nil {
@@ -167,8 +166,8 @@ func readStat(pid int) (stat, bool) {
 	return stat{string(raw[open+1 : end]), parent, ticks(11) + ticks(12), ticks(13) + ticks(14)}, true
 }
 
-// serverCPU is that of all processes of the server that has the given one as a
-// backend; nothing if it is on another machine.
+// serverCPU is the CPU of all processes of the server, given one of its backends; zero if
+// it is on another machine.
 func serverCPU(backend int) float64 {
 	b, ok := readStat(backend)
 	if !ok || !strings.HasPrefix(b.name, "postgres") {

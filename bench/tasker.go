@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// taskerReport is what is read of the JSON of `tasker bench`.
+// taskerReport is the part of the JSON of `tasker bench` that is used.
 type taskerReport struct {
 	StepsPerSecond  float64 `json:"steps_per_second"`
 	WALBytesPerStep float64 `json:"wal_bytes_per_step"`
@@ -28,7 +28,7 @@ type taskerReport struct {
 	Setting setting `json:"setting"`
 }
 
-// setting says what the server and its machine are.
+// setting describes the server and its machine.
 type setting struct {
 	CPUs        int               `json:"cpus"`
 	CPU         string            `json:"cpu"`
@@ -38,13 +38,13 @@ type setting struct {
 	Database    map[string]string `json:"database"`
 }
 
-// taskerTurn is a turn of the host: a process of its own, as its plugin with the
-// handlers is.
+// taskerTurn is a turn of the host, which runs in a process of its own, as does its
+// plugin with the handlers.
 type taskerTurn struct {
 	inProcess bool
 }
 
-// workloads of `tasker bench`, by the shape they have.
+// workloads of `tasker bench`, by shape.
 var workloads = map[string]string{chain.name: "linear", single.name: "single"}
 
 func (tt taskerTurn) measure(ctx context.Context, s *server, url string, sh shape, p plan) (result, error) {
