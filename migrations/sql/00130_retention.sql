@@ -168,7 +168,7 @@ declare
   v_kept   boolean;
 begin
   if p_table not in ('tasker_tasks', 'tasker_workflow_steps', 'tasker_task_transitions', 'tasker_workflow_step_transitions') then
-    raise exception '% has no days', p_table using errcode = 'invalid_parameter_value';
+    raise exception '% is not partitioned by days', p_table using errcode = 'invalid_parameter_value';
   end if;
   select x.o_begins, x.o_ends into v_begins, v_ends from tasker_partitions(p_table) x where x.o_partition = v_table;
   if not found or v_ends > clock_timestamp() then

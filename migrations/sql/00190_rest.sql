@@ -118,8 +118,8 @@ declare
 begin
   o_blind := array(select q from unnest(p_queues || p_inboxes) q where not tasker_queue_watched(q));
   o_active := exists (select from tasker_tasks t where t.state in ('pending', 'in_progress'));
-  select case when h.rests then format('host %s gives no sign of life', h.host_id)
-              when h.state in ('dead', 'stopped') then format('the steps of host %s are not given back', h.host_id)
+  select case when h.rests then format('host %s has missed its heartbeat', h.host_id)
+              when h.state in ('dead', 'stopped') then format('the steps of host %s are not given back yet', h.host_id)
               else format('host %s does not rest', h.host_id) end
     into o_why
     from tasker_hosts h
@@ -127,9 +127,9 @@ begin
      and case when h.state in ('dead', 'stopped') then h.swept_at is null else not h.rests or h.alive_until < clock_timestamp() end
    limit 1;
   if o_why is null then
-    o_why := case when o_blind <> '{}' then format('queue %s rouses nobody', o_blind[1])
+    o_why := case when o_blind <> '{}' then format('queue %s does not rouse hosts', o_blind[1])
                   when exists (select from tasker_worker_leases) then 'outside workers run steps'
-                  when exists (select from tasker_worker_counts) then 'what outside workers did is not counted'
+                  when exists (select from tasker_worker_counts) then 'the work of outside workers is not counted yet'
                   when exists (select from tasker_revocations r where r.host_id = p_host) then 'a lease was revoked' end;
   end if;
   v_now := clock_timestamp();
