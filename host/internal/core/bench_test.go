@@ -296,10 +296,10 @@ func TestBenchRefuses(t *testing.T) {
 	for name, change := range map[string]func(o *bench.Options){
 		"there is no workload": func(o *bench.Options) { o.Workload = "circle" },
 		"must be at least 1":   func(o *bench.Options) { o.Repeats = 0 },
-		"share of 1.5":         func(o *bench.Options) { o.Share = 1.5 },
-		"delay of 0s":          func(o *bench.Options) { o.FlushDelay = 0 },
-		"delay of 1s":          func(o *bench.Options) { o.FlushDelay = time.Second },
-		"duration of 0s":       func(o *bench.Options) { o.Duration = 0 },
+		"share 1.5 of":         func(o *bench.Options) { o.Share = 1.5 },
+		"flush delay 0s":       func(o *bench.Options) { o.FlushDelay = 0 },
+		"flush delay 1s":       func(o *bench.Options) { o.FlushDelay = time.Second },
+		"duration 0s":          func(o *bench.Options) { o.Duration = 0 },
 		"claim of 0 steps":     func(o *bench.Options) { o.Claim = 0 },
 		"claim of 101 steps":   func(o *bench.Options) { o.Claim = 101 },
 	} {
