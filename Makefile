@@ -77,7 +77,7 @@ test: ## Everything that must hold: format, vet, lint, build, models, generated 
 
 .PHONY: gotest
 gotest: $(GOTESTSUM) ## Go tests with the race detector (PKG=./... RUN=regexp)
-	@deploy/gotest.sh $(GOTESTSUM) "$(if $(filter ./...,$(PKG)),$(LONGEST)) $(PKG)" -race -vet=off -ldflags=-w \
+	@deploy/gotest.sh $(GOTESTSUM) "$(if $(filter ./...,$(PKG)),$(LONGEST) $$(go list ./... | grep -v /archtest$$),$(PKG))" -race -vet=off -ldflags=-w \
 	  -p $(TEST_PROCS) -parallel $(TEST_WIDTH) -timeout $(TEST_TIMEOUT) $(if $(RUN),-run '$(RUN)') $(TEST_FLAGS)
 	$(if $(filter ./...,$(PKG)),cd bench && go test -vet=off -ldflags=-w $(if $(RUN),-run '$(RUN)') ./...)
 
@@ -97,8 +97,9 @@ vet: ## go vet
 	cd bench && go vet ./...
 
 .PHONY: lint
-lint: $(STATICCHECK) ## staticcheck, rules in staticcheck.conf
+lint: $(STATICCHECK) ## staticcheck (rules in staticcheck.conf), and the rules of the architecture
 	$(STATICCHECK) ./...
+	go test -vet=off ./host/internal/archtest
 	cd bench && $(STATICCHECK) ./...
 
 .PHONY: tidy-check

@@ -3,15 +3,15 @@
 #
 #   deploy/gotest.sh GOTESTSUM "PACKAGE…" [go test flag]…
 #
-# The tests start servers, hosts and plugins by the dozen on two cores, and wait
-# for what these do. A machine that stands still for a while makes one of them
-# fail now and then; it then runs again, by itself, and is named at the end: that
-# it failed is a fault to look into, but not one that holds up everybody's work.
+# The tests start dozens of servers, hosts and plugins on two cores, and wait for them.
+# When the machine stalls for a while, one of them may fail; it then runs again, alone,
+# and is named at the end. The failure should be investigated, but it does not hold up
+# everybody's work.
 #
-# Nothing of the kind is done for what is no matter of time: a data race, a panic, a
-# package that does not build or leaves goroutines behind, a violation found by
-# the oracle of the chaos tests, or more than ten failures. What a property test
-# found fails again by itself, because rapid keeps it in a file and begins with it.
+# There is no second run for failures that do not depend on time: a data race, a panic,
+# a package that does not build or leaves goroutines behind, a violation found by the
+# oracle of the chaos tests, or more than ten failures. A counterexample that a property
+# test found fails again in any case, because rapid keeps it in a file and starts with it.
 set -euo pipefail
 
 gotestsum=$1 packages=$2

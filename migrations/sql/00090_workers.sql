@@ -52,10 +52,10 @@ begin
     raise exception 'role % is a superuser: nothing can be kept from it', p_role using errcode = 'invalid_parameter_value',
       hint = 'Create a role for workers.';
   elsif has_schema_privilege(p_role, v_schema, 'create') then
-    raise exception 'role % may create objects in schema %: it could put its own in front of ours', p_role, v_schema
+    raise exception 'role % may create objects in schema %: it could shadow the functions for workers', p_role, v_schema
       using errcode = 'invalid_parameter_value', hint = format('revoke create on schema %I from public, %I;', v_schema, p_role);
   elsif coalesce(cardinality(p_namespaces), 0) = 0 then
-    raise exception 'which namespaces may role % work in?', p_role using errcode = 'invalid_parameter_value',
+    raise exception 'no namespaces are given for role %', p_role using errcode = 'invalid_parameter_value',
       hint = 'Name them, or ''*'' for all.';
   end if;
   insert into tasker_worker_grants (role_name, namespace)
@@ -111,7 +111,7 @@ create function tasker_worker_step(
 language plpgsql stable as $$
 begin
   if p_step is null or p_lease is null then
-    raise exception 'a step and its lease are needed' using errcode = 'null_value_not_allowed';
+    raise exception 'a step and its lease are required' using errcode = 'null_value_not_allowed';
   end if;
   o_task := tasker_task_of(p_step);
   o_number := tasker_step_no(p_step);
@@ -180,7 +180,7 @@ begin
     return format('%s is not JSON that can be stored: %s', p_what, sqlerrm);
   end;
   if p_object and jsonb_typeof(v_value) <> 'object' then
-    return format('%s is no JSON object', p_what);
+    return format('%s is not a JSON object', p_what);
   elsif tasker_worker_swells(p_text, p_max_bytes) and octet_length(v_value::text) > 2 * p_max_bytes then
     return format('%s has numbers that take %s bytes when they are written out: send them as strings', p_what, octet_length(v_value::text));
   end if;
@@ -340,7 +340,7 @@ begin
   if coalesce(length(p_worker), 0) not between 1 and 200 then
     raise exception 'a worker needs a name of 1 to 200 characters' using errcode = 'invalid_parameter_value';
   elsif coalesce(cardinality(p_handlers), 0) not between 1 and 1000 or array_position(p_handlers, null) is not null then
-    raise exception 'a worker claims for 1 to 1000 handlers' using errcode = 'invalid_parameter_value';
+    raise exception 'a claim names 1 to 1000 handlers' using errcode = 'invalid_parameter_value';
   elsif p_qty is null or p_qty not between 1 and 100 then
     raise exception 'a claim is for 1 to 100 steps, not for %', p_qty using errcode = 'invalid_parameter_value';
   elsif p_lease is null or p_lease not between interval '1 second' and interval '1 day' then
@@ -349,7 +349,7 @@ begin
     return;
   elsif not exists (select from tasker_task_namespaces ns where ns.name = p_namespace) then
     raise exception 'there is no namespace %', p_namespace using errcode = 'undefined_object',
-      hint = 'A namespace comes to be with the first template that is applied in it.';
+      hint = 'A namespace is created by the first template applied in it.';
   end if;
 end
 $$;
@@ -438,7 +438,7 @@ begin
      where s.task_uuid = tasker_task_of(p_step) and s.step_no = tasker_step_no(p_step)
        and s.state = 'cancelled' and s.lease_id = p_lease;
     if not found then
-      verdict := 'stale_lease'; reason := 'the step is somebody else''s, or has been settled';
+      verdict := 'stale_lease'; reason := 'the step belongs to somebody else or has been settled';
     end if;
     return next; return;
   end if;
@@ -725,7 +725,7 @@ begin
   if v_count <> coalesce(cardinality(p_lease), 0) or v_count <> coalesce(cardinality(p_output), 0) or v_count <> cardinality(p_metadata) then
     raise exception 'each step needs its lease and its output' using errcode = 'invalid_parameter_value';
   elsif array_position(p_step, null) is not null or array_position(p_lease, null) is not null then
-    raise exception 'a step and its lease are needed' using errcode = 'null_value_not_allowed';
+    raise exception 'a step and its lease are required' using errcode = 'null_value_not_allowed';
   elsif v_count = 0 then
     return;
   end if;

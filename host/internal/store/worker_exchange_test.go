@@ -459,7 +459,7 @@ func TestWorkerExchangeInput(t *testing.T) {
 	require.NoError(t, b.pool.QueryRow(t.Context(), `
 select verdict, detail from tasker_worker_exchange(array[$1::uuid], array[$2::uuid], array[null], $3, 'w', '{a}', p_metadata => '{7}')`,
 		j.UUID(), j.ID, namespace).Scan(&verdict, &detail))
-	require.Equal(t, "invalid metadata is no JSON object", verdict+" "+detail)
+	require.Equal(t, "invalid metadata is not a JSON object", verdict+" "+detail)
 
 	_, err := b.store.ApplyTemplate(t.Context(), []byte("there"), []workflow.Plan{{Namespace: "elsewhere", Name: "there", Version: "1.0.0", Steps: chain(2)}})
 	require.NoError(t, err)

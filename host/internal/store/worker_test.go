@@ -476,7 +476,7 @@ func TestWorkersInput(t *testing.T) {
 		{"success", "[[[[[1]]]]]", nil, "nested deeper than 4 levels"},
 		{"success", "1", "{}", "a success has no error"},
 		{"retryable", "1", nil, "a failure has an error"},
-		{"permanent", nil, `"broken"`, "error is no JSON object"},
+		{"permanent", nil, `"broken"`, "error is not a JSON object"},
 	} {
 		verdict, detail, err := w.settle(ctx, j.StepKey, j.ID, bad.outcome, bad.output, bad.failure)
 		require.NoError(t, err)
