@@ -33,7 +33,8 @@ const (
 // Server creates databases for tests. The package's functions of the same names
 // do so on the usual server.
 type Server struct {
-	admin string // URL of an administrator
+	admin string         // URL of an administrator
+	idle  chan *pgx.Conn // the administrator's idle connections; nil: none are kept
 }
 
 func usual(t testing.TB) Server {
@@ -42,7 +43,7 @@ func usual(t testing.TB) Server {
 	if err != nil {
 		t.Fatalf("pgtest: %v", err)
 	}
-	return Server{admin: found.url}
+	return Server{admin: found.url, idle: found.idle}
 }
 
 // New returns a pool on a migrated, empty database of the test's own. Both are
@@ -96,7 +97,7 @@ func (s Server) DSN(t testing.TB) string {
 func (s Server) Empty(t testing.TB) string {
 	t.Helper()
 	return s.database(t, func(ctx context.Context, name string) error {
-		return execute(ctx, s.admin, "create database "+name)
+		return s.execute(ctx, "create database "+name)
 	})
 }
 
@@ -138,7 +139,7 @@ func (s Server) database(t testing.TB, create func(ctx context.Context, name str
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
-		if err := execute(ctx, s.admin, "drop database if exists "+name+" with (force)"); err != nil {
+		if err := s.execute(ctx, "drop database if exists "+name+" with (force)"); err != nil {
 			t.Errorf("pgtest: %v", err)
 		}
 	})
@@ -183,6 +184,30 @@ func sweep(ctx context.Context, admin string) error {
 		}
 	}
 	return nil
+}
+
+// execute runs an administrator's statement on a connection that is kept: creating one
+// for each costs the server more than most of the statements.
+func (s Server) execute(ctx context.Context, sql string) error {
+	var conn *pgx.Conn
+	select {
+	case conn = <-s.idle:
+	default:
+		var err error
+		if conn, err = pgx.Connect(ctx, s.admin); err != nil {
+			return err
+		}
+	}
+	_, err := conn.Exec(ctx, sql)
+	if conn.IsClosed() {
+		return err
+	}
+	select {
+	case s.idle <- conn:
+		return err
+	default:
+		return errors.Join(err, conn.Close(ctx))
+	}
 }
 
 func execute(ctx context.Context, dsn, sql string) error {

@@ -65,7 +65,11 @@ const tmpfsMagic = 0x01021994
 type testServer struct {
 	url   string   // of an administrator
 	users *os.File // keeps the shared server until the process ends; nil for TEST_DATABASE_URL
+	idle  chan *pgx.Conn
 }
+
+// keptConns is how many of the administrator's connections a process keeps.
+const keptConns = 2
 
 // findServer finds or starts the server, once for the process.
 var findServer = sync.OnceValues(func() (testServer, error) {
@@ -75,13 +79,14 @@ var findServer = sync.OnceValues(func() (testServer, error) {
 		if err := execute(ctx, url, "select 1"); err != nil {
 			return testServer{}, fmt.Errorf("TEST_DATABASE_URL: %w", err)
 		}
-		return testServer{url: url}, nil
+		return testServer{url: url, idle: make(chan *pgx.Conn, keptConns)}, nil
 	}
 	dir := filepath.Join(fast(), "tasker-pgtest-"+strconv.Itoa(os.Geteuid()))
 	s, err := join(ctx, dir, idleSeconds)
 	if err != nil {
 		return testServer{}, fmt.Errorf("share a test server in %s: %w", dir, err)
 	}
+	s.idle = make(chan *pgx.Conn, keptConns)
 	return s, sweep(ctx, s.url)
 })
 

@@ -28,7 +28,7 @@ func templateName() (string, error) {
 }
 
 func (s Server) clone(ctx context.Context, name, template string) error {
-	return execute(ctx, s.admin, "create database "+name+" template "+template+" strategy file_copy")
+	return s.execute(ctx, "create database "+name+" template "+template+" strategy file_copy")
 }
 
 // makeTemplate creates the template, unless another process is faster, and drops
