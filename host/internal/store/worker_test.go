@@ -412,7 +412,7 @@ func TestWorkersNamespaces(t *testing.T) {
 	for sql, want := range map[string]string{
 		"select tasker_grant_worker('nobody_there', 'shop')": "there is no role nobody_there",
 		"select tasker_grant_worker(current_user, 'shop')":   "is a superuser",
-		"select tasker_grant_worker($1, variadic '{}')":      "which namespaces",
+		"select tasker_grant_worker($1, variadic '{}')":      "no namespaces are given",
 		"select tasker_grant_worker($1, 'Shop')":             "namespace",
 	} {
 		var args []any
