@@ -40,34 +40,34 @@ func DefaultOptions() Options {
 	}
 }
 
-// Workload is one way to measure.
+// Workload is one way to measure. The help of the command says what each is about.
 type Workload struct {
-	Name, About string
-	shape       func(o Options) Shape // of its tasks
-	run         func(m *measurement) error
+	Name  string
+	shape func(o Options) Shape // of its tasks
+	run   func(m *measurement) error
 }
 
 // Workloads lists all workloads, in the order in which help shows them.
 var Workloads = []Workload{
-	{"linear", "four steps in a line", named("linear"), (*measurement).throughput},
-	{"diamond", "one step, then two, then one that waits for both", named("diamond"), (*measurement).throughput},
-	{"tree", "a root, two branches, four leaves, and one step that waits for all leaves", named("tree"), (*measurement).throughput},
-	{"mixed", "seven steps, some in a line, some in parallel", named("mixed"), (*measurement).throughput},
-	{"fan-out", "one step, then --width steps, then one that waits for all of them", func(o Options) Shape { return FanOut(o.Width) }, (*measurement).throughput},
-	{"single", "one step, like a job in a job queue", named("single"), (*measurement).throughput},
-	{"queue-worker", "four steps in a line, each sent through the queue to --workers outside worker processes that take --claim steps at once in the given --way; with --way exchange or --claim 1, a worker continues with the steps that its results made ready", outside, (*measurement).throughput},
-	{"latency", "four steps in a line, one task at a time; also the time from submission to the first call", clocked, (*measurement).latency},
-	{"load", "the latency of four steps in a line at --share of the maximum load", named("linear"), (*measurement).underLoad},
-	{"history", "four steps in a line on empty tables, then on tables that hold --history finished steps", named("linear"), (*measurement).history},
-	{"pressure", "four steps in a line, alone, then while another session holds a snapshot, then while a third one also reads everything", named("linear"), (*measurement).pressure},
-	{"flush", "four steps in a line on the disk as it is, then with --flush-delay added to each flush", named("linear"), (*measurement).flush},
-	{"sustained", "four steps in a line at full load for --duration: the last sixth compared with the first", named("linear"), (*measurement).sustained},
-	{"sustained-queue", "the same, through the queue to --workers outside worker processes", outside, (*measurement).sustained},
-	{"namespaces", "four steps in a line in one namespace, then spread over --namespaces", named("linear"), (*measurement).namespaces},
-	{"payload", "four steps in a line whose context and results have --payload bytes each", echoing, (*measurement).throughput},
-	{Memory, "the memory of a host at rest for --duration, then with --tasks tasks in flight", named("linear"), (*measurement).memory},
-	{"idle", "transactions per second of --hosts resting hosts", named("linear"), (*measurement).idle},
-	{"limits", "what the machine and the database can do without any host", named("linear"), (*measurement).limits},
+	{"linear", named("linear"), (*measurement).throughput},
+	{"diamond", named("diamond"), (*measurement).throughput},
+	{"tree", named("tree"), (*measurement).throughput},
+	{"mixed", named("mixed"), (*measurement).throughput},
+	{"fan-out", func(o Options) Shape { return FanOut(o.Width) }, (*measurement).throughput},
+	{"single", named("single"), (*measurement).throughput},
+	{"queue-worker", outside, (*measurement).throughput},
+	{"latency", clocked, (*measurement).latency},
+	{"load", named("linear"), (*measurement).underLoad},
+	{"history", named("linear"), (*measurement).history},
+	{"pressure", named("linear"), (*measurement).pressure},
+	{"flush", named("linear"), (*measurement).flush},
+	{"sustained", named("linear"), (*measurement).sustained},
+	{"sustained-queue", outside, (*measurement).sustained},
+	{"namespaces", named("linear"), (*measurement).namespaces},
+	{"payload", echoing, (*measurement).throughput},
+	{Memory, named("linear"), (*measurement).memory},
+	{"idle", named("linear"), (*measurement).idle},
+	{"limits", named("linear"), (*measurement).limits},
 }
 
 // Memory is the name of the workload whose host runs in a separate process.
