@@ -65,7 +65,7 @@ const tmpfsMagic = 0x01021994
 type testServer struct {
 	url   string   // of an administrator
 	users *os.File // keeps the shared server until the process ends; nil for TEST_DATABASE_URL
-	idle  chan *pgx.Conn
+	idle  chan *pgx.Conn // the administrator's
 }
 
 // keptConns is how many of the administrator's connections a process keeps.
