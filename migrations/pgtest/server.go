@@ -63,8 +63,8 @@ const tmpfsMagic = 0x01021994
 
 // testServer is the server that the tests of this process use.
 type testServer struct {
-	url   string   // of an administrator
-	users *os.File // keeps the shared server until the process ends; nil for TEST_DATABASE_URL
+	url   string         // of an administrator
+	users *os.File       // keeps the shared server until the process ends; nil for TEST_DATABASE_URL
 	idle  chan *pgx.Conn // the administrator's
 }
 
