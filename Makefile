@@ -15,6 +15,7 @@ RUN          ?=
 TEST_TIMEOUT ?= 40m
 TEST_PROCS   ?= 3
 TEST_WIDTH   ?= 4
+E2E_WIDTH    ?= 6
 TEST_FLAGS   ?=
 FUZZTIME     ?= 20s
 BUILD_GOGC   ?= 400
@@ -22,10 +23,14 @@ SWAPS        ?= 200
 
 # BUILD_GOGC is the GOGC of the compiler and its tools: with less garbage collection they take a
 # fifth less CPU time. The tests themselves run with the usual one. -trimpath is for all parts
-# of make test, since it is for the build: else everything would be compiled once more.
+# of make test, since it is for the build: else everything would be compiled once more. For the
+# same reason vet and staticcheck read the packages as the tests compile them, with -race.
 
 # They begin first: nothing is left to run beside them at the end.
-LONGEST = ./host/internal/e2e ./host/internal/store ./host/internal/core
+LONGEST = ./host/internal/store ./host/internal/core
+
+# Parts with a target of their own, and without the race detector: gotest leaves them out.
+APART = /e2e$$|/archtest$$
 
 GO_FILES = $(shell git ls-files --cached --others --exclude-standard '*.go' | grep -v '\.pb\.go$$')
 
@@ -33,7 +38,7 @@ GO_FILES = $(shell git ls-files --cached --others --exclude-standard '*.go' | gr
 help: ## Show this help
 	@awk 'BEGIN { FS = ":.*## " } \
 	  /^##@ / { printf "\n%s\n", substr($$0, 5) } \
-	  /^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	  /^[a-z0-9-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 ##@ Use
 .PHONY: build
@@ -71,15 +76,20 @@ prereqs: ## Install what building and testing need (Debian, Ubuntu)
 
 ##@ Check
 .PHONY: test
-test: ## Everything that must hold: format, vet, lint, build, models, generated code, all tests with -race
+test: ## Everything that must hold: format, vet, lint, build, models, generated code, all tests
 	@deploy/prepare.sh all
-	@GOFLAGS="$(GOFLAGS) -trimpath '-toolexec=env GOGC=$(BUILD_GOGC)'" deploy/run-parts.sh "$(MAKE)" fmt-check tidy-check build vet lint verify models gotest
+	@GOFLAGS="$(GOFLAGS) -trimpath '-toolexec=env GOGC=$(BUILD_GOGC)'" deploy/run-parts.sh "$(MAKE)" fmt-check tidy-check build vet lint verify models gotest e2e
 
 .PHONY: gotest
-gotest: $(GOTESTSUM) ## Go tests with the race detector (PKG=./... RUN=regexp)
-	@deploy/gotest.sh $(GOTESTSUM) "$(if $(filter ./...,$(PKG)),$(LONGEST) $$(go list ./... | grep -v /archtest$$),$(PKG))" -race -vet=off -ldflags=-w \
+gotest: $(GOTESTSUM) ## Go tests with the race detector, but for the end-to-end tests (PKG=./... RUN=regexp)
+	@deploy/gotest.sh $(GOTESTSUM) "$(if $(filter ./...,$(PKG)),$(LONGEST) $$(go list ./... | grep -vE '$(APART)'),$(PKG))" -race -vet=off -ldflags=-w \
 	  -p $(TEST_PROCS) -parallel $(TEST_WIDTH) -timeout $(TEST_TIMEOUT) $(if $(RUN),-run '$(RUN)') $(TEST_FLAGS)
 	$(if $(filter ./...,$(PKG)),cd bench && go test -vet=off -ldflags=-w $(if $(RUN),-run '$(RUN)') ./...)
+
+.PHONY: e2e
+e2e: $(GOTESTSUM) ## End-to-end tests of the programs as they ship (RUN=regexp)
+	@deploy/gotest.sh $(GOTESTSUM) ./host/internal/e2e -vet=off -ldflags=-w \
+	  -parallel $(E2E_WIDTH) -timeout $(TEST_TIMEOUT) $(if $(RUN),-run '$(RUN)') $(TEST_FLAGS)
 
 .PHONY: models
 models: ## Model-check the protocols; the broken variants must fail
@@ -93,12 +103,12 @@ fmt-check: $(GOFUMPT) ## Fail if a file is not formatted
 
 .PHONY: vet
 vet: ## go vet
-	go vet ./...
+	go vet -race ./...
 	cd bench && go vet ./...
 
 .PHONY: lint
 lint: $(STATICCHECK) ## staticcheck (rules in staticcheck.conf), and the rules of the architecture
-	$(STATICCHECK) ./...
+	GOFLAGS="$(GOFLAGS) -race" $(STATICCHECK) ./...
 	go test -vet=off ./host/internal/archtest
 	cd bench && $(STATICCHECK) ./...
 
@@ -121,10 +131,10 @@ storm: ## Swap a plugin SWAPS (200) times while 64 tasks are open; takes minutes
 	TASKER_STORM_SWAPS=$(SWAPS) go test -race -timeout 1h -count=1 -v -run '^TestSwapStorm$$' ./host/internal/core
 
 .PHONY: soak
-soak: ## What takes hours: thousands of swaps, kills by the dozen, two million rows removed, while others work
+soak: ## What takes hours: thousands of swaps, kills by the dozen, two million rows removed; end-to-end tests with -race
 	@deploy/prepare.sh go postgres gcc
 	go test -tags soak -timeout 6h -count=1 -v -run 'TestSwapStorm|TestRetentionUnderLoad|TestChaos' ./host/internal/core ./host/internal/store ./host/internal/e2e
-	go test -race -tags soak -timeout 6h -count=1 -v -run TestChaos ./host/internal/e2e
+	go test -race -tags soak -timeout 6h -count=1 -v ./host/internal/e2e
 
 ##@ Change
 .PHONY: fmt

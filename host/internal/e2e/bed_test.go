@@ -60,26 +60,32 @@ func run(m *testing.M) (code int, err error) {
 	return code, nil
 }
 
-// build makes the executables. A plugin's directory is its name. Hosts run under the
-// race detector ("host"). Commands do not, nor do the hosts of a ground unless these
-// tests soak ("tasker"): with it they take three times as long to start and to work.
+// build makes the executables. A plugin's directory is its name. "tasker" is for
+// commands, "host" for hosts: the same program, except that hosts run under the race
+// detector if the tests do.
 func build(dir string) error {
 	const module = "github.com/tasker-systems/tasker-host/"
-	host := []string{"build", "-o", filepath.Join(dir, "host"), fmt.Sprintf("-race=%t", raced), module + "host"}
-	tasker := []string{"build", "-o", filepath.Join(dir, "tasker"), module + "host"}
+	tasker := []string{"-o", filepath.Join(dir, "tasker"), "-ldflags=-w", module + "host"}
 	plugins := []string{
-		"build", "-o", dir + "/",
+		"-o", dir + "/", "-ldflags=-w",
 		module + "plugins/test/ledger", module + "plugins/test/chaos", module + "plugins/test/sway", module + "plugins/handlers/arithmetic", module + "plugins/handlers/fulfillment",
 		module + "plugins/health/webhook",
 	}
-	next := []string{"build", "-o", filepath.Join(dir, "next", "arithmetic"), "-ldflags=-X main.version=1.1.0", module + "plugins/handlers/arithmetic"}
-	sway := []string{"build", "-o", filepath.Join(dir, "next", "sway"), "-ldflags=-X main.version=2.0.0 -X main.size=11", module + "plugins/test/sway"}
-	for _, args := range [][]string{host, tasker, plugins, next, sway} {
-		if out, err := exec.Command("go", args...).CombinedOutput(); err != nil {
-			return fmt.Errorf("go %s: %w\n%s", strings.Join(args, " "), err, out)
+	next := []string{"-o", filepath.Join(dir, "next", "arithmetic"), "-ldflags=-w -X main.version=1.1.0", module + "plugins/handlers/arithmetic"}
+	sway := []string{"-o", filepath.Join(dir, "next", "sway"), "-ldflags=-w -X main.version=2.0.0 -X main.size=11", module + "plugins/test/sway"}
+	builds := [][]string{tasker, plugins, next, sway}
+	if raced {
+		builds = append(builds, []string{"-race", "-o", filepath.Join(dir, "host"), "-ldflags=-w", module + "host"})
+	}
+	for _, args := range builds {
+		if out, err := exec.Command("go", append([]string{"build"}, args...)...).CombinedOutput(); err != nil {
+			return fmt.Errorf("go build %s: %w\n%s", strings.Join(args, " "), err, out)
 		}
 	}
-	return nil
+	if raced {
+		return nil
+	}
+	return os.Link(filepath.Join(dir, "tasker"), filepath.Join(dir, "host"))
 }
 
 // startLauncher starts processes from one thread that lives as long as the
@@ -104,9 +110,8 @@ func launch(cmd *exec.Cmd) error {
 
 // site is where a host lives: its directory, and what it is told.
 type site struct {
-	dir     string
-	env     []string
-	program string // of its host, in built
+	dir string
+	env []string
 }
 
 // newSite makes a site with a short path, for the sake of its socket.
@@ -115,7 +120,7 @@ func newSite(t testing.TB, database string, more ...string) *site {
 	dir, err := os.MkdirTemp("", "e2e-")
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, os.RemoveAll(dir)) })
-	s := &site{dir: dir, program: "host", env: []string{
+	s := &site{dir: dir, env: []string{
 		"PATH=" + os.Getenv("PATH"), "HOME=" + dir, "TASKER_ENV=test", "TASKER__SYSTEM__LOG_FORMAT=json",
 		"TASKER__SYSTEM__STATE_DIR=" + filepath.Join(dir, "state"),
 		"TASKER__SYSTEM__PLUGINS=" + filepath.Join(dir, "plugins.toml"),
@@ -176,7 +181,7 @@ type host struct {
 func (s *site) start(t testing.TB, args ...string) *host {
 	t.Helper()
 	h := &host{Client: s.client(t), site: s, log: &output{}, exited: make(chan struct{})}
-	h.cmd = exec.Command(filepath.Join(built, s.program), append([]string{"up"}, args...)...)
+	h.cmd = exec.Command(filepath.Join(built, "host"), append([]string{"up"}, args...)...)
 	h.cmd.Env, h.cmd.Dir, h.cmd.Stdout, h.cmd.Stderr = s.env, s.dir, h.log, h.log
 	h.cmd.WaitDelay = 5 * time.Second
 	require.NoError(t, launch(h.cmd))

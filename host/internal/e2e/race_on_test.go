@@ -7,5 +7,5 @@ const (
 	raced = true
 
 	// slower is how many times longer everything is given then.
-	slower = 3
+	slower = 2
 )

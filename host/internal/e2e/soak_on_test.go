@@ -7,6 +7,3 @@ const rounds = 20
 
 // late is how much later than the bound work may go on: this runs alone.
 const late = 0
-
-// groundProgram runs the hosts of a ground; see build.
-const groundProgram = "host"
