@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -234,6 +235,31 @@ func TestCanaryTakesOver(t *testing.T) {
 	require.Zero(t, b.Status()[0].Next)
 	require.NotEqual(t, first.SHA256, b.Status()[0].SHA256)
 	require.NotContains(t, b.log.String(), "illegal change")
+}
+
+// A canary whose next step cannot be recorded tries again once for each hold, and takes
+// over as soon as it can.
+func TestCanaryThatCannotBeRecorded(t *testing.T) {
+	t.Parallel()
+	const hold = 300 * time.Millisecond
+	s := quick(spec("chaos", script(t, "sdk")))
+	s.Rollout.Strategy, s.Rollout.Steps, s.Rollout.Hold = CanarySteps, []int{50}, hold
+	a := &account{}
+	b := started(t, func(c *Config) { c.Journal = a }, s)
+	l := b.load(t, "chaos.echo", 16)
+	first := b.Status()[0].Generation
+	require.NoError(t, b.Swap(t.Context(), chaosSlot, Source{Path: another(t, s.Path)}, ann, "test"))
+	next := b.Status()[0].Next
+	require.NotZero(t, next)
+	a.set(true)
+	down := time.Now()
+	complaints := func() int { return strings.Count(b.log.String(), "the rollout is not making progress") }
+	eventually(t, "it has tried twice", func() bool { return complaints() >= 2 })
+	require.LessOrEqual(t, complaints(), int(time.Since(down)/hold)+1)
+	require.Equal(t, first, b.Status()[0].Generation)
+	a.set(false)
+	eventually(t, "it takes over", func() bool { return b.Status()[0].Generation == next })
+	l.end()
 }
 
 // If few calls come in a minute, exactly those since the canary began are judged.

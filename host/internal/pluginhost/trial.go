@@ -157,8 +157,11 @@ func (s *slot) watchCanary(g *generation, actor Actor) {
 		// A plugin that is called rarely, for few pools or checks, may have no calls in
 		// its share.
 		enough := calls >= plan.MinSamples || calls == 0 && s.id.Kind != KindHandler
-		if time.Since(c.began) >= plan.Hold && enough && s.step(g, step, actor) {
-			step, c = step+1, compare(g, serves)
+		if time.Since(c.began) >= plan.Hold && enough {
+			if s.step(g, step, actor) {
+				step++
+			}
+			c = compare(g, serves) // also if it failed: it is tried again after another hold
 		}
 	}
 }
@@ -200,9 +203,12 @@ func (s *slot) watchShadow(g *generation, actor Actor) {
 		copies := int(g.mirrored.Load())
 		g.compared.Store(int64(copies))
 		// Reports are not copied, so a plugin that does nothing else gets none.
-		if time.Since(c.began) >= plan.Hold && (copies >= plan.MinSamples || copies == 0) && s.step(g, 0, actor) {
-			s.watchCanary(g, actor)
-			return
+		if time.Since(c.began) >= plan.Hold && (copies >= plan.MinSamples || copies == 0) {
+			if s.step(g, 0, actor) {
+				s.watchCanary(g, actor)
+				return
+			}
+			c.began = time.Now()
 		}
 	}
 }
