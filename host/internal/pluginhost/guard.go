@@ -171,8 +171,10 @@ func (s *slot) bury(g *generation, why error) {
 	select {
 	case <-g.broken(): // the process is dead or soon will be, and its calls are released
 	case <-time.After(lastWords):
-		g.work.cancel() // another process answers instead
-		<-g.broken()
+		if g.work != nil { // the calls to anything else end with its connection
+			g.work.cancel() // another process answers instead
+			<-g.broken()
+		}
 	}
 	s.lose(g)
 	if g.work != nil {

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hashicorp/go-hclog"
 	"github.com/stretchr/testify/require"
 
 	"github.com/tasker-systems/tasker-host/host/internal/pluginhost/journal"
@@ -162,3 +163,54 @@ func TestUnhealthyCanaryIsGivenUp(t *testing.T) {
 	require.NoError(t, b.Stop(t.Context()))
 	requireLegal(t, b, a)
 }
+
+// healthPlugin is a plugin without handlers.
+func healthPlugin(name, path string) Spec {
+	s := spec(name, path)
+	s.Kind = KindHealth
+	return s
+}
+
+// A process that leaves its group and stops is killed all the same.
+func TestAStoppedProcessThatHasLeftItsGroup(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "now")
+	b := started(t, nil, healthPlugin("leave", script(t, "reporter leave "+file)))
+	first := b.Status()[0]
+	require.NoError(t, os.WriteFile(file, nil, 0o600))
+	_, err := b.Check(t.Context(), "leave")
+	require.Error(t, err)
+	require.NoError(t, os.Remove(file))
+	b.serves(t, first.Generation)
+	require.True(t, dead(first.PID))
+	require.NotContains(t, b.log.String(), "still waiting for process")
+}
+
+// A process whose end is not seen in time is replaced, also if it serves no handlers.
+func TestAnEndThatIsNotSeen(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, func(c *Config) {
+		c.HealthInterval, c.HealthTimeout = 20*time.Millisecond, 10*time.Second
+	}, healthPlugin("pulse", shell(t, "echo hello >&2\n"+plugin(t, "reporter pulse "+filepath.Join(t.TempDir(), "never")))))
+	s, err := b.slot(SlotID{Kind: KindHealth, Name: "pulse"})
+	require.NoError(t, err)
+	hears := make(chan struct{})
+	t.Cleanup(func() { close(hears) })
+	s.log = stuckLog{s.log, hears}
+	require.NoError(t, b.Start(t.Context()))
+	first := b.Status()[0]
+	require.NoError(t, syscall.Kill(first.PID, syscall.SIGKILL))
+	b.serves(t, first.Generation)
+	_, err = b.Check(t.Context(), "pulse")
+	require.NoError(t, err)
+}
+
+// stuckLog blocks what plugins print. So the host does not see their end.
+type stuckLog struct {
+	hclog.Logger
+	hears <-chan struct{}
+}
+
+func (l stuckLog) With(args ...any) hclog.Logger { return stuckLog{l.Logger.With(args...), l.hears} }
+
+func (l stuckLog) Log(hclog.Level, string, ...any) { <-l.hears }

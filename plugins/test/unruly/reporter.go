@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"syscall"
 
 	"google.golang.org/grpc"
 
@@ -12,8 +13,8 @@ import (
 	"github.com/tasker-systems/tasker-host/sdk/wire"
 )
 
-// reporter is of kind health. While its file exists it blocks, floods or
-// crashes at every call.
+// reporter is of kind health. While its file exists it blocks, floods, crashes,
+// or leaves its process group and stops, at every call.
 type reporter struct {
 	raw
 	pluginv1.UnimplementedHealthServer
@@ -41,6 +42,10 @@ func (r *reporter) misbehaves() bool {
 		select {} // and ignores its context
 	case r.how == "crash":
 		os.Exit(3)
+	case r.how == "leave":
+		leave()
+		_ = syscall.Kill(os.Getpid(), syscall.SIGSTOP)
+		select {} // another thread may stop first
 	}
 	return r.how == "flood"
 }
@@ -65,4 +70,16 @@ func (r *reporter) Report(context.Context, *pluginv1.ReportRequest) (*pluginv1.R
 		return &pluginv1.ReportResponse{Error: strings.Repeat("no, no, ", 1<<17)}, nil
 	}
 	return &pluginv1.ReportResponse{}, nil
+}
+
+// leave moves the process into its parent's group.
+func leave() {
+	group, err := syscall.Getpgid(os.Getppid())
+	if err == nil {
+		err = syscall.Setpgid(0, group)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "leave the process group:", err)
+		os.Exit(4)
+	}
 }

@@ -275,10 +275,12 @@ func (r *processRunner) kill() {
 	}
 }
 
-// signalGroup kills the group. The caller holds mu.
+// signalGroup kills the process, which may have left its group, and the group. The caller
+// holds mu.
 func (r *processRunner) signalGroup() {
 	if r.proc != nil && !r.reaped {
 		r.group.kill()
+		_ = unix.Kill(r.proc.Pid, unix.SIGKILL)  // it may be a zombie
 		_ = unix.Kill(-r.proc.Pid, unix.SIGKILL) // ESRCH: the whole group is gone
 	}
 }
