@@ -1,6 +1,7 @@
 package pluginhost
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -8,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -83,15 +85,35 @@ func (s Spec) origin() string {
 	return s.Path
 }
 
-// digest identifies what the process is started with, apart from the executable.
-func (s Spec) digest(environment string) string {
-	options := s.Options
-	if len(options) == 0 {
-		options = []byte("{}")
+// fixed returns pointers to the settings that a process is started with: another value
+// needs another process.
+func (s *Spec) fixed() []any {
+	return []any{&s.Options, &s.Env, &s.MaxInFlight, &s.MaxFiles, &s.MemoryLimit, &s.MaxProcs, &s.LogLimits, &s.Limits, &s.User}
+}
+
+// keepFixed gives a specification those settings of another that a process is started
+// with.
+func (s *Spec) keepFixed(of Spec) {
+	from := of.fixed()
+	for i, to := range s.fixed() {
+		reflect.ValueOf(to).Elem().Set(reflect.ValueOf(from[i]).Elem())
 	}
-	all := []any{environment, string(options), s.Env, s.MaxInFlight, s.MaxFiles, s.MemoryLimit, s.MaxProcs, s.LogLimits, s.Limits}
-	if s.User != "" { // omitted if empty, so that what was quarantined before users existed stays quarantined
-		all = append(all, s.User)
+}
+
+// digest identifies what the process is started with, apart from the executable. It is
+// recorded with what is in quarantine, so it must not change.
+func (s Spec) digest(environment string) string {
+	all := []any{environment}
+	for _, setting := range s.fixed() {
+		switch setting {
+		case &s.Options:
+			setting = cmp.Or(string(s.Options), "{}")
+		case &s.User:
+			if s.User == "" { // what was quarantined before users existed stays quarantined
+				continue
+			}
+		}
+		all = append(all, setting)
 	}
 	raw, _ := json.Marshal(all) // cannot fail
 	sum := sha256.Sum256(raw)

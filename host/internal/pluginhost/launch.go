@@ -30,11 +30,16 @@ func (r *release) same(other *release) bool {
 	return r != nil && other != nil && r.stored.SHA256 == other.stored.SHA256 && r.config == other.config
 }
 
-// with returns the release with different values for settings that need no new process.
-// It copies the release, since others may be reading it.
-func (r *release) with(settings Spec) *release {
+// with returns the release with the settings of a specification that need no new process.
+// The others, and the file it came from if the specification names another executable,
+// are what it runs. It copies the release, since others may be reading it.
+func (r *release) with(settings Spec, sum string) *release {
 	tuned := *r
 	tuned.spec = settings
+	tuned.spec.keepFixed(r.spec)
+	if settings.Path == "" || sum != r.stored.SHA256 {
+		tuned.spec.Path, tuned.spec.SHA256 = r.spec.Path, r.spec.SHA256
+	}
 	return &tuned
 }
 

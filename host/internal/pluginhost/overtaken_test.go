@@ -2,6 +2,7 @@ package pluginhost
 
 import (
 	"context"
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"slices"
@@ -12,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/tasker-systems/tasker-host/host/internal/pluginhost/journal"
+	"github.com/tasker-systems/tasker-host/host/internal/pluginhost/process"
 	pluginv1 "github.com/tasker-systems/tasker-host/sdk/proto/tasker/plugin/v1"
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
 )
@@ -163,6 +165,75 @@ func TestSettingsThatChangeInARollout(t *testing.T) {
 	require.Equal(t, Keep, changes[0].Action)
 	require.NoError(t, b.Rollback(t.Context(), chaosSlot, ann, "test"))
 	require.Equal(t, 7*time.Second, s.settings().DrainTimeout, "the setting was not rolled back")
+}
+
+// Settings that need no new process and change before a rollback are kept, but only they:
+// what the rollback reverts to is restarted with the settings of its own process, and
+// from its own file.
+func TestSettingsThatChangeBeforeARollback(t *testing.T) {
+	t.Parallel()
+	for name, to := range map[string]struct {
+		rollout Strategy
+		window  time.Duration // the previous process is kept warm
+	}{"of a canary": {CanarySteps, time.Hour}, "to a warm process": {Immediate, time.Hour}, "to what has ended": {Immediate, -1}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			one := quick(spec("chaos", script(t, "sdk")))
+			one.MaxInFlight, one.RollbackWindow = 7, to.window
+			one.Rollout.Strategy, one.Rollout.Hold, one.Rollout.Trial = to.rollout, time.Hour, -1
+			b := started(t, nil, one)
+			first := b.Status()[0]
+			two := one
+			two.Path, two.MaxInFlight = another(t, one.Path), 9
+			apply := func(want Action) {
+				changes, err := b.Apply(t.Context(), []Spec{two}, ann, "edited")
+				require.NoError(t, err)
+				require.Equal(t, want, changes[0].Action, changes[0].Reason)
+			}
+			apply(SwapTo)
+			apply(Keep)
+			if to.window < 0 {
+				eventually(t, "the first has ended", func() bool { return b.phaseOf(t, chaosSlot, first.Generation).Over() })
+			}
+			two.DrainTimeout = 7 * time.Second
+			apply(Retune)
+			apply(Keep)
+			require.NoError(t, b.Rollback(t.Context(), chaosSlot, ann, "test"))
+			back := b.Status()[0]
+			require.Equal(t, first.SHA256, back.SHA256)
+			require.NoError(t, syscall.Kill(back.PID, syscall.SIGKILL))
+			again := b.serves(t, back.Generation)
+			require.Equal(t, first.SHA256, again.SHA256)
+			require.Equal(t, 7, again.Window)
+			s, err := b.slot(chaosSlot)
+			require.NoError(t, err)
+			require.Equal(t, one.Path, s.settings().Path)
+			require.Equal(t, 7*time.Second, s.settings().DrainTimeout)
+			require.Equal(t, s.settings(), s.wants().spec)
+			one.DrainTimeout = two.DrainTimeout
+			changes, err := b.Apply(t.Context(), []Spec{one}, ann, "put back")
+			require.NoError(t, err)
+			require.Equal(t, Keep, changes[0].Action, changes[0].Reason)
+		})
+	}
+}
+
+// The digests of settings are recorded with what is in quarantine.
+func TestDigestsOfSettings(t *testing.T) {
+	t.Parallel()
+	s := Spec{Kind: KindHandler, Name: "a"}
+	require.Equal(t, "ec8b8c98691658fb29c113661cba221572cfbd88d4699e3e2a9c83f7b5418d0d", s.digest("test"))
+	s.Options = json.RawMessage(`{}`)
+	require.Equal(t, "ec8b8c98691658fb29c113661cba221572cfbd88d4699e3e2a9c83f7b5418d0d", s.digest("test"))
+	s = Spec{
+		Kind: KindHandler, Name: "a", Path: "/a", SHA256: "ab", Required: true, StartTimeout: time.Second, DrainTimeout: time.Second,
+		MaxInFlight: 1, User: "u", Env: []string{"E"}, Options: json.RawMessage(`{"o": "<"}`), MaxFiles: 2, MemoryLimit: 3, MaxProcs: 4,
+		Limits: process.Limits{Memory: 5, Processes: 6, CPUs: 7.5}, LogLimits: process.LogLimits{LinesPerSecond: 8, BytesPerSecond: 9},
+	}
+	require.Equal(t, "e9226e9b252815e4d8e2ab4670af901b850a43f7df669b2fdc0a72ad7f46b02a", s.digest("test"))
+	var other Spec
+	other.keepFixed(s)
+	require.Equal(t, s.digest("test"), other.digest("test"))
 }
 
 // A canary that is rolled back, but has taken over meanwhile because the serving

@@ -101,7 +101,7 @@ func (h *Host) planOne(spec Spec, sum func(Spec) (string, error)) Change {
 	defer s.mu.Unlock()
 	now := s.want
 	if s.candidate != nil {
-		now = s.candidate.runs
+		now = s.candidate.current()
 	}
 	if now != nil {
 		c.From = now.stored.SHA256
@@ -129,19 +129,16 @@ func (s *slot) compare(spec Spec, sum string, now *release) (Action, string) {
 	case next.stored.SHA256 != now.stored.SHA256:
 		return SwapTo, "another executable"
 	case !same:
-		return Reconfigure, "other settings: " + s.differences(now.spec, spec)
+		return Reconfigure, "other settings: " + differences(now.spec, spec)
 	}
-	if spec.Path == "" { // it keeps its current executable
-		spec.Path = s.spec.Path
-	}
-	if d := s.differences(s.spec, spec); d != "" {
+	if d := differences(now.spec, now.with(spec, sum).spec); d != "" {
 		return Retune, d
 	}
 	return Keep, ""
 }
 
 // differences names the settings that differ, but never their values.
-func (s *slot) differences(a, b Spec) string {
+func differences(a, b Spec) string {
 	list := ""
 	va, vb := reflect.ValueOf(a), reflect.ValueOf(b)
 	for i := range va.NumField() {
@@ -345,11 +342,15 @@ func (a *application) retune(c *Change) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.spec = a.specs[c.Slot]
-	s.want = s.want.with(s.spec)
+	spec := a.specs[c.Slot]
+	s.want = s.want.with(spec, c.To)
+	s.spec = s.want.spec
+	if s.good != nil {
+		s.good = s.good.with(spec, c.To)
+	}
 	for _, g := range []*generation{s.primary, s.candidate, s.standby} {
 		if g != nil { // whichever one serves next
-			g.tuned = g.runs.with(s.spec)
+			g.tuned = g.runs.with(spec, c.To)
 		}
 	}
 	return nil
