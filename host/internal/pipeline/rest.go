@@ -171,7 +171,9 @@ func (e *Engine) lieDown(every time.Duration) *store.Bed {
 	}
 	found, err := e.askAsleep(e.store.Rest)
 	if err == nil && len(found.Blind) > 0 {
-		if may, err := e.store.WatchQueues(e.work, found.Blind); err != nil || !may {
+		ctx, cancel := context.WithTimeout(e.work, callTimeout)
+		defer cancel()
+		if may, err := e.store.WatchQueues(ctx, found.Blind); err != nil || !may {
 			e.tellAwake(found.Why, err)
 		}
 		return nil

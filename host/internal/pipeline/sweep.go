@@ -25,7 +25,7 @@ func (e *Engine) sweepLoop(t *turns) {
 		case <-tick.C:
 		case <-e.paced: // at once, since a resting host sweeps nothing
 			tick.Reset(e.live().SweepInterval)
-			e.turn(t, e.tellOfChange)
+			e.turn(t, func() { e.tellOfChange(t) })
 			continue
 		case <-e.work.Done():
 			return
@@ -37,32 +37,50 @@ func (e *Engine) sweepLoop(t *turns) {
 		}
 		e.turn(t, func() {
 			if !resting {
-				e.sweepHosts()
-				e.sweepWorkers()
-				lane = e.sweepLanes(lane)
+				e.sweepHosts(t)
+				e.sweepWorkers(t)
+				lane = e.sweepLanes(t, lane)
 			}
 			if due {
 				looked = time.Now()
-				e.sweepMessages()
-				e.ensurePartitions()
+				e.sweepMessages(t)
+				e.ensurePartitions(t)
 			}
 			if due || e.lost.Load() || len(unknown) > 0 {
 				e.lost.Store(false)
-				unknown = e.reconcile(unknown)
+				unknown = e.reconcile(t, unknown)
 				e.rest.suspects.Store(len(unknown) > 0)
 			}
 		})
 	}
 }
 
-func (e *Engine) sweepHosts() {
-	gone, err := e.store.SweepHosts(e.work)
+// ask makes one call to the database, in a turn that makes any number of them.
+func (e *Engine) ask(t *turns, call func(ctx context.Context) error) error {
+	ctx, cancel := context.WithTimeout(e.work, callTimeout)
+	defer cancel()
+	defer t.again(e)
+	return call(ctx)
+}
+
+// inPages returns the context for a call that looks at everything there is, in a turn
+// that makes any number of them.
+func (e *Engine) inPages(t *turns) context.Context {
+	return store.InPages(e.work, callTimeout, func() { t.again(e) })
+}
+
+func (e *Engine) sweepHosts(t *turns) {
+	var gone []store.GoneHost
+	err := e.ask(t, func(ctx context.Context) (err error) {
+		gone, err = e.store.SweepHosts(ctx)
+		return err
+	})
 	if err != nil {
 		e.log.Warn("sweep of hosts failed", "error", err)
 		return
 	}
 	for _, g := range gone {
-		n, err := e.store.ReleaseHost(e.work, g.ID, "host_lost", e.live().Policy.ClaimFactor)
+		n, err := e.store.ReleaseHost(e.inPages(t), g.ID, "host_lost", e.live().Policy.ClaimFactor)
 		if err != nil && !errors.Is(err, store.ErrOthers) {
 			e.log.Warn("steps of a dead host could not be given back", "host", g.ID, "error", err)
 			return
@@ -76,9 +94,9 @@ func (e *Engine) sweepHosts() {
 }
 
 // sweepWorkers ends the expired leases of outside workers.
-func (e *Engine) sweepWorkers() {
-	e.tellOfChange()
-	swept, err := e.store.SweepWorkerLeases(e.work, e.live().Policy)
+func (e *Engine) sweepWorkers(t *turns) {
+	e.tellOfChange(t)
+	swept, err := e.store.SweepWorkerLeases(e.inPages(t), e.live().Policy)
 	if n := swept.Released + swept.TimedOut; n > 0 {
 		e.metrics.swept.WithLabelValues("worker").Add(float64(n))
 		e.log.Warn("ended expired leases of outside workers", "given_back", swept.Released, "timed_out", swept.TimedOut)
@@ -95,8 +113,8 @@ func (e *Engine) sweepWorkers() {
 
 // tellOfChange is tellWorkers for a running host: if it fails, the next sweep tries
 // again.
-func (e *Engine) tellOfChange() {
-	if err := e.tellWorkers(e.work); err != nil {
+func (e *Engine) tellOfChange(t *turns) {
+	if err := e.ask(t, e.tellWorkers); err != nil {
 		e.log.Warn("outside workers still follow an earlier configuration", "error", err)
 	}
 }
@@ -118,8 +136,12 @@ func (e *Engine) tellWorkers(ctx context.Context) error {
 // sweepLanes checks some of the entries that lead to messages with a priority, and
 // removes those whose message somebody took without going through us. It returns where to
 // continue.
-func (e *Engine) sweepLanes(after store.Lane) store.Lane {
-	n, last, err := e.store.SweepLanes(e.work, after)
+func (e *Engine) sweepLanes(t *turns, after store.Lane) (last store.Lane) {
+	var n int
+	err := e.ask(t, func(ctx context.Context) (err error) {
+		n, last, err = e.store.SweepLanes(ctx, after)
+		return err
+	})
 	if err != nil {
 		e.log.Warn("sweep of priorities failed", "error", err)
 		return store.Lane{}
@@ -130,8 +152,8 @@ func (e *Engine) sweepLanes(after store.Lane) store.Lane {
 	return last
 }
 
-func (e *Engine) sweepMessages() {
-	n, stalled, err := e.store.SweepMessages(e.work, e.live().LostAfter)
+func (e *Engine) sweepMessages(t *turns) {
+	n, stalled, err := e.store.SweepMessages(e.inPages(t), e.live().LostAfter)
 	if err != nil {
 		e.log.Warn("sweep of messages failed", "error", err)
 		return
@@ -142,28 +164,45 @@ func (e *Engine) sweepMessages() {
 		e.wake()
 	}
 	for _, task := range stalled {
-		e.finalize(task)
+		if err := e.finalize(t, task); silence(err) {
+			return // the next sweep finds the others again
+		}
 	}
 }
 
-func (e *Engine) finalize(task vocab.UUID) {
-	state, err := e.finalizer.Finalize(e.work, task)
+// silence reports whether a call failed since the database does not answer: others would
+// fail the same way, each after as long a wait.
+func silence(err error) bool {
+	if err == nil || store.IsTimeout(err) {
+		return false
+	}
+	c := store.Classify(err)
+	return c == store.Unavailable || c == store.Unknown || c == store.Cancelled
+}
+
+func (e *Engine) finalize(t *turns, task vocab.UUID) error {
+	var state vocab.TaskState
+	err := e.ask(t, func(ctx context.Context) (err error) {
+		state, err = e.finalizer.Finalize(ctx, task)
+		return err
+	})
 	if err != nil {
 		e.log.Warn("finalization failed; it will be tried again", "task", task.String(), "error", err)
-		return
+		return err
 	}
 	if !state.Active() {
 		e.metrics.swept.WithLabelValues("task").Inc()
 		e.log.Warn("finished a task that was left behind", "task", task.String(), "state", state)
 		e.hub.finished(task, state)
 	}
+	return nil
 }
 
 // partitionsEvery is the longest time between two creations of partitions.
 const partitionsEvery = time.Hour
 
-func (e *Engine) ensurePartitions() {
-	if err := e.store.EnsurePartitions(e.work, store.PartitionDays, e.live().Retention.Tasks); err != nil {
+func (e *Engine) ensurePartitions(t *turns) {
+	if err := e.store.EnsurePartitions(e.inPages(t), store.PartitionDays, e.live().Retention.Tasks); err != nil {
 		e.log.Warn("partitions could not be created; rows go to the default ones", "error", err)
 	}
 }
@@ -178,7 +217,7 @@ type suspects map[store.Held]ticket
 // lease is lost if the host does not know of it once every call that could have brought
 // it has ended, and the database still shows it after that: a lease that was brought is
 // held by then, and stays held until the database no longer shows it.
-func (e *Engine) reconcile(before suspects) suspects {
+func (e *Engine) reconcile(t *turns, before suspects) suspects {
 	// This must come before the database is asked: leases brought from now on, or
 	// recorded between its answer and the comparison, cannot be among these.
 	lost := map[store.Held]bool{}
@@ -187,9 +226,7 @@ func (e *Engine) reconcile(before suspects) suspects {
 			lost[l] = true
 		}
 	}
-	ctx, cancel := context.WithTimeout(e.work, callTimeout)
-	defer cancel()
-	leases, err := e.store.HostLeases(ctx, e.HostID())
+	leases, err := e.store.HostLeases(e.inPages(t), e.HostID())
 	if err != nil {
 		e.log.Warn("leases could not be compared with the database", "error", err)
 		e.lost.Store(true)

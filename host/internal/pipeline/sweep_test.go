@@ -1,9 +1,12 @@
 package pipeline
 
 import (
+	"bytes"
 	"context"
 	"math/rand/v2"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/prometheus/client_golang/prometheus"
@@ -171,7 +174,7 @@ func (w *world) HostLeases(context.Context, int32) ([]store.Held, error) {
 // look makes the host compare its leases with the database. What it gives back must be
 // from a call whose reply never arrived, and is given back once.
 func (w *world) look(unknown suspects, back map[store.Held]bool) suspects {
-	unknown = w.engine.reconcile(unknown)
+	unknown = w.engine.reconcile(&turns{}, unknown)
 	given := w.engine.outcomes.take(100)
 	if given != nil {
 		w.engine.outcomes.done()
@@ -223,14 +226,146 @@ func TestABusyHostGivesBackToo(t *testing.T) {
 	for range 3 {
 		require.Zero(t, w.engine.outcomes.len())
 		calls = append(calls, w.engine.grants.begin())
-		unknown = w.engine.reconcile(unknown)
+		unknown = w.engine.reconcile(&turns{}, unknown)
 	}
 	for range 2 {
 		calls = append(calls, w.engine.grants.begin())
 		w.engine.grants.end(calls[0])
 		calls = calls[1:]
-		unknown = w.engine.reconcile(unknown)
+		unknown = w.engine.reconcile(&turns{}, unknown)
 	}
 	require.Len(t, w.engine.outcomes.take(1), 1)
 	require.Empty(t, unknown)
+}
+
+// vanished is a database whose machine is gone: no call gets an answer, and nothing says
+// so. It may have answered the sweep of messages before.
+type vanished struct {
+	Store
+
+	asked   map[string]int
+	stalled []vocab.UUID // the answer to the sweep of messages, if there is one
+	gone    int          // tasks that could not be finalized
+}
+
+func (v *vanished) wait(ctx context.Context, call string) error {
+	v.asked[call]++
+	ctx, end := store.Page(ctx)
+	defer end()
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+func (v *vanished) SweepHosts(ctx context.Context) ([]store.GoneHost, error) {
+	return nil, v.wait(ctx, "hosts")
+}
+
+func (v *vanished) SetWorkerPolicy(ctx context.Context, _ store.WorkerPolicy) error {
+	return v.wait(ctx, "policy")
+}
+
+func (v *vanished) SweepWorkerLeases(ctx context.Context, _ store.Policy) (store.SweptLeases, error) {
+	return store.SweptLeases{}, v.wait(ctx, "workers")
+}
+
+func (v *vanished) SweepLanes(ctx context.Context, _ store.Lane) (int, store.Lane, error) {
+	return 0, store.Lane{}, v.wait(ctx, "priorities")
+}
+
+func (v *vanished) SweepMessages(ctx context.Context, _ time.Duration) (int, []vocab.UUID, error) {
+	if v.stalled != nil {
+		v.asked["messages"]++
+		return 0, v.stalled, nil
+	}
+	return 0, nil, v.wait(ctx, "messages")
+}
+
+func (v *vanished) EnsurePartitions(ctx context.Context, _ int, _ time.Duration) error {
+	return v.wait(ctx, "partitions")
+}
+
+func (v *vanished) HostLeases(ctx context.Context, _ int32) ([]store.Held, error) {
+	return nil, v.wait(ctx, "leases")
+}
+
+func (v *vanished) Heartbeat(context.Context, int32, string, []string, time.Duration, []vocab.UUID) (bool, []store.Revoked, error) {
+	return true, nil, nil
+}
+
+func (v *vanished) ReleaseHost(ctx context.Context, _ int32, _ string, _ int) (int, error) {
+	return 3, v.wait(ctx, "release")
+}
+
+func (v *vanished) Finalize(ctx context.Context, _ vocab.UUID) (vocab.TaskState, error) {
+	v.gone++
+	return "", v.wait(ctx, "finalize")
+}
+
+// sweepOf runs the sweep of a host for a while. It returns whether the loop was ever
+// considered stuck.
+func sweepOf(t *testing.T, db *vanished, during time.Duration) (stuck bool) {
+	t.Helper()
+	db.asked = map[string]int{}
+	cfg := &Config{SweepInterval: time.Second, LostAfter: time.Second}
+	work, stop := context.WithCancel(t.Context())
+	e := &Engine{
+		store: db, finalizer: db, held: newHeld(), hub: newHub(), metrics: newMetrics(prometheus.NewRegistry()), log: hclog.NewNullLogger(),
+		work: work, base: time.Now(), rest: newResting(),
+	}
+	e.now.Store(cfg)
+	w := &turns{name: "sweep", every: func() time.Duration { return cfg.SweepInterval }}
+	e.watched = []*turns{w}
+	w.started(e)
+	over := make(chan struct{})
+	go func() { e.sweepLoop(w); close(over) }()
+	for range during / time.Second {
+		<-time.After(time.Second)
+		stuck = stuck || e.Loops()[0].Stuck > 0
+	}
+	stop()
+	<-over
+	return stuck
+}
+
+// TestTheSweepOutlivesADatabaseThatVanishes: every call is given up in time and made
+// again, so that the sweep works as soon as there is a database, and no restart of the
+// host is called for.
+func TestTheSweepOutlivesADatabaseThatVanishes(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		db := &vanished{}
+		require.False(t, sweepOf(t, db, 10*time.Minute))
+		for _, call := range []string{"hosts", "policy", "workers", "priorities", "messages", "partitions", "leases"} {
+			require.GreaterOrEqual(t, db.asked[call], 4, call)
+		}
+	})
+}
+
+// TestOneSilenceIsEnough: the database vanishes before many tasks can be finalized. The
+// sweep does not wait for each of them in turn.
+func TestOneSilenceIsEnough(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		db := &vanished{stalled: make([]vocab.UUID, 1000)}
+		require.False(t, sweepOf(t, db, 10*time.Minute))
+		require.GreaterOrEqual(t, db.asked["leases"], 4, "what comes after it")
+		require.Equal(t, db.asked["messages"], db.gone)
+	})
+}
+
+// TestWhatAHostCannotGiveBackInTimeIsLeftToOthers: it has told them that it has stopped,
+// and that is not a failure of its stop.
+func TestWhatAHostCannotGiveBackInTimeIsLeftToOthers(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		db := &vanished{asked: map[string]int{}}
+		e := &Engine{store: db, log: hclog.New(&hclog.LoggerOptions{Output: &log})}
+		ctx, cancel := context.WithTimeout(t.Context(), leaveTimeout)
+		defer cancel()
+		require.NoError(t, e.leave(ctx))
+		require.Equal(t, 1, db.asked["release"])
+		require.Contains(t, log.String(), "[WARN]")
+		require.Contains(t, log.String(), "gave leases back: steps=3")
+	})
 }

@@ -35,11 +35,15 @@ func (t *turns) started(e *Engine) {
 
 // turn runs one turn of a loop.
 func (e *Engine) turn(t *turns, run func()) {
-	t.began.Store(max(int64(time.Since(e.base)), 1))
+	t.again(e)
 	run()
 	t.ended.Store(int64(time.Since(e.base)))
 	t.began.Store(0)
 }
+
+// again notes, in a turn that makes any number of calls, that one of them has ended: the
+// next one has as much time as a turn.
+func (t *turns) again(e *Engine) { t.began.Store(max(int64(time.Since(e.base)), 1)) }
 
 // Loops returns the status of the engine's loops. A loop is not stuck while it keeps
 // retrying in a turn because the database does not answer.

@@ -96,18 +96,20 @@ func (s *Store) Rise(ctx context.Context, host int32, rises int64, state string,
 // HostLeases returns every lease that the host holds according to the database.
 func (s *Store) HostLeases(ctx context.Context, host int32) ([]Held, error) {
 	var held []Held
-	after := &vocab.UUID{}
-	for after != nil {
+	err := sweep(ctx, func(ctx context.Context, after vocab.UUID, limit int) (last *vocab.UUID, err error) {
 		var tasks, leases []vocab.UUID
 		var steps []int32
-		var last *vocab.UUID
-		if err := s.pool.QueryRow(ctx, sqlHostLeases, host, *after, sweepPage).Scan(&tasks, &steps, &leases, &last); err != nil {
-			return nil, fmt.Errorf("list leases of host %d: %w", host, err)
+		err = s.pool.QueryRow(ctx, sqlHostLeases, host, after, limit).Scan(&tasks, &steps, &leases, &last)
+		if err != nil {
+			return nil, err
 		}
 		for i := range tasks {
 			held = append(held, Held{StepKey{tasks[i], steps[i]}, leases[i]})
 		}
-		after = last
+		return last, err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list leases of host %d: %w", host, err)
 	}
 	return held, nil
 }
@@ -148,11 +150,13 @@ const sweepPage = 500
 // sweep runs a statement over all active tasks, page by page: on the tasks after a
 // given one, limit at most. page returns the last task of the page; nil: it has seen
 // all. If a page exceeds the statement timeout it has been rolled back, and a smaller
-// one is tried.
-func sweep(page func(after vocab.UUID, limit int) (last *vocab.UUID, err error)) error {
+// one is tried. See [InPages] for the context.
+func sweep(ctx context.Context, page func(ctx context.Context, after vocab.UUID, limit int) (last *vocab.UUID, err error)) error {
 	after, limit := &vocab.UUID{}, sweepPage
 	for after != nil {
-		last, err := page(*after, limit)
+		ctx, end := Page(ctx)
+		last, err := page(ctx, *after, limit)
+		end()
 		switch {
 		case err == nil:
 			after = last
@@ -179,7 +183,7 @@ func (s *Store) ReleaseHost(ctx context.Context, host int32, reason string, clai
 	if claimFactor > 0 {
 		factor = &claimFactor
 	}
-	err = sweep(func(after vocab.UUID, limit int) (last *vocab.UUID, err error) {
+	err = sweep(ctx, func(ctx context.Context, after vocab.UUID, limit int) (last *vocab.UUID, err error) {
 		var n int
 		var busy bool
 		err = s.plain.QueryRow(ctx, sqlReleaseHostSteps, host, reason, after, limit, factor).Scan(&n, &last, &busy)
@@ -192,6 +196,8 @@ func (s *Store) ReleaseHost(ctx context.Context, host int32, reason string, clai
 	if err != nil {
 		return released, fmt.Errorf("release steps of host %d: %w", host, err)
 	}
+	ctx, end := Page(ctx)
+	defer end()
 	if _, err := s.plain.Exec(ctx, sqlHostSwept, host); err != nil {
 		return released, fmt.Errorf("mark host %d as swept: %w", host, err)
 	}
@@ -202,7 +208,7 @@ func (s *Store) ReleaseHost(ctx context.Context, host int32, reason string, clai
 // message for longer than age are enqueued again. The tasks in which nothing can
 // move are returned, to be finalized.
 func (s *Store) SweepMessages(ctx context.Context, age time.Duration) (enqueued int, stalled []vocab.UUID, err error) {
-	err = sweep(func(after vocab.UUID, limit int) (last *vocab.UUID, err error) {
+	err = sweep(ctx, func(ctx context.Context, after vocab.UUID, limit int) (last *vocab.UUID, err error) {
 		var n int
 		var found []vocab.UUID
 		err = s.pool.QueryRow(ctx, sqlSweepMessages, after, limit, age).Scan(&n, &last, &found)
@@ -228,6 +234,7 @@ func (s *Store) EnsurePartitions(ctx context.Context, days int, keep time.Durati
 			_, err := tx.Exec(ctx, sqlEnsurePartitions, days, table, partitionWidth(keep))
 			return err
 		})
+		pageEnded(ctx)
 		if err != nil {
 			return fmt.Errorf("create partitions of %s: %w", table, err)
 		}

@@ -86,8 +86,10 @@ func (s *Store) SweepWorkerLeases(ctx context.Context, p Policy) (SweptLeases, e
 		var released, late int
 		var tasks []vocab.UUID
 		var states []string
-		err := s.pool.QueryRow(ctx, sqlSweepWorkerLeases, workerLeasePage, p.RetryAfterCap.Milliseconds(), p.ClaimFactor).
+		page, end := Page(ctx)
+		err := s.pool.QueryRow(page, sqlSweepWorkerLeases, workerLeasePage, p.RetryAfterCap.Milliseconds(), p.ClaimFactor).
 			Scan(&looked, &released, &late, &tasks, &states)
+		end()
 		if err != nil {
 			return all, fmt.Errorf("sweep leases of outside workers: %w", err)
 		}
