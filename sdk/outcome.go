@@ -116,9 +116,13 @@ func classified(e *handler.Error, err error) *pluginv1.Failure {
 	if wrapped, outer := error(e), err; wrapped != outer {
 		message = err.Error() // what wraps it tells where
 	}
+	code := clean(e.Code, maxCodeBytes)
+	if code == wire.CodeCancelled {
+		code = wire.CodeHandlerCancelled
+	}
 	f := &pluginv1.Failure{
 		Type:      string(kind),
-		Code:      clean(e.Code, maxCodeBytes),
+		Code:      code,
 		Message:   clean(message, maxMessageBytes),
 		Retryable: kind == vocab.RetryableError || kind == vocab.UnexpectedError,
 		Context:   failureContext(e.Context),

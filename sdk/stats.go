@@ -34,7 +34,7 @@ func (s *stats) count(o *pluginv1.Outcome, took time.Duration) {
 	case f == nil:
 		s.success.Add(1)
 		s.bytes.Add(int64(len(o.GetResult())))
-	case f.GetCode() == wire.CodeCancelled:
+	case wire.HandsBack(f):
 		s.cancelled.Add(1)
 	case f.GetRetryable():
 		s.retryable.Add(1)

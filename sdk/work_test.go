@@ -365,6 +365,8 @@ func TestFailures(t *testing.T) {
 		"permanent":             {failed(declined), plugintest.Failure{Type: vocab.PermanentError, Code: "DECLINED"}, "no money"},
 		"wrapped":               {failed(fmt.Errorf("charge card: %w", declined)), plugintest.Failure{Type: vocab.PermanentError, Code: "DECLINED"}, "charge card: DECLINED: no money"},
 		"retryable":             {failed(handler.Retryable(time.Second, "BUSY", "later")), plugintest.Failure{Type: vocab.RetryableError, Code: "BUSY", Retryable: true, RetryAfter: time.Second}, "later"},
+		"code of a hand-back":   {failed(handler.Permanent("CANCELLED\xff", "the order")), plugintest.Failure{Type: vocab.PermanentError, Code: "HANDLER_CANCELLED"}, "the order"},
+		"hand-back, later":      {failed(handler.Retryable(0, "CANCELLED", "the order")), plugintest.Failure{Type: vocab.RetryableError, Code: "HANDLER_CANCELLED", Retryable: true}, "the order"},
 		"permanent never waits": {failed(&handler.Error{Type: vocab.PermanentError, RetryAfter: time.Second}), plugintest.Failure{Type: vocab.PermanentError}, ""},
 		"longest wait":          {failed(handler.Retryable(1<<62, "", "")), plugintest.Failure{Type: vocab.RetryableError, Retryable: true, RetryAfter: (1<<32 - 1) * time.Millisecond}, ""},
 		"type not given":        {failed(&handler.Error{Message: "x"}), plugintest.Failure{Type: vocab.UnexpectedError, Retryable: true}, "x"},

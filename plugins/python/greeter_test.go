@@ -88,6 +88,20 @@ func TestSteps(t *testing.T) {
 	require.True(t, o.GetFailure().GetRetryable())
 }
 
+// The code of a handler's own failure does not hand the step back.
+func TestCodeOfAFailure(t *testing.T) {
+	t.Parallel()
+	cmd := exec.Command(python, "-B", "-c", `
+from types import SimpleNamespace
+from tasker_plugin import steps
+attempt = SimpleNamespace(reason="", timed_out=lambda: False)
+print(*(steps.fail(steps.Permanent(c, "no"), attempt).failure.code for c in ("CANCELLED", "NOBODY")))`)
+	cmd.Dir = "greeter"
+	out, err := cmd.CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	require.Equal(t, "HANDLER_CANCELLED NOBODY\n", string(out))
+}
+
 // Numbers are written with every digit that was read.
 func TestNumbersKeepTheirDigits(t *testing.T) {
 	t.Parallel()

@@ -12,7 +12,8 @@ import (
 type Error struct {
 	// Type is PermanentError, RetryableError or ValidationError.
 	Type vocab.ErrorType
-	// Code is a stable name for programs, such as PAYMENT_DECLINED. It may be empty.
+	// Code is a stable name for programs, such as PAYMENT_DECLINED. It may be empty. CANCELLED
+	// becomes HANDLER_CANCELLED: the host uses it for attempts that it has cancelled itself.
 	Code string
 	// Message is for people.
 	Message string
@@ -33,7 +34,7 @@ func (e *Error) Error() string {
 	return e.Code + ": " + e.Message
 }
 
-// Permanent returns an error that fails the step for good.
+// Permanent returns an error that fails the step for good. About the code, see [Error].
 func Permanent(code, format string, args ...any) *Error {
 	return &Error{Type: vocab.PermanentError, Code: code, Message: fmt.Sprintf(format, args...)}
 }

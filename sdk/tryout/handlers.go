@@ -172,7 +172,7 @@ func (s *suite) handsBack(ctx context.Context, w *Work) error {
 	if err != nil {
 		return fmt.Errorf("a step sent after Drain: %w", err)
 	}
-	if o.GetFailure().GetCode() != wire.CodeCancelled {
+	if !wire.HandsBack(o.GetFailure()) {
 		return fmt.Errorf("a step sent after Drain ends with %s: want a retryable failure with code %s, which hands it back", ended(o), wire.CodeCancelled)
 	}
 	return nil

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc/encoding/proto"
 
 	pluginv1 "github.com/tasker-systems/tasker-host/sdk/proto/tasker/plugin/v1"
+	"github.com/tasker-systems/tasker-host/sdk/vocab"
 )
 
 const (
@@ -60,7 +61,23 @@ const (
 // CodeCancelled is the code of a failure that is no verdict of the handler: the
 // host cancelled the attempt, or the plugin drains and did not run or finish
 // it. The attempt should be counted as released.
+//
+// A handler's own failure must not have it: see [CodeHandlerCancelled].
 const CodeCancelled = "CANCELLED"
+
+// CodeHandlerCancelled is sent instead of [CodeCancelled] if that is the code
+// of a handler's own failure, which is a verdict.
+const CodeHandlerCancelled = "HANDLER_CANCELLED"
+
+// HandsBack reports whether a failure hands the step back: it has
+// [CodeCancelled], and is not a failure for good, which only a handler decides.
+func HandsBack(f *pluginv1.Failure) bool {
+	if f.GetCode() != CodeCancelled {
+		return false
+	}
+	t := vocab.ErrorType(f.GetType())
+	return f.GetRetryable() || t != vocab.PermanentError && t != vocab.ValidationError
+}
 
 // Handshake is how a host and a plugin recognise each other. The cookie
 // distinguishes a start by a host from a start by hand; it is not a protection.

@@ -19,6 +19,7 @@ import (
 
 	pluginv1 "github.com/tasker-systems/tasker-host/sdk/proto/tasker/plugin/v1"
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
+	"github.com/tasker-systems/tasker-host/sdk/wire"
 )
 
 // A crash releases every step in the process at once, and those that waited for room
@@ -89,6 +90,20 @@ func TestAPluginThatEndsHandsStepsBack(t *testing.T) {
 	require.True(t, s.drains(now))
 	require.True(t, s.drains(now.Add(returnsFor-1)))
 	require.False(t, s.drains(now.Add(returnsFor)))
+}
+
+// A failure for good is a verdict whatever its code is: plugins built with an older SDK
+// send a handler's code as it is.
+func TestAFailureForGoodIsNotHandedBack(t *testing.T) {
+	t.Parallel()
+	kind := func(f *pluginv1.Failure) vocab.Outcome {
+		f.Code = wire.CodeCancelled
+		return outcomeOf(&pluginv1.Outcome{Failure: f}, cancellation{}, 1).Kind
+	}
+	require.Equal(t, vocab.OutcomePermanent, kind(&pluginv1.Failure{Type: "PermanentError"}))
+	require.Equal(t, vocab.OutcomePermanent, kind(&pluginv1.Failure{Type: "ValidationError"}))
+	require.Equal(t, vocab.OutcomeReleased, kind(&pluginv1.Failure{Type: "UnexpectedError", Retryable: true}))
+	require.Equal(t, vocab.OutcomeReleased, kind(&pluginv1.Failure{}), "in other languages")
 }
 
 // If the stream of a living process ends, this is a crash too.

@@ -30,7 +30,7 @@ func outcomeOf(o *pluginv1.Outcome, cancelled cancellation, generation uint64) O
 		return succeed(out)
 	case cancelled.code != "":
 		return released(cancelled.code, cancelled.reason, generation)
-	case failure.GetCode() == wire.CodeCancelled:
+	case wire.HandsBack(failure):
 		return released(ReasonDraining, clip(failure.GetMessage(), maxFailureText), generation)
 	case failure.GetRetryable():
 		out.Kind = vocab.OutcomeRetryable

@@ -14,6 +14,7 @@ MAX_RESULT_BYTES = 4 << 20
 MAX_NOTE_BYTES = 256
 PROGRESS_PACE = 0.25  # seconds between two reports of a step
 CANCELLED = "CANCELLED"  # the code that hands a step back
+HANDLER_CANCELLED = "HANDLER_CANCELLED"  # sent instead if it is the code of a handler's own failure
 
 
 def loads(raw):
@@ -256,7 +257,8 @@ def fail(error, step):
     if step.timed_out():
         return failure("TimeoutError", "", f"timed out after {step.message.timeout_ms} ms: {error}", True)
     if isinstance(error, Failure):
-        f = failure(error.type, error.code, str(error), error.retryable)
+        code = HANDLER_CANCELLED if error.code == CANCELLED else error.code
+        f = failure(error.type, code, str(error), error.retryable)
         f.failure.retry_after_ms = int(error.retry_after * 1000)
         return f
     print("".join(traceback.format_exception(error)), file=sys.stderr)
