@@ -278,7 +278,7 @@ $$;
 
 -- Takes the locks that are needed to record the failures of the arrays, in their
 -- order: those of the steps and, in tasks in which one of them fails for good, of all
--- steps that can move. An outcome without a lease (null) is for an enqueued step.
+-- steps that can move. An outcome without a lease (null) is for a step that nobody has claimed.
 --
 -- Which steps fail for good is determined before anything is locked: what that
 -- depends on is changed only by the holder of the lease.
@@ -295,7 +295,7 @@ begin
        select o.plan_id, o.claims, o.attempts
          from tasker_workflow_steps o
         where o.task_uuid = u.task_uuid and o.step_no = u.step_no
-          and case when u.lease_id is null then o.state = 'enqueued' else o.state = 'in_progress' and o.lease_id = u.lease_id end
+          and case when u.lease_id is null then o.state in ('enqueued', 'pending') and o.remaining_parents = 0 else o.state = 'in_progress' and o.lease_id = u.lease_id end
        offset 0) s
      cross join lateral (
        select z.retryable, z.max_attempts from tasker_named_steps z where z.plan_id = s.plan_id and z.step_no = u.step_no offset 0) n
@@ -307,7 +307,7 @@ begin
   else
     perform from (select distinct u.task_uuid, u.step_no from unnest(p_task, p_step, p_outcome) u(task_uuid, step_no, outcome) where u.outcome <> 'success') u
        join tasker_workflow_steps s on s.task_uuid = u.task_uuid and s.step_no = u.step_no
-      where s.state in ('enqueued', 'in_progress')
+      where s.state in ('enqueued', 'in_progress') or s.state = 'pending' and s.remaining_parents = 0
       order by s.task_uuid, s.step_no for update of s;
   end if;
 end

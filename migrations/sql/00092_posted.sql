@@ -12,7 +12,7 @@
 -- Records outcomes that were posted on p_queue. The arrays are ordered, and have the
 -- same meaning as in tasker_settle_steps; p_msg_id is the message that each outcome
 -- came in, and p_lease the lease that it names. An outcome without a lease (null) is from a
--- worker that has claimed nothing. It counts if the step is still enqueued: then the
+-- worker that has claimed nothing. It counts if the step could be claimed now: then the
 -- step is leased and settled here in one go. Of several such outcomes for one step the
 -- first counts. p_host is the calling host, for the history: nothing is leased to it.
 --
@@ -59,11 +59,12 @@ begin
     if p_outcome[1] = 'success' then
       perform from (select distinct u.task_uuid, u.step_no from unnest(p_task, p_step) u(task_uuid, step_no)) u
          join tasker_workflow_steps s on s.task_uuid = u.task_uuid and s.step_no = u.step_no
-        where s.state in ('enqueued', 'in_progress')
+        where s.state in ('enqueued', 'in_progress') or s.state = 'pending' and s.remaining_parents = 0
         order by s.task_uuid, s.step_no for update of s;
     else
       perform tasker_lock_failing(p_task, p_step, v_lease, p_outcome, p_claim_factor);
     end if;
+    v_now := clock_timestamp();  -- a step that was settled while this waited may be due
     for v_row in
       with adopted as (
         update tasker_workflow_steps s
@@ -73,12 +74,14 @@ begin
                   from unnest(p_task, p_step, v_lease) with ordinality u(task_uuid, step_no, lease_id, ord)
                  where u.lease_id is null
                  group by u.task_uuid, u.step_no) u
+         cross join lateral (  -- as in tasker_enqueue
+           select o.state from tasker_workflow_steps o where o.task_uuid = u.task_uuid and o.step_no = u.step_no offset 0) was
          where s.task_uuid = u.task_uuid and s.step_no = u.step_no
-           and s.state = 'enqueued' and s.remaining_parents = 0
-        returning s.task_uuid, s.step_no, s.sort_key, s.lease_id, u.ord
+           and (s.state = 'enqueued' or s.state = 'pending' and coalesce(s.due_at, v_now) <= v_now) and s.remaining_parents = 0
+        returning s.task_uuid, s.step_no, s.sort_key, s.lease_id, was.state as from_state, u.ord
       ), logged as (
         insert into tasker_workflow_step_transitions (task_uuid, step_no, sort_key, from_state, to_state, created_at, host_id, lease_id, metadata)
-        select a.task_uuid, a.step_no, a.sort_key, 'enqueued', 'in_progress', v_now, p_host, a.lease_id, '{"reason": "result_without_claim"}'
+        select a.task_uuid, a.step_no, a.sort_key, a.from_state, 'in_progress', v_now, p_host, a.lease_id, '{"reason": "result_without_claim"}'
           from adopted a
       )
       select a.ord, a.lease_id from adopted a

@@ -117,7 +117,9 @@ var mutants = []mutant{
 	{"claim what the host does not serve", claimSteps, "from named n where n.served order by", "from named n order by", hintHunt},
 	{"claim by the clock of before", claimSteps, "v_now := clock_timestamp();", "v_now := clock_timestamp() - interval '1 s';", dueHunt},
 
-	{"a result without a claim for what runs", settlePosted, "and s.state = 'enqueued' and", "and", machineHunt},
+	{"a result without a claim for what runs", settlePosted, "s.state = 'pending' and coalesce", "coalesce", machineHunt},
+	{"no result without a claim for another attempt", settlePosted, "s.state = 'enqueued' or s.state = 'pending' and coalesce(s.due_at, v_now) <= v_now", "s.state = 'enqueued'", attemptHunt},
+	{"a result without a claim before it is due", settlePosted, "s.state = 'pending' and coalesce(s.due_at, v_now) <= v_now", "s.state = 'pending'", attemptHunt},
 	{"a second result without a claim", settlePosted, "min(u.ord) as ord", "max(u.ord) as ord", twiceHunt},
 	{"a result whose message is gone", settlePosted, "v_lease[v_ord] := v_never;", "null;", goneHunt},
 	{"a message that outlives its result", settlePosted, "perform pgmq.delete(p_queue, v_judged);", "null;", machineHunt},

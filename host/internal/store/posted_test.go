@@ -66,12 +66,16 @@ func (m *machine) posted(s store.Settlement) store.Posted {
 func (m *machine) settlePosted(batch []store.Posted, gone map[int64]bool) {
 	letters := m.letters()
 	at := [2]time.Time{0: m.now()}
+	leases := make([]int, len(batch))
+	for i := range batch {
+		leases[i] = m.leases(batch[i].StepKey)
+	}
 	got, err := m.bed.store.SettlePosted(m.ctx, pick(m, "host", m.live), posted, m.policy, batch)
 	m.must(err)
 	at[1] = m.now()
 	for i := range batch { // first, all that can be leased are leased
 		if p := &batch[i]; p.Lease == none && !gone[p.Message] {
-			if s := m.model.step(p.StepKey); s != nil && s.state == vocab.StepEnqueued {
+			if s := m.model.step(p.StepKey); s != nil && s.waits() && m.wasDue(s, p.StepKey, m.leases(p.StepKey) > leases[i], at) {
 				p.Lease = m.adopted(p.StepKey)
 			}
 		}
@@ -103,6 +107,29 @@ func (m *machine) settlePosted(batch []store.Posted, gone map[int64]bool) {
 		if verdicts[i] == store.Recorded && m.exec("delete from tasker_worker_leases where lease_id = $1", p.Lease) > 0 {
 			m.Fatalf("the lease of step %v outlives it", p.StepKey)
 		}
+	}
+}
+
+// leases counts the leases that a step has had; 0 also for a step that does not exist.
+func (m *machine) leases(key store.StepKey) (n int) {
+	m.must(m.bed.pool.QueryRow(m.ctx, "select coalesce(sum(s.lease_no), 0) from tasker_workflow_steps s where s.task_uuid = $1 and s.step_no = $2",
+		key.Task, key.Number).Scan(&n))
+	return n
+}
+
+// wasDue reports whether a step that waits could be claimed. Only if it became due
+// meanwhile does that depend on what was seen.
+func (m *machine) wasDue(s *modelStep, key store.StepKey, leased bool, at [2]time.Time) bool {
+	switch {
+	case s.state == vocab.StepEnqueued || !s.dueTo.After(at[0]):
+		return true
+	case s.dueFrom.After(at[1]):
+		if leased {
+			m.Fatalf("step %v was leased %s before it was due", key, s.dueFrom.Sub(at[1]))
+		}
+		return false
+	default:
+		return leased
 	}
 }
 
@@ -164,6 +191,42 @@ func twiceHunt(t *testing.T, b *bed) string {
 	return oracleSays(t, b)
 }
 
+// attemptHunt: a step without a claim fails, and its next attempt ends before it is due
+// and after.
+func attemptHunt(t *testing.T, b *bed) string {
+	t.Helper()
+	host := b.host(t)
+	for _, last := range []vocab.Outcome{vocab.OutcomeSuccess, vocab.OutcomeRetryable} {
+		steps := fan(1)
+		steps[0].Retry.MaxAttempts = 2
+		task, _ := b.create(t, b.grant(host, 0), b.mustPlan(t, steps...))
+		step := store.StepKey{Task: task}
+		for i, attempt := range []struct {
+			due     string
+			outcome vocab.Outcome
+			verdict store.Verdict
+		}{
+			{"null", vocab.OutcomeRetryable, store.Recorded},
+			{"clock_timestamp() + interval '1 hour'", vocab.OutcomeSuccess, store.StaleLease},
+			{"clock_timestamp()", last, store.Recorded},
+		} {
+			b.exec(t, "update tasker_workflow_steps set due_at = "+attempt.due+" where task_uuid = $1", task)
+			got, err := b.store.SettlePosted(t.Context(), host, posted, policy, []store.Posted{b.post(t, settlement(step, none, attempt.outcome))})
+			require.NoError(t, err)
+			if got.Verdicts[0] != attempt.verdict {
+				return fmt.Sprintf("result %d is %s, want %s", i, got.Verdicts[0], attempt.verdict)
+			}
+		}
+		if tries := one[int](t, b, "select attempts from tasker_workflow_steps where task_uuid = $1", task); tries != 2 {
+			return fmt.Sprintf("%d attempts are counted, want 2", tries)
+		}
+		if state := b.taskState(t, task); (state == vocab.TaskComplete) != (last == vocab.OutcomeSuccess) || state == vocab.TaskInProgress {
+			return fmt.Sprintf("the task is %s after a %s", state, last)
+		}
+	}
+	return oracleSays(t, b)
+}
+
 // postedOrderHunt: one result names the lease of a step, another is for a later step of
 // the same task and without a claim; both kinds of steps are settled in order.
 func postedOrderHunt(t *testing.T, b *bed) string {
@@ -195,7 +258,9 @@ func (b *bed) postInOrder(t *testing.T, host int32, task vocab.UUID, batch ...st
 
 func TestPostedResults(t *testing.T) {
 	t.Parallel()
-	for name, hunt := range map[string]func(*testing.T, *bed) string{"twice": twiceHunt, "order": postedOrderHunt, "bury": buryOrderHunt} {
+	for name, hunt := range map[string]func(*testing.T, *bed) string{
+		"twice": twiceHunt, "attempt": attemptHunt, "order": postedOrderHunt, "bury": buryOrderHunt,
+	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			require.Empty(t, hunt(t, newBed(t)))
