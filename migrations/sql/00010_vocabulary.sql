@@ -106,7 +106,8 @@ $$;
 -- +goose StatementEnd
 
 -- The priority of a step in the queue: its own, which grows with the age of its
--- task so that nothing waits for ever. The bands are those of the reference.
+-- task so that nothing waits for ever behind priorities 0 to 4. The bands are those of
+-- the reference.
 -- +goose StatementBegin
 create function tasker_computed_priority(p_priority integer, p_age_seconds double precision)
 returns double precision language sql immutable strict parallel safe as $$

@@ -161,6 +161,24 @@ returns boolean language sql immutable as $$
 $$;
 -- +goose StatementEnd
 
+-- Whether JSON takes more than p_max_bytes once its numbers are written out. It stops as
+-- soon as it knows: all of 1e131071,1e131071,… at once could be more than memory holds.
+-- +goose StatementBegin
+create function tasker_worker_too_wide(p_json text, p_value jsonb, p_max_bytes bigint)
+returns boolean language plpgsql immutable as $$
+declare
+  v_bytes  bigint := octet_length(p_json);
+  v_number jsonb;
+begin
+  for v_number in select n.value from jsonb_path_query(p_value, 'strict $.** ? (@.type() == "number")') n(value) loop
+    v_bytes := v_bytes + octet_length(v_number::text);
+    exit when v_bytes > p_max_bytes;
+  end loop;
+  return v_bytes > p_max_bytes;
+end
+$$;
+-- +goose StatementEnd
+
 -- What is wrong with a text that should be JSON that we can store; null: nothing.
 -- jsonb stores what passes without losing a digit.
 -- +goose StatementBegin
@@ -181,8 +199,6 @@ begin
   end;
   if p_object and jsonb_typeof(v_value) <> 'object' then
     return format('%s is not a JSON object', p_what);
-  elsif tasker_worker_swells(p_text, p_max_bytes) and octet_length(v_value::text) > 2 * p_max_bytes then
-    return format('%s has numbers that take %s bytes when they are written out: send them as strings', p_what, octet_length(v_value::text));
   end if;
   -- The depth is at most the number of brackets: only suspicious texts are taken apart.
   if length(p_text) - length(translate(p_text, '[{', '')) > p_max_depth then
@@ -200,6 +216,9 @@ begin
        where jsonb_typeof(e.value) in ('array', 'object');
       v_depth := v_depth + 1;
     end loop;
+  end if;
+  if tasker_worker_swells(p_text, p_max_bytes) and tasker_worker_too_wide(p_text, v_value, 2::bigint * p_max_bytes) then
+    return format('%s takes more than %s bytes when its numbers are written out: send them as strings', p_what, 2::bigint * p_max_bytes);
   end if;
   return null;
 end
@@ -328,6 +347,15 @@ end
 $$;
 -- +goose StatementEnd
 
+-- A length of time in seconds. Months and days have none of their own: 1000 years less
+-- 360000 days compares as nothing, but takes fourteen years when it is added to a time.
+-- +goose StatementBegin
+create function tasker_worker_span(p_span interval)
+returns interval language sql immutable as $$
+  select extract(epoch from p_span)::double precision * interval '1 second'
+$$;
+-- +goose StatementEnd
+
 -- Refuses a request for work that makes no sense, or that the caller may not make.
 -- p_known is a namespace in which the caller is known to be allowed to work, or null.
 -- +goose StatementBegin
@@ -377,6 +405,7 @@ declare
   v_job    record;
   v_worker integer;
 begin
+  p_lease := tasker_worker_span(p_lease);
   perform tasker_worker_asks(p_namespace, p_worker, p_handlers, p_qty, p_lease, null);
   v_got := tasker_claim_steps(null, p_namespace || '_queue', p_handlers,
              array(select h.handler_id from tasker_handlers h where h.name = any(p_handlers)), p_qty, 0, p_worker, p_lease);
@@ -408,7 +437,7 @@ $$;
 -- of at most 4096 bytes for people to see. The verdict is
 --   ok                the lease holds until lease_until
 --   cancel_requested  stop: reason is task_cancelled, or timeout when the step's
---                     timeout has passed; no answer will count
+--                     timeout has passed; no answer counts once that is recorded
 --   stale_lease       stop: the step belongs to somebody else, or has been settled
 --   invalid           the progress was refused, for the reason given; the lease was extended
 -- +goose StatementBegin
@@ -646,6 +675,7 @@ declare
   v_at     timestamptz;
 begin
   v_step := tasker_worker_step(p_step, p_lease);
+  p_lease_for := tasker_worker_span(p_lease_for);
   perform tasker_worker_asks(p_namespace, p_worker, p_handlers, 1, p_lease_for, v_step.o_namespace);
   detail := tasker_worker_refusal(p_output, p_metadata);
   if detail is not null then
@@ -868,6 +898,7 @@ begin
   if v_count > 500 then
     raise exception 'an exchange is for up to 500 steps, not for %', v_count using errcode = 'invalid_parameter_value';
   end if;
+  p_lease_for := tasker_worker_span(p_lease_for);
   perform tasker_worker_asks(p_namespace, p_worker, p_handlers, p_qty, p_lease_for, null);
   v_served := array(select h.handler_id from tasker_handlers h where h.name = any(p_handlers));
   perform tasker_may_lease(null);  -- before any lock of a step
@@ -920,6 +951,7 @@ as $$
 declare
   v_namespace text := (tasker_worker_step(p_step, p_lease)).o_namespace;
 begin
+  p_delay := tasker_worker_span(p_delay);
   if p_delay is null or p_delay not between interval '0' and interval '1 day' then
     verdict := 'invalid'; detail := format('a delay of %s is not between 0 and 1 day', p_delay);
   elsif v_namespace is null then
@@ -1023,6 +1055,10 @@ begin
              array_fill(null::bigint, array[cardinality(v_back.tasks)]), array_fill(null::text, array[cardinality(v_back.tasks)]),
              array_fill(null::text, array[cardinality(v_back.tasks)]), v_back.errors, array_fill(0::bigint, array[cardinality(v_back.tasks)]),
              p_retry_after_cap_ms, p_claim_factor) r;
+    -- What was recorded under these leases is the timeout, not what their workers still send.
+    update tasker_workflow_steps s set lease_id = null
+      from unnest(v_back.tasks, v_back.steps, v_back.leases, v_back.outcomes) u(task_uuid, step_no, lease_id, outcome)
+     where u.outcome = 'retryable' and s.task_uuid = u.task_uuid and s.step_no = u.step_no and s.lease_id = u.lease_id;
   end if;
   update tasker_worker_leases l set look_at = s.lease_until
     from tasker_workflow_steps s
@@ -1080,11 +1116,13 @@ drop function tasker_worker_record(uuid, uuid, tasker_outcome, text, text, jsonb
 drop function tasker_worker_count(uuid[], tasker_outcome);
 drop function tasker_worker_heartbeat(uuid, uuid, text);
 drop function tasker_worker_claim(text, text, text[], integer, interval);
+drop function tasker_worker_span(interval);
 drop function tasker_worker_asks(text, text, text[], integer, interval, text);
 drop function tasker_worker_jobs(integer, interval, timestamptz[], uuid[], integer[], uuid[], integer[], integer[], integer[]);
 drop function tasker_worker_job(integer, interval, timestamptz, uuid, integer, uuid, integer, integer, uuid);
 drop function tasker_worker_refusal(text, text);
 drop function tasker_worker_fault(text, text, integer, integer, boolean);
+drop function tasker_worker_too_wide(text, jsonb, bigint);
 drop function tasker_worker_swells(text, integer);
 drop function tasker_worker_seen(text, text);
 drop function tasker_worker_step(uuid, uuid);

@@ -153,6 +153,7 @@ var mutants = []mutant{
 	{"extend what has ended", "tasker_worker_heartbeat", "and s.state = 'in_progress' and s.lease_id = p_lease\n    returning", "and s.lease_id = p_lease\n    returning", heartbeatHunt},
 	{"no word of a cancel", "tasker_worker_heartbeat", "and s.state = 'cancelled' and", "and false and", cancelledHunt},
 	{"extend beyond the timeout", "tasker_worker_heartbeat", "lease_until = least(v_now + v_lease.lease, v_lease.deadline_at)", "lease_until = v_now + v_lease.lease", timeoutHunt},
+	{"an answer after the timeout takes its credit", "tasker_sweep_worker_leases", "set lease_id = null", "set lease_id = s.lease_id", timeoutHunt},
 	{"a lease longer than the timeout", claimSteps, "least(p_lease, w.timeout)", "p_lease", timeoutHunt},
 	{"a lease of one longer than the timeout", claimSteps, "least(p_lease, v_one.timeout)", "p_lease", timeoutHunt},
 	{"go on and wait", claimSteps, "for update skip locked;", "for update;", nextHunt},

@@ -143,6 +143,13 @@ func timeoutHunt(t *testing.T, b *bed) string {
 	if swept.TimedOut != 1 || attempts != 1 || b.stepState(t, task, 0) != vocab.StepPending {
 		return fmt.Sprintf("%+v, %d attempts charged, step %s", swept, attempts, b.stepState(t, task, 0))
 	}
+	for _, outcome := range []string{"success", "permanent"} {
+		verdict, _, err := outsider{b.pool}.settle(t.Context(), j.StepKey, j.ID, outcome, nil, nil)
+		require.NoError(t, err)
+		if verdict != "stale_lease" {
+			return fmt.Sprintf("a %s after the timeout was recorded is %s", outcome, verdict)
+		}
+	}
 	return oracleSays(t, b)
 }
 

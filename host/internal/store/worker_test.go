@@ -445,6 +445,7 @@ func TestWorkersInput(t *testing.T) {
 		"select from tasker_worker_claim($1, 'w', '{}')":                                                      "handlers",
 		"select from tasker_worker_claim($1, 'w', '{a}', 101)":                                                "1 to 100 steps, not for 101",
 		"select from tasker_worker_claim($1, 'w', '{a}', 1, '0 s')":                                           "1 second to 1 day",
+		"select from tasker_worker_claim($1, 'w', '{a}', 1, '1000 years -360000 days 1 minute')":              "1 second to 1 day",
 		"select from tasker_worker_heartbeat(null, null)":                                                     "a step and its lease",
 		"select from tasker_worker_settle(gen_random_uuid(), null, 'success')":                                "a step and its lease",
 		"select from tasker_worker_complete('{}', '{}', '{}')":                                                "1 to 500 steps, not for 0",
@@ -472,7 +473,7 @@ func TestWorkersInput(t *testing.T) {
 		{"success", "{", nil, "output is not JSON that can be stored"},
 		{"success", `"\u0000"`, nil, "output is not JSON that can be stored"},
 		{"success", `"` + strings.Repeat("x", 1000) + `"`, nil, "output is 1002 bytes long: at most 1000 are allowed"},
-		{"success", "1e9999", nil, "numbers that take 10000 bytes"},
+		{"success", "1e9999", nil, "output takes more than 2000 bytes when its numbers are written out"},
 		{"success", "[[[[[1]]]]]", nil, "nested deeper than 4 levels"},
 		{"success", "1", "{}", "a success has no error"},
 		{"retryable", "1", nil, "a failure has an error"},
@@ -487,6 +488,9 @@ func TestWorkersInput(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, "invalid", verdict)
 	require.Contains(t, reason, "progress is not JSON")
+	require.NoError(t, b.pool.QueryRow(ctx, "select verdict, detail from tasker_worker_release($1, $2, '1000 years -360000 days')", j.UUID(), j.ID).Scan(&verdict, &reason))
+	require.Equal(t, "invalid", verdict)
+	require.Contains(t, reason, "is not between 0 and 1 day")
 	verdict, _, err = w.settle(ctx, store.StepKey{Task: taskUUID()}, j.ID, "success", nil, nil)
 	require.NoError(t, err)
 	require.Equal(t, "unknown", verdict)
@@ -532,10 +536,13 @@ func completeHunt(t *testing.T, b *bed) string {
 		}
 	}
 	swollen := "[" + strings.Repeat("1e131071,", 69) + "1e131071]" // 9 MB when stored
+	huge := "[" + strings.Repeat("1e131071,", 8200) + "1]"         // more than a text can have
 	deep := strings.Repeat("[", 65) + strings.Repeat("]", 65)
-	all, err = w.complete(t.Context(), []vocab.UUID{steps[2], steps[5]}, []vocab.UUID{leases[2], leases[5]}, []string{swollen, deep})
-	require.NoError(t, err)
-	if all[0].Verdict != "invalid" || all[1].Verdict != "invalid" {
+	all, err = w.complete(t.Context(), []vocab.UUID{steps[2], steps[2], steps[5]}, []vocab.UUID{leases[2], leases[2], leases[5]}, []string{swollen, huge, deep})
+	if err != nil {
+		return refusedOrWrong(t, err)
+	}
+	if all[0].Verdict != "invalid" || all[1].Verdict != "invalid" || all[2].Verdict != "invalid" {
 		return fmt.Sprintf("what is too large and what is too deep: %v", all)
 	}
 	workers, err := b.store.Workers(t.Context())
