@@ -216,6 +216,7 @@ func TestBackendErrors(t *testing.T) {
 		{"unknown", fmt.Errorf(`query: pq: relation "secret" does not exist`), 500, api.CodeInternal},
 		{"unavailable", api.Unavailable("the database does not answer", 1500*time.Millisecond, fmt.Errorf("dial secret-host")), 503, api.CodeUnavailable},
 		{"wrapped_unavailable", fmt.Errorf("shutting down: %w", api.ErrUnavailable), 503, api.CodeUnavailable},
+		{"unavailable_without_a_code", &api.Fault{Kind: api.ErrUnavailable, Detail: "later"}, 503, api.CodeUnavailable},
 		{"timeout", fmt.Errorf("select secret: %w", context.DeadlineExceeded), 503, api.CodeUnavailable},
 		{"wrapped_not_found", fmt.Errorf("task x: %w", api.ErrNotFound), 404, api.CodeNotFound},
 		{"wrapped_conflict", fmt.Errorf("task x: %w", api.ErrConflict), 409, api.CodeConflict},

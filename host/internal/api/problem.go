@@ -83,7 +83,7 @@ func problemOfFault(f *Fault) *problem {
 		return newProblem(http.StatusGone, f.Code, f.Detail, f.Issues...)
 	case ErrUnavailable:
 		p := unavailable(f.Detail, f.RetryAfter)
-		if f.Code != CodeUnavailable {
+		if f.Code != "" && f.Code != CodeUnavailable {
 			p.Problem = newProblem(p.Status, f.Code, f.Detail).Problem
 		}
 		return p

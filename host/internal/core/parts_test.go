@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -82,6 +83,16 @@ func TestFaultsOfPlugins(t *testing.T) {
 	require.True(t, ok)
 	require.Equal(t, []api.Issue{{Location: "text:4", Detail: "x"}, {Location: "/p/plugins.lock:5", Detail: "y"}}, fault.Issues)
 	require.Equal(t, "/p/plugins.toml", file[0].Source, "the error itself stays")
+	for code, err := range map[string]error{
+		api.CodeUnavailable + " 1": pluginFault(fmt.Errorf("swap: %w", pluginhost.ErrNotRecorded)),
+		api.CodeUnavailable + " 2": pluginFault(fmt.Errorf("release: %w", pluginhost.ErrStopping)),
+		api.CodeUnavailable + " 3": filesFault(fmt.Errorf("apply plugins: %w", pluginhost.ErrStopping)),
+		api.CodeStateForbidden:     filesFault(fmt.Errorf("change plugins: %w: stopped", errNotInState)),
+	} {
+		fault, ok := errors.AsType[*api.Fault](err)
+		require.True(t, ok)
+		require.Equal(t, strings.Fields(code)[0], fault.Code)
+	}
 }
 
 // tasker migrate status does not accept a schema that tasker up refuses.

@@ -103,8 +103,15 @@ func inText(err error, file string) error {
 	return moved
 }
 
-// filesFault returns what is wrong with the files, problem by problem.
+// filesFault returns what is wrong with the files, problem by problem, or why the host did
+// not look at them.
 func filesFault(err error) error {
+	switch {
+	case errors.Is(err, errNotInState):
+		return api.Conflict(api.CodeStateForbidden, "%s", err.Error())
+	case errors.Is(err, pluginhost.ErrStopping), errors.Is(err, pluginhost.ErrNotRecorded):
+		return api.Unavailable(err.Error(), 0, nil)
+	}
 	f := &api.Fault{Kind: api.ErrInvalid, Code: api.CodePluginsInvalid, Detail: "the plugin files are invalid; what ran before keeps running"}
 	if e, ok := errors.AsType[*config.Error](err); ok {
 		for _, problem := range e.Problems {
@@ -270,7 +277,7 @@ func pluginFault(err error) error {
 	case errors.Is(err, pluginhost.ErrNoSlot), errors.Is(err, pluginwatch.ErrNotNamed):
 		return &api.Fault{Kind: api.ErrNotFound, Code: api.CodePluginNotFound, Detail: err.Error()}
 	case errors.Is(err, pluginhost.ErrNotRecorded), errors.Is(err, pluginhost.ErrStopping):
-		return &api.Fault{Kind: api.ErrUnavailable, Detail: err.Error()}
+		return api.Unavailable(err.Error(), 0, nil)
 	default:
 		return api.Conflict(api.CodePluginRefused, "%s", err.Error())
 	}
