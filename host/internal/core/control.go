@@ -83,7 +83,8 @@ func (h *halt) wasForced() bool {
 }
 
 // drainTime returns a context that ends when ctx does, when the drain is cut short, or
-// when its time is over, even if that time changes meanwhile.
+// when its time is over, even if that time changes meanwhile. The service manager is told
+// of the change: it would kill the host at the end of the time that it was told of before.
 func (c *Core) drainTime(ctx context.Context) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancel(ctx)
 	var watching sync.WaitGroup
@@ -93,6 +94,7 @@ func (c *Core) drainTime(ctx context.Context) (context.Context, context.CancelFu
 			select {
 			case <-c.halt.paced:
 				over.Stop()
+				c.manager.stopping()
 				continue
 			case <-over.C:
 			case <-c.halt.cut:

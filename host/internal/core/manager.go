@@ -33,8 +33,8 @@ func (t *tellManager) up() {
 	})
 }
 
-// stopping reports that the host is stopping, and how long that may take. The watchdog is
-// fed until the host has stopped.
+// stopping reports that the host is stopping, and how long that may take from now on; again
+// if that changes. The watchdog is fed until the host has stopped.
 func (t *tellManager) stopping() {
 	o := t.core.inForce().Orchestration
 	left := time.Until(t.core.halt.until(o.DrainTimeout)) + o.EmergencyTimeout + 2*stopSlack
