@@ -134,16 +134,40 @@ func (b *Breaker) Allow() (done func(o Outcome, err error), err error) {
 	defer b.tell()
 	defer b.mu.Unlock()
 	now := b.set.now()
-	if b.forced != "" || now.Before(b.until) {
+	done, ok := b.enter(now)
+	if !ok {
 		return nil, b.refuse(now)
+	}
+	return done, nil
+}
+
+// Report reports the outcome of a call that bypassed the breaker. It has the effect of a
+// call that Allow let through, and none if Allow would refuse one.
+func (b *Breaker) Report(o Outcome, err error) {
+	if !b.set.Enabled() {
+		return
+	}
+	b.mu.Lock()
+	done, ok := b.enter(b.set.now())
+	b.mu.Unlock()
+	b.tell()
+	if ok {
+		done(o, err)
+	}
+}
+
+// enter lets a call through if it may pass now. It is called with mu held.
+func (b *Breaker) enter(now time.Time) (done func(o Outcome, err error), ok bool) {
+	if b.forced != "" || now.Before(b.until) {
+		return nil, false
 	}
 	inner := b.inner
 	report, err := inner.Allow()
 	if err != nil {
-		return nil, b.refuse(now)
+		return nil, false
 	}
 	b.look(now)
-	return func(o Outcome, err error) { b.end(inner, report, o, err) }, nil
+	return func(o Outcome, err error) { b.end(inner, report, o, err) }, true
 }
 
 // refuse is called with mu held.

@@ -218,6 +218,39 @@ func TestRecoveredEndsTheWait(t *testing.T) {
 	require.Equal(t, breaker.Closed, state(b))
 }
 
+// TestCallsThatBypassABreakerAreNotRefused: their outcomes move the breaker like others
+// while it lets calls through; otherwise they change nothing, since they were made.
+func TestCallsThatBypassABreakerAreNotRefused(t *testing.T) {
+	t.Parallel()
+	b := newBed()
+	db := b.Of(breaker.Database)
+	for range limits.Database.Failures {
+		require.Equal(t, breaker.Closed, state(db))
+		db.Report(breaker.Failure, errDown)
+	}
+	require.Equal(t, breaker.Open, state(db))
+	require.Equal(t, errDown.Error(), db.Status().Reason)
+	db.Report(breaker.Failure, errDown)
+	db.Report(breaker.Success, nil)
+	require.Equal(t, breaker.Open, state(db), "its time is not over")
+	b.pass(limits.Database.Timeout)
+	db.Report(breaker.Failure, errDown)
+	require.Equal(t, breaker.Open, state(db), "a probe that failed")
+	b.pass(limits.Database.Timeout)
+	for range limits.Database.Probes {
+		_, err := db.Allow()
+		require.NoError(t, err)
+	}
+	db.Report(breaker.Failure, errDown)
+	require.Equal(t, breaker.HalfOpen, state(db), "there are enough probes")
+	db.ForceOpen("")
+	db.Report(breaker.Success, nil)
+	require.Equal(t, breaker.ForcedOpen, state(db))
+	require.Zero(t, db.Status().Refused)
+	require.False(t, call(db, breaker.Success))
+	require.EqualValues(t, 1, db.Status().Refused)
+}
+
 func TestForcedOpen(t *testing.T) {
 	t.Parallel()
 	bed := newBed()

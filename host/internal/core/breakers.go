@@ -73,9 +73,7 @@ func (g gate) Told(err error) {
 	if outcome == breaker.Success {
 		b.Recovered()
 	}
-	if done, refused := b.Allow(); refused == nil {
-		done(outcome, brief(err))
-	}
+	b.Report(outcome, brief(err))
 }
 
 // ofDatabase returns what the result of a call says about the database as a whole: any

@@ -211,10 +211,13 @@ func TestReasonOfABreakerIsOneLine(t *testing.T) {
 	require.Error(t, err)
 	one := breaker.Config{Failures: 1, Timeout: time.Minute, Probes: 1}
 	set := breaker.New(breaker.Limits{Enabled: true, Database: one, Queue: one}, func(breaker.Change) {}, prometheus.NewRegistry(), time.Now)
-	gate{breakers: set}.Told(fmt.Errorf("heartbeat of host 1: %w", err))
+	for range 3 {
+		gate{breakers: set}.Told(fmt.Errorf("heartbeat of host 1: %w", err))
+	}
 	s := set.Of(breaker.Database).Status()
 	require.Equal(t, breaker.Open, s.State)
 	require.Regexp(t, `^no connection: .*refused$`, s.Reason)
+	require.Zero(t, s.Refused, "heartbeats are always made")
 }
 
 // TestBreakerForMaintenance: an operator holds the database's breaker open. The host
