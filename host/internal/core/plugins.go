@@ -49,7 +49,7 @@ var _ pluginwatch.Engine = pluginEngine{}
 
 // Plan implements [pluginwatch.Engine].
 func (e pluginEngine) Plan(slots []pluginwatch.Wanted) ([]pluginwatch.Change, error) {
-	changes, err := e.core.plugins.Plan(e.specs(slots))
+	changes, err := e.core.plugins.Plan(wantedSpecs(slots))
 	return watched(slots, changes), err
 }
 
@@ -59,41 +59,20 @@ func (e pluginEngine) Apply(ctx context.Context, slots []pluginwatch.Wanted, act
 	if state := e.core.state.State(); !state.SwapsPlugins() && state != opstate.Startup {
 		return nil, fmt.Errorf("change plugins: %w: %s", errNotInState, state)
 	}
-	changes, err := e.core.plugins.Apply(ctx, e.specs(slots), pluginhost.Actor(actor), reason)
+	changes, err := e.core.plugins.Apply(ctx, wantedSpecs(slots), pluginhost.Actor(actor), reason)
 	if changes != nil {
 		err = nil
 	}
 	return watched(slots, changes), err
 }
 
-// specs makes the specifications of slots. An unchanged slot keeps the executable that it
-// has or is getting.
-func (e pluginEngine) specs(slots []pluginwatch.Wanted) []pluginhost.Spec {
+func wantedSpecs(slots []pluginwatch.Wanted) []pluginhost.Spec {
 	specs := make([]pluginhost.Spec, len(slots))
 	for i := range slots {
 		specs[i] = pluginSpec(&slots[i].PluginSpec)
-		if slots[i].Changed {
-			continue
-		}
-		if now := e.runs(specs[i].ID()); now != "" && now != specs[i].SHA256 {
-			specs[i].Path, specs[i].SHA256 = "", now
-		}
+		specs[i].Unchanged = !slots[i].Changed
 	}
 	return specs
-}
-
-// runs returns the checksum of what serves in a slot, or is about to.
-func (e pluginEngine) runs(id pluginhost.SlotID) string {
-	x, err := e.core.plugins.Explain(id)
-	if err != nil {
-		return ""
-	}
-	for _, g := range x.Generations {
-		if g.Number == x.Next && x.Next != 0 {
-			return g.SHA256
-		}
-	}
-	return x.SHA256
 }
 
 func watched(slots []pluginwatch.Wanted, changes []pluginhost.Change) []pluginwatch.Change {
@@ -103,7 +82,7 @@ func watched(slots []pluginwatch.Wanted, changes []pluginhost.Change) []pluginwa
 			return s.Kind == c.Slot.Kind && s.Name == c.Slot.Name && !s.Changed
 		})
 		if unchanged && c.Action == pluginhost.Refuse {
-			c.Action, c.Err = pluginhost.Keep, nil // it was reverted: what serves stays
+			c.Action, c.Err = pluginhost.Keep, nil // it does not run, and nobody asks for it now
 		}
 		again := errors.Is(c.Err, pluginhost.ErrNotRecorded) || errors.Is(c.Err, context.Canceled)
 		out = append(out, pluginwatch.Change{

@@ -101,6 +101,46 @@ func TestApply(t *testing.T) {
 	require.NotContains(t, b.log.String(), "illegal change")
 }
 
+// What runs in a slot for which nobody asks for a change stays, however it differs and
+// whatever has become of its file. What does not run is started.
+func TestWhatIsUnchangedStays(t *testing.T) {
+	t.Parallel()
+	one := quick(spec("chaos", script(t, "sdk")))
+	one.Rollout.Strategy, one.Rollout.Hold, one.MaxInFlight = CanarySteps, time.Hour, 7
+	b := started(t, nil, one)
+	first := b.Status()[0]
+	two := one
+	two.Path, two.MaxInFlight, two.DrainTimeout = another(t, one.Path), 9, time.Second
+	apply := func(want map[string]Action, specs ...Spec) []Change {
+		changes, err := b.Apply(t.Context(), specs, journal.ByConfig, "the file changed")
+		require.NoError(t, err)
+		require.Equal(t, want, actions(changes))
+		return changes
+	}
+	apply(map[string]Action{"handler/chaos": SwapTo}, two)
+	next := b.Status()[0].Next
+	require.NotZero(t, next)
+	one.Unchanged = true
+	apply(map[string]Action{"handler/chaos": Keep}, one)
+	require.Equal(t, next, b.Status()[0].Next, "the rollout continues")
+	require.NoError(t, b.Rollback(t.Context(), chaosSlot, ann, "test"))
+	two.Unchanged = true
+	gone := two
+	gone.Path = "/nowhere/plugin"
+	raw := spec("raw", script(t, "raw"))
+	raw.Unchanged = true
+	changes := apply(map[string]Action{"handler/chaos": Keep, "handler/raw": Add}, gone, raw)
+	require.Equal(t, Change{Slot: chaosSlot, Action: Keep, From: first.SHA256, To: first.SHA256}, changes[0])
+	apply(map[string]Action{"handler/chaos": Keep, "handler/raw": Keep}, two, raw)
+	raw.Unchanged = false
+	apply(map[string]Action{"handler/chaos": Keep, "handler/raw": Keep}, two, raw)
+	now := b.Status()[0]
+	require.Equal(t, []any{first.Generation, 7}, []any{now.Generation, now.Window})
+	two.Unchanged = false
+	_, err := b.Apply(t.Context(), []Spec{two, raw}, journal.ByConfig, "asked for")
+	require.ErrorContains(t, err, ErrQuarantined.Error())
+}
+
 // A plugin that is added is starting, however long that takes.
 func TestWhatIsAddedStarts(t *testing.T) {
 	t.Parallel()

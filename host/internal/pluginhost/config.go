@@ -72,6 +72,10 @@ type Spec struct {
 	RollbackWindow time.Duration
 	// Rollout determines how a new generation takes over.
 	Rollout Rollout
+
+	// Unchanged says that nobody asks for a change: whatever the slot runs, or is rolling
+	// out, stays, even if it differs. It is no setting.
+	Unchanged bool
 }
 
 // ID returns the slot that the plugin is for.

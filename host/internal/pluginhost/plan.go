@@ -106,6 +106,9 @@ func (h *Host) planOne(spec Spec, sum func(Spec) (string, error)) Change {
 	if now != nil {
 		c.From = now.stored.SHA256
 	}
+	if now != nil && spec.Unchanged {
+		c.Action, c.To, c.Reason = Keep, c.From, ""
+	}
 	if c.Action == "" {
 		c.Action, c.Reason = s.compare(spec, c.To, now)
 	}
@@ -143,7 +146,7 @@ func differences(a, b Spec) string {
 	va, vb := reflect.ValueOf(a), reflect.ValueOf(b)
 	for i := range va.NumField() {
 		name := va.Type().Field(i).Name
-		if name == "SHA256" || name == "MaxFiles" && a.MaxInFlight != b.MaxInFlight || // MaxFiles follows from MaxInFlight
+		if name == "SHA256" || name == "Unchanged" || name == "MaxFiles" && a.MaxInFlight != b.MaxInFlight || // MaxFiles follows from MaxInFlight
 			reflect.DeepEqual(va.Field(i).Interface(), vb.Field(i).Interface()) {
 			continue
 		}
