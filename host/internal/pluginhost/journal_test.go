@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -237,4 +238,39 @@ func TestQuarantineSurvivesTheHost(t *testing.T) {
 	_, err = second.Apply(t.Context(), []Spec{bad}, journal.ByConfig, "again")
 	require.NoError(t, err)
 	require.NotEqual(t, good, second.Status()[0].SHA256)
+}
+
+// No binary runs with settings in quarantine: neither the one with which they were bad
+// nor one that served before.
+func TestQuarantineOfSettingsSurvivesTheHost(t *testing.T) {
+	t.Parallel()
+	a := &account{}
+	old := quick(spec("chaos", script(t, "sdk")))
+	old.Required = false
+	store := t.TempDir()
+	with := func(c *Config) { c.Journal, c.StoreDir = a, store+"/store" }
+	first := started(t, with, old)
+	first.serves(t, 0)
+	now := old
+	now.Path = another(t, old.Path)
+	_, err := first.Apply(t.Context(), []Spec{now}, journal.ByConfig, "the file changed")
+	require.NoError(t, err)
+	sum := first.Status()[0].SHA256
+	bad := now
+	bad.MaxProcs = 1
+	changes, err := first.Apply(t.Context(), []Spec{bad}, journal.ByConfig, "a setting changed")
+	require.NoError(t, err)
+	require.Equal(t, Reconfigure, changes[0].Action)
+	require.NoError(t, first.Rollback(t.Context(), chaosSlot, ann, "too few"))
+	require.NoError(t, first.Stop(t.Context()))
+
+	bad.SHA256 = sum // as plugins.lock has it
+	second := started(t, with, bad)
+	eventually(t, "the settings are refused", func() bool {
+		last := second.Status()[0].LastError
+		return strings.Contains(last, "too few (put the previous settings back, or release these first: tasker plugin release handler/chaos --digest "+sum[:12])
+	})
+	require.NotEqual(t, Serving, second.Status()[0].State)
+	require.NoError(t, second.Release(t.Context(), chaosSlot, "", ann, "enough"))
+	require.Equal(t, sum, second.serves(t, 0).SHA256)
 }

@@ -52,15 +52,33 @@ func (q *quarantine) all() []Quarantine { return slices.Concat(q.known, q.own) }
 
 // check returns an error if a slot must not run a release.
 func (q *quarantine) check(id SlotID, r *release) error {
+	if k, found := q.covering(id, r); found {
+		return refusal(k)
+	}
+	return nil
+}
+
+// covering returns an entry because of which a slot must not run a release: one for its
+// settings, if there is one.
+func (q *quarantine) covering(id SlotID, r *release) (entry Quarantine, found bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for _, k := range q.all() {
-		if k.Covers(id, r.stored.SHA256, r.config) {
-			return fmt.Errorf("%w since %s: sha256 %s, by %s: %s (release it first: tasker plugin release %s --digest %.12s)", ErrQuarantined,
-				k.Since.UTC().Format(time.RFC3339), k.SHA256, k.Actor, k.Reason, id, k.SHA256)
+		if k.Covers(id, r.stored.SHA256, r.config) && (!found || k.Config != "") {
+			entry, found = k, true
 		}
 	}
-	return nil
+	return entry, found
+}
+
+// refusal returns the error about an entry.
+func refusal(k Quarantine) error {
+	what, remedy := "sha256", "release it first"
+	if k.Config != "" {
+		what, remedy = "these settings with sha256", "put the previous settings back, or release these first"
+	}
+	return fmt.Errorf("%w since %s: %s %s, by %s: %s (%s: tasker plugin release %s --digest %.12s)", ErrQuarantined,
+		k.Since.UTC().Format(time.RFC3339), what, k.SHA256, k.Actor, k.Reason, remedy, k.Slot, k.SHA256)
 }
 
 // of returns what a slot does not run.
@@ -133,13 +151,18 @@ func (q *quarantine) release(ctx context.Context, id SlotID, sum string, actor A
 }
 
 // allowed returns what a starting slot runs: what is configured or, if that is in
-// quarantine, the executable that last served well.
+// quarantine, the executable that last served well. It has no replacement for settings in
+// quarantine: no other executable is to run with them.
 func (s *slot) allowed(ctx context.Context, r *release) (*release, error) {
 	s.host.quarantine.refresh(ctx)
-	refused := s.host.quarantine.check(s.id, r)
-	if refused == nil {
+	entry, found := s.host.quarantine.covering(s.id, r)
+	switch {
+	case !found:
 		return r, nil
+	case entry.Config != "":
+		return nil, refusal(entry)
 	}
+	refused := refusal(entry)
 	good, err := s.lastGood(ctx, r.spec)
 	if err != nil {
 		return nil, errors.Join(refused, err)
