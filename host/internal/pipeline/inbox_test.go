@@ -234,6 +234,13 @@ func TestOutsideFailureIsRetriedAfterTheHint(t *testing.T) {
 		return count(t, b, `select count(*) from tasker_workflow_steps where state = 'pending' and due_at between clock_timestamp() + interval '20 seconds' and clock_timestamp() + interval '41 seconds'`) == 1
 	})
 	require.Equal(t, 1, count(t, b, `select count(*) from pgmq.q_test_ns_queue where vt > clock_timestamp() + interval '20 seconds'`), "its message is its timer")
+
+	_, err := b.pool.Exec(t.Context(), `update tasker_workflow_steps set due_at = clock_timestamp()`)
+	require.NoError(t, err)
+	b.send(t, "orchestration_step_results", fmt.Sprintf(`{"task_uuid":%q,"step_uuid":%q,"status":"Success","results":2}`, task, step))
+	eventually(t, "the next attempt's result counts", func() bool {
+		return count(t, b, `select count(*) from tasker_workflow_steps where state = 'complete' and attempts = 2`) == 1
+	})
 }
 
 func TestLostMessageIsFoundBySweep(t *testing.T) {
