@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/tasker-systems/tasker-host/host/internal/pluginhost/journal"
+	pluginv1 "github.com/tasker-systems/tasker-host/sdk/proto/tasker/plugin/v1"
 	"github.com/tasker-systems/tasker-host/sdk/vocab"
 )
 
@@ -157,6 +158,69 @@ func TestWhatIsAddedStarts(t *testing.T) {
 	require.Equal(t, Starting, b.Status()[0].State)
 	cancel()
 	require.ErrorIs(t, <-added, context.Canceled)
+	require.Empty(t, b.Status())
+}
+
+// removal begins to remove all plugins while a step runs in one of them, and returns the
+// step's outcome, and the result of the Apply, which ends with ctx.
+func (b *bench) removal(ctx context.Context, t testing.TB) (step <-chan Outcome, applied <-chan error) {
+	t.Helper()
+	step = b.call("chaos.wait", &pluginv1.Step{StepUuid: "long"})
+	require.Equal(t, vocab.OutcomeSuccess, b.run(t, "chaos.echo", `1`).Kind, "the long one is there, too")
+	result := make(chan error, 1)
+	go func() {
+		_, err := b.Apply(ctx, nil, journal.ByConfig, "the file changed")
+		result <- err
+	}()
+	eventually(t, "nothing is routed to it", func() bool { return len(b.Handlers()) == 0 })
+	return step, result
+}
+
+// A removal is completed although whoever asked for it has gone: its steps have their
+// time, and then the plugin can be added again.
+func TestARemovalIsCompleted(t *testing.T) {
+	t.Parallel()
+	chaos := spec("chaos", script(t, "sdk"))
+	chaos.DrainTimeout = wait
+	b := started(t, nil, chaos)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	step, removed := b.removal(ctx, t)
+	cancel()
+	require.NoError(t, <-removed)
+	changes, err := b.Plan([]Spec{chaos})
+	require.NoError(t, err)
+	require.Equal(t, map[string]Action{"handler/chaos": Add}, actions(changes))
+	changes, err = b.Plan(nil)
+	require.NoError(t, err)
+	require.Empty(t, changes)
+	_, err = b.Apply(ctx, []Spec{chaos}, ann, "too early")
+	require.ErrorIs(t, err, context.Canceled)
+
+	added := make(chan error, 1)
+	go func() {
+		_, err := b.Apply(t.Context(), []Spec{chaos}, ann, "it is wanted again")
+		added <- err
+	}()
+	b.Cancel("long", "enough")
+	require.Equal(t, ReasonCancelled, outcome(t, step).Failure.Code, "it was not cut off")
+	require.NoError(t, <-added)
+	require.Len(t, b.Status(), 1)
+	require.Equal(t, vocab.OutcomeSuccess, b.run(t, "chaos.echo", `1`).Kind)
+}
+
+// A stop of the host bounds a removal, too.
+func TestStopBoundsARemoval(t *testing.T) {
+	t.Parallel()
+	chaos := spec("chaos", script(t, "sdk"))
+	chaos.DrainTimeout = time.Hour
+	b := started(t, nil, chaos)
+	step, removed := b.removal(t.Context(), t)
+	now, cancel := context.WithCancel(t.Context())
+	cancel()
+	require.ErrorIs(t, b.Stop(now), context.Canceled)
+	require.Equal(t, ReasonStopping, outcome(t, step).Failure.Code)
+	require.NoError(t, <-removed)
 	require.Empty(t, b.Status())
 }
 

@@ -49,7 +49,7 @@ type Host struct {
 
 var _ lifecycle.Service = (*Host)(nil)
 
-// life is what exists between Start and Stop. It is immutable except for errors.
+// life is what exists between Start and Stop. It is immutable except for bound and errors.
 type life struct {
 	store    *artifact.Store
 	runDir   *process.RunDir
@@ -57,8 +57,11 @@ type life struct {
 	groups   func() *process.Groups // created when the first plugin has a limit
 	starts   chan struct{}          // semaphore: processes that may be starting at once
 
-	ctx    context.Context // ends when Stop is called
-	end    context.CancelFunc
+	ctx      context.Context // ends when Stop is called
+	end      context.CancelFunc
+	bound    context.Context // of Stop; set before ctx ends
+	removals sync.WaitGroup  // slots that were removed and still end
+
 	mu     sync.Mutex // guards errors
 	errors []error    // from the ends of slots
 }
@@ -198,10 +201,12 @@ func (h *Host) finish(ctx context.Context) error {
 	for _, s := range slots {
 		s.stop(ctx)
 	}
+	l.bound = ctx
 	l.end()
 	for _, s := range slots {
 		<-s.ended
 	}
+	l.removals.Wait()
 	h.mirrors.Wait()
 	if lost := h.journal.Close(context.WithoutCancel(ctx)); lost > 0 {
 		h.log.Error("plugin events are lost: the database could not be reached", "events", lost)

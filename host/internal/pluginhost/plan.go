@@ -10,7 +10,6 @@ import (
 	"sync"
 
 	"github.com/tasker-systems/tasker-host/host/internal/pluginhost/artifact"
-	"github.com/tasker-systems/tasker-host/host/internal/pluginhost/journal"
 )
 
 // Action is what a change does to a slot.
@@ -77,7 +76,7 @@ func (h *Host) plan(specs []Spec, sum func(Spec) (string, error)) []Change {
 		changes = append(changes, h.planOne(spec, sum))
 	}
 	for _, s := range h.list() {
-		if !wanted[s.id] {
+		if !wanted[s.id] && s.leaving() == nil {
 			changes = append(changes, Change{Slot: s.id, Action: Remove, From: s.status().SHA256, Reason: "it is no longer configured"})
 		}
 	}
@@ -91,7 +90,7 @@ func (h *Host) planOne(spec Spec, sum func(Spec) (string, error)) Change {
 		c.Action, c.Reason = Refuse, err.Error()
 	}
 	s, err := h.slot(spec.ID())
-	if err != nil {
+	if err != nil || s.leaving() != nil {
 		if c.Action == "" {
 			c.Action, c.Reason = Add, "it is newly configured"
 		}
@@ -186,6 +185,9 @@ func (h *Host) Apply(ctx context.Context, specs []Spec, actor Actor, reason stri
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer context.AfterFunc(l.ctx, func() { cancel(ErrStopping) })()
+	if err := h.settle(ctx); err != nil {
+		return nil, fmt.Errorf("apply plugins: a plugin is still being removed: %w", err)
+	}
 	changes := h.plan(specs, expected)
 	a := application{host: h, life: l, actor: actor, reason: reason, changes: changes, specs: make(map[SlotID]Spec)}
 	for _, spec := range specs {
@@ -378,57 +380,6 @@ func (h *Host) add(l *life, spec Spec) *slot {
 	defer h.slotsMu.Unlock()
 	h.slots = append(h.slots, s)
 	return s
-}
-
-// remove ends a slot; its calls in progress may end.
-func (a *application) remove(ctx context.Context, id SlotID) error {
-	h := a.host
-	s, err := h.slot(id)
-	if err != nil {
-		return err
-	}
-	s.mu.Lock()
-	var events []Event
-	if g := s.primary; g != nil {
-		events = append(events, s.event(g, journal.Draining, a.actor, "removed: "+a.reason))
-	}
-	limit := s.spec.DrainTimeout
-	s.mu.Unlock()
-	if err := h.journal.Must(ctx, events...); err != nil {
-		return err
-	}
-	if err := h.router.change(nil, edit{slot: s.label, drop: true}); err != nil {
-		return err
-	}
-	s.mu.Lock()
-	if g := s.primary; g != nil && !g.lost {
-		s.move(g, journal.Draining, a.actor, "removed: "+a.reason) // already recorded
-	}
-	s.mu.Unlock()
-	bound, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit)
-	defer cancel()
-	a.letGo(s) // the end of a slot waits for the operations on it
-	s.stop(bound)
-	select {
-	case <-s.ended:
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-	h.forget(s)
-	return nil
-}
-
-// drop removes a slot that was added and never served.
-func (h *Host) drop(s *slot) {
-	s.windUp()
-	h.forget(s)
-}
-
-func (h *Host) forget(s *slot) {
-	h.slotsMu.Lock()
-	h.slots = slices.DeleteFunc(h.slots, func(other *slot) bool { return other == s })
-	h.slotsMu.Unlock()
-	h.metrics.forget(s.label)
 }
 
 // reorder sorts the slots into the order of the configuration.

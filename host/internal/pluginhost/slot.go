@@ -58,6 +58,7 @@ type slot struct {
 	breakers   map[string]*crashBreaker // by digest
 	attempts   map[string]tries         // by release: failed starts
 	trial      trial
+	removed    chan struct{} // set when it is removed for good, and then closed; nil: it is not
 }
 
 func newSlot(h *Host, spec Spec) *slot {
