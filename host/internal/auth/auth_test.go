@@ -19,6 +19,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
@@ -101,6 +102,57 @@ func TestTokens(t *testing.T) {
 	_, err = tokens.Authenticate(t.Context(), bearer)
 	require.ErrorIs(t, err, src.err)
 	require.NotErrorIs(t, err, auth.ErrRefused, "a token that cannot be checked is not called invalid")
+}
+
+// vanished is a store whose machine has vanished, unless it has tokens: it never answers.
+type vanished struct{ source }
+
+func (v *vanished) LiveTokens(ctx context.Context) ([]auth.StoredToken, error) {
+	if v.tokens == nil {
+		v.reads++
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	return v.source.LiveTokens(ctx)
+}
+
+// A store that does not answer holds requests up for five seconds in each six, and a
+// client that goes away does not end the reading for the others.
+func TestTokensOfAVanishedStore(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		id, bearer, hash := auth.NewToken()
+		token := auth.StoredToken{ID: id, Name: "deploy", Hash: hash, ExpiresAt: time.Now().Add(time.Hour)}
+		src := &vanished{source{tokens: []auth.StoredToken{token}}}
+		var later time.Duration
+		tokens := auth.NewTokens(src, 5*time.Second, func() time.Time { return time.Now().Add(later) })
+		gone, leave := context.WithCancel(t.Context())
+		leave()
+		ask := func(takes time.Duration, reads int) error {
+			began := time.Now()
+			_, err := tokens.Authenticate(gone, bearer)
+			require.Equal(t, takes, time.Since(began))
+			require.Equal(t, reads, src.reads)
+			return err
+		}
+		require.NoError(t, ask(0, 1))
+		src.tokens = nil
+		require.NoError(t, ask(0, 1))
+		later += 5 * time.Second
+		for i, takes := range []time.Duration{5 * time.Second, 0, 0} {
+			err := ask(takes, 2)
+			require.ErrorIs(t, err, context.DeadlineExceeded, i)
+			require.NotErrorIs(t, err, auth.ErrRefused, i)
+		}
+		later += time.Second - 1
+		require.Error(t, ask(0, 2))
+		later++
+		require.Error(t, ask(5*time.Second, 3))
+		src.tokens = []auth.StoredToken{token}
+		require.Error(t, ask(0, 3))
+		tokens.Forget() // one was issued: the store answers
+		require.NoError(t, ask(0, 4))
+	})
 }
 
 // signed signs claims with a key of the given name.

@@ -69,14 +69,26 @@ type Tokens struct {
 	refresh time.Duration
 	now     func() time.Time
 
-	mu     sync.Mutex // held while reading: others wait for the answer
-	byID   map[string]StoredToken
-	readAt time.Time
+	mu       sync.Mutex // held while reading: others wait for the answer
+	byID     map[string]StoredToken
+	readAt   time.Time
+	failure  error // of the last read, nil if it succeeded
+	failedAt time.Time
 }
 
 // unknownRefresh is the maximum age of the tokens when one is found unknown: a token just
 // issued by another host must work.
 const unknownRefresh = time.Second
+
+const (
+	// readTimeout bounds a read, for which all requests may be waiting: a database whose
+	// machine has vanished does not even refuse.
+	readTimeout = 5 * time.Second
+
+	// failureHolds is how long after a failed read its error is the answer: those that
+	// waited for it do not each wait for another.
+	failureHolds = time.Second
+)
 
 // NewTokens returns a recognizer for the tokens of a source.
 func NewTokens(source TokenSource, refresh time.Duration, now func() time.Time) *Tokens {
@@ -124,19 +136,26 @@ func (t *Tokens) find(ctx context.Context, id string) (StoredToken, bool, error)
 func (t *Tokens) Forget() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.byID = nil
+	t.byID, t.failure = nil, nil
 }
 
 func (t *Tokens) read(ctx context.Context) error {
 	began := t.now()
+	if t.failure != nil && began.Sub(t.failedAt) < failureHolds {
+		return t.failure
+	}
+	// The tokens serve everybody: a client that disconnects must not end the reading.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), readTimeout)
+	defer cancel()
 	all, err := t.source.LiveTokens(ctx)
 	if err != nil {
-		return fmt.Errorf("read the tokens: %w", err)
+		t.failure, t.failedAt = fmt.Errorf("read the tokens: %w", err), t.now()
+		return t.failure
 	}
 	byID := make(map[string]StoredToken, len(all))
 	for i := range all {
 		byID[all[i].ID] = all[i]
 	}
-	t.byID, t.readAt = byID, began
+	t.byID, t.readAt, t.failure = byID, began, nil
 	return nil
 }
