@@ -206,3 +206,32 @@ func TestDemand(t *testing.T) {
 		}
 	}
 }
+
+// A pool that is seen to have nothing to do needs no executors. While anything arrives, waits or
+// runs, or if nothing was measured, it keeps its size until it is known how long work takes.
+func TestNoWork(t *testing.T) {
+	t.Parallel()
+	nothing := pool{n: 8}.observation()
+	nothing.Samples = nil
+	old := pool{n: 8}.observation()
+	old.Now = old.Now.Add(time.Hour)
+	for name, c := range map[string]struct {
+		seen scaler.Observation
+		want int
+	}{
+		"idle":                  {pool{n: 8}.observation(), 0},
+		"busy":                  {pool{n: 8, utilization: 0.01}.observation(), 8},
+		"work arrived":          {pool{n: 8, arrivals: 1}.observation(), 8},
+		"work waits":            {pool{n: 8, depth: 1}.observation(), 8},
+		"done in no time":       {pool{n: 8, completions: 1}.observation(), 8},
+		"nothing was measured":  {nothing, 8},
+		"idle, but an hour ago": {old, 8},
+	} {
+		for _, a := range []string{"rate", "latency", "cost", "predictive"} {
+			d, err := algorithm(t, a, "").Decide(t.Context(), c.seen)
+			require.NoError(t, err)
+			require.NoError(t, d.Check())
+			require.Equal(t, c.want, d.Target, "%s: %s: %s", a, name, d.Reason)
+		}
+	}
+}

@@ -49,7 +49,7 @@ func New(o Options) (scaler.New, error) {
 func (o Options) decide(_ context.Context, seen scaler.Observation) (scaler.Decision, error) {
 	load, service, ok := scaling.Demand(seen, o.Window)
 	if !ok {
-		return scaling.NoWork(seen), nil
+		return scaling.NoWork(seen, load), nil
 	}
 	arrivals := load.ArrivalRate() + float64(load.Depth)/o.Drain.Seconds()
 	n, hour, late := o.cheapest(arrivals, service, seen.Min, seen.Max)

@@ -44,7 +44,7 @@ func New(o Options) (scaler.New, error) {
 func (o Options) decide(_ context.Context, seen scaler.Observation) (scaler.Decision, error) {
 	load, service, ok := scaling.Demand(seen, o.Window)
 	if !ok {
-		return scaling.NoWork(seen), nil
+		return scaling.NoWork(seen, load), nil
 	}
 	arrivals := load.ArrivalRate()
 	allowed := arrivals * o.Wait.Seconds()

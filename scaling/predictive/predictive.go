@@ -55,7 +55,7 @@ func (p *predictive) Decide(_ context.Context, o scaler.Observation) (scaler.Dec
 	p.learn(o.Samples)
 	load, service, ok := scaling.Demand(o, p.o.Window)
 	if !ok {
-		return scaling.NoWork(o), nil
+		return scaling.NoWork(o, load), nil
 	}
 	rate, confidence := load.ArrivalRate(), 0.5
 	reason := fmt.Sprintf("%.3g arrive a second", rate)

@@ -46,7 +46,7 @@ func New(o Options) (scaler.New, error) {
 func (o Options) decide(_ context.Context, seen scaler.Observation) (scaler.Decision, error) {
 	load, service, ok := scaling.Demand(seen, o.Window)
 	if !ok {
-		return scaling.NoWork(seen), nil
+		return scaling.NoWork(seen, load), nil
 	}
 	arrivals := load.ArrivalRate()
 	want := scaling.Ceil((arrivals + float64(load.Depth)/o.Drain.Seconds()) * service / o.TargetUtilization)
