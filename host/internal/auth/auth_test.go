@@ -479,3 +479,49 @@ func TestKeysAreReadAgain(t *testing.T) {
 	now = now.Add(10 * time.Second)
 	require.NoError(t, ask("two"))
 }
+
+// Requests that waited for an issuer that hangs do not each wait for it again.
+func TestAHangingIssuerIsAskedOnce(t *testing.T) {
+	t.Parallel()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	require.NoError(t, err)
+	var later, fetched atomic.Int64
+	var hangs atomic.Bool
+	now := func() time.Time {
+		return time.Date(2026, 11, 25, 12, 0, 0, 0, time.UTC).Add(time.Duration(later.Load()))
+	}
+	issuer := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		fetched.Add(1)
+		if hangs.Load() {
+			later.Add(int64(10 * time.Second))
+			w.WriteHeader(http.StatusGatewayTimeout)
+		}
+		_ = json.NewEncoder(w).Encode(jose.JSONWebKeySet{Keys: []jose.JSONWebKey{{Key: key.Public(), KeyID: "e"}}})
+	}))
+	defer issuer.Close()
+	j, err := auth.NewJWT(auth.JWTConfig{
+		Issuer: "https://id", Audience: "tasker", KeysURL: issuer.URL, KeysRefresh: 5 * time.Minute, Algorithms: []string{"ES256"}, PermissionsClaim: "scope",
+	}, now)
+	require.NoError(t, err)
+	ask := func(fetches int64) error {
+		_, err := j.Authenticate(t.Context(), signed(t, jose.ES256, key, "e", map[string]any{
+			"iss": "https://id", "aud": "tasker", "sub": "a", "exp": now().Add(time.Hour).Unix(),
+		}))
+		require.Equal(t, fetches, fetched.Load())
+		return err
+	}
+	require.NoError(t, ask(1))
+	hangs.Store(true)
+	later.Add(int64(6 * time.Minute))
+	for range 3 {
+		require.NoError(t, ask(2), "the known keys are used meanwhile")
+	}
+	later.Add(int64(time.Second))
+	require.NoError(t, ask(3))
+	later.Add(int64(20 * time.Minute))
+	for range 3 {
+		err := ask(4)
+		require.Error(t, err, "keys that are too old are not used")
+		require.NotErrorIs(t, err, auth.ErrRefused)
+	}
+}

@@ -61,10 +61,17 @@ func (s *keySet) readAgain(ctx context.Context, now time.Time) error {
 		return errors.New("the issuer's keys could not be read a moment ago")
 	}
 	s.triedAt = now
+	read := s.fetch
 	if s.cfg.KeysFile != "" {
-		return s.readFile()
+		read = func(context.Context) error { return s.readFile() }
 	}
-	return s.fetch(ctx)
+	err := read(ctx)
+	if err != nil {
+		// An issuer that hangs takes longer than the pause: without this, those that
+		// waited would each wait for it again.
+		s.triedAt = s.now()
+	}
+	return err
 }
 
 func (s *keySet) named(id string) []jose.JSONWebKey {
