@@ -328,6 +328,12 @@ func TestDatabaseURL(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, "postgres://other/db", c.Database.URL.Reveal())
 	})
+	t.Run("the command line wins over the environment", func(t *testing.T) {
+		t.Parallel()
+		c, err := load(t, Options{Overrides: map[string]string{"database.url_file": file}}, "DATABASE_URL=postgres://other/db")
+		require.NoError(t, err)
+		require.Equal(t, secretURL, c.Database.URL.Reveal())
+	})
 	t.Run("a file that all may read is a warning", func(t *testing.T) {
 		t.Parallel()
 		c, err := load(t, inFile(fmt.Sprintf("url_file = %q", open)))
@@ -345,6 +351,10 @@ func TestDatabaseURL(t *testing.T) {
 		"a password in a file":      fmt.Sprintf("url = %q", secretURL),
 		"a password as a parameter": `url = "postgres://db/app?password=hunter2"`,
 		"a password as key=value":   `url = "host=db password=hunter2"`,
+		"a character of its own":    `url = "postgres://app:hun^ter2@db/app"`,
+		"half a fragment":           `url = "postgres://app:12#hunter2@db/app"`,
+		"several hosts":             `url = "postgres://app:hunter2@db1:5432,db2/app"`,
+		"the password of a key":     `url = "postgres://app@db/app?sslpassword=hunter2"`,
 		"two sources":               fmt.Sprintf("url = \"postgres://db/app\"\nurl_file = %q", file),
 		"a missing file":            `url_file = "nowhere"`,
 	} {

@@ -39,8 +39,11 @@ func (l *loader) readSecret(key string, value *Secret, file string) {
 	if !value.IsZero() {
 		if inFile(at) {
 			l.problems.add(fileAt, fileKey, "%s is also set (%s): keep one of them", key, at)
+			return
 		}
-		return
+		if fileAt.Source != commandLine {
+			return // the variable comes later
+		}
 	}
 	text, err := os.ReadFile(file)
 	if err != nil {
@@ -80,12 +83,25 @@ func inFile(o Origin) bool {
 	return o.Source != "" && !strings.HasPrefix(o.Source, "environment variable ")
 }
 
+// hasPassword reports whether a connection string contains a password as the driver
+// reads it, whose rules are those of libpq and wider than those of net/url: a password
+// may contain any character but @ and /, and each of several hosts may have a port.
 func hasPassword(connection string) bool {
-	if u, err := url.Parse(connection); err == nil && u.Scheme != "" {
-		_, set := u.User.Password()
-		return set || u.Query().Has("password")
+	_, rest, isURL := strings.Cut(connection, "://")
+	if !isURL {
+		return strings.Contains(connection, "password")
 	}
-	return strings.Contains(connection, "password")
+	if end := strings.IndexAny(rest, "@/"); end >= 0 && rest[end] == '@' && strings.Contains(rest[:end], ":") {
+		return true
+	}
+	_, query, _ := strings.Cut(rest, "?")
+	for pair := range strings.SplitSeq(query, "&") {
+		key, _, _ := strings.Cut(pair, "=")
+		if plain, err := url.QueryUnescape(key); err != nil || strings.HasSuffix(strings.ToLower(plain), "password") {
+			return true // also if the key cannot be read
+		}
+	}
+	return false
 }
 
 // derive fills in the paths that depend on others and makes all of them absolute.

@@ -113,6 +113,7 @@ type Refusal struct {
 type Config struct {
 	Heartbeat time.Duration   // interval of the host's heartbeats
 	Templates workflow.Limits // what templates may ask for
+	Reserved  []string        // namespaces whose queues would be the host's own
 }
 
 // Backend implements everything that the API asks for. It is safe for concurrent use.

@@ -258,6 +258,18 @@ func TestSubmitAnswersEvenIfTheTaskCannotBeRead(t *testing.T) {
 		[]any{task.Namespace, task.Name, task.Version, task.Priority})
 }
 
+// A namespace whose queue is one of the host's inboxes would take its messages.
+func TestNamespaceOfAnInbox(t *testing.T) {
+	t.Parallel()
+	up := setup(t)
+	b := backend.New(up.parts, backend.Config{Reserved: []string{"task_requests"}})
+	_, _, err := b.ApplyTemplate(t.Context(), "t.yaml", []byte(strings.Replace(pairYAML, "namespace: ", "namespace: task_requests #", 1)))
+	f := faultOf(t, err, api.ErrInvalid, api.CodeTemplateInvalid)
+	require.Contains(t, f.Issues[0].Detail, "the queue of task_requests would be one of the host's own")
+	_, _, err = b.ApplyTemplate(t.Context(), "t.yaml", []byte(pairYAML))
+	require.NoError(t, err)
+}
+
 func TestWithoutADatabaseEverythingIsUnavailable(t *testing.T) {
 	t.Parallel()
 	up := setup(t)

@@ -3,6 +3,7 @@ package backend
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strconv"
 	"time"
@@ -25,6 +26,9 @@ func (b *Backend) compile(source string, src []byte) ([]workflow.Plan, error) {
 	plans, err := t.Plans()
 	if err != nil {
 		return nil, templateFault(source, err)
+	}
+	if namespace := plans[0].Namespace; slices.Contains(b.cfg.Load().Reserved, namespace) {
+		return nil, templateFault(source, fmt.Errorf("namespace: the queue of %s would be one of the host's own: choose another namespace", namespace))
 	}
 	return plans, nil
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/tasker-systems/tasker-host/host/internal/api"
 	"github.com/tasker-systems/tasker-host/host/internal/auth"
 	"github.com/tasker-systems/tasker-host/host/internal/backend"
+	"github.com/tasker-systems/tasker-host/host/internal/pgmq"
 	"github.com/tasker-systems/tasker-host/host/internal/telemetry"
 	"github.com/tasker-systems/tasker-host/host/internal/workflow"
 )
@@ -63,9 +64,16 @@ func (c *Core) served() api.Backend {
 
 // backendConfig returns the part of a configuration that concerns the backend.
 func (c *Core) backendConfig(cfg *config.Config) backend.Config {
+	var reserved []string
+	for _, inbox := range []string{cfg.Orchestration.TaskRequestsQueue, cfg.Orchestration.StepResultsQueue} {
+		if namespace := pgmq.NamespaceOf(inbox); pgmq.QueueOf(namespace) == inbox {
+			reserved = append(reserved, namespace)
+		}
+	}
 	return backend.Config{
 		Heartbeat: cfg.Orchestration.Heartbeat,
 		Templates: workflow.Limits{MaxSteps: cfg.Engine.MaxSteps},
+		Reserved:  reserved,
 	}
 }
 

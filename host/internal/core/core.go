@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime/debug"
@@ -327,11 +328,29 @@ func (c *Core) stopEngine(ctx context.Context) error {
 
 func makeStateDir(dir string) error {
 	// Others may pass through it to what belongs to them (the private server's account,
-	// if we are root), but not list it; our own files are closed to them.
-	if err := os.MkdirAll(dir, 0o711); err != nil {
+	// if we are root), but not list it; our own files are closed to them. What exists has
+	// the permissions that somebody chose; what we create does not depend on the umask.
+	if err := makeOpenDirs(dir); err != nil {
 		return fmt.Errorf("make the state directory: %w; let this user write there, or set system.state_dir", err)
 	}
 	return nil
+}
+
+// makeOpenDirs creates a directory, and those that lead to it, so that others can
+// traverse them.
+func makeOpenDirs(dir string) error {
+	if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := makeOpenDirs(filepath.Dir(dir)); err != nil {
+		return err
+	}
+	if err := os.Mkdir(dir, 0o711); errors.Is(err, fs.ErrExist) {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	return os.Chmod(dir, 0o711)
 }
 
 // startStore opens the pool, prepares what the engine needs in the database, and builds

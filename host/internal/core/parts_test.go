@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -138,6 +139,22 @@ func TestErrorsNameTheFix(t *testing.T) {
 	require.ErrorContains(t, makeStateDir(filepath.Join(file, "tasker")), "set system.state_dir")
 }
 
+// What root creates with a strict umask must let the private server's account through;
+// what exists stays as it is. Not parallel: the umask is the whole process's.
+func TestStateDirIsOpenWhateverTheUmask(t *testing.T) {
+	dir := t.TempDir()
+	require.NoError(t, os.Chmod(dir, 0o700))
+	old := syscall.Umask(0o077)
+	err := makeStateDir(filepath.Join(dir, "a", "b"))
+	syscall.Umask(old)
+	require.NoError(t, err)
+	for name, mode := range map[string]os.FileMode{"a": 0o711, "a/b": 0o711, ".": 0o700} {
+		info, err := os.Stat(filepath.Join(dir, name))
+		require.NoError(t, err)
+		require.Equal(t, mode, info.Mode().Perm(), name)
+	}
+}
+
 // Users of a private server may not know where it is.
 func TestSchemaOfAPrivateServerIsLocated(t *testing.T) {
 	t.Parallel()
@@ -218,4 +235,12 @@ func TestFinalizationClaim(t *testing.T) {
 	require.True(t, claim.Claimed)
 	require.True(t, scalar[bool](t, b, "select finalize_until between clock_timestamp() + interval '1 min' and clock_timestamp() + interval '10 min' from tasker_tasks"),
 		"orchestration.finalization_claim")
+}
+
+// A namespace whose queue is an inbox is reserved; an inbox need not look like one.
+func TestReservedNamespaces(t *testing.T) {
+	t.Parallel()
+	var cfg config.Config
+	cfg.Orchestration.TaskRequestsQueue, cfg.Orchestration.StepResultsQueue = "task_requests_queue", "orchestration_step_results"
+	require.Equal(t, []string{"task_requests"}, new(Core).backendConfig(&cfg).Reserved)
 }
