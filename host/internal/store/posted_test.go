@@ -66,16 +66,16 @@ func (m *machine) posted(s store.Settlement) store.Posted {
 func (m *machine) settlePosted(batch []store.Posted, gone map[int64]bool) {
 	letters := m.letters()
 	at := [2]time.Time{0: m.now()}
-	leases := make([]int, len(batch))
+	leases := map[store.StepKey]int{}
 	for i := range batch {
-		leases[i] = m.leases(batch[i].StepKey)
+		leases[batch[i].StepKey] = m.leases(batch[i].StepKey)
 	}
 	got, err := m.bed.store.SettlePosted(m.ctx, pick(m, "host", m.live), posted, m.policy, batch)
 	m.must(err)
 	at[1] = m.now()
 	for i := range batch { // first, all that can be leased are leased
 		if p := &batch[i]; p.Lease == none && !gone[p.Message] {
-			if s := m.model.step(p.StepKey); s != nil && s.waits() && m.wasDue(s, p.StepKey, m.leases(p.StepKey) > leases[i], at) {
+			if s := m.model.step(p.StepKey); s != nil && s.waits() && m.wasDue(s, p.StepKey, m.leases(p.StepKey) > leases[p.StepKey], at) {
 				p.Lease = m.adopted(p.StepKey)
 			}
 		}
