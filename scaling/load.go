@@ -57,9 +57,9 @@ func Demand(o scaler.Observation, window Duration) (l Load, service float64, ok 
 	return l, service, ok
 }
 
-// NoWork returns the decision to take on a load of which Demand does not know how long a piece of
-// work takes. A pool that was measured and had nothing to do needs no executors, however long work
-// takes; any other keeps its size, one of which nothing was measured too.
+// NoWork returns the decision to take if Demand does not know how long a piece of work takes. A
+// pool that was measured and had nothing to do needs no executors, however long work takes; any
+// other pool keeps its size, as does one of which nothing was measured.
 func NoWork(o scaler.Observation, l Load) scaler.Decision {
 	measured := l.Span > 0
 	if measured && l.Arrivals == 0 && l.Completions == 0 && l.Depth == 0 && l.Busy == 0 {
